@@ -1,0 +1,49 @@
+"""The one idea of the package: a request flows through a stack of handlers to an engine.
+
+This room holds the values that flow (`Request`, `Chunk`, `Done`, `Usage`, `Timing`), the protocol they flow by (`Handler`),
+the fold that turns a stream into an answer (`complete`), how handlers are stacked (`stack`), the deadline every request may
+carry (`deadlines`), and the two clocks (`clock`): the same handlers run on wall time against a live engine and on virtual
+time against a modelled one.
+"""
+
+from labkit.request import clock
+from labkit.request.deadline import deadlines, within
+from labkit.request.errors import (
+    ContextWindowExceeded,
+    DeadlineExceeded,
+    EngineError,
+    EngineStalled,
+    EngineUnreachable,
+    InvalidRequest,
+    LabError,
+    StreamIncomplete,
+)
+from labkit.request.handler import Completion, Handler, Lever, complete, stack
+from labkit.request.values import Chunk, Done, Event, Message, Request, Timing, TokenLogprob, Usage
+
+__all__ = [
+    "Chunk",
+    "Completion",
+    "ContextWindowExceeded",
+    "DeadlineExceeded",
+    "Done",
+    "EngineError",
+    "EngineStalled",
+    "EngineUnreachable",
+    "Event",
+    "Handler",
+    "InvalidRequest",
+    "LabError",
+    "Lever",
+    "Message",
+    "Request",
+    "StreamIncomplete",
+    "Timing",
+    "TokenLogprob",
+    "Usage",
+    "clock",
+    "complete",
+    "deadlines",
+    "stack",
+    "within",
+]

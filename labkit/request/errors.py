@@ -1,0 +1,43 @@
+"""What can go wrong on the way to an answer. Every message names the value and the fix."""
+
+from __future__ import annotations
+
+
+class LabError(Exception):
+    """Base of the errors labkit raises on purpose, so that a caller can tell them from bugs."""
+
+
+class InvalidRequest(LabError, ValueError):
+    """The request could never be served as written."""
+
+
+class ContextWindowExceeded(InvalidRequest):
+    """Prompt plus requested output is longer than the model's context window."""
+
+
+class EngineError(LabError):
+    """The engine answered with an error; `status` is its HTTP status where there is one."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class EngineUnreachable(EngineError):
+    """Nothing accepts connections at the engine's address."""
+
+
+class EngineStalled(EngineError):
+    """The engine accepted the request and then sent nothing for longer than allowed."""
+
+
+class StreamIncomplete(EngineError):
+    """The stream ended without a `Done`: what arrived is not a whole answer."""
+
+
+class DeadlineExceeded(LabError, TimeoutError):
+    """The request's deadline passed; `partial` is the text that had arrived by then."""
+
+    def __init__(self, message: str, partial: str = "") -> None:
+        super().__init__(message)
+        self.partial = partial

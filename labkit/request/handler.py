@@ -1,0 +1,85 @@
+"""The handler protocol: a request in, a stream of events out.
+
+A stream is any number of `Chunk` and then exactly one `Done`. A lever is a plain function that wraps a handler:
+
+    def shout(inner: Handler) -> Handler:
+        async def handle(request: Request) -> AsyncIterator[Event]:
+            async with aclosing(inner(request)) as events:        # closing us closes what we wrap, down to the engine
+                async for event in events:
+                    yield replace(event, text=event.text.upper()) if isinstance(event, Chunk) else event
+        return handle
+
+`aclosing` is what carries a cancellation through the stack: when the caller stops listening, Python closes the outermost
+generator, and each `aclosing` closes the next one in. Without it the engine would go on generating, and billing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from itertools import pairwise
+
+from labkit.request.errors import InvalidRequest, StreamIncomplete
+from labkit.request.values import Chunk, Done, Event, Request, TokenLogprob
+
+Handler = Callable[[Request], AsyncGenerator[Event, None]]
+Lever = Callable[[Handler], Handler]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole answer: the folded stream, with every chunk kept for its timestamp."""
+
+    text: str
+    reasoning: str
+    chunks: tuple[Chunk, ...]
+    done: Done
+
+    @property
+    def logprobs(self) -> tuple[TokenLogprob, ...]:
+        """Log-probabilities of the generated tokens in order; empty unless the request asked for them."""
+        return tuple(lp for chunk in self.chunks for lp in chunk.logprobs)
+
+    @property
+    def inter_chunk_latencies(self) -> tuple[float, ...]:
+        """Gaps between streamed chunks, s. Chunks, not tokens: an engine may send several tokens in one."""
+        times = [chunk.at for chunk in self.chunks if chunk.text or chunk.reasoning]
+        return tuple(later - earlier for earlier, later in pairwise(times))
+
+    @property
+    def tpot(self) -> float | None:
+        """Time per output token after the first, s; None for fewer than two tokens."""
+        return self.done.timing.tpot(self.done.usage.output_tokens)
+
+
+async def complete(handler: Handler, request: Request) -> Completion:
+    """Run `request` to its end and fold the stream into one `Completion`.
+
+    Raises `StreamIncomplete` when the stream ends without a `Done`, and whatever the handlers raise.
+    """
+    chunks: list[Chunk] = []
+    done: Done | None = None
+    async with aclosing(handler(request)) as events:
+        async for event in events:
+            if done is not None:
+                raise StreamIncomplete(f"a handler sent {type(event).__name__} after its Done; a stream ends with Done")
+            if isinstance(event, Done):
+                done = event
+            else:
+                chunks.append(event)
+    if done is None:
+        raise StreamIncomplete(f"the stream ended after {len(chunks)} chunks without a Done; the answer is not whole")
+    text = "".join(chunk.text for chunk in chunks)
+    return Completion(text, "".join(chunk.reasoning for chunk in chunks), tuple(chunks), done)
+
+
+def stack(*levers: Lever, engine: Handler) -> Handler:
+    """`stack(a, b, engine=e)` is `a(b(e))`: the first lever is the outermost, the one the request meets first."""
+    for lever in (*levers, engine):
+        if not callable(lever):
+            raise InvalidRequest(f"a stack is made of callables, not {type(lever).__name__}: {lever!r:.80}")
+    handler = engine
+    for lever in reversed(levers):
+        handler = lever(handler)
+    return handler

@@ -1,0 +1,214 @@
+"""The values that flow through a stack of handlers. All are frozen: a handler that changes one makes a new one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal
+from typing import Any, Literal
+
+from labkit.request.errors import InvalidRequest
+
+Role = Literal["system", "user", "assistant", "tool"]
+_ROLES = ("system", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of the conversation, in the Chat Completions shape."""
+
+    role: Role
+    content: str
+
+    def __post_init__(self) -> None:
+        if self.role not in _ROLES:
+            raise InvalidRequest(f"message role {self.role!r} is unknown; use one of {', '.join(_ROLES)}")
+        if not isinstance(self.content, str):
+            raise InvalidRequest(f"message content must be a string, not {type(self.content).__name__}")
+
+
+def _tuple_of(given: Any, lone: Callable[[str], Any]) -> tuple[Any, ...]:
+    """`given` as a tuple; a lone string stands for one element, never for its letters."""
+    return (lone(given),) if isinstance(given, str) else tuple(given)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked, and who asks it and why.
+
+    `messages` may be given as a plain string (one user message) or as a sequence of `Message`.
+    `deadline` is absolute, in seconds of `clock.now()`; `within(request, seconds)` sets it from here.
+    `logprobs` is the number of alternatives wanted per token (0: the chosen token only; None: none at all).
+    `priority` follows vLLM: a lower number is served earlier.
+    `attempt` counts from 1; a retry is the same request with the next number. `shadow` marks traffic whose answer nobody
+    sees but somebody pays for. `extra` is passed to the engine's request body as it is.
+    """
+
+    messages: tuple[Message, ...]
+    model: str = ""
+    max_tokens: int = 128
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    response_format: Mapping[str, Any] | None = None
+    tenant: str = ""
+    user: str = ""
+    feature: str = ""
+    permissions: frozenset[str] = frozenset()
+    workflow: str = ""
+    idempotency_key: str = ""
+    deadline: float | None = None
+    priority: int = 0
+    attempt: int = 1
+    shadow: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        messages = _tuple_of(self.messages, lone=lambda text: Message("user", text))
+        object.__setattr__(self, "messages", messages)
+        object.__setattr__(self, "stop", _tuple_of(self.stop, lone=str))
+        object.__setattr__(self, "permissions", frozenset(self.permissions))
+        if not messages:
+            raise InvalidRequest("a request needs at least one message; messages is empty")
+        for message in messages:
+            if not isinstance(message, Message):
+                raise InvalidRequest(f"messages must hold Message values, not {type(message).__name__}: {message!r:.80}")
+        if self.max_tokens < 1:
+            raise InvalidRequest(f"max_tokens is {self.max_tokens}; ask for at least 1 output token")
+        if not 0 <= self.temperature <= 2:
+            raise InvalidRequest(f"temperature is {self.temperature}; use a value from 0 (greedy) to 2")
+        if not 0 < self.top_p <= 1:
+            raise InvalidRequest(f"top_p is {self.top_p}; use a value above 0 and up to 1")
+        if self.logprobs is not None and self.logprobs < 0:
+            raise InvalidRequest(f"logprobs is {self.logprobs}; use None for none or a count from 0")
+        if self.attempt < 1:
+            raise InvalidRequest(f"attempt is {self.attempt}; attempts count from 1")
+        if self.deadline is not None and not math.isfinite(self.deadline):
+            raise InvalidRequest(f"deadline is {self.deadline}; use None for no deadline")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one attempt.
+
+    As in OpenTelemetry's GenAI conventions, `input_tokens` *includes* the cached and the cache-write tokens and
+    `output_tokens` *includes* the reasoning tokens. The disjoint parts come from here and only from here, by subtraction:
+    adding `cached_tokens` to `input_tokens` counts them twice.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise InvalidRequest(f"usage {f.name} is {value!r}; token counts are whole numbers from 0")
+        if self.cached_tokens + self.cache_write_tokens > self.input_tokens:
+            raise InvalidRequest(
+                f"usage says {self.cached_tokens} cached and {self.cache_write_tokens} cache-write tokens within only "
+                f"{self.input_tokens} input tokens; input_tokens must include both"
+            )
+        if self.reasoning_tokens > self.output_tokens:
+            raise InvalidRequest(
+                f"usage says {self.reasoning_tokens} reasoning tokens within only {self.output_tokens} output tokens; "
+                "output_tokens must include them"
+            )
+
+    @property
+    def fresh_input_tokens(self) -> int:
+        """Input tokens neither read from nor written to a cache."""
+        return self.input_tokens - self.cached_tokens - self.cache_write_tokens
+
+    @property
+    def visible_output_tokens(self) -> int:
+        """Output tokens the user sees: those that are not reasoning."""
+        return self.output_tokens - self.reasoning_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Raw timestamps of one attempt, in seconds of `clock.now()`; every latency is derived from them.
+
+    `started_unix` is the wall-clock time of `sent`, in seconds since 1970, for records that outlive the process.
+    """
+
+    sent: float
+    first_token: float | None = None
+    last_token: float | None = None
+    done: float | None = None
+    started_unix: float | None = None
+
+    @property
+    def ttft(self) -> float | None:
+        """Time to first token, s: from the client's send to its first non-empty content."""
+        return None if self.first_token is None else self.first_token - self.sent
+
+    @property
+    def e2e(self) -> float | None:
+        """End to end, s: from the client's send to the end of the stream."""
+        return None if self.done is None else self.done - self.sent
+
+    def tpot(self, output_tokens: int) -> float | None:
+        """Time per output token after the first, s: (E2E − TTFT) / (output tokens − 1). Undefined for one token."""
+        if self.e2e is None or self.ttft is None or output_tokens < 2:
+            return None
+        return (self.e2e - self.ttft) / (output_tokens - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A generated token with its natural-log probability and the best alternatives, most likely first."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of the answer as it arrived at `at` (seconds of `clock.now()`); it may carry several tokens.
+
+    `reasoning` holds text the model produced before its answer. `usage` is the running total where the engine reports
+    one, so that a stream cut short can still be paid for.
+    """
+
+    text: str
+    at: float
+    tokens: int = 1
+    reasoning: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The end of a stream: what it used, how long it took, and which way it went (`route`, outermost hop first).
+
+    `cost` is the price of this answer in `currency`, or None while nothing in the stack has priced it.
+    """
+
+    usage: Usage
+    timing: Timing
+    finish_reason: str = "stop"
+    model: str = ""
+    route: tuple[str, ...] = ()
+    cost: Decimal | None = None
+    currency: str = "USD"
+    response_id: str = ""
+
+    def via(self, hop: str) -> Done:
+        """This `Done` with `hop` put in front of its route."""
+        return replace(self, route=(hop, *self.route))
+
+
+Event = Chunk | Done
