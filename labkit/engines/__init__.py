@@ -1,0 +1,37 @@
+"""Where answers come from: live vLLM on this machine, any OpenAI-compatible endpoint, or a recording of one.
+
+Each is a handler, and says where its numbers come from (`Provenance`). `connect()` picks the best there is; `host` keeps live
+engines fast to start, shared between the user's processes, and never left behind; `metrics` reads what the engine counted;
+`replay` records and plays back.
+"""
+
+from labkit.engines.connect import Engine, connect, lab_model, recordings_dir
+from labkit.engines.endpoint import Dialect, OpenAIEngine
+from labkit.engines.errors import EngineArgumentError, EngineRestarted, EngineStartError, MetricMissing, RecordingError
+from labkit.engines.host import EngineInfo, running_engines
+from labkit.engines.metrics import Histogram, MetricsSnapshot, parse_metrics
+from labkit.engines.provenance import Provenance
+from labkit.engines.replay import Recording, record, recorded
+
+__all__ = [
+    "Dialect",
+    "Engine",
+    "EngineArgumentError",
+    "EngineInfo",
+    "EngineRestarted",
+    "EngineStartError",
+    "Histogram",
+    "MetricMissing",
+    "MetricsSnapshot",
+    "OpenAIEngine",
+    "Provenance",
+    "Recording",
+    "RecordingError",
+    "connect",
+    "lab_model",
+    "parse_metrics",
+    "record",
+    "recorded",
+    "recordings_dir",
+    "running_engines",
+]

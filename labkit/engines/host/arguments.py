@@ -1,0 +1,162 @@
+"""Engine arguments, checked by vLLM's own parser. Runs in the host, where vLLM is already imported."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from labkit.engines.errors import EngineArgumentError
+
+# The host owns these: how to reach the engine is its business, and it runs one server process per engine.
+_RESERVED = {
+    "model": "give the model as connect's own argument",
+    "host": "engines listen on loopback only",
+    "uds": "engines listen on loopback only",
+    "api_key": "every engine gets a random key of its own",
+    "ssl_keyfile": "engines listen on loopback only, without TLS",
+    "ssl_certfile": "engines listen on loopback only, without TLS",
+}
+
+_THINK_MARKS = Path(__file__).with_name("think_marks.py")
+MIB = 1 << 20
+_KV_FLOOR = 64 * MIB  # ≈ 20,000 tokens of the lab's models
+_KV_CEILING = 2048 * MIB
+_KV_UNKNOWN = 1024 * MIB
+_KV_SEQUENCES = 4
+
+
+class ArgumentCheck:
+    """vLLM's argument parser, built once (it takes about a second) and used for every engine."""
+
+    def __init__(self) -> None:
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.entrypoints.launchers.cli_args import FrontendArgs, make_arg_parser
+        from vllm.platforms import current_platform
+        from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+        class Parser(FlexibleArgumentParser):  # type: ignore[misc]
+            def error(self, message: str) -> None:
+                raise EngineArgumentError(message)
+
+        self.on_cpu: bool = current_platform.is_cpu()
+        self._parser = make_arg_parser(Parser(description="vLLM engine"))
+        fields = (*dataclasses.fields(AsyncEngineArgs), *dataclasses.fields(FrontendArgs))
+        self.names = frozenset(f.name for f in fields if not f.name.startswith("_"))
+        self.defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(AsyncEngineArgs)}
+
+    def parse(self, model: str, given: Mapping[str, Any]) -> argparse.Namespace:
+        """The namespace that vLLM's server takes. Raises `EngineArgumentError` naming the argument and the fix."""
+        return self._parse(self.flags(model, given))
+
+    def flags(self, model: str, given: Mapping[str, Any]) -> list[str]:
+        """The command line of `python -m vllm.entrypoints.openai.api_server`, after checking every name in `given`."""
+        for name in given:
+            self._check_name(name)
+        block_size = given.get("block_size")
+        if self.on_cpu and block_size is not None and (not isinstance(block_size, int) or block_size % 32):
+            raise EngineArgumentError(
+                f"block_size={block_size!r}: on a CPU vLLM's attention needs a multiple of 32 (its default is 128)"
+            )
+        flags = ["--model", model]
+        for name, value in given.items():
+            flags += _flag(name, value)
+        return flags
+
+    def _parse(self, flags: list[str]) -> argparse.Namespace:
+        from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
+        from vllm.entrypoints.launchers.launcher import validate_api_server_args
+        from vllm.reasoning import ReasoningParserManager
+
+        try:
+            args: argparse.Namespace = self._parser.parse_args(flags)
+            if args.reasoning_parser_plugin:
+                ReasoningParserManager.import_reasoning_parser(args.reasoning_parser_plugin)
+            validate_parsed_serve_args(args)
+            validate_api_server_args(args)
+        except EngineArgumentError:
+            raise
+        except SystemExit as error:
+            raise EngineArgumentError(f"vLLM refused the arguments {flags}") from error
+        except Exception as error:
+            raise EngineArgumentError(f"vLLM refused the arguments {flags}: {error}") from error
+        return args
+
+    def _check_name(self, name: str) -> None:
+        if name in _RESERVED:
+            raise EngineArgumentError(f"{name} is not an engine argument to pass: {_RESERVED[name]}")
+        if name not in self.names:
+            close = difflib.get_close_matches(name, sorted(self.names), n=1)
+            hint = f"; did you mean {close[0]}?" if close else "; see vLLM's engine arguments for the names it knows"
+            raise EngineArgumentError(f"vLLM has no engine argument {name!r}{hint}")
+
+
+def with_defaults(model: str, given: Mapping[str, Any], on_cpu: bool) -> dict[str, Any]:
+    """`given` over the lab's defaults: quick to start, sized for a machine that is shared, and counting cached tokens."""
+    defaults: dict[str, Any] = {
+        "enable_prompt_tokens_details": True,
+        "disable_uvicorn_access_log": True,
+        "served_model_name": [model_name(model)],
+        # A grammar that allows any whitespace lets a small model fill its whole budget with it.
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+    }
+    if may_think(model):
+        defaults["reasoning_parser"] = "think_marks"
+        defaults["reasoning_parser_plugin"] = str(_THINK_MARKS)
+    if on_cpu:
+        # Compilation costs a minute and saves little at the lab's sizes; vLLM's default share of memory is 92 %.
+        defaults["enforce_eager"] = True
+        if "gpu_memory_utilization" not in given:
+            defaults["kv_cache_memory_bytes"] = kv_cache_bytes(model, given.get("max_model_len"))
+    elif "kv_cache_memory_bytes" not in given:
+        # vLLM's default takes 92 % of the GPU, and the lab runs a small and a large model side by side.
+        defaults["gpu_memory_utilization"] = 0.4
+    return {**defaults, **given}
+
+
+def model_name(model: str) -> str:
+    """The name an engine serves its model under: a folder's own name, a hub id unchanged."""
+    return Path(model).name if Path(model).is_dir() else model
+
+
+def may_think(model: str) -> bool:
+    """Whether the model in this folder reasons in <think>…</think> before it answers: its chat template says so."""
+    template = Path(model) / "chat_template.jinja"
+    return template.is_file() and "<think>" in template.read_text(encoding="utf-8")
+
+
+def kv_cache_bytes(model: str, max_model_len: int | None = None) -> int:
+    """KV memory for four full-length sequences, within 64 MiB and 2 GiB; 1 GiB where the model's shape is not at hand.
+
+    Bytes per token = 2 (K and V) × layers × KV heads × head size × 2 (bf16).
+    """
+    path = Path(model) / "config.json"
+    if not path.is_file():
+        return _KV_UNKNOWN
+    config = json.loads(path.read_text())
+    try:
+        heads = config["num_attention_heads"]
+        head_size = config.get("head_dim") or config["hidden_size"] // heads
+        kv_heads = config.get("num_key_value_heads") or heads
+        per_token = 2 * config["num_hidden_layers"] * kv_heads * head_size * 2
+        length = max_model_len if isinstance(max_model_len, int) and max_model_len > 0 else config["max_position_embeddings"]
+    except KeyError:
+        return _KV_UNKNOWN
+    return max(_KV_FLOOR, min(_KV_CEILING, _KV_SEQUENCES * length * per_token))
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    dashed = name.replace("_", "-")
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [f"--{dashed}" if value else f"--no-{dashed}"]
+    if isinstance(value, Mapping):
+        return [f"--{dashed}", json.dumps(value)]
+    if isinstance(value, list | tuple):
+        return [f"--{dashed}", *(json.dumps(item) if isinstance(item, Mapping) else str(item) for item in value)]
+    return [f"--{dashed}={value}"]

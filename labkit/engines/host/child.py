@@ -1,0 +1,139 @@
+"""What a fork of the host becomes: vLLM's own OpenAI server, whose engine core is a fork too."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Ask Linux to SIGKILL this process when the thread that forked it ends; elsewhere, leave it to the process group."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def preload() -> None:
+    """Import all that an engine runs on, without starting a thread: a fork keeps only the thread that forks."""
+    import uvloop  # noqa: F401
+    import vllm.entrypoints.launchers.api_server.app_state
+    import vllm.entrypoints.launchers.api_server.routers
+    import vllm.model_executor.models.llama
+    import vllm.tokenizers
+    import vllm.v1.core.sched.scheduler
+    import vllm.v1.engine.async_llm
+    import vllm.v1.engine.core
+    import vllm.v1.structured_output.backend_xgrammar
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        import vllm.v1.worker.cpu_model_runner
+        import vllm.v1.worker.cpu_worker  # noqa: F401
+
+
+def serve_forked(
+    args: argparse.Namespace, listener: socket.socket, log: Path, scratch: Path, inherited: Iterable[int]
+) -> None:
+    """Turn this fresh fork into an engine that serves `args` on `listener`. Never returns."""
+    status = 1
+    try:
+        _detach(log, scratch, inherited)
+        _eager_all_through(args)
+        _fork_the_core()
+        _run(args, listener)
+        status = 0
+    except BaseException:  # noqa: BLE001 - the traceback is for the engine's log, which the host reads to the client
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Not sys.exit: the host's stack, and its cleanup, is above us.
+        os._exit(status)
+
+
+def environment(scratch: Path) -> dict[str, str]:
+    """Where the engine may put files: all of it in `scratch`, which the host deletes, so a killed engine leaves none."""
+    return {"TMPDIR": str(scratch), "VLLM_RPC_BASE_PATH": str(scratch)}
+
+
+def _detach(log: Path, scratch: Path, inherited: Iterable[int]) -> None:
+    die_with_parent()
+    # Every process forked from here on (the fork server, the engine core) dies with the one that forked it.
+    os.register_at_fork(after_in_child=die_with_parent)
+    os.setsid()
+    output = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+    for descriptor in inherited:
+        os.close(descriptor)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    os.environ.update(environment(scratch))
+    tempfile.tempdir = None
+    gc.enable()
+
+
+def _eager_all_through(args: argparse.Namespace) -> None:
+    """Make enforce_eager mean it: vLLM still compiles its log-probability ranks on first use, which takes it 8 s here."""
+    if args.enforce_eager:
+        import torch._dynamo
+
+        torch._dynamo.config.disable = True
+
+
+def _fork_the_core() -> None:
+    """Let vLLM start its engine core from a fork server that is itself a fork of this process, so it imports nothing.
+
+    vLLM would spawn the core (import everything again). Forking it from the server is not safe once that has threads, so
+    multiprocessing's own fork server is started now, while there are none. It would start by executing a new Python;
+    `spawnv_passfds` is the one function through which it does.
+    """
+    import multiprocessing
+    import multiprocessing.forkserver
+    import multiprocessing.util
+
+    import vllm.v1.engine.utils
+
+    def fork_instead(_path: str, command: Sequence[Any], _fds: Sequence[int]) -> int:
+        pid = os.fork()
+        if pid:
+            return pid
+        try:
+            exec(command[list(command).index("-c") + 1], {"__name__": "__main__"})
+        finally:
+            os._exit(0)
+
+    original = multiprocessing.util.spawnv_passfds
+    multiprocessing.util.spawnv_passfds = fork_instead
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        multiprocessing.util.spawnv_passfds = original
+    context = multiprocessing.get_context("forkserver")
+    vllm.v1.engine.utils.get_mp_context = lambda: context
+
+
+def _run(args: argparse.Namespace, listener: socket.socket) -> None:
+    import uvloop
+    from vllm.entrypoints.launchers.api_server.entry import run_server_worker
+    from vllm.logger import configure_logging_from_args
+    from vllm.utils.system_utils import decorate_logs, set_ulimit
+
+    sys.argv = ["vllm-engine"]
+    configure_logging_from_args(args)
+    decorate_logs("APIServer")
+    set_ulimit()
+    uvloop.run(run_server_worker(f"http://{args.host}:{args.port}", listener, args))
