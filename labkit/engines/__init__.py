@@ -1,8 +1,8 @@
 """Where answers come from: live vLLM on this machine, any OpenAI-compatible endpoint, or a recording of one.
 
-Each is a handler, and says where its numbers come from (`Provenance`). `connect()` picks the best there is; `host` keeps live
-engines fast to start, shared between the user's processes, and never left behind; `metrics` reads what the engine counted;
-`replay` records and plays back.
+Each is a handler, and says where its numbers come from (`Provenance`). `connect()` picks the best there is; `host` keeps
+live engines fast to start, shared between the user's processes, and never left behind; `metrics` reads what the engine
+counted; `replay` records and plays back.
 """
 
 from labkit.engines.connect import Engine, connect, lab_model, recordings_dir

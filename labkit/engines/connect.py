@@ -32,9 +32,9 @@ class Engine:
     """A connected engine. It is a handler: `engine(request)` streams, `complete(engine, request)` waits.
 
     `context_window` is in tokens, None where the endpoint does not say. `tokenizer_path` is a folder or hub id that
-    `transformers.AutoTokenizer` loads, None when unknown. `url` is the OpenAI base URL, empty for a replay. `log` is the live
-    engine's log file. Close it with `aclose()` or use it as an async context manager; a live engine that nobody else uses
-    stops with it, and with the process in any case.
+    `transformers.AutoTokenizer` loads, None when unknown. `url` is the OpenAI base URL, empty for a replay. `log` is the
+    live engine's log file. Close it with `aclose()` or use it as an async context manager; a live engine that nobody else
+    uses stops with it, and with the process in any case.
     """
 
     def __init__(
@@ -298,7 +298,7 @@ def _newest_recording(model: str) -> Path:
             found.append((recording.provenance.date, path))
     if not found:
         raise RecordingError(
-            f"no recording of {model!r} in data/recordings; name one with recording=, or connect a live engine"
+            f"no recording of {model!r} in data/recordings; name one with recording=, or connect to an engine"
         )
     return max(found)[1]
 

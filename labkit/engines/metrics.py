@@ -6,8 +6,8 @@
     run.generation_tokens, run.time_to_first_token.mean
 
 A metric the engine does not export is None, never 0: "not measured" and "none" are different findings.
-vLLM's counters count tokens, not requests; use differences over a run, never the averages it logs. Cached/total prompt tokens
-are the honest prefix hit rate: `prefix_cache_queries` and `hits` count a request again each time it waits to be scheduled.
+vLLM's counters count tokens, not requests; use differences over a run, never the averages it logs. Cached/total prompt
+tokens are the honest prefix hit rate: `prefix_cache_queries` and `_hits` count a request again each time it waits.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ class MetricsSnapshot:
 
     Counters are tokens unless named otherwise, since the engine's start (or between the snapshots); gauges are of the
     moment (the later one's in a difference); latencies are histograms in seconds, seen from the server, so its first-token
-    time starts at its own front end and not at the client's send. `kv_cache_usage` is a fraction, 0 to 1. `finished_by`
-    counts finished requests by reason. `cache_config` is what the engine says of its KV cache (num_gpu_blocks, block_size …).
+    time starts at its own front end and not at the client's send. `kv_cache_usage` is a fraction, 0 to 1. `cache_config`
+    is what the engine says of its KV cache (num_gpu_blocks, block_size …). `process_started` is in seconds since 1970.
     """
 
     kv_cache_usage: float | None
@@ -161,12 +161,10 @@ class MetricsSnapshot:
 
     def __sub__(self, before: MetricsSnapshot) -> MetricsSnapshot:
         if self.process_started != before.process_started:
-            raise EngineRestarted(
-                _RESTARTED.format(
-                    name="the engine's start", before=before.process_started or 0, after=self.process_started or 0
-                )
-            )
-        counters = {name: _difference(name, getattr(self, name), getattr(before, name)) for name in _COUNTERS}
+            raise EngineRestarted("the two snapshots are of different engine processes; take both snapshots of one run")
+        counters: dict[str, Any] = {
+            name: _difference(name, getattr(self, name), getattr(before, name)) for name in _COUNTERS
+        }
         histograms: dict[str, Any] = {}
         for name in _HISTOGRAMS:
             after, earlier = getattr(self, name), getattr(before, name)

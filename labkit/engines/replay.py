@@ -53,7 +53,8 @@ class Recording:
         """Read `path`."""
         path = Path(path)
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            # Not splitlines(): an answer may hold U+2028 or U+0085, which it takes for line ends and JSON does not.
+            lines = path.read_text(encoding="utf-8").split("\n")
         except OSError as error:
             raise RecordingError(f"no recording at {path}: {error.strerror}") from error
         try:
@@ -126,8 +127,7 @@ def recorded(inner: Handler, path: Path | str, provenance: Provenance, context_w
                 if isinstance(event, Chunk):
                     chunks.append(event)
                 else:
-                    with path.open("a", encoding="utf-8") as file:
-                        file.write(_line(_write_exchange(request, chunks, event)))
+                    _append(path, _write_exchange(request, chunks, event))
                 yield event
 
     return handle
@@ -241,6 +241,11 @@ def _read_exchange(exchange: Mapping[str, Any]) -> Exchange:
 
 def _shift(time: float | None, by: float) -> float | None:
     return None if time is None else by + time
+
+
+def _append(path: Path, value: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(_line(value))
 
 
 def _line(value: Mapping[str, Any]) -> str:

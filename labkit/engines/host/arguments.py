@@ -137,13 +137,15 @@ def kv_cache_bytes(model: str, max_model_len: int | None = None) -> int:
     path = Path(model) / "config.json"
     if not path.is_file():
         return _KV_UNKNOWN
-    config = json.loads(path.read_text())
+    config: dict[str, Any] = json.loads(path.read_text())
     try:
         heads = config["num_attention_heads"]
         head_size = config.get("head_dim") or config["hidden_size"] // heads
         kv_heads = config.get("num_key_value_heads") or heads
-        per_token = 2 * config["num_hidden_layers"] * kv_heads * head_size * 2
-        length = max_model_len if isinstance(max_model_len, int) and max_model_len > 0 else config["max_position_embeddings"]
+        per_token: int = 2 * config["num_hidden_layers"] * kv_heads * head_size * 2
+        length: int = (
+            max_model_len if isinstance(max_model_len, int) and max_model_len > 0 else config["max_position_embeddings"]
+        )
     except KeyError:
         return _KV_UNKNOWN
     return max(_KV_FLOOR, min(_KV_CEILING, _KV_SEQUENCES * length * per_token))

@@ -117,7 +117,7 @@ def _fork_the_core() -> None:
             os._exit(0)
 
     original = multiprocessing.util.spawnv_passfds
-    multiprocessing.util.spawnv_passfds = fork_instead
+    multiprocessing.util.spawnv_passfds = fork_instead  # type: ignore[assignment]
     try:
         multiprocessing.forkserver.ensure_running()
     finally:

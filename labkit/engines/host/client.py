@@ -22,19 +22,36 @@ from labkit.engines.host.runtime import Lines, encode, runtime_dir, socket_path
 
 Progress = Callable[[str], None]
 
+# What an engine's log says when it does not start, and what to do about it; the first that matches is told.
 _FIXES = (
-    (("less than desired CPU memory", "No available memory for the cache blocks", "Cannot allocate memory", "out of memory"),
-     "too little memory: stop other engines, or pass a smaller kv_cache_memory_bytes or max_model_len"),
-    (("larger than the available KV cache memory", "larger than the maximum number of tokens"),
-     "the KV cache holds less than one full-length sequence: pass a larger kv_cache_memory_bytes or a smaller max_model_len"),
+    (
+        (
+            "less than desired CPU memory",
+            "No available memory for the cache blocks",
+            "Cannot allocate memory",
+            "out of memory",
+        ),
+        "too little memory: stop other engines, or pass a smaller kv_cache_memory_bytes or max_model_len",
+    ),
+    (
+        ("larger than the available KV cache memory", "larger than the maximum number of tokens"),
+        "the KV cache holds less than one full sequence: pass a larger kv_cache_memory_bytes or a smaller max_model_len",
+    ),
     (("Address already in use", "is taken"), "the port is taken: leave port out to take a free one"),
-    (("is not a local folder and is not a valid model identifier", "Repository Not Found", "couldn't connect to",
-      "We couldn't connect", "Invalid repository ID", "offline", "does not appear to have a file named", "No such file"),
-     "the model was not found: check the path, or that the hub can be reached"),
-    (("max_model_len", "max_position_embeddings"),
-     "max_model_len is more than the model was made for: pass a smaller one"),
+    (
+        (
+            "is not a valid model identifier",
+            "Invalid repository ID",
+            "Repository Not Found",
+            "couldn't connect to",
+            "Cannot find any model weights",
+            "does not appear to have a file named",
+        ),
+        "the model was not found: check the path, or that the hub can be reached",
+    ),
+    (("max_position_embeddings",), "max_model_len is more than the model was made for: pass a smaller one"),
     (("cannot be imported",), "vLLM is missing or broken here: run `labkit doctor`"),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +237,6 @@ def _openmp() -> str:
     candidates = [Path(sys.prefix) / "lib" / "libiomp5.so"]
     with contextlib.suppress(ImportError, ValueError):
         torch = importlib.util.find_spec("torch")
-        for folder in (torch.submodule_search_locations or ()) if torch else ():
-            candidates.append(Path(folder) / "lib" / "libgomp.so.1")
+        folders = (torch.submodule_search_locations or ()) if torch else ()
+        candidates.extend(Path(folder) / "lib" / "libgomp.so.1" for folder in folders)
     return next((str(path) for path in candidates if path.exists()), "")

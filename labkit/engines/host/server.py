@@ -38,7 +38,9 @@ from labkit.engines.host.runtime import Lines, encode
 _STARTING_TICK = 0.03
 _IDLE_TICK = 0.5
 _ACTIVITY_CHECK = 15.0
-_LOG_TAIL = 25
+_LOG_TAIL = 15
+_LOG_CAUSES = 5
+_EXCEPTION = re.compile(r"(?:^|\s)[\w.]*(?:Error|Exception): \S")
 _ACTIVITY = re.compile(
     rb"^vllm:(?:num_requests_running|num_requests_waiting|generation_tokens_total|prompt_tokens_total)\{.*", re.M
 )
@@ -284,7 +286,7 @@ class Host:
             return
         engine.ready = True
         engine.last_active = time.monotonic()
-        engine.next_check = engine.last_active + _ACTIVITY_CHECK
+        engine.next_check = engine.last_active + min(_ACTIVITY_CHECK, engine.idle_s / 4)
         self._tell(engine, {"event": "ready", **engine.describe()})
 
     def _watch_activity(self, engine: Engine) -> None:
@@ -370,8 +372,11 @@ def _weights_age(model: str) -> int:
 
 
 def _tail(log: Path) -> list[str]:
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return [line for line in lines if line.strip()][-_LOG_TAIL:]
+    """The engine's last lines, after the exceptions it logged before them: the cause is often a hundred lines up."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
+    last = lines[-_LOG_TAIL:]
+    causes = [line for line in lines[:-_LOG_TAIL] if _EXCEPTION.search(line)]
+    return [*dict.fromkeys(causes[-_LOG_CAUSES:]), *last]
 
 
 def main() -> None:

@@ -1,0 +1,93 @@
+"""One call finds the engine, or says what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from labkit.engines import Engine, RecordingError, connect, lab_model
+from labkit.request import EngineError, EngineUnreachable, InvalidRequest, Request, complete
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LABKIT_BASE_URL", "LABKIT_API_KEY", "LABKIT_SMALL", "LABKIT_LARGE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "error", "says"),
+    [
+        ("vlm", {}, InvalidRequest, "use auto, vllm, endpoint, replay"),
+        ("endpoint", {}, InvalidRequest, "LABKIT_BASE_URL"),
+        ("http://127.0.0.1:9/v1", {}, EngineUnreachable, "127.0.0.1:9"),
+        ("http://127.0.0.1:9/v1", {"max_model_len": 5}, InvalidRequest, "max_model_len"),
+        ("replay", {"recording": "nowhere.jsonl"}, RecordingError, "no recording at nowhere.jsonl"),
+        ("replay", {"model": "nonesuch"}, RecordingError, "no recording of 'nonesuch'"),
+        ("vllm", {"model": "./nowhere"}, InvalidRequest, "no model at"),
+    ],
+)
+def test_what_is_missing_is_named(engine: str, options: dict, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        asyncio.run(connect(engine, progress=str, **options))
+
+
+def test_the_labs_names_can_stand_for_any_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setenv("LABKIT_SMALL", str(tmp_path))
+    monkeypatch.setenv("LABKIT_LARGE", "some-org/some-model")
+    assert lab_model("small") == str(tmp_path)
+    assert lab_model("large") == "some-org/some-model"
+    assert lab_model("other-org/model") == "other-org/model"
+
+
+@pytest.mark.live
+def test_a_shared_endpoint_is_used_by_its_address_and_key(live: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        key = (await live._handler())._headers["Authorization"].removeprefix("Bearer ")
+        monkeypatch.setenv("LABKIT_BASE_URL", live.url)
+        with pytest.raises(EngineError, match="401"):
+            await connect(progress=str)
+        monkeypatch.setenv("LABKIT_API_KEY", key)
+        with pytest.raises(InvalidRequest, match=r"does not serve 'small'; it has tiny.*LABKIT_SMALL"):
+            await connect(progress=str)
+        monkeypatch.setenv("LABKIT_SMALL", "tiny")
+        async with await connect(progress=str) as engine:
+            assert (engine.model, engine.url, engine.context_window) == ("tiny", live.url, live.context_window)
+            assert engine.provenance.kind == "endpoint"
+            assert engine.provenance.engine == "vLLM"
+            assert (await complete(engine, Request("hello", max_tokens=3))).done.usage.output_tokens == 3
+            assert (await engine.metrics()).generation_tokens > 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.live
+def test_a_live_engine_says_what_and_where_it_is(live: Engine, tiny_model: Path) -> None:
+    import vllm
+
+    origin = live.provenance
+    assert (origin.kind, origin.engine, origin.model, live.context_window) == ("live", "vLLM", "tiny", 2048)
+    assert origin.engine_version == vllm.__version__
+    assert origin.arguments["scheduling_policy"] == "priority"
+    assert live.tokenizer_path == str(tiny_model)
+    assert live.log is not None
+    assert "KV cache size" in live.log.read_text()
+
+
+@pytest.mark.live
+def test_progress_tells_the_way_to_a_ready_engine(
+    live: Engine, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def scenario() -> None:
+        async with await connect("vllm", str(tiny_model), block_size=224):
+            pass
+
+    asyncio.run(scenario())
+    line = capsys.readouterr().out
+    assert line.startswith("tiny: starting the engine… ")
+    assert "loading weights… " in line
+    assert line.rstrip().endswith("s")
+    assert line.count("\n") == 1

@@ -1,0 +1,239 @@
+"""Engines are shared while somebody needs them and gone when nobody does, however their users end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from labkit.engines import Engine, EngineArgumentError, EngineStartError, connect, running_engines
+from labkit.engines.host import lease_engine
+from labkit.request import EngineError, Request, complete
+
+from .conftest import eventually, family
+
+pytestmark = pytest.mark.live
+
+# What a notebook kernel is to the host: a process that leases an engine, uses it, and may be killed at any moment.
+KERNEL = """
+import asyncio, json, sys
+from labkit.engines import connect, running_engines
+from labkit.request import Request, complete
+async def main(model, arguments):
+    say = lambda step: print("progress", step, flush=True)
+    engine = await connect("vllm", model, progress=say, linger_s=600, **arguments)
+    infos = [i for i in await running_engines() if i.url == engine.url]
+    print("ready", json.dumps({"url": engine.url, "pid": infos[0].pid}), flush=True)
+    while True:
+        await complete(engine, Request("hello", max_tokens=200, extra={"ignore_eos": True}))
+asyncio.run(main(sys.argv[1], json.loads(sys.argv[2])))
+"""
+
+
+def start_kernel(model: Path, **arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", KERNEL, str(model), json.dumps(arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(kernel: subprocess.Popen[str], word: str) -> str:
+    assert kernel.stdout is not None
+    for line in kernel.stdout:
+        if word in line:
+            return line
+    raise AssertionError(f"the kernel ended ({kernel.wait()}) before it said {word!r}")
+
+
+def engine_pids() -> set[int]:
+    return {engine.pid for engine in asyncio.run(running_engines())}
+
+
+def host_pid() -> int:
+    return asyncio.run(running_engines())[0].host_pid
+
+
+def test_a_kernel_killed_twenty_times_leaves_no_engine_behind(live: Engine, tiny_model: Path) -> None:
+    moments = random.Random(2026)
+    host, others = host_pid(), engine_pids()
+    before = {process.pid for process in family(host)}
+    scratch = {path.name for path in (Path(os.environ["LABKIT_RUNTIME_DIR"]) / "engines").iterdir()}
+    seen: set[int] = set()
+    for round_number in range(20):
+        # An engine of its own (block size as the mark of it), killed while it starts or while it serves.
+        kernel = start_kernel(tiny_model, block_size=64, max_num_seqs=8)
+        wait_for(kernel, "starting the engine" if round_number % 2 else "ready {")
+        seen |= engine_pids() - others
+        time.sleep(moments.uniform(0.0, 1.0) if round_number % 2 else moments.uniform(0.0, 0.2))
+        seen |= engine_pids() - others
+        kernel.send_signal(signal.SIGKILL)
+        kernel.wait()
+        eventually(lambda: engine_pids() == others, f"round {round_number}: the host has dropped the engine")
+        eventually(lambda: {p.pid for p in family(host)} <= before, f"round {round_number}: its processes are gone")
+    assert len(seen) == 20, "every round must have had an engine of its own to lose"
+    assert {path.name for path in (Path(os.environ["LABKIT_RUNTIME_DIR"]) / "engines").iterdir()} == scratch
+    assert asyncio.run(complete(live, Request("still there?", max_tokens=3))).done.usage.output_tokens == 3
+
+
+def test_two_processes_share_one_engine_and_it_outlives_the_first(live: Engine, tiny_model: Path) -> None:
+    first, second = (start_kernel(tiny_model, block_size=96) for _ in range(2))
+    try:
+        one, two = (json.loads(wait_for(kernel, "ready {").removeprefix("ready ")) for kernel in (first, second))
+        assert one == two
+        first.kill()
+        first.wait()
+        leases = lambda: {e.url: e.leases for e in asyncio.run(running_engines())}.get(one["url"])  # noqa: E731
+        eventually(lambda: leases() == 1, "the killed process's lease is dropped")
+        assert one["pid"] in engine_pids()
+    finally:
+        for kernel in (first, second):
+            kernel.kill()
+            kernel.wait()
+    eventually(lambda: one["pid"] not in engine_pids(), "the engine ends with its last user")
+
+
+def test_attaching_to_a_running_engine_yields_the_same_engine(live: Engine, tiny_model: Path) -> None:
+    async def attach() -> str:
+        async with await connect("vllm", str(tiny_model), progress=str, scheduling_policy="priority") as again:
+            return again.url
+
+    before = engine_pids()
+    assert asyncio.run(attach()) == live.url
+    assert engine_pids() == before
+
+
+def test_an_engine_survives_the_end_of_its_neighbour_and_a_dead_one_starts_again(live: Engine, tiny_model: Path) -> None:
+    async def scenario() -> None:
+        before = engine_pids_now(await running_engines())
+        async with await connect("vllm", str(tiny_model), progress=str, block_size=32) as neighbour:
+            old = (engine_pids_now(await running_engines()) - before).pop()
+            await complete(neighbour, Request("hello", max_tokens=2))
+            os.killpg(old, signal.SIGKILL)
+            await until(lambda pids: old not in pids)
+            assert (await complete(live, Request("hello", max_tokens=2))).done.usage.output_tokens == 2
+            # The handle starts its engine again, and says so.
+            assert (await complete(neighbour, Request("hello", max_tokens=2))).done.usage.output_tokens == 2
+            assert len(engine_pids_now(await running_engines()) - before - {old}) == 1
+
+    asyncio.run(scenario())
+
+
+def engine_pids_now(engines: list) -> set[int]:
+    return {engine.pid for engine in engines}
+
+
+async def until(condition: Callable[[set[int]], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition(engine_pids_now(await running_engines())):  # noqa: ASYNC110 - another process changes it
+            await asyncio.sleep(0.02)
+
+
+def test_an_engine_that_serves_nobody_is_stopped_and_the_next_request_brings_it_back(live: Engine, tiny_model: Path) -> None:
+    async def scenario() -> None:
+        said: list[str] = []
+        others = engine_pids_now(await running_engines())
+        engine = await connect("vllm", str(tiny_model), progress=said.append, idle_s=1.0, block_size=160)
+        async with engine:
+            await until(lambda pids: pids == others)  # although it is leased
+            answer = await complete(engine, Request("hello", max_tokens=2))
+            assert answer.done.usage.output_tokens == 2
+            assert any("starting it again" in step for step in said)
+
+    asyncio.run(scenario())
+
+
+def test_engines_die_with_their_host_and_the_host_with_its_last_engine(tiny_model: Path, tmp_path: Path) -> None:
+    own = Path(f"/tmp/lkt-{os.getpid()}-own")
+    environment = {**os.environ, "LABKIT_RUNTIME_DIR": str(own)}
+    script = KERNEL.replace("linger_s=600", "linger_s=1")
+
+    def start() -> tuple[subprocess.Popen[str], int]:
+        command = [sys.executable, "-c", script, str(tiny_model), "{}"]
+        kernel = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        return kernel, psutil.Process(json.loads(wait_for(kernel, "ready {").removeprefix("ready "))["pid"]).ppid()
+
+    try:
+        kernel, host = start()
+        processes = family(host)
+        assert processes
+        os.kill(host, signal.SIGKILL)
+        eventually(lambda: not any(p.is_running() and p.status() != "zombie" for p in processes), "no engine without a host")
+        kernel.kill()
+        kernel.wait()
+        kernel, host = start()
+        kernel.kill()
+        kernel.wait()
+        eventually(lambda: not psutil.pid_exists(host), "the host ends after its linger")
+        assert not list(own.glob("*.sock")), "its address is gone with it"
+    finally:
+        subprocess.run(["rm", "-rf", str(own)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"block_sise": 32}, "did you mean block_size"),
+        ({"block_size": 33}, "multiple of 32"),
+        ({"max_model_len": "long"}, "max-model-len"),
+        ({"api_key": "mine"}, "random key"),
+        ({"dtype": "float7"}, "dtype"),
+    ],
+)
+def test_bad_engine_arguments_are_refused_by_name(live: Engine, tiny_model: Path, arguments: dict, says: str) -> None:
+    with pytest.raises(EngineArgumentError, match=says):
+        asyncio.run(connect("vllm", str(tiny_model), progress=str, **arguments))
+
+
+def test_a_taken_port_is_named_with_its_fix(live: Engine, tiny_model: Path) -> None:
+    port = int(live.url.split(":")[2].removesuffix("/v1"))
+    with pytest.raises(EngineStartError, match=rf"port {port} is taken.*leave port out"):
+        asyncio.run(connect("vllm", str(tiny_model), progress=str, port=port, block_size=32))
+
+
+def test_a_model_without_weights_shows_the_engines_own_words(live: Engine, tiny_model: Path, tmp_path: Path) -> None:
+    for file in tiny_model.iterdir():
+        if file.suffix != ".safetensors":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    before = engine_pids()
+    with pytest.raises(EngineStartError) as failure:
+        asyncio.run(connect("vllm", str(tmp_path), progress=str))
+    assert any("Cannot find any model weights" in line for line in failure.value.log_tail)
+    assert "Likely fix: the model was not found" in str(failure.value)
+    assert engine_pids() == before
+
+
+def test_too_small_a_kv_cache_names_the_arguments_to_change(live: Engine, tiny_model: Path) -> None:
+    with pytest.raises(EngineStartError, match=r"Likely fix: the KV cache holds less than one full sequence"):
+        asyncio.run(connect("vllm", str(tiny_model), progress=str, kv_cache_memory_bytes=1 << 20))
+
+
+def test_a_client_that_gives_up_while_the_engine_starts_takes_it_along(live: Engine, tiny_model: Path) -> None:
+    async def scenario() -> None:
+        others = engine_pids_now(await running_engines())
+        started = asyncio.Event()
+        waiting = asyncio.create_task(lease_engine(str(tiny_model), {"block_size": 192}, progress=lambda _: started.set()))
+        await started.wait()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await until(lambda pids: pids == others)
+
+    asyncio.run(scenario())
+
+
+def test_a_closed_connection_says_so(live: Engine, tiny_model: Path) -> None:
+    async def scenario() -> None:
+        engine = await connect("vllm", str(tiny_model), progress=str, scheduling_policy="priority")
+        await engine.aclose()
+        with pytest.raises(EngineError, match="closed"):
+            await complete(engine, Request("hello"))
+
+    asyncio.run(scenario())
