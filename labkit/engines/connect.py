@@ -32,9 +32,9 @@ class Engine:
     """A connected engine. It is a handler: `engine(request)` streams, `complete(engine, request)` waits.
 
     `context_window` is in tokens, None where the endpoint does not say. `tokenizer_path` is a folder or hub id that
-    `transformers.AutoTokenizer` loads, None when unknown. `url` is the OpenAI base URL, empty for a replay. `log` is the
-    live engine's log file. Close it with `aclose()` or use it as an async context manager; a live engine that nobody else
-    uses stops with it, and with the process in any case.
+    `transformers.AutoTokenizer` loads, None when unknown. `url` and `api_key` are what an OpenAI client needs, empty for a
+    replay. `log` is the live engine's log file. Close it with `aclose()` or use it as an async context manager; a live
+    engine that nobody else uses stops with it, and with the process in any case.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Engine:
         tokenizer_path: str | None,
         source: Callable[[], Awaitable[Handler]],
         url: str = "",
+        api_key: str = "",
         log: Path | None = None,
         close: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -54,6 +55,7 @@ class Engine:
         self.provenance = provenance
         self.tokenizer_path = tokenizer_path
         self.url = url
+        self.api_key = api_key
         self.log = log
         self._source = source
         self._close = close
@@ -176,6 +178,7 @@ async def _live(
     started = time.monotonic()
     lease: Lease | None = None
     endpoint: OpenAIEngine | None = None
+    connected: Engine | None = None
     starting = asyncio.Lock()
 
     async def source() -> OpenAIEngine:
@@ -190,6 +193,8 @@ async def _live(
                 lease = await lease_engine(path, arguments, progress=report, idle_s=idle_s, linger_s=linger_s)
                 endpoint = OpenAIEngine(lease.info.url, lease.info.api_key, model_name(path), stall_s=stall_s)
                 await endpoint.probe()
+                if connected is not None:
+                    connected.url, connected.api_key, connected.log = lease.info.url, lease.info.api_key, lease.info.log
             return endpoint
 
     async def close() -> None:
@@ -205,35 +210,37 @@ async def _live(
         raise
     assert lease is not None
     report(f"ready in {time.monotonic() - started:.1f} s")
-    graphics = gpu()
-    on_gpu = graphics is not None and "enforce_eager" not in lease.info.arguments
+    device, driver = ("CPU", "") if lease.info.on_cpu else gpu() or ("GPU", "")
     provenance = Provenance(
         kind="live",
         machine=machine(),
-        device=graphics[0] if graphics and on_gpu else "CPU",
+        device=device,
         engine="vLLM",
         engine_version=first.dialect.version,
         model=first.model,
         date=today(),
         command=_command("vllm", model, arguments),
-        driver=graphics[1] if graphics and on_gpu else "",
+        driver=driver,
         arguments=dict(lease.info.arguments),
     )
-    return Engine(
+    connected = Engine(
         model=first.model,
         context_window=first.dialect.context_window,
         provenance=provenance,
         tokenizer_path=path,
         source=source,
-        url=first.base_url,
+        url=lease.info.url,
+        api_key=lease.info.api_key,
         log=lease.info.log,
         close=close,
     )
+    return connected
 
 
 async def _endpoint(base_url: str, model: str, report: Progress, stall_s: float) -> Engine:
     name = os.environ.get(_LAB_OVERRIDES[model], model) if model in LAB_MODELS else model
-    endpoint = OpenAIEngine(base_url, os.environ.get("LABKIT_API_KEY", ""), name, stall_s=stall_s)
+    api_key = os.environ.get("LABKIT_API_KEY", "")
+    endpoint = OpenAIEngine(base_url, api_key, name, stall_s=stall_s)
     try:
         dialect = await endpoint.probe()
     except BaseException:
@@ -264,7 +271,8 @@ async def _endpoint(base_url: str, model: str, report: Progress, stall_s: float)
         provenance=provenance,
         tokenizer_path=_tokenizer(model),
         source=source,
-        url=base_url,
+        url=endpoint.base_url,
+        api_key=api_key,
         close=endpoint.aclose,
     )
 

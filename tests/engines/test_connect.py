@@ -46,11 +46,10 @@ def test_the_labs_names_can_stand_for_any_models(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.live
 def test_a_shared_endpoint_is_used_by_its_address_and_key(live: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        key = (await live._handler())._headers["Authorization"].removeprefix("Bearer ")
         monkeypatch.setenv("LABKIT_BASE_URL", live.url)
         with pytest.raises(EngineError, match="401"):
             await connect(progress=str)
-        monkeypatch.setenv("LABKIT_API_KEY", key)
+        monkeypatch.setenv("LABKIT_API_KEY", live.api_key)
         with pytest.raises(InvalidRequest, match=r"does not serve 'small'; it has tiny.*LABKIT_SMALL"):
             await connect(progress=str)
         monkeypatch.setenv("LABKIT_SMALL", "tiny")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.engines.host import runtime_dir
-from labkit.engines.host.arguments import kv_cache_bytes, may_think, with_defaults
+from labkit.engines.host.arguments import known_names, kv_cache_bytes, may_think, with_defaults
 from labkit.engines.host.runtime import Lines, encode
 from labkit.request import LabError
 
@@ -75,3 +75,14 @@ def test_only_a_model_whose_template_reasons_gets_a_reasoning_parser(tmp_path: P
     assert "reasoning_parser" not in with_defaults(str(tmp_path), {}, on_cpu=True)
     (tmp_path / "chat_template.jinja").write_text("{{ '<think>' }}")
     assert with_defaults(str(tmp_path), {}, on_cpu=True)["reasoning_parser"] == "think_marks"
+
+
+def test_the_argument_names_read_from_vllms_source_are_those_of_its_classes() -> None:
+    pytest.importorskip("vllm")
+    import dataclasses
+
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.entrypoints.launchers.cli_args import FrontendArgs
+
+    fields = (*dataclasses.fields(AsyncEngineArgs), *dataclasses.fields(FrontendArgs))
+    assert known_names() == {field.name for field in fields if not field.name.startswith("_")}

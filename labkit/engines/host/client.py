@@ -67,6 +67,7 @@ class EngineInfo:
     arguments: Mapping[str, Any]
     leases: int
     ready: bool
+    on_cpu: bool
 
     @classmethod
     def parse(cls, message: Mapping[str, Any]) -> EngineInfo:

@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ class Engine:
             "arguments": self.arguments,
             "leases": len(self.clients),
             "ready": self.ready,
+            "on_cpu": self.spawned is None,
         }
 
 
@@ -116,10 +118,16 @@ class Host:
         self._check: ArgumentCheck | None = None
 
     def prepare(self) -> None:
-        """Import vLLM. Clients that connect meanwhile wait in the listener's queue; a failure is told to each of them."""
+        """Import vLLM, to fork engines from. Clients wait in the listener's queue; a failure is told to each of them.
+
+        On a GPU engines are spawned, and import vLLM for themselves.
+        """
         try:
-            child.preload()
-            self._check = ArgumentCheck()
+            check = ArgumentCheck()
+            if check.on_cpu:
+                child.preload()
+                check.build_parser()
+            self._check = check
         except Exception as error:  # noqa: BLE001 - whatever a broken installation raises, the client must hear it
             self._import_error = f"vLLM cannot be imported: {type(error).__name__}: {error}"
         # A collection in a child would touch every inherited object and so copy every page; frozen ones it skips.
@@ -227,7 +235,8 @@ class Host:
         assert self._check is not None
         arguments = with_defaults(model, given, self._check.on_cpu)
         wanted_port = arguments.pop("port", 0)
-        args = self._check.parse(model, arguments)
+        flags = self._check.flags(model, arguments)
+        args = self._check.parse(flags) if self._check.on_cpu else None
         listener = _bind(wanted_port)
         port = listener.getsockname()[1]
         api_key = secrets.token_urlsafe(24)
@@ -235,17 +244,18 @@ class Host:
         scratch.mkdir(parents=True, mode=0o700)
         log = scratch / "log"
         spawned: subprocess.Popen[bytes] | None = None
-        if self._check.on_cpu:
+        if args is not None:
             args.host, args.port, args.api_key = "127.0.0.1", port, [api_key]
             sys.stdout.flush()
             sys.stderr.flush()
+            host = os.getpid()
             pid = os.fork()
             if pid == 0:
-                child.serve_forked(args, listener, log, scratch, self._descriptors())
+                child.serve_forked(args, listener, log, scratch, self._descriptors(), host)
             listener.close()
         else:
             listener.close()
-            command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *self._check.flags(model, arguments)]
+            command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags]
             with log.open("wb") as output:
                 spawned = subprocess.Popen(
                     [*command, "--host", "127.0.0.1", "--port", str(port)],
@@ -253,7 +263,7 @@ class Host:
                     stderr=output,
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,
-                    preexec_fn=child.die_with_parent,
+                    preexec_fn=partial(child.die_with_parent, os.getpid()),
                     env={**os.environ, **child.environment(scratch), "VLLM_API_KEY": api_key},
                 )
             pid = spawned.pid
