@@ -1,0 +1,29 @@
+"""What makes a notebook a chapter: predictions, self-checking exercises, quizzes, progress and charts.
+
+A notebook opens its chapter (`open_chapter`, which gives the `Book` that it calls `book`) and shows charts (`show`,
+`live_chart`). A chapter's exercises are declared in `labkit.workbook.chapters` in the words of `labkit.workbook.exercise`.
+`labkit.workbook.build` generates the notebooks from their sources and `labkit.workbook.run` executes them headless.
+"""
+
+from labkit.workbook.book import Book, open_chapter
+from labkit.workbook.chapters import Chapter
+from labkit.workbook.charts import ChartError, Figure, live_chart, show
+from labkit.workbook.exercise import CheckFailed, Exercise, ExerciseError, Outcome, agree, call, equals, holds
+
+__all__ = [
+    "Book",
+    "Chapter",
+    "ChartError",
+    "CheckFailed",
+    "Exercise",
+    "ExerciseError",
+    "Figure",
+    "Outcome",
+    "agree",
+    "call",
+    "equals",
+    "holds",
+    "live_chart",
+    "open_chapter",
+    "show",
+]

@@ -1,0 +1,305 @@
+"""The open chapter: what a notebook calls to predict, reveal, check, hint, quiz and look back."""
+
+from __future__ import annotations
+
+import inspect
+import random
+import textwrap
+from html import escape
+from typing import Any
+
+from labkit.workbook import forms
+from labkit.workbook.chapters import Chapter, chapter, chapters
+from labkit.workbook.exercise import CheckFailed, Exercise, ExerciseError, Verdict, run_check
+from labkit.workbook.paths import repo_root, state_dir
+from labkit.workbook.prediction import (
+    ChoiceQuestion,
+    NumberQuestion,
+    Question,
+    Score,
+    Standing,
+    score_choice,
+    score_number,
+    standing,
+)
+from labkit.workbook.render import code_html, panel_html, show_html, show_widget, table_html, table_text
+from labkit.workbook.store import JOURNAL, Journal
+
+PROFILES = ("ci", "learn", "gpu")
+
+
+class Book:
+    """One chapter, opened with a run's parameters. `profile` is 'ci', 'learn' or 'gpu'; `engine` names the engine to use.
+
+    A solved book (`solutions=True`) keeps its journal in memory, so that an instructor's run never counts as the learner's
+    progress, and raises `CheckFailed` where a learner would read "not yet".
+    """
+
+    def __init__(
+        self, contents: Chapter, *, profile: str, engine: str, seed: int, solutions: bool, journal: Journal
+    ) -> None:
+        self.chapter = contents
+        self.profile = profile
+        self.engine = engine
+        self.seed = seed
+        self.solutions = solutions
+        self._journal = journal
+        self._asked: dict[str, Question] = {}
+        self._actual: dict[str, float | str] = {}
+
+    def rng(self, name: str) -> random.Random:
+        """A generator of its own for `name`, the same in every run with this seed."""
+        return random.Random(f"{self.chapter.number}/{self.seed}/{name}")
+
+    def pick(self, *, ci: Any, learn: Any, gpu: Any = None) -> Any:
+        """The value for this profile; `gpu` falls back on `learn`."""
+        if self.profile == "ci":
+            return ci
+        return gpu if self.profile == "gpu" and gpu is not None else learn
+
+    # Predictions
+
+    def predict(
+        self, id: str, question: str, *, low: float, high: float, unit: str, log: bool = False, help: str = ""
+    ) -> None:
+        """Ask for a number between `low` and `high`, in `unit`. Only a pressed Commit counts as a prediction."""
+        asked = NumberQuestion(self._declared(id, "predictions"), question, low, high, unit, log, help)
+        self._asked[id] = asked
+        state = standing(self._journal, id)
+        guess = _number(state)
+        self._ask(id, question, help, f"between {asked.show(low)} and {asked.show(high)}")
+
+        def commit(value: float) -> str:
+            return self._commit(id, {"value": value, "unit": unit}, f"Committed: {asked.show(value)}.")
+
+        show_widget(forms.number_form(asked, guess, state.revealed, commit))
+
+    def predict_choice(self, id: str, question: str, *, options: tuple[str, ...], help: str = "") -> None:
+        """Ask which of `options` will happen, and how sure the learner is."""
+        asked = ChoiceQuestion(self._declared(id, "predictions"), question, tuple(options))
+        self._asked[id] = asked
+        state = standing(self._journal, id)
+        chosen = _choice(state)
+        if chosen is not None and chosen[0] not in asked.options:
+            chosen = None  # the question was reworded since: a guess at another question is none
+        self._ask(id, question, help, " or ".join(asked.options))
+
+        def commit(value: str, confidence: float) -> str:
+            return self._commit(
+                id, {"value": value, "confidence": confidence}, f"Committed: {value}, {confidence:.0%} sure."
+            )
+
+        show_widget(forms.choice_form(asked, chosen, state.revealed, commit))
+
+    def reveal(self, id: str, actual: Any, unit: str = "") -> None:
+        """Show the result beside the prediction, scored.
+
+        A learner who has not committed yet is asked to, or may look anyway (then the result is not scored). Raises
+        `ExerciseError` when the prediction was not asked in this run, or `actual` does not fit the question.
+        """
+        asked = self._asked.get(self._declared(id, "predictions"))
+        if asked is None:
+            raise ExerciseError(f"prediction {id} was not asked in this run; run its book.predict cell first")
+        value = asked.validate(actual, unit) if isinstance(asked, NumberQuestion) else asked.validate(actual)
+        self._actual[id] = value
+        state = standing(self._journal, id)
+        if state.guess is None and not state.revealed and self.profile != "ci" and not self.solutions:
+            message = "No prediction yet: commit one above and run this cell again."
+            show_widget(forms.held_back(message, lambda: self._result(id, asked, value)[0]))
+            return
+        show_html(*self._result(id, asked, value))
+
+    def recap(self) -> None:
+        """All predictions of the chapter beside their results."""
+        rows = []
+        for id in self.chapter.predictions:
+            asked = self._asked.get(id)
+            value = self._actual.get(id)
+            if asked is None or value is None:
+                rows.append((id, "-", "-", "not run yet"))
+                continue
+            state = standing(self._journal, id)
+            score = _score(asked, state, value)
+            rows.append(
+                (asked.question, _guess_text(asked, state), _text(asked, value), score.words if score else "no prediction")
+            )
+        header, caption = ("question", "you predicted", "result", "score"), "Predictions and results"
+        show_html(table_html(header, rows, caption), table_text(header, rows, caption))
+
+    # Exercises
+
+    def check(self, id: str, answer: Any) -> None:
+        """Check the learner's answer on hidden inputs and say how it went.
+
+        Never raises for anything the answer does; in a solved book raises `CheckFailed` with the verdict.
+        """
+        verdict = run_check(self.chapter.exercise(id), answer, self.seed)
+        self._journal.append("check", id, ok=verdict.ok, blank=verdict.blank)
+        show_html(_verdict_html(verdict), str(verdict))
+        if self.solutions and not verdict.ok:
+            raise CheckFailed(str(verdict))
+
+    def hint(self, id: str) -> None:
+        """Show one more hint at every call, and all of them once they are used up."""
+        hints = self.chapter.exercise(id).hints
+        used = sum(1 for _ in self._journal.entries("hint", id))
+        shown = min(used + 1, len(hints))
+        if used < len(hints):
+            self._journal.append("hint", id, stage=shown)
+        title = f"Exercise {id}: hint {shown} of {len(hints)}"
+        listed = hints[:shown]
+        html = panel_html(title, "<br>".join(f"{n}. {escape(h)}" for n, h in enumerate(listed, 1)))
+        show_html(html, "\n".join([title, *[f"{n}. {h}" for n, h in enumerate(listed, 1)]]))
+
+    def solution(self, id: str) -> None:
+        """Show the solution, folded."""
+        exercise = self.chapter.exercise(id)
+        self._journal.append("solution", id)
+        source = _source(exercise)
+        show_html(code_html(source, f"A solution of exercise {id} (open me)"), source)
+
+    def reference(self, id: str) -> Any:
+        """The object that solves the exercise: what later cells use, whatever the learner wrote."""
+        return self.chapter.exercise(id).reference
+
+    def quiz(self, id: str, question: str, *, options: tuple[str, ...], answer: str, why: str) -> None:
+        """Ask a question with one right answer and say why it is right, once something was chosen."""
+        self._declared(id, "quizzes")
+        if answer not in options or len(set(options)) != len(options):
+            raise ExerciseError(f"quiz {id}: the answer {answer!r} must be one of its different options {options!r}")
+        last = self._journal.last("quiz", id)
+        show_html(panel_html(question), "\n".join([question, *[f"  ( ) {option}" for option in options]]))
+
+        def choose(choice: str) -> str:
+            right = choice == answer
+            self._journal.append("quiz", id, choice=choice, ok=right)
+            return panel_html("Right." if right else "Not that one.", escape(why) if right else "Try again.", _tone(right))
+
+        choice = str(last["choice"]) if last is not None and last["choice"] in options else None
+        show_widget(forms.quiz_form(tuple(options), choice, choose))
+
+    def progress(self) -> None:
+        """All chapters: exercises passed, predictions scored, questions answered."""
+        header = ("chapter", "exercises", "predictions", "quiz")
+        rows = [self._progress_row(c) for c in chapters()]
+        show_html(table_html(header, rows, "Your progress"), table_text(header, rows, "Your progress"))
+
+    def _progress_row(self, contents: Chapter) -> tuple[str, str, str, str]:
+        passed = {e["item"] for e in self._journal.entries("check") if e["ok"]}
+        right = {e["item"] for e in self._journal.entries("quiz") if e["ok"]}
+        states = {id: standing(self._journal, id) for id in contents.predictions}
+        return (
+            f"{contents.number} · {contents.title}",
+            _bar(sum(e.id in passed for e in contents.exercises), len(contents.exercises)),
+            _bar(sum(s.revealed and s.guess is not None for s in states.values()), len(states)),
+            _bar(sum(q in right for q in contents.quizzes), len(contents.quizzes)),
+        )
+
+    def _declared(self, id: str, group: str) -> str:
+        there: tuple[str, ...] = getattr(self.chapter, group)
+        if id not in there:
+            raise ExerciseError(
+                f"{id!r} is not declared in chapter {self.chapter.number}'s {group}: {', '.join(there) or 'none'}"
+            )
+        return id
+
+    def _ask(self, id: str, question: str, help: str, answers: str) -> None:
+        show_html(panel_html(question, escape(help)), f"Predict {id}: {question} ({answers}) {help}".strip())
+
+    def _commit(self, id: str, fields: dict[str, Any], said: str) -> str:
+        if standing(self._journal, id).revealed:
+            return "Locked: the result has been shown."
+        self._journal.append("commit", id, **fields)
+        return escape(said)
+
+    def _result(self, id: str, asked: Question, value: float | str) -> tuple[str, str]:
+        state = standing(self._journal, id)
+        score = _score(asked, state, value)
+        self._journal.append(
+            "reveal", id, actual=value, metric=score.metric if score else None, score=score.value if score else None
+        )
+        result = _text(asked, value)
+        if score is None:
+            title, body, tone = f"Result: {result}", "No prediction was made, so nothing is scored.", "info"
+        else:
+            title, body = f"You predicted {_guess_text(asked, state)}; the result is {result}", score.words
+            tone = _tone(score.close)
+        return panel_html(title, f"{escape(asked.question)}<br>{escape(body)}", tone), f"{asked.question}\n{title}. {body}"
+
+
+def open_chapter(
+    number: str, *, profile: str = "learn", engine: str = "auto", seed: int = 0, solutions: bool = False
+) -> Book:
+    """Open a chapter with the parameters of its notebook. `ExerciseError` names a wrong parameter and the fix."""
+    if profile not in PROFILES:
+        raise ExerciseError(f"profile={profile!r} must be one of {', '.join(PROFILES)}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ExerciseError(f"seed={seed!r} must be a whole number, 0 or more")
+    if not isinstance(solutions, bool):
+        raise ExerciseError(f"solutions={solutions!r} must be True or False")
+    if not isinstance(engine, str) or not engine:
+        raise ExerciseError(f"engine={engine!r} must name an engine; 'auto' chooses the best one this machine has")
+    repo_root()  # a notebook run away from its clone stops here, with the fix, rather than at its first data file
+    journal = Journal(None if solutions else state_dir() / JOURNAL)
+    return Book(chapter(number), profile=profile, engine=engine, seed=seed, solutions=solutions, journal=journal)
+
+
+def _number(state: Standing) -> float | None:
+    value = state.guess["value"] if state.guess is not None else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _choice(state: Standing) -> tuple[str, float] | None:
+    if state.guess is None or "confidence" not in state.guess:
+        return None
+    return str(state.guess["value"]), float(str(state.guess["confidence"]))
+
+
+def _score(asked: Question, state: Standing, value: float | str) -> Score | None:
+    if isinstance(asked, NumberQuestion):
+        guess = _number(state)
+        return None if guess is None else score_number(asked, guess, float(value))
+    choice = _choice(state)
+    if choice is None or choice[0] not in asked.options:
+        return None
+    return score_choice(asked, *choice, str(value))
+
+
+def _text(asked: Question, value: float | str) -> str:
+    return asked.show(float(value)) if isinstance(asked, NumberQuestion) else str(value)
+
+
+def _guess_text(asked: Question, state: Standing) -> str:
+    if isinstance(asked, NumberQuestion):
+        guess = _number(state)
+        return "-" if guess is None else asked.show(guess)
+    choice = _choice(state)
+    return "-" if choice is None else choice[0]
+
+
+def _tone(good: bool) -> str:
+    return "good" if good else "bad"
+
+
+def _bar(done: int, total: int) -> str:
+    return f"{'■' * done}{'□' * (total - done)} {done}/{total}"
+
+
+def _source(exercise: Exercise) -> str:
+    try:
+        return textwrap.dedent(inspect.getsource(exercise.reference)).strip()
+    except (TypeError, OSError):
+        return f"{exercise.answer} = {exercise.reference!r}"
+
+
+def _verdict_html(verdict: Verdict) -> str:
+    if verdict.ok:
+        return panel_html(
+            f"Exercise {verdict.exercise}: passed", f"{verdict.passed} properties held on hidden inputs.", "good"
+        )
+    body = [escape(verdict.note).replace("\n", "<br>")] if verdict.note else []
+    if verdict.failure is not None:
+        rows = [("given", verdict.failure.given), ("expected", verdict.failure.expected), ("actual", verdict.failure.actual)]
+        body += [f"{name}: <code>{escape(text)}</code>" for name, text in rows]
+        body += [escape(verdict.failure.why)] if verdict.failure.why else []
+    return panel_html(f"Exercise {verdict.exercise}: not yet", "<br>".join(body), "bad")

@@ -1,0 +1,199 @@
+"""Generate the notebooks from their percent-format sources: `python -m labkit.workbook.build [--check]`.
+
+A source holds the solutions; the learner's notebook gets a stub in their place, decided by marks in cells that carry
+`exercise="NN.k"` (see `notebooks/AUTHORING.md`). The build adds the papermill `parameters` cell and the cell that opens the
+chapter. The output depends on the source and the chapter's declaration only, so `--check` can compare it byte by byte; it
+holds no outputs, and a committed notebook that does is refused for the same reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+
+from labkit.workbook.chapters import Chapter, chapter
+from labkit.workbook.exercise import ExerciseError
+from labkit.workbook.paths import notebooks_dir, sources_dir
+
+_PARAMETERS = """\
+profile = "learn"  # "ci" keeps every experiment short, "learn" is for people, "gpu" uses a GPU's sizes
+engine = "auto"
+seed = 0
+solutions = {solutions}"""
+_OPEN = """\
+try:
+    from labkit import workbook
+except ModuleNotFoundError as error:
+    raise SystemExit(
+        f"This kernel ({{__import__('sys').executable}}) has no labkit. Start JupyterLab from the clone with `make lab`, "
+        "or choose the kernel of the clone's .venv."
+    ) from error
+
+book = workbook.open_chapter("{number}", profile=profile, engine=engine, seed=seed, solutions=solutions)"""
+_METADATA = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+_SOLUTION = re.compile(
+    r"^(?P<indent>[ \t]*)# BEGIN SOLUTION\n(?P<body>.*?)^[ \t]*# END SOLUTION\n?"
+    r"(?:[ \t]*# BEGIN STUB\n(?P<stub>.*?)^[ \t]*# END STUB\n?)?",
+    re.MULTILINE | re.DOTALL,
+)
+_EXERCISE = re.compile(r"\{\{exercise (\d\d\.\d+)\}\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The text of the two notebooks made from one source, and where they go."""
+
+    name: str
+    learner: str
+    solved: str
+
+    def targets(self, folder: Path) -> tuple[tuple[Path, str], tuple[Path, str]]:
+        """Path and text of the learner's and of the solved notebook under the notebooks' `folder`."""
+        return (folder / f"{self.name}.ipynb", self.learner), (folder / "solutions" / f"{self.name}.ipynb", self.solved)
+
+
+def sources(names: Sequence[str] = ()) -> tuple[Path, ...]:
+    """The chapter sources, all or the named ones; `ExerciseError` lists what there is for an unknown name."""
+    there = {path.stem: path for path in sorted(sources_dir().glob("[0-9][0-9]_*.py"))}
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        raise ExerciseError(f"no notebook source named {', '.join(unknown)}; there are {', '.join(there) or 'none'}")
+    return tuple(there[name] for name in names or there)
+
+
+def stub_of(code: str) -> str:
+    """The learner's version of an exercise cell: solutions replaced by their stub."""
+
+    def replaced(match: re.Match[str]) -> str:
+        indent, stub = match["indent"], match["stub"]
+        if stub is None:
+            return f"{indent}...  # your code here\n"
+        return "".join(re.sub(r"^([ \t]*)# ?", r"\1", line).rstrip() + "\n" for line in stub.splitlines())
+
+    return _checked(_SOLUTION.sub(replaced, _ended(code)), code)
+
+
+def solution_of(code: str) -> str:
+    """The solved version of an exercise cell: the marks and the stub taken out."""
+    return _checked(_SOLUTION.sub(lambda match: match["body"], _ended(code)), code)
+
+
+def build(source: str, contents: Chapter) -> Built:
+    """Both notebooks of a chapter from the text of its source. `ExerciseError` names the cell that is marked wrongly."""
+    cells = jupytext.reads(source, fmt="py:percent").cells
+    if not cells or cells[0].cell_type != "markdown":
+        raise ExerciseError(f"{contents.notebook}: the first cell must be markdown, with the chapter's title and question")
+    learner, solved = (_notebook(cells, contents, solutions=solutions) for solutions in (False, True))
+    return Built(contents.notebook, learner, solved)
+
+
+def build_file(path: Path) -> Built:
+    """Both notebooks of the chapter whose source is `path`."""
+    contents = chapter(path.stem[:2])
+    if contents.notebook != path.stem:
+        raise ExerciseError(
+            f"{path.name} should be {contents.notebook}.py, as chapter {contents.number} is named {contents.name!r}"
+        )
+    return build(path.read_text(encoding="utf-8"), contents)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the notebooks, or with `--check` say which differ from their source. Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m labkit.workbook.build", description="Generate the notebooks from their sources."
+    )
+    parser.add_argument("names", nargs="*", help="notebooks to build, such as 00_start_here; all of them by default")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when a notebook differs from its source")
+    options = parser.parse_args(arguments)
+    try:
+        built = [build_file(path) for path in sources(options.names)]
+    except ExerciseError as error:
+        print(error, file=sys.stderr)
+        return 2
+    wanted = {path: text for one in built for path, text in one.targets(notebooks_dir())}
+    if options.check:
+        wrong = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+        if not options.names:
+            wrong += [path for path in _generated() if path not in wanted]
+        for path in wrong:
+            print(f"{path.relative_to(notebooks_dir().parent)} differs from its source: run python -m labkit.workbook.build")
+        return 1 if wrong else 0
+    for path, text in wanted.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    print(f"{len(wanted)} notebooks written")
+    return 0
+
+
+def _generated() -> list[Path]:
+    return [*notebooks_dir().glob("*.ipynb"), *(notebooks_dir() / "solutions").glob("*.ipynb")]
+
+
+def _notebook(cells: Sequence[Any], contents: Chapter, *, solutions: bool) -> str:
+    made = [_cell(cell, contents, solutions=solutions) for cell in cells]
+    made[1:1] = [
+        nbformat.v4.new_code_cell(_PARAMETERS.format(solutions=solutions), metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(_OPEN.format(number=contents.number), metadata={"tags": ["bootstrap"]}),
+    ]
+    seen: dict[str, int] = {}
+    for cell in made:
+        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
+        seen[digest] = seen.get(digest, 0) + 1
+        cell["id"] = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+    notebook = nbformat.v4.new_notebook(cells=made, metadata=_METADATA)
+    notebook.nbformat_minor = 5
+    nbformat.validate(notebook)
+    return str(nbformat.writes(notebook)) + "\n"
+
+
+def _cell(cell: Any, contents: Chapter, *, solutions: bool) -> Any:
+    metadata = {"tags": list(cell.metadata["tags"])} if cell.metadata.get("tags") else {}
+    if cell.cell_type == "markdown":
+        return nbformat.v4.new_markdown_cell(
+            _EXERCISE.sub(lambda m: contents.exercise(m[1]).heading, cell.source), metadata=metadata
+        )
+    if cell.cell_type != "code":
+        return nbformat.v4.new_raw_cell(cell.source, metadata=metadata)
+    id = cell.metadata.get("exercise")
+    if id is None:
+        if "# BEGIN SOLUTION" in cell.source:
+            raise ExerciseError(
+                f'{contents.notebook}: a cell with a solution lacks its mark; write `# %% exercise="NN.k"` above it'
+            )
+        return nbformat.v4.new_code_cell(cell.source, metadata=metadata)
+    contents.exercise(id)
+    if "# BEGIN SOLUTION" not in cell.source:
+        raise ExerciseError(f"{contents.notebook}: the cell of exercise {id} has no # BEGIN SOLUTION … # END SOLUTION")
+    metadata["exercise"] = id
+    try:
+        code = solution_of(cell.source) if solutions else stub_of(cell.source)
+    except ExerciseError as error:
+        raise ExerciseError(f"{contents.notebook}, exercise {id}: {error}") from error
+    return nbformat.v4.new_code_cell(code, metadata=metadata)
+
+
+def _ended(code: str) -> str:
+    return code if code.endswith("\n") else code + "\n"
+
+
+def _checked(made: str, code: str) -> str:
+    left = re.search(r"# (BEGIN|END) (SOLUTION|STUB)", made)
+    if left:
+        raise ExerciseError(f"the mark `{left[0]}` has no partner in:\n{code}")
+    return made.rstrip("\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""One theme for every chart, and the two ways to show one: still (`show`) and moving (`live_chart`).
+
+Charts are Vega-Lite 5 MIME bundles, which the installed JupyterLab draws itself, offline. Lines and text of the theme are
+`currentColor`, that is, the colour of the text around the chart, so they follow a light or dark theme, even a switched
+one; the background is transparent; the data colours are Okabe and Ito's, darkened or lightened until each has a contrast of
+3:1 or more against both JupyterLab backgrounds (WCAG 2.1, 1.4.11). A chart cannot be shown without a text alternative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import altair as alt
+import ipywidgets as w
+from IPython.display import display
+
+MIME = "application/vnd.vegalite.v5+json"
+PALETTE = {
+    "blue": "#0072b2",
+    "orange": "#c17f00",
+    "green": "#009e73",
+    "red": "#d55e00",
+    "pink": "#c56b9e",
+    "sky": "#2b95cf",
+    "grey": "#7f7f7f",
+}
+_INK = "currentColor"
+CONFIG: dict[str, Any] = {
+    "background": "transparent",
+    "font": "system-ui, sans-serif",
+    "range": {"category": list(PALETTE.values()), "heatmap": {"scheme": "viridis"}, "ramp": {"scheme": "viridis"}},
+    "title": {"color": _INK, "subtitleColor": _INK, "anchor": "start", "fontSize": 15, "subtitleFontSize": 12},
+    "axis": {
+        "labelColor": _INK,
+        "titleColor": _INK,
+        "domainColor": _INK,
+        "tickColor": _INK,
+        "gridColor": _INK,
+        "gridOpacity": 0.15,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+    },
+    "legend": {"labelColor": _INK, "titleColor": _INK, "labelFontSize": 12, "titleFontSize": 12},
+    "header": {"labelColor": _INK, "titleColor": _INK},
+    "text": {"color": _INK},
+    "rule": {"color": _INK},
+    "view": {"stroke": None, "continuousWidth": 480, "continuousHeight": 260},
+    "mark": {"color": PALETTE["blue"]},
+}
+# SVG so that text is text (searchable, zoomable, currentColor live); no menu entry that needs a network.
+_EMBED = {
+    "embed_options": {"renderer": "svg", "actions": {"export": True, "source": False, "compiled": False, "editor": False}}
+}
+
+
+class ChartError(ValueError):
+    """A chart that may not be shown; the message says what it lacks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """An Altair chart with its text alternative and where its numbers come from."""
+
+    chart: Any
+    alt: str
+    source: str
+
+    def __post_init__(self) -> None:
+        if not self.alt.strip():
+            raise ChartError("a chart needs a text alternative: alt='what a reader who cannot see it should learn from it'")
+        if not self.source.strip():
+            raise ChartError("a chart needs a source: source='computed in this run', or the recording's caption")
+
+
+def spec(figure: Figure) -> dict[str, Any]:
+    """The chart's Vega-Lite 5 specification in the workbook's theme, with the text alternative as its description.
+
+    What the chart configures itself wins over the theme. Raises `ChartError` for a chart without data rows.
+    """
+    made: dict[str, Any] = figure.chart.to_dict(format="vega-lite")
+    if "/vega-lite/v5" not in str(made.get("$schema", "")):
+        raise ChartError(f"JupyterLab draws Vega-Lite 5, this chart is {made.get('$schema')!r}; use altair 5.5, as pinned")
+    own = made.pop("config", {}) if figure.chart._get("config") is not alt.Undefined else {}
+    made["config"] = _merged(CONFIG, own)
+    made["description"] = figure.alt
+    return made
+
+
+def bundle(figure: Figure) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The chart's MIME data and metadata; its plain text is the text alternative and the source."""
+    return {MIME: spec(figure), "text/plain": f"{figure.alt}\n{figure.source}"}, {MIME: _EMBED}
+
+
+def show(chart: Any, *, alt: str, source: str) -> None:
+    """Display a chart, its source under it, and its text alternative folded. Raises `ChartError` without either."""
+    figure = Figure(chart, alt, source)
+    data, metadata = bundle(figure)
+    display(data, metadata=metadata, raw=True)
+    display({"text/html": caption_html(figure), "text/plain": f"{alt}\n{source}"}, raw=True)
+
+
+def caption_html(figure: Figure) -> str:
+    """The source, and the text alternative folded behind a summary that a keyboard or a screen reader opens."""
+    return (
+        f'<div style="font-size:.9em;color:var(--jp-content-font-color2, inherit);max-width:52em">{escape(figure.source)}'
+        f"<details><summary>Chart in words</summary>{escape(figure.alt)}</details></div>"
+    )
+
+
+def live_chart(make: Callable[..., Figure], **controls: Any) -> None:
+    """Controls on the left, the chart that `make(**values)` returns on the right, drawn anew at every change.
+
+    `make` must answer in well under 100 ms: compute heavy things before. An error in it is shown in place of the chart, and
+    the controls stay alive. Works in JupyterLab and under Voilà, as all of it is widget state.
+    """
+    picture = w.Output(layout=w.Layout(min_height="300px", flex="1 1 auto"))
+    words = w.HTML()
+
+    def draw(_: Any = None) -> None:
+        try:
+            figure = make(**{name: control.value for name, control in controls.items()})
+            data, metadata = bundle(figure)
+        except Exception as error:  # noqa: BLE001 - a bad setting must not kill the controls
+            words.value = f"<strong>{escape(type(error).__name__)}</strong>: {escape(str(error))}"
+            return
+        picture.outputs = ({"output_type": "display_data", "data": data, "metadata": metadata},)
+        words.value = caption_html(figure)
+
+    first = make(
+        **{name: control.value for name, control in controls.items()}
+    )  # a broken `make` fails its cell, not silently
+    for control in controls.values():
+        control.observe(draw, names="value")
+    draw()
+    panel = w.VBox(list(controls.values()), layout=w.Layout(flex="0 1 auto"))
+    box = w.HBox([panel, w.VBox([picture, words])], layout=w.Layout(flex_flow="row wrap", gap="1em"))
+    display({"text/plain": f"{first.alt}\n{first.source}", **_view(box)}, raw=True)
+
+
+def _view(box: Any) -> dict[str, Any]:
+    data: dict[str, Any] = box._repr_mimebundle_()
+    return {kind: value for kind, value in data.items() if kind != "text/plain"}
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged

@@ -1,0 +1,303 @@
+"""Exercises that check themselves by property, on hidden inputs.
+
+An exercise's `check` is a generator: it draws inputs from a seeded `random.Random`, calls the learner's answer and yields an
+`Outcome` per property. `run_check` stops at the first that fails, and turns whatever a wrong answer can do (raise, loop for
+ever, return the wrong type, be left blank) into a `Verdict`, so that a wrong answer never breaks the cells behind it.
+
+The check runs in a thread of its own. So an answer may be `async` although the notebook's own loop is running, and one that
+never ends is interrupted on every platform: at the time limit `TimeLimit` is raised inside the thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import ctypes
+import inspect
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, fields, is_dataclass
+from decimal import Decimal
+from numbers import Number, Real
+from types import EllipsisType
+from typing import Any
+
+_ID_PARTS = 2
+_SHOWN = 400
+
+
+class CheckFailed(AssertionError):
+    """A check did not pass in a solved notebook, where it must."""
+
+
+class ExerciseError(ValueError):
+    """An exercise, prediction or question is declared or used wrongly; the message names it and the fix."""
+
+
+class TimeLimit(BaseException):
+    """Raised inside a check that ran past its limit. Not an `Exception`, so that an answer's own handlers do not eat it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One property of one answer: whether it held, and what to show when it did not."""
+
+    ok: bool
+    given: str
+    expected: str
+    actual: str
+    why: str = ""
+
+
+Check = Callable[[Any, random.Random], Iterable[Outcome]]
+
+
+@dataclass(frozen=True, slots=True)
+class Exercise:
+    """A task with its check, its staged hints and its proof.
+
+    `answer` is the name the learner's cell defines; `reference` the object that solves it (later cells use it, never the
+    learner's); `wrong` holds near-miss answers that a test proves are rejected. `minutes` is a reader's honest estimate,
+    `difficulty` 1 (read and say), 2 (work out) or 3 (change a real piece of labkit).
+    """
+
+    id: str
+    title: str
+    minutes: int
+    difficulty: int
+    answer: str
+    check: Check
+    reference: Any
+    hints: tuple[str, ...]
+    wrong: tuple[Any, ...] = ()
+    limit_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        chapter, _, number = self.id.partition(".")
+        if not (chapter.isdigit() and len(chapter) == _ID_PARTS and number.isdigit()):
+            raise ExerciseError(f"exercise id {self.id!r} must look like '03.1': the chapter's two digits, a dot, a number")
+        if self.difficulty not in (1, 2, 3):
+            raise ExerciseError(f"exercise {self.id}: difficulty {self.difficulty} must be 1, 2 or 3")
+        if self.minutes < 1:
+            raise ExerciseError(f"exercise {self.id}: minutes {self.minutes} must be at least 1")
+        if not self.answer.isidentifier():
+            raise ExerciseError(
+                f"exercise {self.id}: answer {self.answer!r} must be the name that the learner's cell defines"
+            )
+        if not self.hints:
+            raise ExerciseError(f"exercise {self.id} needs at least one hint")
+
+    @property
+    def heading(self) -> str:
+        """The markdown the build puts above the exercise."""
+        dots = "●" * self.difficulty + "○" * (3 - self.difficulty)
+        return (
+            f"### Exercise {self.id} · {self.title}\n\n"
+            f'*Difficulty {dots} · about {self.minutes} min · stuck? Run `book.hint("{self.id}")`*'
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a check found. `passed` properties held before it ended; `failure` and `note` say why it did not pass."""
+
+    exercise: str
+    ok: bool
+    passed: int
+    failure: Outcome | None = None
+    note: str = ""
+    blank: bool = False
+
+    def __str__(self) -> str:
+        if self.ok:
+            return f"Exercise {self.exercise}: passed, {self.passed} properties held on hidden inputs."
+        lines = [f"Exercise {self.exercise}: not yet."]
+        if self.note:
+            lines.append(self.note)
+        if self.failure is not None:
+            lines += [
+                f"  given:    {self.failure.given}",
+                f"  expected: {self.failure.expected}",
+                f"  actual:   {self.failure.actual}",
+            ]
+            if self.failure.why:
+                lines.append(f"  {self.failure.why}")
+        return "\n".join(lines)
+
+
+class _Blank(Exception):
+    """The answer returned `...`: the stub was not filled in."""
+
+
+class _Raised(Exception):
+    """The answer itself raised; `given` says on which input."""
+
+    def __init__(self, given: str, error: Exception) -> None:
+        super().__init__(str(error))
+        self.given = given
+        self.error = error
+
+
+def call(answer: Any, *args: Any, **kwargs: Any) -> Any:
+    """The answer's result for deep copies of the arguments, awaited when it is a coroutine.
+
+    Checks that need more than `agree` call the answer through this, so that a raised error is reported as the learner's.
+    """
+    given = _call_text(args, kwargs)
+    try:
+        result = answer(*copy.deepcopy(args), **copy.deepcopy(kwargs))
+        if inspect.iscoroutine(result):
+            result = asyncio.run(result)
+    except Exception as error:
+        raise _Raised(given, error) from error
+    if isinstance(result, EllipsisType):
+        raise _Blank
+    return result
+
+
+def agree(
+    answer: Any,
+    *args: Any,
+    expected: Any,
+    rel: float = 1e-9,
+    abs: float = 0.0,
+    why: str = "",
+    **kwargs: Any,
+) -> Outcome:
+    """Whether `answer(*args, **kwargs)` equals `expected`, numbers within `rel` or `abs`."""
+    actual = call(answer, *args, **kwargs)
+    if actual is None and expected is not None:
+        why = "None is what a function returns while it is blank, or when its `return` is missing."
+    return Outcome(same(expected, actual, rel=rel, abs_=abs), _call_text(args, kwargs), shown(expected), shown(actual), why)
+
+
+def equals(name: str, actual: Any, expected: Any, *, rel: float = 1e-9, abs: float = 0.0, why: str = "") -> Outcome:
+    """Whether a plain value, such as a number the learner typed in, equals `expected`."""
+    if isinstance(actual, EllipsisType):
+        raise _Blank
+    return Outcome(same(expected, actual, rel=rel, abs_=abs), name, shown(expected), shown(actual), why)
+
+
+def holds(name: str, ok: bool, *, given: Any = "", expected: Any = "", actual: Any = "", why: str = "") -> Outcome:
+    """An invariant called `name`; `ok` is whether it held."""
+    return Outcome(bool(ok), f"{name}{': ' if given != '' else ''}{shown(given)}", shown(expected), shown(actual), why)
+
+
+def same(expected: Any, actual: Any, *, rel: float = 1e-9, abs_: float = 0.0) -> bool:
+    """Equality as a grader means it: numbers within a tolerance, containers item by item, never true for NaN.
+
+    A bool is not a number and a string is not a sequence here, so `True` does not pass for 1. A `Decimal` expected as money
+    accepts an `int`, `float` or `Decimal` within the tolerance.
+    """
+    if isinstance(expected, bool) or isinstance(actual, bool) or expected is None or actual is None:
+        return type(expected) is type(actual) and expected == actual
+    if isinstance(expected, Number) and isinstance(actual, Real | Decimal):
+        return math.isclose(float(expected), float(actual), rel_tol=rel, abs_tol=abs_)  # type: ignore[arg-type]
+    if isinstance(expected, str | bytes):
+        return isinstance(actual, type(expected)) and expected == actual
+    if isinstance(expected, Mapping):
+        return (
+            isinstance(actual, Mapping)
+            and set(expected) == set(actual)
+            and all(same(value, actual[key], rel=rel, abs_=abs_) for key, value in expected.items())
+        )
+    if isinstance(expected, Set):
+        return isinstance(actual, Set) and set(expected) == set(actual)
+    if is_dataclass(expected) and not isinstance(expected, type):
+        return type(expected) is type(actual) and all(
+            same(getattr(expected, f.name), getattr(actual, f.name), rel=rel, abs_=abs_) for f in fields(expected)
+        )
+    if isinstance(expected, Sequence):
+        if isinstance(actual, str | bytes) or not isinstance(actual, Sequence) or len(expected) != len(actual):
+            return False
+        return all(same(e, a, rel=rel, abs_=abs_) for e, a in zip(expected, actual, strict=True))
+    return type(expected) is type(actual) and bool(expected == actual)
+
+
+def run_check(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
+    """Check `answer` on inputs drawn from `seed`. Never raises for anything the answer does."""
+    if isinstance(answer, EllipsisType):
+        return _blank(exercise)
+    found: list[Verdict | ExerciseError] = []
+
+    def work() -> None:
+        try:
+            found.append(_judge(exercise, answer, seed))
+        except ExerciseError as error:
+            found.append(error)
+        except TimeLimit:
+            pass  # it arrived while the verdict was on its way out; the caller has given up on this thread
+
+    worker = threading.Thread(target=work, name=f"check {exercise.id}", daemon=True)
+    worker.start()
+    worker.join(exercise.limit_s)
+    if worker.is_alive():
+        _interrupt(worker)
+        return Verdict(
+            exercise.id,
+            False,
+            0,
+            note=f"It was still running after {exercise.limit_s:g} s: is there a loop that never ends?",
+        )
+    verdict = found[0]
+    if isinstance(verdict, ExerciseError):
+        raise verdict
+    return verdict
+
+
+def _judge(exercise: Exercise, answer: Any, seed: int) -> Verdict:
+    passed = 0
+    try:
+        for outcome in exercise.check(answer, random.Random(f"{exercise.id}/{seed}")):
+            if not outcome.ok:
+                return Verdict(exercise.id, False, passed, failure=outcome)
+            passed += 1
+    except (_Blank, NotImplementedError):
+        return _blank(exercise)
+    except _Raised as raised:
+        if isinstance(raised.error, NotImplementedError):
+            return _blank(exercise)
+        problem = f"Your code raised {type(raised.error).__name__}: {raised.error}"
+        return Verdict(exercise.id, False, passed, note=f"{problem}\n  given:    {raised.given}")
+    except TimeLimit:
+        return Verdict(exercise.id, False, passed, note="It ran past the time limit.")
+    except Exception as error:  # noqa: BLE001 - whatever a wrong answer breaks must not break the notebook
+        return Verdict(exercise.id, False, passed, note=f"Your answer made the check raise {type(error).__name__}: {error}")
+    except SystemExit:
+        return Verdict(exercise.id, False, passed, note="Your code called exit().")
+    if not passed:
+        raise ExerciseError(f"the check of exercise {exercise.id} tests nothing: it must yield at least one Outcome")
+    return Verdict(exercise.id, True, passed)
+
+
+def _blank(exercise: Exercise) -> Verdict:
+    return Verdict(
+        exercise.id,
+        False,
+        0,
+        note=f"`{exercise.answer}` is still blank: fill in the `...` and run its cell again.",
+        blank=True,
+    )
+
+
+def _interrupt(worker: threading.Thread) -> None:
+    """Raise `TimeLimit` in the thread, again while it swallows it. Blocking C calls end when they return."""
+    for _ in range(20):
+        if not worker.is_alive() or worker.ident is None:
+            return
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(worker.ident), ctypes.py_object(TimeLimit))
+        worker.join(0.05)
+        time.sleep(0)
+
+
+def shown(value: Any) -> str:
+    """A short text for a value in a verdict."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
+
+
+def _call_text(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    return shown(", ".join([repr(a) for a in args] + [f"{k}={v!r}" for k, v in kwargs.items()]))

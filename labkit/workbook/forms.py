@@ -1,0 +1,122 @@
+"""The widgets a learner answers with: a slider or a choice with a Commit button, a quiz question, a held-back result.
+
+A form owns no state: it calls back with what was chosen and shows what the callback says. Without a browser nobody presses
+its button, so nothing is recorded: a headless run never answers for the learner.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets as w
+
+from labkit.workbook.prediction import ChoiceQuestion, NumberQuestion
+from labkit.workbook.render import panel_html
+
+_WIDE = {"description_width": "initial"}
+
+
+def number_form(question: NumberQuestion, guess: float | None, locked: bool, commit: Callable[[float], str]) -> w.Widget:
+    """A slider over the asked range. Commit wakes when the slider is moved, so that no default becomes a guess."""
+    layout = w.Layout(width="min(100%, 34em)")
+    label = question.unit or "your guess"
+    if question.log:
+        low, high = math.log10(question.low), math.log10(question.high)
+        start = guess if guess is not None else 10 ** ((low + high) / 2)
+        slider: Any = w.FloatLogSlider(
+            value=start,
+            min=low,
+            max=high,
+            step=(high - low) / 200,
+            readout_format=".3~r",
+            description=label,
+            layout=layout,
+            style=_WIDE,
+        )
+    else:
+        start = guess if guess is not None else (question.low + question.high) / 2
+        step = 10 ** math.floor(math.log10((question.high - question.low) / 100))
+        whole = step >= 1 and float(question.low).is_integer()
+        slider = w.FloatSlider(
+            value=start,
+            min=question.low,
+            max=question.high,
+            step=step,
+            readout_format=",.0f" if whole else ".3~r",
+            description=label,
+            layout=layout,
+            style=_WIDE,
+        )
+    slider.disabled = locked
+    return _commit_box([slider], slider, guess is not None, locked, lambda: commit(float(slider.value)))
+
+
+def choice_form(
+    question: ChoiceQuestion, guess: tuple[str, float] | None, locked: bool, commit: Callable[[str, float], str]
+) -> w.Widget:
+    """Radio buttons with nothing chosen yet, and a confidence from an even guess to certain."""
+    even = 1 / len(question.options)
+    radio = w.RadioButtons(options=question.options, value=guess[0] if guess else None, layout=w.Layout(width="max-content"))
+    sure = w.FloatSlider(
+        value=guess[1] if guess else max(even, 0.7),
+        min=round(even, 2),
+        max=1.0,
+        step=0.01,
+        readout_format=".0%",
+        description="how sure?",
+        style=_WIDE,
+    )
+    radio.disabled = sure.disabled = locked
+    return _commit_box(
+        [radio, sure], radio, guess is not None, locked, lambda: commit(str(radio.value), max(float(sure.value), even))
+    )
+
+
+def quiz_form(options: tuple[str, ...], last: str | None, choose: Callable[[str], str]) -> w.Widget:
+    """Radio buttons with nothing chosen, and feedback under them. `choose` returns the feedback's HTML."""
+    radio = w.RadioButtons(options=options, value=last, layout=w.Layout(width="max-content"))
+    feedback = w.HTML()
+    button = w.Button(description="Check", disabled=last is None)
+
+    def pressed(_: Any) -> None:
+        feedback.value = choose(str(radio.value))
+
+    def chosen(_: Any) -> None:
+        button.disabled = radio.value is None
+
+    radio.observe(chosen, names="value")
+    button.on_click(pressed)
+    return w.VBox([radio, button, feedback])
+
+
+def held_back(message: str, reveal: Callable[[], str]) -> w.Widget:
+    """A result that waits for a prediction, with a button to see it without one. `reveal` returns the result's HTML."""
+    text = w.HTML(panel_html(message))
+    button = w.Button(description="Show it anyway", layout=w.Layout(width="max-content"))
+
+    def pressed(_: Any) -> None:
+        text.value = reveal()
+        button.close()
+
+    button.on_click(pressed)
+    return w.VBox([text, button])
+
+
+def _commit_box(children: list[Any], watched: Any, committed: bool, locked: bool, commit: Callable[[], str]) -> w.Widget:
+    button = w.Button(description="Commit", button_style="primary", disabled=True, tooltip="Fix this prediction")
+    status = w.HTML(
+        "Locked: the result has been shown." if locked else "Committed. You may still change it." if committed else ""
+    )
+
+    def touched(_: Any) -> None:
+        button.disabled = locked or watched.value is None
+
+    def pressed(_: Any) -> None:
+        status.value = commit()
+        button.disabled = True
+
+    watched.observe(touched, names="value")
+    button.on_click(pressed)
+    return w.VBox([*children, w.HBox([button, status])])

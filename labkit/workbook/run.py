@@ -1,0 +1,222 @@
+"""Execute notebooks headless: `python -m labkit.workbook.run [--solutions] [names…] --profile ci --out build/notebooks`.
+
+As a learner leaves it (exercises blank) a notebook must still run to its end; solved, every check must pass. Each notebook
+runs in a kernel of its own with the learner's state in a scratch folder. The executed notebook is kept, and `report.json` and
+`report.md` record wall time and the peak memory of the kernel with everything it started, an engine included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import psutil
+
+from labkit.workbook.book import PROFILES
+from labkit.workbook.build import sources
+from labkit.workbook.charts import MIME
+from labkit.workbook.paths import notebooks_dir
+
+_SAMPLE_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One executed notebook: wall time in seconds, peak memory in MiB, number of charts, what was wrong."""
+
+    notebook: str
+    solutions: bool
+    profile: str
+    wall_s: float
+    peak_mib: float
+    charts: int
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ran to its end with nothing wrong."""
+        return not self.problems
+
+
+class MemoryPeak:
+    """Samples the memory of this process's descendants; `mib` is the highest sum seen.
+
+    The sum is of proportional set sizes where the system tells them (shared pages counted once), else of resident sizes.
+    """
+
+    def __init__(self) -> None:
+        self.mib = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> MemoryPeak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while True:
+            self.mib = max(self.mib, sum(_memory(p) for p in psutil.Process().children(recursive=True)) / 2**20)
+            if self._stop.wait(_SAMPLE_S):
+                return
+
+
+def run_notebook(path: Path, out: Path, *, profile: str, solutions: bool, timeout_s: int = 900) -> Ran:
+    """Execute one notebook into the folder `out` and inspect what came out."""
+    out.mkdir(parents=True, exist_ok=True)
+    executed = out / path.name
+    problems: list[str] = []
+    started = time.perf_counter()
+    with MemoryPeak() as peak, _scratch_state():
+        try:
+            papermill.execute_notebook(
+                str(path),
+                str(executed),
+                parameters={"profile": profile, "solutions": solutions},
+                kernel_name="python3",
+                cwd=str(path.parent),
+                progress_bar=False,
+                execution_timeout=timeout_s,
+            )
+        except papermill.PapermillExecutionError as error:
+            problems.append(f"{error.ename}: {error.evalue}")
+        except Exception as error:  # noqa: BLE001 - a dead kernel or a time-out is a finding of the report, too
+            problems.append(f"{type(error).__name__}: {error}")
+    wall = time.perf_counter() - started
+    charts = 0
+    if executed.exists():
+        notebook = nbformat.read(executed, as_version=4)
+        found, charts = inspect_outputs(notebook)
+        problems += found
+    return Ran(path.stem, solutions, profile, round(wall, 1), round(peak.mib, 1), charts, tuple(problems))
+
+
+def inspect_outputs(notebook: Any) -> tuple[list[str], int]:
+    """What is wrong with an executed notebook's outputs, and how many charts it holds."""
+    problems: list[str] = []
+    charts = 0
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type != "code":
+            continue
+        for output in cell.outputs:
+            if output.output_type == "error":
+                problems.append(f"cell {number} raised {output.ename}: {output.evalue}")
+            elif output.output_type == "stream" and "Traceback (most recent call last)" in output.text:
+                problems.append(f"cell {number} printed a traceback")
+            elif MIME in output.get("data", {}):
+                charts += 1
+                if not _has_rows(output["data"][MIME]):
+                    problems.append(f"cell {number} shows a chart without data")
+    return problems, charts
+
+
+def report_markdown(ran: Sequence[Ran]) -> str:
+    """The runs as a markdown table."""
+    lines = [
+        "| notebook | as | profile | wall time (s) | peak memory (MiB) | charts | result |",
+        "|---|---|---|--:|--:|--:|---|",
+    ]
+    for r in ran:
+        result = "ok" if r.ok else "; ".join(p.splitlines()[0] for p in r.problems).replace("|", "\\|")
+        role = "solved" if r.solutions else "learner"
+        lines.append(f"| {r.notebook} | {role} | {r.profile} | {r.wall_s:.1f} | {r.peak_mib:.0f} | {r.charts} | {result} |")
+    return "\n".join(lines) + "\n"
+
+
+def run_all(names: Sequence[str], out: Path, *, profile: str, solutions: bool) -> list[Ran]:
+    """Execute the notebooks one after the other and write the report. Runs of the other kind in `out` are kept in it."""
+    folder = notebooks_dir() / "solutions" if solutions else notebooks_dir()
+    kind = "solved" if solutions else "learner"
+    ran = []
+    for source in sources(names):
+        one = run_notebook(folder / f"{source.stem}.ipynb", out / kind, profile=profile, solutions=solutions)
+        print(
+            f"{one.notebook} ({kind}): {'ok' if one.ok else 'FAILED'}, {one.wall_s:.1f} s, {one.peak_mib:.0f} MiB",
+            flush=True,
+        )
+        ran.append(one)
+    _write_report(ran, out)
+    return ran
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line. Returns 1 when a notebook failed."""
+    parser = argparse.ArgumentParser(prog="python -m labkit.workbook.run", description="Execute the notebooks headless.")
+    parser.add_argument("names", nargs="*", help="notebooks, such as 00_start_here; all of them by default")
+    parser.add_argument("--solutions", action="store_true", help="the solved notebooks instead of the learner's")
+    parser.add_argument("--profile", default="ci", choices=PROFILES)
+    parser.add_argument("--out", type=Path, default=Path("build/notebooks"))
+    options = parser.parse_args(arguments)
+    ran = run_all(options.names, options.out, profile=options.profile, solutions=options.solutions)
+    for one in ran:
+        for problem in one.problems:
+            print(f"{one.notebook}: {problem}", file=sys.stderr)
+    return 0 if ran and all(one.ok for one in ran) else 1
+
+
+def _write_report(ran: Sequence[Ran], out: Path) -> None:
+    path = out / "report.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    fresh = {(r.notebook, r.solutions) for r in ran}
+    kept = [Ran(**{**r, "problems": tuple(r["problems"])}) for r in before if (r["notebook"], r["solutions"]) not in fresh]
+    rows = sorted([*kept, *ran], key=lambda r: (r.notebook, r.solutions))
+    path.write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n", encoding="utf-8")
+    (out / "report.md").write_text(report_markdown(rows), encoding="utf-8")
+
+
+def _memory(process: psutil.Process) -> int:
+    try:
+        full = process.memory_full_info()
+        return int(getattr(full, "pss", full.rss))
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return 0
+
+
+@contextmanager
+def _scratch_state() -> Iterator[None]:
+    """A state folder of the run's own, so that a headless run never touches the learner's progress."""
+    before = os.environ.get("LABKIT_STATE")
+    with tempfile.TemporaryDirectory(prefix="labkit-state-", ignore_cleanup_errors=True) as folder:
+        os.environ["LABKIT_STATE"] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["LABKIT_STATE"]
+            else:
+                os.environ["LABKIT_STATE"] = before
+
+
+def _has_rows(chart: Any) -> bool:
+    """Whether every data set of a Vega-Lite specification that is given inline has rows, and there is one."""
+    inline = list(chart.get("datasets", {}).values())
+    stack = [chart]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            data = node.get("data")
+            if isinstance(data, dict) and "values" in data:
+                inline.append(data["values"])
+            stack += [v for k, v in node.items() if k in ("layer", "hconcat", "vconcat", "concat", "spec")]
+        elif isinstance(node, list):
+            stack += node
+    return bool(inline) and all(len(rows) > 0 for rows in inline)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
