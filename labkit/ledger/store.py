@@ -1,0 +1,434 @@
+"""The append-only store: one SQLite file that many threads and processes append to at once.
+
+Durability. The journal is a write-ahead log with `synchronous=FULL`: a commit returns only after its log pages are on the
+disk (fsync), so an acknowledged row survives `kill -9` and, where the disk tells the truth, a power cut. SQLite's usual
+choice with a write-ahead log, NORMAL, survives the kill too but may lose the last commits to a power cut. FULL costs one
+fsync a commit; `extend` shares one among many rows. A write-ahead log needs all its processes on one machine: no network
+folders.
+
+Money is stored as decimal text, not as an integer number of small units: provider prices (dollars per *million* tokens)
+and shares of a GPU hour have no common smallest unit, text keeps every digit a computation gave, reads well in any SQL
+shell, and `decimal_sum` adds it exactly. `sum` would go through binary floats, so money is never summed with it here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from labkit.ledger.errors import LedgerError
+from labkit.ledger.row import COLUMNS, COST_PLACES, DERIVED, KINDS, Kind, Row, from_sql
+
+SCHEMA_VERSION = 1
+_APPLICATION_ID = 0x1AB_1ED6E  # "lab ledge(r)": how a ledger is told from any other SQLite file
+_SQL_TYPES: Mapping[Kind, str] = {
+    "text": "TEXT", "integer": "INTEGER", "real": "REAL", "flag": "INTEGER", "list": "TEXT", "money": "TEXT",
+}  # fmt: skip
+_ARROW_TYPES: Mapping[Kind, pa.DataType] = {
+    "text": pa.string(), "integer": pa.int64(), "real": pa.float64(), "flag": pa.bool_(), "list": pa.list_(pa.string()),
+    "money": pa.decimal128(38, COST_PLACES),
+}  # fmt: skip
+_EXPORT_ROWS = 50_000
+_WIDE = Context(prec=100, rounding=ROUND_HALF_EVEN)  # adds any number of amounts that a ledger can hold without rounding
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+_STORED = ", ".join(_quoted(column.name) for column in COLUMNS)
+_READABLE = ", ".join(map(_quoted, KINDS))
+_INSERT = f"INSERT INTO attempts ({_STORED}) VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT DO NOTHING"
+_SCHEMA = (
+    "CREATE TABLE attempts ("
+    + ", ".join(
+        [f'"{c.name}" {_SQL_TYPES[c.kind]}{" NOT NULL" if c.required else ""}' for c in COLUMNS]
+        + [f'"{name}" REAL AS ({formula}) VIRTUAL' for name, formula in DERIVED.items()]
+    )
+    + ', UNIQUE ("labkit.attempt_id")) STRICT',
+    'CREATE INDEX attempts_of_a_request ON attempts ("labkit.tenant", "labkit.idempotency_key") '
+    "WHERE \"labkit.idempotency_key\" <> ''",
+    "CREATE TRIGGER attempts_are_not_changed BEFORE UPDATE ON attempts "
+    "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: book a correcting row instead of changing one'); END",
+    "CREATE TRIGGER attempts_are_not_deleted BEFORE DELETE ON attempts "
+    "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: start a new file instead of deleting rows'); END",
+)
+
+
+class DecimalSum:
+    """SQL's `decimal_sum(column)`: the exact sum of decimal texts as decimal text; NULL when there is none."""
+
+    def __init__(self) -> None:
+        self.total: Decimal | None = None
+
+    def step(self, value: str | None) -> None:
+        """Add one value; NULL adds nothing."""
+        if value is not None:
+            self.total = _WIDE.add(self.total or Decimal(0), Decimal(value))
+
+    def finalize(self) -> str | None:
+        """The sum."""
+        return None if self.total is None else format(self.total, "f")
+
+
+class Ledger:
+    """An append-only ledger in the file at `path`; ":memory:" keeps one in this process only.
+
+    Opening creates the file if it is missing, checks it and makes it ready to append. Use as a context manager, or
+    `close()`. Any number of threads may share one `Ledger`, any number of processes of this machine one file; a `Ledger`
+    carried across a fork opens a connection of its own. `busy_timeout` is how long, in seconds, to wait for another
+    process's append.
+
+    Every method raises `LedgerError`, naming the path and the fix.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, busy_timeout: float = 10.0) -> None:
+        self.in_memory = os.fspath(path) == ":memory:"
+        self.path = ":memory:" if self.in_memory else str(Path(path).absolute())
+        self._busy_timeout = busy_timeout
+        self._lock = threading.RLock()
+        self._owner = os.getpid()
+        self._inherited: list[sqlite3.Connection] = []
+        self._connection: sqlite3.Connection | None = None
+        self._connection = self._open()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Ledger({self.path!r})"
+
+    def close(self) -> None:
+        """Close the file; appending or reading afterwards raises. Closing again does nothing."""
+        self._follow_fork()
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def append(self, row: Row) -> None:
+        """Keep `row` for good: on return it is on the disk.
+
+        On a `LedgerError` it travels in the exception's `row`. Appending a row that is already kept does nothing.
+        """
+        self.extend((row,))
+
+    def extend(self, rows: Iterable[Row]) -> None:
+        """Keep all `rows`, or none of them, with one commit: on return they are on the disk."""
+        rows = tuple(rows)
+        values = []
+        for row in rows:
+            if not isinstance(row, Row):
+                raise LedgerError(f"a ledger keeps Row values, not {type(row).__name__}: {row!r:.80}", self.path, rows)
+            values.append(row.to_sql())
+        self._follow_fork()
+        with self._lock:
+            connection = self._connected(rows)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                for row, value in zip(rows, values, strict=True):
+                    if connection.execute(_INSERT, value).rowcount == 0:
+                        self._check_same(connection, row, rows)
+                connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise self._error(error, "append to", rows) from error
+            finally:
+                if connection.in_transaction:
+                    # A rollback on a disk in trouble may fail as well; the error on its way out is the one that matters.
+                    with suppress(sqlite3.Error):
+                        connection.execute("ROLLBACK")
+
+    def rows(self) -> list[Row]:
+        """Every row in the order it was appended."""
+        with self._reading() as connection:
+            # Fetched at once: in memory the one connection takes no appends while it is being read.
+            table = connection.execute(f"SELECT {_STORED} FROM attempts ORDER BY rowid").fetchall()
+        return [Row.from_sql(values) for values in table]
+
+    def __len__(self) -> int:
+        with self._reading() as connection:
+            return int(connection.execute("SELECT count(*) FROM attempts").fetchone()[0])
+
+    def frame(self, query: str | Mapping[str, object] | None = None, params: Sequence[object] = ()) -> pd.DataFrame:
+        """The attempts as a dataframe: all of them, those matching a filter, or the result of an SQL query.
+
+        A filter maps attribute names to a value or to a list of accepted values, None standing for "unknown":
+        `frame({"labkit.feature": "search", "labkit.outcome": ["failed", "cancelled"]})`. A query is one SELECT over the
+        table `attempts`, `?` marks taking `params`; attribute names hold dots, so they need double quotes.
+
+        Result columns that are called like an attribute have its type: Int64 and boolean (with missing values), float64,
+        str, tuples of str for lists, and exact decimals (Arrow's decimal128(38, 18)) for `labkit.cost`. So `select
+        decimal_sum("labkit.cost") as "labkit.cost" from attempts` gives an exact sum. Others get pandas' own guess.
+        """
+        if isinstance(query, str):
+            _check_names(re.findall(r'"((?:labkit|gen_ai|error)\.[^"]*)"', query), self.path)
+            sql, values = query, list(params)
+        else:
+            condition, values = self._condition(query or {})
+            sql = f"SELECT {_READABLE} FROM attempts{condition} ORDER BY rowid"
+        with self._reading() as connection:
+            cursor = connection.execute(sql, values)
+            if cursor.description is None:
+                raise LedgerError(f"frame reads with a SELECT; this gives no table: {sql!r:.200}", self.path)
+            names = [description[0] for description in cursor.description]
+            table = cursor.fetchall()
+        columns = list(zip(*table, strict=True)) if table else [()] * len(names)
+        return pd.DataFrame(
+            {i: _series(KINDS.get(name), column) for i, (name, column) in enumerate(zip(names, columns, strict=True))},
+            index=pd.RangeIndex(len(table)),
+        ).set_axis(names, axis=1)
+
+    def export_parquet(self, path: str | os.PathLike[str]) -> int:
+        """Write every attempt to the Parquet file `path` and return their number.
+
+        The file appears whole or not at all: it is written beside `path` under a temporary name and then renamed over it.
+        Cost is decimal128(38, 18), lists are lists, latencies are included.
+        """
+        target = Path(path).absolute()
+        schema = pa.schema([(name, _ARROW_TYPES[kind]) for name, kind in KINDS.items()])
+        temporary: str | None = None
+        count = 0
+        try:
+            handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+            with os.fdopen(handle, "wb") as sink:
+                with self._reading() as connection, pq.ParquetWriter(sink, schema) as writer:
+                    cursor = connection.execute(f"SELECT {_READABLE} FROM attempts ORDER BY rowid")
+                    while batch := cursor.fetchmany(_EXPORT_ROWS):
+                        arrays = [
+                            pa.array([from_sql(kind, value) for value in column], _ARROW_TYPES[kind])
+                            for kind, column in zip(KINDS.values(), zip(*batch, strict=True), strict=True)
+                        ]
+                        writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+                        count += len(batch)
+                sink.flush()
+                os.fsync(sink.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private; an export is meant to be read
+            os.replace(temporary, target)
+        except OSError as error:
+            raise LedgerError(
+                f"cannot export to {target}: {error.strerror or error}; the ledger is untouched, choose a writable folder "
+                "with room",
+                str(target),
+            ) from error
+        finally:
+            if temporary is not None:
+                with suppress(OSError):
+                    os.unlink(temporary)
+        return count
+
+    def _open(self) -> sqlite3.Connection:
+        if not self.in_memory and not Path(self.path).parent.is_dir():
+            raise LedgerError(f"cannot open the ledger {self.path}: its folder does not exist; create it first", self.path)
+        connection: sqlite3.Connection | None = None
+        try:
+            connection = sqlite3.connect(
+                self.path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=16
+            )
+            self._prepare(connection)
+        except sqlite3.Error as error:
+            if connection is not None:
+                connection.close()
+            raise self._error(error, "open", ()) from error
+        except LedgerError:
+            if connection is not None:
+                connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Make sure the file is a ledger of ours, creating the schema in an empty one."""
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if tables:
+            self._check_kind(connection)
+        self._use_wal(connection)
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.create_aggregate("decimal_sum", 1, DecimalSum)  # type: ignore[arg-type]
+        # The write lock decides which of several first openers creates the schema; it also proves that we may write.
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                self._check_kind(connection)
+            else:
+                for statement in _SCHEMA:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+
+    def _use_wal(self, connection: sqlite3.Connection) -> None:
+        """Switch the file to a write-ahead log, which SQLite does not wait for by itself while another process is at it."""
+        until = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(0.005)
+
+    def _check_kind(self, connection: sqlite3.Connection) -> None:
+        kind = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if kind != _APPLICATION_ID:
+            raise LedgerError(
+                f"{self.path} is an SQLite file but not a ledger; it is left as it is, choose another path", self.path
+            )
+        if version > SCHEMA_VERSION:
+            raise LedgerError(
+                f"the ledger {self.path} has schema version {version}, this labkit knows up to {SCHEMA_VERSION}; "
+                "update labkit, or choose another path",
+                self.path,
+            )
+
+    def _follow_fork(self) -> None:
+        """After a fork, give this process a connection and a lock of its own: SQLite's cannot be shared with the parent."""
+        if self._owner == os.getpid():
+            return
+        self._lock = threading.RLock()
+        self._owner = os.getpid()
+        if self._connection is not None:
+            # Not closed: closing it here would drop the parent's file locks.
+            self._inherited.append(self._connection)
+            self._connection = None
+            if self.in_memory:
+                raise LedgerError(
+                    "a ledger in memory belongs to the process that made it; use a file to share one", self.path
+                )
+            self._connection = self._open()
+
+    def _connected(self, rows: tuple[Row, ...] = ()) -> sqlite3.Connection:
+        if self._connection is None:
+            raise LedgerError(f"the ledger {self.path} is closed; open it again with Ledger(path)", self.path, rows)
+        return self._connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection that cannot write; on a file it is one of its own, so that a long read never delays an append."""
+        self._follow_fork()
+        connection: sqlite3.Connection | None = None
+        try:
+            if self.in_memory:
+                with self._lock:
+                    shared = self._connected()
+                    shared.execute("PRAGMA query_only=ON")
+                    try:
+                        yield shared
+                    finally:
+                        shared.execute("PRAGMA query_only=OFF")
+            else:
+                self._connected()
+                connection = sqlite3.connect(
+                    f"{Path(self.path).as_uri()}?mode=ro", uri=True, timeout=self._busy_timeout, isolation_level=None
+                )
+                connection.create_aggregate("decimal_sum", 1, DecimalSum)  # type: ignore[arg-type]
+                yield connection
+        except sqlite3.Error as error:
+            raise self._error(error, "read", ()) from error
+        finally:
+            if connection is not None:
+                connection.close()
+
+    def _condition(self, filters: Mapping[str, object]) -> tuple[str, list[object]]:
+        _check_names(filters, self.path)
+        parts: list[str] = []
+        values: list[object] = []
+        for name, wanted in filters.items():
+            options = list(wanted) if isinstance(wanted, list | set | frozenset) else [wanted]
+            if KINDS[name] in ("list", "money"):
+                raise LedgerError(f"{name} cannot be filtered on by value; select all and filter the dataframe", self.path)
+            known = [option for option in options if option is not None]
+            either = [f"{_quoted(name)} IN ({', '.join('?' * len(known))})"]
+            if len(known) < len(options):
+                either.append(f"{_quoted(name)} IS NULL")
+            parts.append(f"({' OR '.join(either)})")
+            values.extend(known)
+        return (" WHERE " + " AND ".join(parts) if parts else ""), values
+
+    def _check_same(self, connection: sqlite3.Connection, row: Row, rows: tuple[Row, ...]) -> None:
+        kept = connection.execute(
+            f'SELECT {_STORED} FROM attempts WHERE "labkit.attempt_id" = ?', (row.attempt_id,)
+        ).fetchone()
+        if Row.from_sql(kept) != row:
+            raise LedgerError(
+                f"the ledger {self.path} already keeps a different row with attempt_id {row.attempt_id!r}; "
+                "rows are never changed, book the new one under an attempt_id of its own",
+                self.path,
+                rows,
+            )
+
+    def _error(self, error: sqlite3.Error, action: str, rows: tuple[Row, ...]) -> LedgerError:
+        code = _code(error)
+        fix = _FIXES.get(code, "see the cause above")
+        if code == sqlite3.SQLITE_BUSY:
+            fix = f"another process has kept it locked for {self._busy_timeout:g} s; {fix}"
+        if action == "read" and code == sqlite3.SQLITE_ERROR:
+            fix = "check the query; attribute names need double quotes, values single ones"
+        kept = f"; {len(rows)} unsaved row(s) are in this exception's rows" if rows else ""
+        return LedgerError(f"cannot {action} the ledger {self.path}: {error} ({fix}){kept}", self.path, rows)
+
+
+_FIXES: Mapping[int, str] = {
+    sqlite3.SQLITE_FULL: "the disk is full: free some space and append the rows again",
+    sqlite3.SQLITE_IOERR: "the disk failed or is full: check it, then append the rows again",
+    sqlite3.SQLITE_READONLY: "the file or its folder is read-only: make it writable or choose another path",
+    sqlite3.SQLITE_CANTOPEN: "the folder must exist and be writable: create it or choose another path",
+    sqlite3.SQLITE_PERM: "the file is not yours: change its permissions or choose another path",
+    sqlite3.SQLITE_BUSY: "close what holds it, or raise busy_timeout",
+    sqlite3.SQLITE_NOTADB: "it is not an SQLite file: it is left as it is, choose another path",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: keep it, save what is left (`sqlite3 FILE .recover`), start a new one",
+    sqlite3.SQLITE_AUTH: "this is not allowed on a ledger",
+}
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary result code (the low byte of SQLite's extended one); 0 where the error came from Python's module."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _check_names(names: Iterable[str], path: str) -> None:
+    """SQLite takes an unknown name in double quotes for a text, so a typing error would quietly match nothing."""
+    for name in names:
+        if name not in KINDS:
+            close = difflib.get_close_matches(name, KINDS, 3) or sorted(KINDS)
+            raise LedgerError(f"the ledger has no attribute {name!r}; did you mean {', '.join(close)}?", path)
+
+
+def _series(kind: Kind | None, column: Sequence[Any]) -> pd.Series[Any]:
+    if kind is None:
+        return pd.Series(pd.array(list(column))) if column else pd.Series([], dtype=object)
+    values = [from_sql(kind, value) for value in column]
+    dtype: Any = {
+        "text": "str", "integer": "Int64", "real": "float64", "flag": "boolean", "list": object,
+        "money": pd.ArrowDtype(_ARROW_TYPES["money"]),
+    }[kind]  # fmt: skip
+    series: pd.Series[Any] = pd.Series(values, dtype=dtype)
+    return series
+
+
+def _umask() -> int:
+    """This process's umask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
