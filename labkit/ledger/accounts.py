@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from labkit.ledger.store import Ledger
+from labkit.ledger.store import Ledger, check_names
 from labkit.request import Usage
 
 _USAGE = {
@@ -68,6 +68,7 @@ _KINDS = ("fresh_input", "cached_input", "cache_write_input", "visible_output", 
 
 
 def _totals(ledger: Ledger, by: tuple[str, ...], wasted: bool = False) -> pd.DataFrame:
+    check_names(by, ledger.path)
     by = tuple(dict.fromkeys((*by, "labkit.currency")))
     groups = [f'"{name}"' for name in by]
     source = "attempts"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
+from labkit.ledger.errors import LedgerError
 from labkit.ledger.row import Outcome, Row, UsageSource, usage_fields
 from labkit.ledger.store import Ledger
 from labkit.request import Chunk, Done, Event, Handler, Request, Usage, clock
@@ -35,8 +36,9 @@ def booked(
     Place it right around what is paid for: inside a retry, so that each attempt gets a row, around an engine or a cache.
     Two of them in one path book twice.
 
-    If the row cannot be kept, `LedgerError` is raised with the row in it, in place of the `Done` or of the error that ended
-    the stream (its cause). If `price` fails, the attempt is booked without a cost before that error goes on.
+    If the row cannot be kept, `LedgerError` is raised with the row in it, in place of the `Done` or of the error that
+    ended the stream (its cause). If `price` fails, the attempt is booked without a cost; then that error goes on, or a
+    note of it on the error that ended the stream.
 
     The row is written on the event loop's own thread: with a local disk a commit takes about as long as handing it to
     another thread would (`benchmarks/ledger_overhead.py`), and virtual time has no use for threads.
@@ -62,7 +64,12 @@ def booked(
         except BaseException as error:
             if not booked_already:
                 outcome: Outcome = "failed" if isinstance(error, Exception) else "cancelled"
-                _book_cut(arrived, outcome, _error_type(error) if outcome == "failed" else None, ledger, price)
+                try:
+                    _book_cut(arrived, outcome, _error_type(error) if outcome == "failed" else None, ledger, price)
+                except LedgerError as unkept:
+                    raise unkept from error
+                except Exception as unpriced:  # noqa: BLE001 - what ended the stream matters more than its price
+                    error.add_note(f"the attempt is booked without a cost: {unpriced!r}")
             raise
 
     return handle

@@ -178,7 +178,7 @@ class Ledger:
         decimal_sum("labkit.cost") as "labkit.cost" from attempts` gives an exact sum. Others get pandas' own guess.
         """
         if isinstance(query, str):
-            _check_names(re.findall(r'"((?:labkit|gen_ai|error)\.[^"]*)"', query), self.path)
+            check_names(re.findall(r'"((?:labkit|gen_ai|error)\.[^"]*)"', query), self.path)
             sql, values = query, list(params)
         else:
             condition, values = self._condition(query or {})
@@ -351,7 +351,7 @@ class Ledger:
                 connection.close()
 
     def _condition(self, filters: Mapping[str, object]) -> tuple[str, list[object]]:
-        _check_names(filters, self.path)
+        check_names(filters, self.path)
         parts: list[str] = []
         values: list[object] = []
         for name, wanted in filters.items():
@@ -407,8 +407,11 @@ def _code(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def _check_names(names: Iterable[str], path: str) -> None:
-    """SQLite takes an unknown name in double quotes for a text, so a typing error would quietly match nothing."""
+def check_names(names: Iterable[str], path: str) -> None:
+    """Raise `LedgerError` for a name that is no attribute of the ledger at `path`.
+
+    SQLite takes an unknown name in double quotes for a text, so a typing error would quietly match nothing.
+    """
     for name in names:
         if name not in KINDS:
             close = difflib.get_close_matches(name, KINDS, 3) or sorted(KINDS)

@@ -100,7 +100,10 @@ def run_virtual(main: Coroutine[Any, Any, T], epoch: float = 0.0) -> T:
 
     try:
         asyncio.get_running_loop()
+        inside_a_loop = True
     except RuntimeError:
+        inside_a_loop = False
+    if not inside_a_loop:  # not in the except block, where "no running event loop" would become the context of every error
         return run()
     result: list[T] = []
     failure: list[BaseException] = []
