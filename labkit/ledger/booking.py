@@ -40,8 +40,8 @@ def booked(
     ended the stream (its cause). If `price` fails, the attempt is booked without a cost; then that error goes on, or a
     note of it on the error that ended the stream.
 
-    The row is written on the event loop's own thread: with a local disk a commit takes about as long as handing it to
-    another thread would (`benchmarks/ledger_overhead.py`), and virtual time has no use for threads.
+    The row is written on the event loop's own thread: on a local disk, handing rows to other threads takes longer than
+    the commits themselves (`benchmarks/ledger_overhead.py`), and virtual time cannot model a thread.
     """
 
     async def handle(request: Request) -> AsyncGenerator[Event, None]:

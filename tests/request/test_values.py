@@ -1,0 +1,144 @@
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.request import (
+    Chunk,
+    Completion,
+    Done,
+    InvalidRequest,
+    LabError,
+    Message,
+    Request,
+    Timing,
+    Usage,
+    clock,
+    complete,
+    stack,
+)
+from request.stacks import ScriptedEngine, shouting
+
+counts = st.integers(0, 10**9)
+parts = st.tuples(counts, counts, counts, counts, counts)
+
+
+def usage_of(fresh, cached, written, visible, reasoning):
+    return Usage(fresh + cached + written, visible + reasoning, cached, written, reasoning)
+
+
+@given(parts)
+def test_subtraction_gives_back_the_disjoint_parts_a_usage_was_made_of(p):
+    usage = usage_of(*p)
+    split = (
+        usage.fresh_input_tokens, usage.cached_tokens, usage.cache_write_tokens, usage.visible_output_tokens,
+        usage.reasoning_tokens,
+    )  # fmt: skip
+    assert split == p
+    assert sum(split) == usage.input_tokens + usage.output_tokens
+
+
+@given(parts, parts)
+def test_the_split_of_a_sum_is_the_sum_of_the_splits(p, q):
+    total = usage_of(*p) + usage_of(*q)
+    assert total == usage_of(*(a + b for a, b in zip(p, q, strict=True)))
+
+
+@given(st.tuples(*[st.integers(-3, 10)] * 5))
+def test_a_usage_is_accepted_exactly_when_its_parts_fit(values):
+    total_in, out, cached, written, reasoning = values
+    fits = min(values) >= 0 and cached + written <= total_in and reasoning <= out
+    if fits:
+        Usage(*values)
+    else:
+        with pytest.raises(InvalidRequest):
+            Usage(*values)
+
+
+@pytest.mark.parametrize("bad", [1.0, True, "3", None, float("nan")])
+def test_a_token_count_that_is_no_whole_number_is_refused_by_name(bad):
+    with pytest.raises(InvalidRequest, match="output_tokens"):
+        Usage(1, bad)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"messages": ()}, "at least one message"),
+        ({"messages": ("hi",)}, "Message values"),
+        ({"max_tokens": 0}, "max_tokens is 0"),
+        ({"max_tokens": -5}, "max_tokens is -5"),
+        ({"temperature": 2.1}, "temperature is 2.1"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"top_p": 0}, "top_p is 0"),
+        ({"logprobs": -1}, "logprobs is -1"),
+        ({"attempt": 0}, "attempt is 0"),
+        ({"deadline": float("inf")}, "deadline is inf"),
+    ],
+)
+def test_a_request_that_could_never_be_served_is_refused_with_its_value(fields, message):
+    with pytest.raises(InvalidRequest, match=message):
+        Request(**{"messages": "hi"} | fields)
+
+
+def test_an_unknown_role_is_refused_with_the_known_ones():
+    with pytest.raises(InvalidRequest, match="system, user, assistant, tool"):
+        Message("robot", "hi")
+
+
+def test_a_lone_string_is_one_user_message_and_a_lone_stop_is_one_stop():
+    request = Request("hello", stop="END")
+    assert request.messages == (Message("user", "hello"),)
+    assert request.stop == ("END",)
+
+
+def test_every_value_is_frozen():
+    for value in (Message("user", "x"), Request("x"), Usage(), Timing(0.0), Chunk("x", 0.0), Done(Usage(), Timing(0.0))):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(value, dataclasses.fields(value)[0].name, None)
+
+
+def test_timings_derive_latencies_and_none_where_undefined():
+    whole = Timing(sent=10.0, first_token=10.5, last_token=12.4, done=12.5)
+    assert (whole.ttft, whole.e2e) == (0.5, 2.5)
+    assert whole.tpot(5) == pytest.approx((2.5 - 0.5) / 4)
+    assert whole.tpot(1) is None
+    assert whole.tpot(0) is None
+    assert Timing(10.0).ttft is None
+    assert Timing(10.0).e2e is None
+    assert Timing(10.0, done=11.0).tpot(5) is None
+
+
+def test_complete_folds_a_stream_and_measures_gaps_between_chunks():
+    completion = clock.run_virtual(complete(ScriptedEngine(gap=0.5), Request("hi")))
+    assert isinstance(completion, Completion)
+    assert completion.text == "abcd"
+    assert completion.inter_chunk_latencies == (0.5, 0.5, 0.5)
+    assert completion.done.timing.ttft == 0.5
+    assert completion.tpot == pytest.approx(0.5)
+
+
+def test_stack_puts_the_first_lever_outermost():
+    def naming(name):
+        def lever(inner):
+            async def handle(request):
+                async for event in inner(request):
+                    yield event.via(name) if isinstance(event, Done) else event
+
+            return handle
+
+        return lever
+
+    handler = stack(naming("outer"), naming("inner"), shouting, engine=ScriptedEngine())
+    assert clock.run_virtual(complete(handler, Request("hi"))).done.route == ("outer", "inner", "shouting")
+
+
+def test_a_stack_of_something_else_is_refused():
+    with pytest.raises(InvalidRequest, match="not int"):
+        stack(3, engine=ScriptedEngine())
+
+
+def test_labs_errors_can_be_told_from_bugs_and_caught_as_builtins():
+    assert issubclass(InvalidRequest, LabError)
+    assert issubclass(InvalidRequest, ValueError)
