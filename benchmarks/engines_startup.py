@@ -68,8 +68,12 @@ async def plain(model: str, flags: list[str]) -> tuple[float, float]:
             memory = proportional_memory(process.pid)
             await engine.aclose()
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
     return seconds, memory
 
 
@@ -119,9 +123,9 @@ async def main() -> None:
         return statistics.median(row[column] for row in rows)
 
     against, against_eager = middle(default, 0), middle(eager, 0)
-    print(f"model {Path(model).name}, {options.rounds} round(s), medians; seconds to the first token")
+    print(f"model {Path(model).name}, {options.rounds} round(s), medians; seconds to the first token; plain flags: {flags}")
     print(f"{'':34}{'seconds':>9}{'ratio to plain':>16}{'to plain ' + options.second:>26}")
-    print(f"{'plain api_server ' + options.baseline:34}{against:9.2f}{1:16.2f}")
+    print(f"{'plain api_server':34}{against:9.2f}{1:16.2f}")
     print(f"{'plain api_server ' + options.second:34}{against_eager:9.2f}")
     for name, column in (("cold start", 0), ("next engine", 1), ("attach to a running one", 2)):
         seconds = middle(own, column)

@@ -188,7 +188,7 @@ async def _live(
         async with starting:
             if endpoint is None or lease is None or not lease.alive:
                 if lease is not None:
-                    report("the engine had stopped; starting it again")
+                    report(f"the engine had stopped ({lease.end()}); starting it again")
                     lease.close()
                 lease = await lease_engine(path, arguments, progress=report, idle_s=idle_s, linger_s=linger_s)
                 endpoint = OpenAIEngine(lease.info.url, lease.info.api_key, model_name(path), stall_s=stall_s)

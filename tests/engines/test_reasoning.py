@@ -29,7 +29,7 @@ def test_what_a_model_thinks_is_reasoning_and_what_it_says_is_the_answer(live: E
     assert (answer.reasoning, answer.text) == ("ABC", "DE")
     assert answer.done.finish_reason == "stop"
     usage = answer.done.usage
-    # Nine tokens with the closing </s>; vLLM counts as reasoning what lies between the marks.
+    # Seven tokens and the closing </s>; vLLM counts as reasoning what lies between the marks.
     assert usage == Usage(usage.input_tokens, 8, reasoning_tokens=3)
     assert sum(chunk.tokens for chunk in answer.chunks) == usage.output_tokens
     assert answer.done.timing.first_token == next(chunk.at for chunk in answer.chunks if chunk.reasoning)

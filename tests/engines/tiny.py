@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,7 @@ def make_scripted_model(folder: Path, script: list[str]) -> Path:
         embeddings = torch.nn.functional.normalize(torch.randn(len(fast), 128), dim=1)
         model.model.embed_tokens.weight.copy_(embeddings)
         model.lm_head.weight.zero_()
-        for now, following in zip(ids, ids[1:], strict=False):
+        for now, following in pairwise(ids):
             model.lm_head.weight[following] = 5 * embeddings[now]
     model.to(torch.bfloat16).save_pretrained(folder)
     return folder

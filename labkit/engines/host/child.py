@@ -10,7 +10,9 @@ import signal
 import socket
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,12 @@ def die_with_parent(parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it ended before we asked
             os._exit(1)
+
+
+def live_on() -> None:
+    """Take back `die_with_parent`."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, 0)
 
 
 def preload() -> None:
@@ -58,8 +66,6 @@ def serve_forked(
         _run(args, listener)
         status = 0
     except BaseException:  # noqa: BLE001 - the traceback is for the engine's log, which the host reads to the client
-        import traceback
-
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -113,14 +119,29 @@ def _fork_the_core() -> None:
 
     import vllm.v1.engine.utils
 
-    def fork_instead(_path: str, command: Sequence[Any], _fds: Sequence[int]) -> int:
+    def fork_instead(_path: str, command: Sequence[Any], descriptors: Sequence[int]) -> int:
+        program = command[list(command).index("-c") + 1]
         pid = os.fork()
         if pid:
             return pid
+        status = 1
         try:
-            exec(command[list(command).index("-c") + 1], {"__name__": "__main__"})
+            # As an executed Python would be, it is left with the descriptors meant for it: who holds the writing end of
+            # its own pipe never sees that pipe end.
+            for low, high in pairwise(sorted({2, *descriptors, os.sysconf("SC_OPEN_MAX")})):
+                if low + 1 < high:  # CPython hands closerange(0, 0) to close_range(2) as "all"
+                    os.closerange(low + 1, high)
+            if "resource_tracker" in program:
+                # It removes the semaphores of the others when they are gone, and so must outlive them for that moment:
+                # it sees their end by its pipe's.
+                live_on()
+                os.setpgid(0, 0)
+            exec(program, {"__name__": "__main__"})
+            status = 0
+        except BaseException:  # noqa: BLE001 - a fork must not return into its parent's stack; its log is all it has
+            traceback.print_exc()
         finally:
-            os._exit(0)
+            os._exit(status)
 
     original = multiprocessing.util.spawnv_passfds
     multiprocessing.util.spawnv_passfds = fork_instead  # type: ignore[assignment]

@@ -89,6 +89,17 @@ class Lease:
         # The host says nothing to a client with a running engine: anything readable is its end.
         return self._connection.fileno() >= 0 and not select.select([self._connection], [], [], 0)[0]
 
+    def end(self) -> str:
+        """Why an engine that is no longer alive ended, with its last line where it left one."""
+        try:
+            messages = list(Lines().feed(self._connection.recv(1 << 16)))
+        except OSError:
+            messages = []
+        if not messages:
+            return "its host ended"
+        last = messages[-1]
+        return ": ".join([last.get("reason", "it ended"), *last.get("log", [])[-1:]])
+
     def close(self) -> None:
         """Give the engine back; without other leases it is gone at once."""
         self._connection.close()

@@ -39,6 +39,7 @@ from labkit.engines.host.runtime import Lines, encode
 _STARTING_TICK = 0.03
 _IDLE_TICK = 0.5
 _ACTIVITY_CHECK = 15.0
+_SWEEP = 3.0
 _LOG_TAIL = 15
 _LOG_CAUSES = 5
 _EXCEPTION = re.compile(r"(?:^|\s)[\w.]*(?:Error|Exception): \S")
@@ -113,6 +114,8 @@ class Host:
         self._selector.register(listener, selectors.EVENT_READ)
         self._engines: dict[str, Engine] = {}
         self._clients: list[Client] = []
+        self._born = time.time()
+        self._sweep_until = 0.0
         self._last_used = time.monotonic()
         self._import_error = ""
         self._check: ArgumentCheck | None = None
@@ -146,7 +149,10 @@ class Host:
                     self._read(key.data)
             for engine in list(self._engines.values()):
                 self._watch(engine)
-            if self._clients or self._engines:
+            if time.monotonic() < self._sweep_until:
+                # More than once: the kernel may take a second to take down what was killed.
+                _sweep_openmp(self._born)
+            if self._clients or self._engines or time.monotonic() < self._sweep_until:
                 self._last_used = time.monotonic()
             elif time.monotonic() - self._last_used > self._linger_s and self._retire():
                 return
@@ -155,6 +161,7 @@ class Host:
         """Kill every engine."""
         for engine in list(self._engines.values()):
             self._kill(engine)
+        _sweep_openmp(self._born)
 
     def _retire(self) -> bool:
         """Close the address, unless a client is on its way: clients connect while they hold the lock, so we take it."""
@@ -350,6 +357,7 @@ class Host:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(engine.pid, 0)
         shutil.rmtree(engine.scratch, ignore_errors=True)
+        self._sweep_until = time.monotonic() + _SWEEP
 
 
 def _exited(engine: Engine) -> bool:
@@ -379,6 +387,15 @@ def _epoll(selector: selectors.BaseSelector) -> list[int]:
 def _weights_age(model: str) -> int:
     """When the model's files last changed: a retrained model is another model. 0 for hub ids."""
     return max((file.stat().st_mtime_ns for file in Path(model).glob("*.*")), default=0) if Path(model).is_dir() else 0
+
+
+def _sweep_openmp(since: float) -> None:
+    """Remove what Intel's OpenMP leaves in shared memory for each killed process: a page named after its pid and user."""
+    for page in Path("/dev/shm").glob(f"__KMP_REGISTERED_LIB_*_{os.getuid()}"):
+        pid = page.name.split("_")[-2]
+        with contextlib.suppress(OSError):
+            if page.stat().st_mtime >= since and not Path("/proc", pid).exists():
+                page.unlink()
 
 
 def _tail(log: Path) -> list[str]:
