@@ -48,7 +48,8 @@ class OpenAIEngine:
     """A handler over `base_url` (".../v1"): streams, cancels, and names what went wrong.
 
     `model` is used where a request names none. `stall_s` is how long, in seconds, the endpoint may send nothing before
-    `EngineStalled`. Closing the stream closes the connection, on which vLLM aborts the request.
+    `EngineStalled`. Closing the stream closes the connection, on which vLLM aborts the request. A request's priority counts
+    only on an engine started with scheduling_policy="priority"; vLLM ignores it otherwise.
 
     Raises, while streaming: `EngineUnreachable`, `EngineStalled`, `ContextWindowExceeded` (before anything is generated),
     `EngineError` with the HTTP status, `StreamIncomplete`.
@@ -198,8 +199,6 @@ class OpenAIEngine:
                 f"the prompt has {length} tokens and asks for up to {request.max_tokens} more, and the context window of "
                 f"{request.model or self.model} is {window[1]} tokens; shorten the prompt or lower max_tokens"
             )
-        if "priority" in text and request.priority:
-            text += " (start the engine with scheduling_policy='priority')"
         return EngineError(f"{self.base_url} answered {response.status_code}: {text}", response.status_code)
 
     async def _prompt_tokens(self, request: Request) -> int | None:
