@@ -116,7 +116,7 @@ def live_chart(make: Callable[..., Figure], **controls: Any) -> None:
     `make` must answer in well under 100 ms: compute heavy things before. An error in it is shown in place of the chart, and
     the controls stay alive. Works in JupyterLab and under Voilà, as all of it is widget state.
     """
-    picture = w.Output(layout=w.Layout(min_height="300px", flex="1 1 auto"))
+    picture = w.Output(layout=w.Layout(min_height="8em", flex="1 1 auto"))
     words = w.HTML()
 
     def draw(_: Any = None) -> None:
@@ -133,10 +133,12 @@ def live_chart(make: Callable[..., Figure], **controls: Any) -> None:
         **{name: control.value for name, control in controls.items()}
     )  # a broken `make` fails its cell, not silently
     for control in controls.values():
+        if hasattr(control.style, "description_width"):
+            control.style.description_width = "initial"  # a cut-off label names nothing
         control.observe(draw, names="value")
     draw()
     panel = w.VBox(list(controls.values()), layout=w.Layout(flex="0 1 auto"))
-    box = w.HBox([panel, w.VBox([picture, words])], layout=w.Layout(flex_flow="row wrap", gap="1em"))
+    box = w.HBox([panel, w.VBox([picture, words])], layout=w.Layout(flex_flow="row wrap", grid_gap="1em"))
     display({"text/plain": f"{first.alt}\n{first.source}", **_view(box)}, raw=True)
 
 

@@ -96,7 +96,7 @@ class Exercise:
         dots = "●" * self.difficulty + "○" * (3 - self.difficulty)
         return (
             f"### Exercise {self.id} · {self.title}\n\n"
-            f'*Difficulty {dots} · about {self.minutes} min · stuck? Run `book.hint("{self.id}")`*'
+            f'*Difficulty {dots} · about {self.minutes} min · stuck? Run `book.hint("{self.id}")`*\n'
         )
 
 

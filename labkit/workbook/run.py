@@ -1,8 +1,8 @@
 """Execute notebooks headless: `python -m labkit.workbook.run [--solutions] [names…] --profile ci --out build/notebooks`.
 
 As a learner leaves it (exercises blank) a notebook must still run to its end; solved, every check must pass. Each notebook
-runs in a kernel of its own with the learner's state in a scratch folder. The executed notebook is kept, and `report.json` and
-`report.md` record wall time and the peak memory of the kernel with everything it started, an engine included.
+runs in a kernel of its own with the learner's state in a scratch folder. The executed notebook is kept;
+`report.json` and `report.md` record wall time and the peak memory of the kernel with all it started, engines included.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from labkit.workbook.charts import MIME
 from labkit.workbook.paths import notebooks_dir
 
 _SAMPLE_S = 0.25
+_WIDGETS = "application/vnd.jupyter.widget-state+json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,12 @@ def run_notebook(path: Path, out: Path, *, profile: str, solutions: bool, timeou
 def inspect_outputs(notebook: Any) -> tuple[list[str], int]:
     """What is wrong with an executed notebook's outputs, and how many charts it holds."""
     problems: list[str] = []
-    charts = 0
+    widgets = notebook.metadata.get("widgets", {}).get(_WIDGETS, {}).get("state", {})
+    live = [o for state in widgets.values() for o in state.get("state", {}).get("outputs") or ()]
+    charts = sum(MIME in output.get("data", {}) for output in live)
+    if any(not _has_rows(output["data"][MIME]) for output in live if MIME in output.get("data", {})):
+        problems.append("a live chart has no data")
+    problems += [f"a live chart raised {output['ename']}" for output in live if output.get("output_type") == "error"]
     for number, cell in enumerate(notebook.cells):
         if cell.cell_type != "code":
             continue
@@ -118,8 +124,12 @@ def inspect_outputs(notebook: Any) -> tuple[list[str], int]:
                 problems.append(f"cell {number} raised {output.ename}: {output.evalue}")
             elif output.output_type == "stream" and "Traceback (most recent call last)" in output.text:
                 problems.append(f"cell {number} printed a traceback")
+            elif "vegaEmbed" in str(output.get("data", {}).get("text/html", "")):
+                problems.append(f"cell {number} shows a chart that needs a network; use show()")
             elif MIME in output.get("data", {}):
                 charts += 1
+                if not output["data"][MIME].get("description"):
+                    problems.append(f"cell {number} shows a chart without a text alternative; use show()")
                 if not _has_rows(output["data"][MIME]):
                     problems.append(f"cell {number} shows a chart without data")
     return problems, charts

@@ -1,0 +1,136 @@
+import pytest
+
+from labkit.workbook import CheckFailed, ExerciseError, open_chapter
+from labkit.workbook.book import Book
+from labkit.workbook.prediction import ChoiceQuestion, NumberQuestion, number_text, score_choice, score_number, standing
+from labkit.workbook.store import Journal
+from tests.workbook.tiny import CHAPTER, cached_share
+
+NUMBER = NumberQuestion("99.share", "?", 0, 100, "%")
+
+
+def book(journal=None, **fields):
+    chosen = {"profile": "ci", "engine": "auto", "seed": 0, "solutions": False} | fields
+    return Book(CHAPTER, journal=journal or Journal(None), **chosen)
+
+
+def test_a_guess_counts_until_its_first_reveal_and_not_after():
+    journal = Journal(None)
+    for kind, value in [("commit", 1.0), ("commit", 2.0), ("reveal", 0), ("commit", 3.0)]:
+        journal.append(kind, "99.share", value=value)
+    state = standing(journal, "99.share")
+    assert state.guess["value"] == 2.0
+    assert state.revealed
+
+
+def test_without_a_commitment_nothing_is_guessed_for_the_learner(capsys):
+    journal = Journal(None)
+    b = book(journal)
+    b.predict("99.share", "Which?", low=0, high=100, unit="%")
+    b.reveal("99.share", 64, unit="%")
+    assert "No prediction was made" in capsys.readouterr().out
+    assert not list(journal.entries("commit"))
+    assert journal.last("reveal", "99.share")["score"] is None
+
+
+def test_a_learner_is_asked_to_commit_before_the_result_is_shown(capsys):
+    journal = Journal(None)
+    b = book(journal, profile="learn")
+    b.predict("99.share", "Which?", low=0, high=100, unit="%")
+    b.reveal("99.share", 64, unit="%")
+    assert "64" not in capsys.readouterr().out.replace("low=0", "")
+    assert not list(journal.entries("reveal"))
+
+
+def test_a_committed_guess_is_shown_beside_the_result_and_in_the_recap(capsys):
+    journal = Journal(None)
+    journal.append("commit", "99.share", value=32.0, unit="%")
+    b = book(journal, profile="learn")
+    b.predict("99.share", "Which?", low=0, high=100, unit="%")
+    b.reveal("99.share", 64, unit="%")
+    b.recap()
+    out = capsys.readouterr().out
+    assert "You predicted 32 %; the result is 64 %" in out
+    assert out.count("×2.0 too low") == 4  # HTML and text, of the result and of the recap
+
+
+@pytest.mark.parametrize(
+    ("guess", "actual", "value", "close"), [(10, 10, 1, True), (10, 40, 4, False), (40, 10, 4, False), (12, 10, 1.2, True)]
+)
+def test_a_number_is_scored_by_its_ratio(guess, actual, value, close):
+    score = score_number(NUMBER, guess, actual)
+    assert (score.metric, score.close) == ("ratio", close)
+    assert score.value == pytest.approx(value)
+
+
+def test_a_result_of_zero_is_scored_by_distance():
+    score = score_number(NUMBER, 50, 0)
+    assert (score.metric, score.value) == ("range", 0.5)
+
+
+@pytest.mark.parametrize(("guess", "sure", "brier"), [("a", 1, 0), ("b", 1, 2), ("a", 1 / 3, 2 / 3), ("b", 1 / 3, 2 / 3)])
+def test_a_choice_is_scored_by_brier(guess, sure, brier):
+    question = ChoiceQuestion("99.x", "?", ("a", "b", "c"))
+    assert score_choice(question, guess, sure, "a").value == pytest.approx(brier)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.001234, "0.00123"), (12.34, "12.3"), (1234.5, "1,230"), (0, "0"), (-5.0, "-5"), (999.9, "1,000")]
+)
+def test_numbers_are_shown_to_three_figures(value, text):
+    assert number_text(value) == text
+
+
+@pytest.mark.parametrize(("actual", "unit"), [(1, "ms"), ("x", "%"), (float("nan"), "%"), (None, "%")])
+def test_a_result_that_does_not_fit_its_question_is_refused(actual, unit):
+    b = book()
+    b.predict("99.share", "Which?", low=0, high=100, unit="%")
+    with pytest.raises(ExerciseError, match=r"99\.share"):
+        b.reveal("99.share", actual, unit=unit)
+
+
+def test_a_wrong_answer_says_not_yet_to_a_learner_and_fails_a_solved_book(capsys):
+    book().check("99.1", lambda usage: 0)
+    assert "not yet" in capsys.readouterr().out
+    with pytest.raises(CheckFailed, match=r"99\.1"):
+        book(solutions=True).check("99.1", lambda usage: 0)
+    book(solutions=True).check("99.1", cached_share)
+
+
+def test_hints_come_one_more_at_a_time(capsys):
+    b = book()
+    shown = []
+    for _ in range(3):
+        b.hint("99.1")
+        shown.append(capsys.readouterr().out.count("<br>"))
+    assert shown == [1, 2, 2]
+
+
+def test_the_solution_is_the_references_own_source(capsys):
+    book().solution("99.1")
+    assert "return usage.cached_tokens / usage.input_tokens if usage.input_tokens else 0.0" in capsys.readouterr().out
+
+
+def test_an_undeclared_id_is_named():
+    with pytest.raises(ExerciseError, match=r"99\.nothing"):
+        book().predict("99.nothing", "?", low=0, high=1, unit="")
+
+
+@pytest.mark.parametrize("wrong", [{"profile": "fast"}, {"seed": -1}, {"seed": "0"}, {"solutions": "no"}, {"engine": ""}])
+def test_a_wrong_parameter_is_named(wrong):
+    with pytest.raises(ExerciseError, match=next(iter(wrong))):
+        open_chapter("00", **wrong)
+
+
+def test_a_line_torn_by_a_crash_costs_itself_only(tmp_path):
+    path = tmp_path / "j.jsonl"
+    Journal(path).append("commit", "99.share", value=1)
+    with path.open("a") as file:
+        file.write('{"kind": "com')
+    Journal(path).append("commit", "99.share", value=2)
+    assert [e["value"] for e in Journal(path).entries("commit")] == [1, 2]
+
+
+def test_an_unwritable_journal_names_the_file_and_the_fix(tmp_path):
+    with pytest.raises(OSError, match="LABKIT_STATE"):
+        Journal(tmp_path / "no" / "j.jsonl").append("commit", "99.share", value=1)

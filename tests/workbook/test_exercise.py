@@ -1,0 +1,137 @@
+import asyncio
+import contextlib
+import math
+import random
+import time
+from decimal import Decimal
+
+import pytest
+
+from labkit.workbook import Exercise, ExerciseError, agree, holds
+from labkit.workbook.exercise import run_check, same
+from tests.workbook.tiny import EXERCISE, cached_share
+
+
+def loops(_usage):
+    while True:
+        pass
+
+
+def swallows(_usage):
+    while True:
+        with contextlib.suppress(Exception):
+            time.sleep(0.01)
+
+
+def raises(_usage):
+    raise ZeroDivisionError("by hand")
+
+
+def leaves(_usage):
+    raise SystemExit
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ...,
+        None,
+        3,
+        "text",
+        loops,
+        swallows,
+        raises,
+        leaves,
+        lambda: 1,
+        lambda u: ...,
+        lambda u: None,
+        lambda u: True,
+        lambda u: math.nan,
+    ],
+)
+def test_a_wrong_answer_is_not_yet_and_never_raises(answer):
+    verdict = run_check(EXERCISE, answer)
+    assert not verdict.ok
+    assert "not yet" in str(verdict)
+
+
+def test_the_reference_passes_and_says_how_many_properties_held():
+    assert run_check(EXERCISE, cached_share).passed == 21
+
+
+def test_a_failed_check_shows_input_expected_and_actual():
+    text = str(run_check(EXERCISE, lambda usage: 2.0))
+    assert "Usage(" in text
+    assert "expected: 0." in text
+    assert "actual:   2.0" in text
+
+
+def test_an_async_answer_is_awaited():
+    async def share(usage):
+        await asyncio.sleep(0)
+        return cached_share(usage)
+
+    assert run_check(EXERCISE, share).ok
+
+
+def test_an_answer_that_changes_its_argument_cannot_change_the_check():
+    def check(answer, rng):
+        items = [rng.random()]
+        yield agree(answer, items, expected=1)
+        yield holds("input unchanged", len(items) == 1, expected=1, actual=len(items))
+
+    def answer(items):
+        items.clear()
+        return 1
+
+    assert run_check(_with(check), answer).ok
+
+
+def test_a_check_that_tests_nothing_is_an_error_of_the_exercise():
+    with pytest.raises(ExerciseError, match="tests nothing"):
+        run_check(_with(lambda answer, rng: iter(())), 1)
+
+
+def test_hidden_inputs_follow_the_seed():
+    seen: list[float] = []
+
+    def check(answer, rng: random.Random):
+        seen.append(rng.random())
+        yield holds("any", True)
+
+    for seed in (1, 1, 2):
+        run_check(_with(check), 0, seed)
+    assert seen[0] == seen[1] != seen[2]
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "equal"),
+    [
+        (1, 1.0, True),
+        (1, True, False),
+        (True, 1, False),
+        (Decimal("0.3"), 0.1 + 0.2, True),
+        (1.0, math.nan, False),
+        ("a", b"a", False),
+        ("ab", ["a", "b"], False),
+        ([1, 2], (1.0, 2.0), True),
+        ({"a": 1}, {"a": 1, "b": 2}, False),
+        ({1, 2}, {2, 1}, True),
+        (0.0, 1e-12, False),
+    ],
+)
+def test_equality_is_a_graders(expected, actual, equal):
+    assert same(expected, actual) is equal
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("id", "x"), ("difficulty", 4), ("minutes", 0), ("answer", "a b"), ("hints", ())]
+)
+def test_a_wrong_declaration_is_refused(field, value):
+    fields = dict(id="99.1", title="t", minutes=1, difficulty=1, answer="a", check=EXERCISE.check, reference=1, hints=("h",))
+    with pytest.raises(ExerciseError):
+        Exercise(**{**fields, field: value})
+
+
+def _with(check):
+    return Exercise(id="99.2", title="t", minutes=1, difficulty=1, answer="a", check=check, reference=1, hints=("h",))
