@@ -8,6 +8,7 @@ runs in a kernel of its own with the learner's state in a scratch folder. The ex
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import sys
@@ -24,6 +25,7 @@ import nbformat
 import papermill
 import psutil
 
+from labkit.engines import running_engines
 from labkit.workbook.book import PROFILES
 from labkit.workbook.build import sources
 from labkit.workbook.charts import MIME
@@ -52,9 +54,10 @@ class Ran:
 
 
 class MemoryPeak:
-    """Samples the memory of this process's descendants; `mib` is the highest sum seen.
+    """Samples memory; `mib` is the highest sum seen.
 
-    The sum is of proportional set sizes where the system tells them (shared pages counted once), else of resident sizes.
+    Counted are this process's descendants and the user's shared engines with their host, nobody's children. The sum
+    is of proportional set sizes where the system tells them (shared pages counted once), else of resident sizes.
     """
 
     def __init__(self) -> None:
@@ -72,9 +75,23 @@ class MemoryPeak:
 
     def _sample(self) -> None:
         while True:
-            self.mib = max(self.mib, sum(_memory(p) for p in psutil.Process().children(recursive=True)) / 2**20)
+            self.mib = max(self.mib, sum(_memory(p) for p in self._processes()) / 2**20)
             if self._stop.wait(_SAMPLE_S):
                 return
+
+    def _processes(self) -> set[psutil.Process]:
+        found = set(psutil.Process().children(recursive=True))
+        try:
+            roots = {pid for engine in asyncio.run(running_engines()) for pid in (engine.host_pid, engine.pid)}
+        except (OSError, ValueError):
+            roots = set()  # a host that is going away this moment
+        for pid in roots:
+            try:
+                process = psutil.Process(pid)
+                found |= {process, *process.children(recursive=True)}
+            except psutil.NoSuchProcess:
+                continue
+        return found
 
 
 def run_notebook(path: Path, out: Path, *, profile: str, solutions: bool, timeout_s: int = 900) -> Ran:
