@@ -1,0 +1,137 @@
+"""The commands. Each imports its room when it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labkit import __version__
+
+app = typer.Typer(
+    name="labkit",
+    help="The Inference Cost Lab from a shell.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+notebooks = typer.Typer(help="The notebooks, without JupyterLab.", no_args_is_help=True)
+engine = typer.Typer(help="Live engines of this user.", no_args_is_help=True)
+ledger = typer.Typer(help="Ledgers.", no_args_is_help=True)
+app.add_typer(notebooks, name="notebooks")
+app.add_typer(engine, name="engine")
+app.add_typer(ledger, name="ledger")
+
+
+def main() -> None:
+    """Run the command line; errors that the lab raises on purpose end it with one line and status 1."""
+    from labkit.request import LabError
+
+    try:
+        app()
+    except (LabError, FileNotFoundError, PermissionError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def doctor(
+    quick: Annotated[bool, typer.Option("--quick", help="Do not start an engine.")] = False,
+) -> None:
+    """Check this machine line by line: OK, or what to do. Status 1 when something must be fixed."""
+    from labkit.cli.doctor import examine, render
+
+    sys.exit(render(examine(quick=quick)))
+
+
+@app.command(name="open", context_settings=_PASS_ON)
+def open_(context: typer.Context) -> None:
+    """Open JupyterLab on chapter 00. Options are JupyterLab's own: --no-browser, --port 9000, …."""
+    from labkit.cli.jupyter import open_lab
+
+    sys.exit(open_lab(context.args))
+
+
+@app.command(context_settings={**_PASS_ON, "help_option_names": []})
+def lab(context: typer.Context) -> None:
+    """The lab's own data and models: generate, train, eval (see `labkit lab --help`)."""
+    from labkit.lab.__main__ import app as room
+
+    room(args=context.args, prog_name="labkit lab")
+
+
+@notebooks.command(context_settings={**_PASS_ON, "help_option_names": []})
+def build(context: typer.Context) -> None:
+    """Write the notebooks from their sources, or compare them with `--check`."""
+    from labkit.workbook.build import main as room
+
+    sys.exit(room(context.args))
+
+
+@notebooks.command(context_settings={**_PASS_ON, "help_option_names": []})
+def run(context: typer.Context) -> None:
+    """Execute notebooks headless and report time and memory of each."""
+    from labkit.workbook.run import main as room
+
+    sys.exit(room(context.args))
+
+
+@engine.command(name="list")
+def list_() -> None:
+    """The engines that run now, who holds them, and where their logs are."""
+    from labkit.engines import running_engines
+
+    engines = asyncio.run(running_engines())
+    for one in engines:
+        state = "ready" if one.ready else "starting"
+        print(f"{one.model}  {one.url}  pid {one.pid}  {state}  used by {one.leases}  log {one.log}")
+    if not engines:
+        print("no engine is running")
+
+
+@engine.command()
+def stop() -> None:
+    """Stop every engine of this user, also those that a notebook is using."""
+    import psutil
+
+    from labkit.engines import running_engines
+
+    engines = asyncio.run(running_engines())
+    for pid in {one.host_pid for one in engines}:
+        try:
+            host = psutil.Process(pid)
+            host.terminate()
+            host.wait(timeout=30)
+        except psutil.NoSuchProcess:
+            continue
+        except psutil.TimeoutExpired:
+            print(
+                f"error: the engine host (pid {pid}) did not end within 30 s of SIGTERM. Fix: kill -9 {pid}", file=sys.stderr
+            )
+            raise typer.Exit(1) from None
+    print(f"{len(engines)} stopped")
+
+
+@ledger.command()
+def export(
+    ledger_file: Annotated[Path, typer.Argument(help="The ledger (an SQLite file).")],
+    parquet: Annotated[Path, typer.Argument(help="The Parquet file to write.")],
+) -> None:
+    """Write every attempt of a ledger to a Parquet file."""
+    if not ledger_file.is_file():
+        raise FileNotFoundError(f"no ledger at {ledger_file}; chapters keep theirs under .labkit/ in the clone")
+    from labkit.ledger import Ledger
+
+    with Ledger(ledger_file) as book:
+        print(f"{book.export_parquet(parquet)} attempts written to {parquet}")

@@ -1,0 +1,39 @@
+"""Open the workbook: JupyterLab from this environment, on chapter 00."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from labkit.workbook.paths import notebooks_dir, repo_root
+
+FIRST = "00_start_here.ipynb"
+
+
+def command(arguments: Sequence[str]) -> list[str]:
+    """JupyterLab's command line: rooted at the clone, opening chapter 00; a taken port moves on to the next free one.
+
+    Raises `FileNotFoundError` when the notebooks were not built.
+    """
+    first = notebooks_dir() / FIRST
+    if not first.is_file():
+        raise FileNotFoundError(f"no {FIRST} in {first.parent}; build the notebooks with `labkit notebooks build`")
+    root = repo_root()
+    options = [
+        f"--ServerApp.root_dir={root}",
+        f"--LabApp.default_url=/lab/tree/{first.relative_to(root).as_posix()}",
+        "--ServerApp.port_retries=100",
+    ]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        options.append("--allow-root")
+    return [sys.executable, "-m", "jupyterlab", *options, *arguments]
+
+
+def open_lab(arguments: Sequence[str]) -> int:
+    """Run JupyterLab until it is stopped; returns its exit status."""
+    try:
+        return subprocess.run(command(arguments), check=False).returncode
+    except KeyboardInterrupt:
+        return 0

@@ -1,0 +1,130 @@
+"""Make `.venv` from the pins, once: what `make lab` and `make test` run first.
+
+Run it with any Python 3.11 to 3.13; it needs nothing but the standard library. A stamp in the environment keyed by the pins
+makes every later call return at once. `LABKIT_ENGINE` (cpu, gpu or none) overrides what the machine suggests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+VENV = REPO / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+STAMP = VENV / "labkit-pins.json"
+PINS = REPO / "requirements"
+PYTHONS = ((3, 11), (3, 12), (3, 13))
+
+
+def has_nvidia_gpu() -> bool:
+    """Whether the driver's own tool lists a GPU."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return False
+    try:
+        listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return listed.returncode == 0 and "GPU" in listed.stdout
+
+
+def chosen_engine() -> str:
+    """`gpu`, `cpu` or `none`: which engine's pins this machine installs."""
+    asked = os.environ.get("LABKIT_ENGINE", "")
+    if asked:
+        if asked not in ("cpu", "gpu", "none"):
+            sys.exit(f"setup: LABKIT_ENGINE={asked} is none of cpu, gpu, none. Fix: choose one, or unset it.")
+        return asked
+    if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
+        print(f"setup: vLLM has no builds for {platform.system()} {platform.machine()}: replay and remote endpoints only")
+        return "none"
+    return "gpu" if has_nvidia_gpu() else "cpu"
+
+
+def fingerprint(engine: str) -> dict[str, str]:
+    """What the environment was, or would be, made from."""
+    digest = hashlib.sha256()
+    for path in (PINS / "setup.txt", PINS / "common.txt", PINS / f"{engine}.txt", Path(__file__)):
+        digest.update(path.read_bytes())
+    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))
+    digest.update(json.dumps([project["project"], project["build-system"]]).encode())
+    return {"engine": engine, "python": platform.python_version(), "pins": digest.hexdigest(), "repository": str(REPO)}
+
+
+def torch_source(engine: str, environment: dict[str, str]) -> list[str]:
+    """How uv finds torch's CPU build: a folder that pip is told of, else PyTorch's own index, which uv knows by itself."""
+    if engine == "gpu" or sys.platform != "linux":
+        return []
+    configured = environment.get("PIP_FIND_LINKS", "").split()
+    if not configured:
+        asked = subprocess.run(
+            [str(BIN / "python"), "-m", "pip", "config", "get", "global.find-links"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        configured = asked.stdout.split() if asked.returncode == 0 else []
+    wanted = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    pin = next(line for line in (PINS / f"{engine}.txt").read_text().splitlines() if line.startswith("torch==")).split()[0]
+    for folder in configured:
+        if any(wanted in wheel.name for wheel in Path(folder).glob(pin.replace("==", "-") + "-*.whl")):
+            return ["--find-links", folder]
+    return ["--torch-backend", "cpu"]
+
+
+def run(command: list[str], environment: dict[str, str], fix: str) -> None:
+    """Run `command`; on failure stop with what it printed having been seen, and `fix`."""
+    if subprocess.run(command, cwd=REPO, env=environment, stdin=subprocess.DEVNULL, check=False).returncode:
+        sys.exit(f"setup: failed: {' '.join(command)}\nFix: {fix}")
+
+
+def quiet_first_screen() -> None:
+    """JupyterLab's own defaults for this environment only: no news prompt over chapter 00, no look for updates."""
+    folder = VENV / "share" / "jupyter" / "lab" / "settings"
+    folder.mkdir(parents=True, exist_ok=True)
+    quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+    (folder / "overrides.json").write_text(json.dumps(quiet, indent=2) + "\n")
+
+
+def main() -> None:
+    """Leave `.venv` as the pins say."""
+    if sys.version_info[:2] not in PYTHONS:
+        sys.exit(f"setup: this is Python {platform.python_version()}. Fix: use Python 3.11, 3.12 or 3.13.")
+    engine = chosen_engine()
+    want = fingerprint(engine)
+    if STAMP.exists() and json.loads(STAMP.read_text()) == want:
+        return
+    STAMP.unlink(missing_ok=True)
+    free = shutil.disk_usage(REPO).free / 2**30
+    needed = 12 if engine == "gpu" else 6
+    if free < needed and not VENV.exists():
+        sys.exit(f"setup: {free:.1f} GiB free on this disk, {needed} GiB needed. Fix: free some, or clone to another disk.")
+    print(
+        f"setup: Python {platform.python_version()}, engine {engine}, into {VENV.name} (a few minutes the first time)",
+        flush=True,
+    )
+    environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")}
+    no_venv = "install venv for this Python (Debian, Ubuntu: apt-get install python3-venv)"
+    run([sys.executable, "-m", "venv", str(VENV)], environment, no_venv)
+    python = str(BIN / "python")
+    online = "check the network or the package index that pip is configured with, then run the same command again"
+    run([python, "-m", "pip", "install", "--quiet", "-r", str(PINS / "setup.txt")], environment, online)
+    uv = [str(BIN / "uv"), "pip", "install", "--python", python, "--no-deps"]
+    pins = ["-r", str(PINS / "common.txt"), "-r", str(PINS / f"{engine}.txt")]
+    run([*uv, *torch_source(engine, environment), *pins], environment, online)
+    run([*uv, "--quiet", "--editable", str(REPO)], environment, online)
+    quiet_first_screen()
+    STAMP.write_text(json.dumps(want, indent=2) + "\n")
+    print("setup: done", flush=True)
+
+
+if __name__ == "__main__":
+    main()
