@@ -1,0 +1,153 @@
+"""The set-up's own decisions, and the wheel that the package builds."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """`setup/install.py`, loaded over an environment folder of the test's own."""
+    spec = importlib.util.spec_from_file_location("install", REPO / "setup" / "install.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "VENV", tmp_path / "venv")
+    monkeypatch.setattr(module, "STAMP", tmp_path / "venv" / "labkit-pins.json")
+    (tmp_path / "venv").mkdir()
+    monkeypatch.delenv("LABKIT_ENGINE", raising=False)
+    return module
+
+
+def test_an_engine_can_be_chosen_by_hand(install, monkeypatch):
+    monkeypatch.setenv("LABKIT_ENGINE", "none")
+    assert install.chosen_engine() == "none"
+    monkeypatch.setenv("LABKIT_ENGINE", "tpu")
+    with pytest.raises(SystemExit, match="LABKIT_ENGINE=tpu is none of cpu, gpu, none"):
+        install.chosen_engine()
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "gpu", "engine"),
+    [
+        ("linux", "x86_64", False, "cpu"),
+        ("linux", "x86_64", True, "gpu"),
+        ("linux", "aarch64", False, "cpu"),
+        ("linux", "riscv64", False, "none"),
+        ("darwin", "arm64", False, "none"),
+        ("win32", "AMD64", True, "none"),
+    ],
+)
+def test_the_engine_is_chosen_by_what_the_machine_has(install, monkeypatch, system, machine, gpu, engine):
+    monkeypatch.setattr(install.sys, "platform", system)
+    monkeypatch.setattr(install.platform, "machine", lambda: machine)
+    monkeypatch.setattr(install, "has_nvidia_gpu", lambda: gpu)
+    assert install.chosen_engine() == engine
+
+
+def test_a_gpu_is_one_that_the_driver_lists(install, monkeypatch, tmp_path):
+    tool = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not install.has_nvidia_gpu()
+    for script, there in (("echo 'GPU 0: NVIDIA H200 (UUID: x)'", True), ("echo 'No devices were found'; exit 6", False)):
+        tool.write_text(f"#!/bin/sh\n{script}\n")
+        tool.chmod(0o755)
+        assert install.has_nvidia_gpu() is there
+
+
+def test_torch_comes_from_a_folder_that_pip_is_told_of(install, tmp_path):
+    version = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    (tmp_path / f"torch-2.13.0+cpu-{version}-{version}-manylinux_2_28_x86_64.whl").touch()
+    assert install.torch_source("cpu", {"PIP_FIND_LINKS": f"/nowhere {tmp_path}"}) == ["--find-links", str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    "wheel", ["torch-2.12.0+cpu-cp311-cp311-linux_x86_64.whl", "torch-2.13.0+cpu-cp39-cp39-linux_x86_64.whl"]
+)
+def test_torch_comes_from_its_own_index_when_no_folder_has_the_right_one(install, tmp_path, wheel):
+    (tmp_path / wheel).touch()
+    assert install.torch_source("cpu", {"PIP_FIND_LINKS": str(tmp_path)}) == ["--torch-backend", "cpu"]
+    assert install.torch_source("gpu", {"PIP_FIND_LINKS": str(tmp_path)}) == []
+
+
+def test_a_second_call_installs_nothing_and_a_changed_pin_does(install, monkeypatch, tmp_path):
+    ran = []
+    monkeypatch.setattr(install, "run", lambda command, *_: ran.append(command))
+    monkeypatch.setenv("LABKIT_ENGINE", "cpu")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    monkeypatch.setattr(install, "torch_source", lambda *_: [])
+    install.main()
+    assert any("--editable" in command for command in ran)
+    ran.clear()
+    install.main()
+    assert ran == []
+    install.STAMP.write_text(json.dumps({**json.loads(install.STAMP.read_text()), "pins": "others"}))
+    install.main()
+    assert ran
+
+
+def test_a_failed_step_leaves_no_stamp_and_says_what_to_do(install, monkeypatch):
+    monkeypatch.setenv("LABKIT_ENGINE", "cpu")
+    monkeypatch.setattr(install, "BIN", install.VENV / "bin")
+    with pytest.raises(SystemExit, match="Fix: say this"):
+        install.run([sys.executable, "-c", "raise SystemExit(3)"], dict(os.environ), "say this")
+    assert not install.STAMP.exists()
+
+
+def python_sh(path, **environment):
+    return subprocess.run(
+        ["/bin/sh", str(REPO / "setup" / "python.sh")],
+        env={"PATH": str(path), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def fake_python(folder, name, works):
+    path = folder / name
+    path.write_text(f"#!/bin/sh\nexit {0 if works else 1}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_a_supported_python_is_found_under_any_of_its_names(tmp_path):
+    fake_python(tmp_path, "python3.11", works=False)
+    right = fake_python(tmp_path, "python3.13", works=True)
+    assert python_sh(tmp_path).stdout.strip() == str(right)
+
+
+def test_other_pythons_are_named_with_what_to_install(tmp_path):
+    fake_python(tmp_path, "python3", works=False)
+    done = python_sh(tmp_path)
+    assert done.returncode == 1
+    assert "No Python 3.11, 3.12 or 3.13 found" in done.stderr
+    assert "Fix:" in done.stderr
+
+
+def test_a_python_named_by_hand_is_used_or_refused(tmp_path):
+    assert python_sh(tmp_path, PYTHON=sys.executable).stdout.strip() == sys.executable
+    done = python_sh(tmp_path, PYTHON="/no/such/python")
+    assert done.returncode == 1
+    assert "PYTHON=/no/such/python" in done.stderr
+
+
+def test_the_package_builds_a_wheel_with_all_rooms_and_the_command(tmp_path):
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(REPO)]
+    subprocess.run(command, check=True, timeout=300)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        entry_points = archive.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
+    modules = {p.relative_to(REPO).as_posix() for p in (REPO / "labkit").rglob("*.py")}
+    assert modules <= names
+    assert "labkit/py.typed" in names
+    assert "labkit = labkit.cli:main" in entry_points
+    assert not [n for n in names if n.startswith(("tests/", "notebooks/", "data/"))]
