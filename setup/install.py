@@ -1,7 +1,8 @@
 """Make `.venv` from the pins, once: what `make lab` and `make test` run first.
 
 Run it with any Python 3.11 to 3.13; it needs nothing but the standard library. A stamp in the environment keyed by the pins
-makes every later call return at once. `LABKIT_ENGINE` (cpu, gpu or none) overrides what the machine suggests.
+makes every later call return at once. `LABKIT_ENGINE` (cpu, gpu or none) overrides what the machine suggests;
+`--into-this-python` installs into the environment of the Python that runs it instead (Binder, a container).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import tomllib
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
-VENV = REPO / ".venv"
+IN_PLACE = "--into-this-python" in sys.argv[1:]
+VENV = Path(sys.prefix) if IN_PLACE else REPO / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAMP = VENV / "labkit-pins.json"
 PINS = REPO / "requirements"
@@ -112,8 +114,9 @@ def main() -> None:
         flush=True,
     )
     environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")}
-    no_venv = "install venv for this Python (Debian, Ubuntu: apt-get install python3-venv)"
-    run([sys.executable, "-m", "venv", str(VENV)], environment, no_venv)
+    if not IN_PLACE:
+        no_venv = "install venv for this Python (Debian, Ubuntu: apt-get install python3-venv)"
+        run([sys.executable, "-m", "venv", str(VENV)], environment, no_venv)
     python = str(BIN / "python")
     online = "check the network or the package index that pip is configured with, then run the same command again"
     run([python, "-m", "pip", "install", "--quiet", "-r", str(PINS / "setup.txt")], environment, online)

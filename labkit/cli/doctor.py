@@ -31,6 +31,7 @@ MEMORY_FOR_AN_ENGINE = 2 * GIB  # JupyterLab, a kernel and one lab engine, as bi
 MEMORY_COMFORTABLE = 6 * GIB  # two engines and the embedding model beside them
 DISK_FREE = 1 * GIB
 PRICES_AGE_DAYS = 120
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 class Verdict(Enum):
@@ -266,13 +267,15 @@ def _memory() -> tuple[int, int]:
 
     machine = psutil.virtual_memory()
     available, limit = machine.available, machine.total
-    # A container's own limit counts, not the machine's.
-    try:
-        own = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-    except (OSError, ValueError):
-        return available, limit
-    return min(available, own - used), min(limit, own)
+    # A container's own limit counts, not the machine's; it lies in one of two places.
+    for own, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        try:
+            allowed = int((_CGROUP / own).read_text())
+            in_use = int((_CGROUP / used).read_text())
+        except (OSError, ValueError):
+            continue
+        available, limit = min(available, allowed - in_use), min(limit, allowed)
+    return available, limit
 
 
 def _cores() -> int:

@@ -108,6 +108,21 @@ def test_a_good_fact_is_ok_and_needs_no_fix(check):
     assert check.fix == ""
 
 
+@pytest.mark.parametrize(
+    ("limit", "usage"),
+    [("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")],
+    ids=["cgroup 2", "cgroup 1"],
+)
+def test_a_containers_own_memory_limit_counts(tmp_path, monkeypatch, limit, usage):
+    (tmp_path / "memory").mkdir()
+    (tmp_path / limit).write_text("3145728\n")
+    (tmp_path / usage).write_text("1048576\n")
+    monkeypatch.setattr(doctor, "_CGROUP", tmp_path)
+    assert doctor._memory() == (2097152, 3145728)
+    (tmp_path / limit).write_text("max\n")
+    assert doctor._memory()[1] > 3145728
+
+
 def test_torchvision_does_no_harm_without_the_cpu_engine():
     assert doctor.check_left_out({"vllm": "0.32.0", "torchvision": "0.28.0"}) is None
 
