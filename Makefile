@@ -37,7 +37,7 @@ types: setup ## Types (mypy)
 	$(BIN)/mypy labkit
 
 imports: setup ## Which room may import which (import-linter)
-	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 pytest: setup ## Tests, notebooks and browser only (PYTEST="tests/cost -x" for a part)
 	$(BIN)/python -m pytest -ra $(PYTEST)

@@ -27,7 +27,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 from labkit.request import LabError
 
 GIB = 2**30
-MEMORY_FOR_AN_ENGINE = 2 * GIB  # JupyterLab, a kernel and one lab engine, as binder/measure.py measures them
+MEMORY_FOR_AN_ENGINE = 3 * GIB // 2  # a kernel and one lab engine beside JupyterLab held 1.2 GiB in binder/measure.py
 MEMORY_COMFORTABLE = 6 * GIB  # two engines and the embedding model beside them
 DISK_FREE = 1 * GIB
 PRICES_AGE_DAYS = 120
