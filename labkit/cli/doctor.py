@@ -159,7 +159,7 @@ def check_models(folders: Mapping[str, Path]) -> Check:
     return Check(
         "Lab models",
         Verdict.FAIL,
-        "; ".join(missing) or "none",
+        "; ".join(missing) or "none are known",
         "get data/models back (`git checkout data/models`), or `labkit lab train`",
     )
 
@@ -227,7 +227,7 @@ def examine(*, quick: bool = False, repository: Path | None = None) -> Iterator[
     yield check_ports(*_ports())
     yield check_charts(*_charts())
     yield check_prices(_newest_price(), datetime.now(UTC).date())
-    yield check_models(_models())
+    yield check_models(_models(repository))
     if not quick:
         yield check_engine(*_try_engine())
 
@@ -346,13 +346,10 @@ def _newest_price() -> date | None:
     return max((start for start in starts if start is not None and start <= today), default=None)
 
 
-def _models() -> dict[str, Path]:
-    try:
-        from labkit.lab.models import model_path
+def _models(repository: Path) -> dict[str, Path]:
+    from labkit.lab.models import MODELS
 
-        return {name: Path(model_path(name)) for name in ("small", "large")}
-    except (ImportError, LabError, OSError):
-        return {}
+    return {name: repository / "data" / "models" / name for name in MODELS}
 
 
 def _try_engine() -> tuple[str, float, str, str]:

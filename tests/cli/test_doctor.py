@@ -35,7 +35,11 @@ FAILING = {
     "a full disk": (doctor.check_disk(GIB // 2, Path("/lab")), "0.5 GiB free", "the disk of /lab"),
     "a processor without AVX2": (doctor.check_processor("x86_64", {"sse4_2"}, 2), "no vector units", "AVX2"),
     "a GPU that torch cannot use": (doctor.check_gpu("GPU 0: H200", "2.13.0+cpu"), "CPU build", "LABKIT_ENGINE=gpu"),
-    "no lab models": (doctor.check_models({}), "none", "labkit lab train"),
+    "no lab models": (
+        doctor.check_models({"small": Path("/nowhere")}),
+        "small: no config.json; small: no tokenizer.json; small: no model.safetensors",
+        "labkit lab train",
+    ),
     "no loopback": (doctor.check_ports(loopback_works=False, jupyter_taken=False), "127.0.0.1", "firewall"),
     "charts that JupyterLab cannot draw": (
         doctor.check_charts("application/vnd.vegalite.v6+json", "x application/vnd.vegalite.v5+json y"),
