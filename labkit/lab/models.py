@@ -1,0 +1,62 @@
+"""Where the lab's models are, and how they are shaped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labkit.request import InvalidRequest
+
+CONTEXT_WINDOW = 2048
+# Loaded by stock vLLM and transformers; the file's name says its format.
+_FOLDER = Path(__file__).resolve().parents[2] / "data" / "models"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Shape and training length of one model; `reasons` says whether it writes its steps before a hard answer."""
+
+    name: str
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    reasons: bool
+    steps: int
+    peak_lr: float
+
+    def config(self) -> dict[str, Any]:
+        """The model's part of a transformers `LlamaConfig`; head size 64, as vLLM's kernels expect."""
+        return {
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.heads,
+            "head_dim": 64,
+        }
+
+
+MODELS = {
+    "small": ModelSpec("small", 128, 384, 3, 2, reasons=False, steps=2000, peak_lr=4e-3),
+    "large": ModelSpec("large", 256, 704, 4, 4, reasons=True, steps=2200, peak_lr=3e-3),
+}
+
+
+def model_spec(name: str) -> ModelSpec:
+    """The spec of a lab model; raises `InvalidRequest` for a name the lab does not train."""
+    if name not in MODELS:
+        raise InvalidRequest(f"the lab trains no model {name!r}; it has {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def model_path(name: str) -> Path:
+    """Folder of a lab model's weights, config, tokenizer and chat template.
+
+    Raises `InvalidRequest` for an unknown name, `FileNotFoundError` when the weights are not there.
+    """
+    folder = _FOLDER / model_spec(name).name
+    if not (folder / "model.safetensors").exists():
+        raise FileNotFoundError(f"no weights in {folder}; restore them from the repository or run `labkit lab train {name}`")
+    return folder

@@ -1,0 +1,455 @@
+"""The support desk of a fictional outdoor-gear shop: seven families of tasks whose right answer a program knows.
+
+Easy families can be answered in one step; hard ones need several, which a model may write down between `<think>` and
+`</think>` before it answers. Training and test examples share no entity: brands, people, cities, order numbers, dates and
+price × quantity pairs, and the pairings of phrases, are dealt to one split or the other by a hash, never by chance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from typing import Literal
+
+from labkit.request import InvalidRequest, Message
+
+Split = Literal["train", "dev", "test"]
+_SPLITS = ("train", "dev", "test")
+Difficulty = Literal["easy", "hard"]
+
+SHOP = "Trailhead Supply"
+_DESK = f"You work at the support desk of {SHOP}."
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One task: what the desk is asked, the one right answer, and the steps that lead to it (empty for easy families)."""
+
+    id: str
+    family: str
+    difficulty: Difficulty
+    messages: tuple[Message, ...]
+    answer: str
+    steps: str = ""
+    max_tokens: int = 64
+
+
+def split_of(entity: str) -> Split:
+    """The split that owns `entity`: one in ten is dealt to dev, one in ten to test, the rest to train."""
+    bucket = int.from_bytes(hashlib.sha256(entity.encode()).digest()[:4], "big") % 10
+    return "test" if bucket == 0 else "dev" if bucket == 1 else "train"
+
+
+@lru_cache(maxsize=None)
+def _pairings(left: tuple[str, ...], right: tuple[str, ...]) -> dict[Split, tuple[tuple[str, str], ...]]:
+    """All pairings, dealt by rank of their hash, not by its value: so few are dealt that a split could come away with none."""
+    ranked = sorted(product(left, right), key=lambda pair: hashlib.sha256("|".join(pair).encode()).digest())
+    held_out = max(2, len(ranked) // 10)
+    return {
+        "test": tuple(ranked[:held_out]),
+        "dev": tuple(ranked[held_out : 2 * held_out]),
+        "train": tuple(ranked[2 * held_out :]),
+    }
+
+
+class Deck:
+    """Seeded draws of entities that belong to one split."""
+
+    def __init__(self, split: Split, rng: random.Random) -> None:
+        self.split = split
+        self.rng = rng
+
+    def draw(self, make: Callable[[], str]) -> str:
+        """The first of a stream of candidates that belongs to this deck's split."""
+        while True:
+            candidate = make()
+            if split_of(candidate) == self.split:
+                return candidate
+
+    def pair(self, left: tuple[str, ...], right: tuple[str, ...]) -> tuple[str, str]:
+        """A pairing of phrases that this split owns; every phrase alone occurs in all splits, pairings do not."""
+        return self.rng.choice(_pairings(left, right)[self.split])
+
+    def brand(self) -> str:
+        return self.draw(lambda: "".join(self.rng.choice(_SYLLABLES) for _ in range(2)).capitalize())
+
+    def person(self) -> str:
+        return self.draw(lambda: (self.rng.choice(_SYLLABLES) + self.rng.choice(_NAME_ENDS)).capitalize())
+
+    def city(self) -> str:
+        return self.draw(lambda: (self.rng.choice(_SYLLABLES) + self.rng.choice(_CITY_ENDS)).capitalize())
+
+    def order(self) -> str:
+        return self.draw(lambda: f"TS-{self.rng.randrange(10_000, 100_000)}")
+
+    def product(self) -> str:
+        return f"{self.brand()} {self.rng.choice(NOUNS)}"
+
+
+_SYLLABLES = tuple(
+    a + b for a in "b c d f g h k l m n p r s t v z br cr dr fl gr pl st tr".split() for b in "a e i o u ar en il on".split()
+)
+_NAME_ENDS = tuple("la na ra mi ko to dan lin rik ssa vin mon".split())
+_CITY_ENDS = tuple("ford ton burg ville mouth stad field haven".split())
+NOUNS = tuple("tent|jacket|backpack|stove|lantern|rope|helmet|boots|kayak|compass|hammock|blanket".split("|"))
+
+# --- intent -----------------------------------------------------------------------------------------------------------
+
+_INTENTS: dict[str, tuple[str, ...]] = {
+    "refund": ("get my money back for", "be refunded for", "return and be repaid for", "have the payment back for"),
+    "delivery": (
+        "know when you ship",
+        "track the parcel with",
+        "find out where the courier has",
+        "learn the arrival day of",
+    ),
+    "warranty": (
+        "use the guarantee on",
+        "claim the warranty for",
+        "have the broken zip covered on",
+        "get the defect fixed on",
+    ),
+    "sizing": (
+        "know which size to take of",
+        "find out how large I need",
+        "see the size chart of",
+        "know if it runs small, I mean",
+    ),
+    "cancel": ("cancel the purchase of", "stop the order of", "call off the order of", "undo the purchase of"),
+    "invoice": (
+        "have the invoice for",
+        "get a receipt with VAT for",
+        "have a copy of the bill for",
+        "correct the address on the bill for",
+    ),
+    "stock": (
+        "know if you still have",
+        "see if the store has any",
+        "know when it is back in stock, I mean",
+        "reserve one more of",
+    ),
+    "complaint": (
+        "complain about",
+        "speak to a manager about",
+        "say how angry I am about",
+        "report the rude service around",
+    ),
+}
+_WISHES = ("I want to", "I would like to", "Can I", "Please let me", "How do I", "Help me", "I need to", "Is it possible to")
+_GREETINGS = ("", "", "Hi. ", "Hello, ", "Good morning. ", "Hey there, ", "Dear team, ")
+_CLOSERS = ("", "", " Thanks.", " Thank you!", " Please hurry.", " I am waiting.")
+
+
+def _intent(deck: Deck) -> tuple[str, str, str, str]:
+    rng = deck.rng
+    label = rng.choice(tuple(_INTENTS))
+    wish, core = deck.pair(_WISHES, _INTENTS[label])
+    told = f"{rng.choice(_GREETINGS)}{wish} {core} the {deck.product()}.{rng.choice(_CLOSERS)}"
+    system = f"{_DESK} Name the intent of the message in one word: {', '.join(_INTENTS)}."
+    return system, told, label, ""
+
+
+# --- faq --------------------------------------------------------------------------------------------------------------
+
+_FAQ: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "We are open from 9 to 18, Monday to Saturday.",
+        ("your opening hours", "the hours of the shop", "the times when you are open"),
+    ),
+    (
+        "Standard delivery takes 3 working days.",
+        ("the normal delivery time", "how long delivery takes", "the usual shipping time"),
+    ),
+    (
+        "Express delivery costs 12 euros.",
+        ("the price of express delivery", "what express shipping costs", "the fee for express"),
+    ),
+    ("Returns are free within 30 days.", ("the return window", "how long I can return things", "your return period")),
+    ("We accept cards, bank transfer and gift cards.", ("the ways to pay", "which payments you take", "how one can pay")),
+    ("Members get 5 percent off every order.", ("the member discount", "what members save", "the benefit of membership")),
+    ("Boots can be resoled for 45 euros.", ("the price of a new sole", "what resoling boots costs", "the fee for resoling")),
+    (
+        "Tents are waterproofed for 25 euros.",
+        ("the price of waterproofing", "what waterproofing a tent costs", "the fee for waterproofing"),
+    ),
+    (
+        "Gift cards are valid for 4 years.",
+        ("how long gift cards last", "the validity of a gift card", "when a gift card ends"),
+    ),
+    ("We ship to 14 countries in Europe.", ("the countries you ship to", "where you deliver abroad", "your shipping area")),
+    (
+        "Skis can be rented from 20 euros a day.",
+        ("the price of renting skis", "what ski rental costs", "the daily ski rate"),
+    ),
+    ("Our workshop needs 5 working days.", ("how long a repair takes", "the time in the workshop", "the repair time")),
+)
+_ASKS = (
+    "Can you tell me",
+    "What can you say about",
+    "I wonder about",
+    "Please explain",
+    "Quick question:",
+    "Do you know",
+    "I could not find",
+    "Tell me",
+)
+
+
+def _faq(deck: Deck) -> tuple[str, str, str, str]:
+    rng = deck.rng
+    answer, topics = rng.choice(_FAQ)
+    ask, topic = deck.pair(_ASKS, topics)
+    return f"{_DESK} Answer the question.", f"{rng.choice(_GREETINGS)}{ask} {topic}?{rng.choice(_CLOSERS)}", answer, ""
+
+
+# --- extract ----------------------------------------------------------------------------------------------------------
+
+_EXTRACT = (
+    "My order {order} has {quantity} x {product} in it, and I am {person}.",
+    "{person} here, order {order}: I bought {quantity} x {product}.",
+    "I am {person}. I ordered {quantity} x {product}, the number is {order}.",
+    "About {order}, it says {quantity} x {product}. Regards, {person}.",
+    "This is {person}, I paid for {quantity} x {product} under {order}.",
+)
+
+
+def _extract(deck: Deck) -> tuple[str, str, str, str]:
+    rng = deck.rng
+    facts = {"order": deck.order(), "name": deck.person(), "product": deck.product(), "quantity": rng.randrange(1, 10)}
+    told = rng.choice(_EXTRACT).format(
+        order=facts["order"], person=facts["name"], product=facts["product"], quantity=facts["quantity"]
+    )
+    system = f"{_DESK} Extract order, name, product and quantity as JSON."
+    return system, f"{rng.choice(_GREETINGS)}{told}{rng.choice(_CLOSERS)}", json.dumps(facts), ""
+
+
+# --- normalise --------------------------------------------------------------------------------------------------------
+
+_MONTHS = tuple("January February March April May June July August September October November December".split())
+
+
+def _normalise(deck: Deck) -> tuple[str, str, str, str]:
+    rng = deck.rng
+    kind = rng.choice(("date", "price", "phone"))
+    if kind == "date":
+        iso = deck.draw(lambda: f"{rng.randrange(2018, 2031)}-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02}")
+        year, month, day = (int(part) for part in iso.split("-"))
+        name = _MONTHS[month - 1]
+        told = rng.choice(
+            (f"{day} {name} {year}", f"{name} {day}, {year}", f"{day:02}.{month:02}.{year}", f"{day} {name[:3]} {year}")
+        )
+        answer = iso
+    elif kind == "price":
+        answer = deck.draw(lambda: f"{rng.randrange(1, 2_000)}.{rng.randrange(100):02} EUR")
+        whole, cents = answer.removesuffix(" EUR").split(".")
+        told = rng.choice(
+            (f"{whole},{cents} euros", f"EUR {whole},{cents}", f"{whole} euros and {cents} cents", f"€{whole}.{cents}")
+        )
+    else:
+        answer = deck.draw(lambda: f"+49{rng.randrange(10**8, 10**9)}")
+        d = answer.removeprefix("+49")
+        told = rng.choice(
+            (
+                f"0{d[:3]} {d[3:6]} {d[6:]}",
+                f"0049 {d[:3]} {d[3:]}",
+                f"(0{d[:3]}) {d[3:6]}-{d[6:]}",
+                f"+49 {d[:2]} {d[2:5]} {d[5:]}",
+            )
+        )
+    return f"{_DESK} Write the {kind} in the standard form.", told, answer, ""
+
+
+# --- total (hard) -----------------------------------------------------------------------------------------------------
+
+
+def _times(quantity: int, price: int) -> str:
+    tens, ones = price // 10 * 10, price % 10
+    if not ones or not tens:
+        return f"{quantity}*{price}={quantity * price}"
+    return (
+        f"{quantity}*{tens}={quantity * tens} {quantity}*{ones}={quantity * ones} {_plus(quantity * tens, quantity * ones)}"
+    )
+
+
+def _plus(a: int, b: int) -> str:
+    """Schoolbook addition, ones first: each column's digits, its sum and the carry, then the result."""
+    columns, carry, x, y = [], 0, a, b
+    while x or y or carry:
+        column = x % 10 + y % 10 + carry
+        columns.append(f"{x % 10}+{y % 10}{'+1' if carry else ''}={column}")
+        x, y, carry = x // 10, y // 10, column // 10
+    return f"{a}+{b}: {' '.join(columns)} = {a + b}"
+
+
+_ORDERS = (
+    "I take {q1} x {n1} at {p1} euros and {q2} x {n2} at {p2} euros.",
+    "My basket: {q1} x {n1} at {p1} euros, {q2} x {n2} at {p2} euros.",
+    "Please add {q1} x {n1} at {p1} euros each and {q2} x {n2} at {p2} euros each.",
+)
+SHIPPING = 6
+FREE_FROM = 150
+
+
+def _total(deck: Deck) -> tuple[str, str, str, str]:
+    rng = deck.rng
+
+    def line() -> tuple[int, int]:
+        quantity, _, price = deck.draw(lambda: f"{rng.randrange(2, 6)} x {rng.randrange(11, 100)}").partition(" x ")
+        return int(quantity), int(price)
+
+    (q1, p1), (q2, p2) = line(), line()
+    a, b = q1 * p1, q2 * p2
+    goods = a + b
+    steps = [_times(q1, p1), _times(q2, p2), _plus(a, b)]
+    if goods < FREE_FROM:
+        steps.append(f"{goods}<{FREE_FROM} shipping {_plus(goods, SHIPPING)}")
+        total = goods + SHIPPING
+    else:
+        steps.append(f"{goods}>={FREE_FROM} free")
+        total = goods
+    system = f"{_DESK} Give the total of the order. Shipping is {SHIPPING} euros, free from {FREE_FROM} euros."
+    told = rng.choice(_ORDERS).format(q1=q1, n1=deck.product(), p1=p1, q2=q2, n2=deck.product(), p2=p2)
+    return system, f"{rng.choice(_GREETINGS)}{told}{rng.choice(_CLOSERS)}", f"{total} EUR", "; ".join(steps)
+
+
+# --- policy (hard) ----------------------------------------------------------------------------------------------------
+
+_LATE = ("refuse", "ask a manager")
+_OPENED = ("store credit", "exchange", "half refund")
+_FILLER = (
+    "Parcels leave the warehouse at {n} o'clock.",
+    "The {city} store has {n} parking places.",
+    "Call line {n} for the workshop.",
+    "Gift wrapping costs {n} euros.",
+    "The {city} store opens at {n} on Sundays.",
+    "Staff in {city} wear badge {n}.",
+    "Rental gear is cleaned every {n} days.",
+    "Boxes for {city} carry the code {n}.",
+)
+
+
+def policy_example(deck: Deck, categories: int, filler: int) -> tuple[str, str, str, str]:
+    """A case to decide under a policy of `categories` rules among `filler` sentences that do not matter."""
+    rng = deck.rng
+    names = list(NOUNS)
+    rng.shuffle(names)
+    rules = {name: (rng.randrange(10, 100), rng.choice(_OPENED), rng.choice(_LATE)) for name in names[:categories]}
+    bonus = rng.choice((5, 10, 20))
+    sentences = [f"{name}: {days} days, opened {opened}, late {late}." for name, (days, opened, late) in rules.items()]
+    sentences += [rng.choice(_FILLER).format(n=rng.randrange(1, 100), city=deck.city()) for _ in range(filler)]
+    rng.shuffle(sentences)
+    noun = rng.choice(tuple(rules))
+    days, opened, late = rules[noun]
+    member, was_opened = rng.random() < 0.4, rng.random() < 0.5
+    limit = days + bonus if member else days
+    age = max(1, limit + rng.choice((-1, 1)) * rng.randrange(1, 25) + (rng.random() < 0.5))
+    if age > limit:
+        answer, verdict = late, f"{age}>{limit} late {late}"
+    elif was_opened:
+        answer, verdict = opened, f"{age}<={limit} in time; opened {opened}"
+    else:
+        answer, verdict = "full refund", f"{age}<={limit} in time; sealed full refund"
+    limit_step = f"member {days}+{bonus}={limit}" if member else f"guest {days}"
+    steps = f"{noun}: {days} days, opened {opened}, late {late}; {limit_step}; {verdict}"
+    system = f"{_DESK} Decide the return by this policy. Members get {bonus} more days. " + " ".join(sentences)
+    told = (
+        f"{'I am a member. ' if member else ''}I bought a {deck.brand()} {noun} {age} days ago "
+        f"and {'opened it' if was_opened else 'never opened it'}. What do I get?"
+    )
+    return system, told, answer, steps
+
+
+def _policy(deck: Deck) -> tuple[str, str, str, str]:
+    return policy_example(deck, deck.rng.randrange(2, 6), deck.rng.choice((0, 0, 0, 2, 5)))
+
+
+# --- summary (hard) ---------------------------------------------------------------------------------------------------
+
+
+def _summary(deck: Deck) -> tuple[str, str, str, str]:
+    rng = deck.rng
+    product, quantity, city = deck.product(), rng.randrange(2, 10), deck.city()
+    turns = [
+        rng.choice(("I order {q} x {p} to {c}.", "Please send {q} x {p} to {c}.")).format(q=quantity, p=product, c=city)
+    ]
+    trace = [f"{quantity}"]
+    for _ in range(rng.randrange(2, 5)):
+        kind = rng.choice(("more", "fewer", "city", "set"))
+        if kind == "more" or (kind == "fewer" and quantity < 3):
+            n = rng.randrange(1, 5)
+            turns.append(rng.choice((f"Add {n} more.", f"I need {n} extra.")))
+            trace.append(f"{quantity}+{n}={quantity + n}")
+            quantity += n
+        elif kind == "fewer":
+            n = rng.randrange(1, quantity)
+            turns.append(rng.choice((f"Take {n} off.", f"Make it {n} fewer.")))
+            trace.append(f"{quantity}-{n}={quantity - n}")
+            quantity -= n
+        elif kind == "city":
+            city = deck.city()
+            turns.append(rng.choice((f"Send it to {city} instead.", f"My new address is in {city}.")))
+            trace.append(city)
+        else:
+            quantity = rng.randrange(2, 10)
+            turns.append(rng.choice((f"No, make it {quantity} in all.", f"Change that to {quantity} in all.")))
+            trace.append(f"={quantity}")
+    paid = rng.random() < 0.5
+    turns.append("I have paid." if paid else "I will pay later.")
+    dialogue = "\n".join(f"Customer: {turn}\nAgent: {rng.choice(('Done.', 'Noted.', 'Sure.'))}" for turn in turns)
+    answer = f"{quantity} x {product} to {city}, {'paid' if paid else 'unpaid'}"
+    return f"{_DESK} Summarise how the order stands at the end.", dialogue, answer, "; ".join(trace)
+
+
+_FAMILIES: dict[str, tuple[Difficulty, Callable[[Deck], tuple[str, str, str, str]], int]] = {
+    "intent": ("easy", _intent, 8),
+    "faq": ("easy", _faq, 24),
+    "extract": ("easy", _extract, 64),
+    "normalise": ("easy", _normalise, 24),
+    "total": ("hard", _total, 240),
+    "policy": ("hard", _policy, 96),
+    "summary": ("hard", _summary, 96),
+}
+
+
+def families(difficulty: Difficulty | None = None) -> tuple[str, ...]:
+    """Names of the task families, all or those of one difficulty."""
+    return tuple(name for name, (level, _, _) in _FAMILIES.items() if difficulty in (None, level))
+
+
+def examples(split: Split, family: str, n: int, seed: int = 0) -> Iterator[Example]:
+    """`n` examples of `family`, the same for the same arguments."""
+    if split not in _SPLITS:
+        raise InvalidRequest(f"split {split!r} is unknown; use one of {', '.join(_SPLITS)}")
+    if family not in _FAMILIES:
+        raise InvalidRequest(f"family {family!r} is unknown; use one of {', '.join(_FAMILIES)}")
+    if n < 0:
+        raise InvalidRequest(f"n is {n}; ask for 0 examples or more")
+    difficulty, make, max_tokens = _FAMILIES[family]
+    for i in range(n):
+        deck = Deck(split, random.Random(f"{split}/{family}/{seed}/{i}"))
+        system, told, answer, steps = make(deck)
+        yield Example(
+            f"{family}-{split}-{seed}-{i}",
+            family,
+            difficulty,
+            (Message("system", system), Message("user", told)),
+            answer,
+            steps,
+            max_tokens,
+        )
+
+
+def grade(example: Example, text: str) -> bool:
+    """Whether `text` is the right answer: equal after trimming, for JSON equal as values; thinking is not part of it."""
+    answer = text.rpartition("</think>")[2].strip()
+    if example.family != "extract":
+        return answer == example.answer
+    try:
+        return bool(json.loads(answer) == json.loads(example.answer))
+    except json.JSONDecodeError:
+        return False

@@ -1,0 +1,171 @@
+"""Train one of the lab's models from a seed.
+
+Only the answers carry a loss: prompts are full of random names that nothing could predict. Matrices are trained by Muon,
+which needs about half of AdamW's examples at this size; embeddings and norms by AdamW. The learning rate is held for 60 %
+of the steps and then falls linearly. Long policy prompts come in after the first third, when short ones are understood.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import random
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from labkit.lab.evaluate import accuracy
+from labkit.lab.models import CONTEXT_WINDOW, model_spec
+from labkit.lab.tasks import Deck, Example, examples, policy_example
+from labkit.lab.tokenizer import answer_text, prompt_text, save_tokenizer, train_tokenizer
+from labkit.request import Message
+
+# Share of the examples of each family: what needs more steps to learn is seen more often.
+_MIX = {"intent": 1.0, "faq": 1.0, "extract": 1.5, "normalise": 2.0, "total": 4.0, "policy": 4.0, "summary": 3.0}
+_DESK_SENTENCE = "You work at the support desk of Trailhead Supply."
+TOKENS_PER_BATCH = 4096
+_EXAMPLES_PER_ROUND = 12_000
+_LONG_SHARE = 0.02
+
+Row = tuple[list[int], int]  # token ids of prompt and answer, and how many of them are the answer's
+
+
+def long_example(rng: random.Random) -> Example:
+    """A policy case under a long policy, or, one time in five, an easy task whose instructions stand behind one."""
+    deck = Deck("train", random.Random(rng.random()))
+    system, told, answer, steps = policy_example(deck, rng.randrange(2, 13), rng.randrange(10, 110))
+    if rng.random() < 0.2:
+        easy = next(examples("train", rng.choice(["intent", "faq", "extract"]), 1, seed=rng.randrange(10**9)))
+        policy = system.split("days. ", 1)[1]
+        system = f"{system.split(' Decide')[0]} {policy}{easy.messages[0].content.removeprefix(_DESK_SENTENCE)}"
+        told, answer, steps = easy.messages[1].content, easy.answer, ""
+    return Example("long", "policy", "hard", (Message("system", system), Message("user", told)), answer, steps)
+
+
+def _batches(tokenizer: Any, reasons: bool, rng: random.Random, long_share: float) -> list[list[Row]]:
+    """One round of examples, grouped by length so that little of a batch is padding, in random order."""
+    names = list(_MIX)
+    picked = rng.choices(names, [_MIX[name] for name in names], k=_EXAMPLES_PER_ROUND)
+    found = [e for name in names for e in examples("train", name, picked.count(name), seed=rng.randrange(10**9))]
+    found += [long_example(rng) for _ in range(int(_EXAMPLES_PER_ROUND * long_share))]
+    answers = [answer_text(e, reasons) for e in found]
+    wholes = tokenizer([prompt_text(e) + a for e, a in zip(found, answers, strict=True)], add_special_tokens=False)[
+        "input_ids"
+    ]
+    lengths = [len(ids) for ids in tokenizer(answers, add_special_tokens=False)["input_ids"]]
+    rows = [row for row in zip(wholes, lengths, strict=True) if len(row[0]) <= CONTEXT_WINDOW]
+    rng.shuffle(rows)
+    rows.sort(key=lambda row: len(row[0]) // 8)
+    batches: list[list[Row]] = []
+    current: list[Row] = []
+    longest = 0
+    for row in rows:
+        longest = max(longest, len(row[0]))
+        if current and (len(current) + 1) * longest > TOKENS_PER_BATCH:
+            batches.append(current)
+            current, longest = [], len(row[0])
+        current.append(row)
+    rng.shuffle(batches)
+    return batches
+
+
+def _rounds(tokenizer: Any, reasons: bool, rng: random.Random, progress: Callable[[], float]) -> Iterator[list[Row]]:
+    while True:
+        batches = _batches(tokenizer, reasons, rng, 0.0 if progress() < 0.35 else _LONG_SHARE)
+        while batches:
+            yield batches.pop()
+
+
+def train(name: str, out: Path, steps: int | None = None, seed: int = 0, device: str = "") -> Path:
+    """Train lab model `name` into folder `out` for `steps` (its own number by default) and return the folder.
+
+    `out/train.jsonl` logs loss, tokens, seconds and, at the end, dev accuracy. `device` is a torch device; a GPU is used where there is one.
+    """
+    spec = model_spec(name)
+    steps = spec.steps if steps is None else steps
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    out.mkdir(parents=True, exist_ok=True)
+    vocabulary = out.parent / "tokenizer.json"
+    if not vocabulary.exists():
+        train_tokenizer(vocabulary)
+    tokenizer = save_tokenizer(vocabulary, out, spec.reasons)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=(len(tokenizer) + 63) // 64 * 64,
+            max_position_embeddings=CONTEXT_WINDOW,
+            tie_word_embeddings=True,
+            rms_norm_eps=1e-5,
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            **spec.config(),
+        )
+    ).to(device)
+    model.train()
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.Muon(matrices, lr=spec.peak_lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=spec.peak_lr, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+    step = tokens = 0
+    average = float("nan")
+    started = time.monotonic()
+    rounds = _rounds(tokenizer, spec.reasons, rng, lambda: step / steps)
+    with (out / "train.jsonl").open("w") as log:
+
+        def note(**facts: Any) -> None:
+            log.write(json.dumps(facts) + "\n")
+            log.flush()
+
+        note(
+            model=name,
+            seed=seed,
+            steps=steps,
+            parameters=sum(p.numel() for p in model.parameters()),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            machine=f"{platform.machine()}, {torch.get_num_threads()} threads, {device}",
+            torch=torch.__version__,
+        )
+        while step < steps:
+            rows = next(rounds)
+            longest = max(len(ids) for ids, _ in rows)
+            batch = torch.zeros(len(rows), longest, dtype=torch.long)
+            answers = torch.zeros(len(rows), longest, dtype=torch.bool)
+            for i, (ids, length) in enumerate(rows):
+                batch[i, : len(ids)] = torch.tensor(ids)
+                answers[i, len(ids) - length - 1 : len(ids) - 1] = True
+            targets = torch.roll(batch, -1, 1)[answers].to(device)
+            done = step / steps
+            rate = spec.peak_lr * min(1.0, (step + 1) / 50) * (1.0 if done < 0.6 else max(0.02, (1 - done) / 0.4))
+            for group in (g for optimizer in optimizers for g in optimizer.param_groups):
+                group["lr"] = rate
+            with torch.autocast(device, torch.bfloat16):
+                hidden = model.model(input_ids=batch.to(device), use_cache=False).last_hidden_state[answers.to(device)]
+                logits = model.lm_head(hidden)
+            loss = torch.nn.functional.cross_entropy(logits.float(), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            step += 1
+            tokens += batch.numel()
+            average = loss.item() if step == 1 else 0.98 * average + 0.02 * loss.item()
+            if step % 100 == 0:
+                note(step=step, loss=round(average, 4), tokens=tokens, seconds=round(time.monotonic() - started))
+            if step % 400 == 0:
+                model.save_pretrained(out)
+        model.to(torch.bfloat16).save_pretrained(
+            out
+        )  # before it is measured: nothing that goes wrong then loses the weights
+        note(step=step, dev_accuracy=accuracy(model.float(), tokenizer, "dev", 50))
+    return out

@@ -1,0 +1,300 @@
+"""The cost calculator as a widget: settings on the left, the month by model and token kind on the right, tornado below.
+
+It works in JupyterLab and under Voilà. All arithmetic is `labkit.cost.calculator`'s; this module draws it. A setting that
+makes no sense leaves the last good charts in place and says what is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import ipywidgets as w
+
+from labkit.cost import MonthlyCost, Scenario, api_month, hosted_month, hosts, listed, month, price_named, tornado
+from labkit.request import LabError
+from labkit.workbook.charts import PALETTE, Figure, bundle, caption_html
+
+_KINDS = {
+    "fresh_input": ("fresh input", PALETTE["blue"]),
+    "cached_input": ("cached input", PALETTE["sky"]),
+    "cache_write": ("cache write", PALETTE["pink"]),
+    "visible_output": ("visible output", PALETTE["orange"]),
+    "reasoning": ("reasoning", PALETTE["red"]),
+    "infrastructure": ("machines", PALETTE["green"]),
+}
+# The providers whose models the menus offer; every other listed model can be had in code, with Scenario(models=...).
+_PROVIDERS = ("openai", "anthropic", "google", "mistral", "deepseek")
+_WORDS = {
+    "users": "users a day",
+    "requests_per_user": "requests per user",
+    "input_tokens": "input tokens",
+    "cached_share": "cached share",
+    "output_tokens": "output tokens",
+    "reasoning_share": "reasoning share",
+    "retry_rate": "retry rate",
+    "shadow_share": "shadow share",
+    "batch_share": "batch share",
+}
+
+
+def month_figure(rows: tuple[MonthlyCost, ...]) -> Figure:
+    """Stacked bars: what each way of serving costs a month, by kind of token."""
+    parts = [
+        {"model": row.name, "kind": _KINDS[kind][0], "usd": float(amount), "order": i}
+        for row in rows
+        for i, (kind, amount) in enumerate(row.parts().items())
+        if amount
+    ]
+    cheapest = min(rows, key=lambda row: row.total)
+    labels, colours = zip(*_KINDS.values(), strict=True)
+    chart = (
+        alt.Chart(
+            alt.Data(values=parts or [{"model": row.name, "kind": "machines", "usd": 0.0, "order": 0} for row in rows])
+        )
+        .mark_bar()
+        .encode(
+            x=alt.X("usd:Q", title="US dollars per month", axis=alt.Axis(format="~s")),
+            y=alt.Y("model:N", title=None, sort=[row.name for row in rows], axis=alt.Axis(labelLimit=240)),
+            color=alt.Color("kind:N", title=None, scale=alt.Scale(domain=list(labels), range=list(colours))),
+            order="order:Q",
+            tooltip=["model:N", "kind:N", alt.Tooltip("usd:Q", title="USD per month", format=",.0f")],
+        )
+        .properties(title=f"{cheapest.name} is cheapest: ${cheapest.total:,.0f} a month", width=430, height=150)
+    )
+    words = "; ".join(f"{row.name} {row.total:,.0f} dollars a month" for row in rows)
+    return Figure(
+        chart, alt=f"Stacked bars of monthly cost. {words}.", source=" · ".join(f"{r.name}: {r.note}" for r in rows)
+    )
+
+
+def tornado_figure(scenario: Scenario, by: float = 0.25) -> Figure:
+    """Tornado of the scenario's first model: what each setting, moved alone, does to its month."""
+    price = price_named(scenario.models[0])
+    swings = tornado(scenario, lambda s: api_month(s, price).total, by=by)
+    base = float(api_month(scenario, price).total)
+    rows = [
+        {
+            "setting": _WORDS[s.name],
+            "end": "lower" if end == "low" else "higher",
+            "moved to": f"{value:,.4g}",
+            "usd": float(cost) - base,
+        }
+        for s in swings
+        for end, value, cost in (("low", s.low, s.cost_low), ("high", s.high, s.cost_high))
+    ]
+    widest = swings[0]
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_bar()
+        .encode(
+            x=alt.X("usd:Q", title=f"change of {price.model}'s month (US dollars)", axis=alt.Axis(format="~s")),
+            y=alt.Y("setting:N", title=None, sort=[_WORDS[s.name] for s in swings]),
+            color=alt.Color(
+                "end:N", title="setting", scale=alt.Scale(domain=["lower", "higher"], range=[PALETTE["sky"], PALETTE["red"]])
+            ),
+            tooltip=["setting:N", "moved to:N", alt.Tooltip("usd:Q", title="change, USD", format="+,.0f")],
+        )
+        .properties(title=f"{_WORDS[widest.name].capitalize()} moves the bill most", width=430, height=190)
+    )
+    words = "; ".join(
+        f"{_WORDS[s.name]}: {float(s.cost_low) - base:+,.0f} to {float(s.cost_high) - base:+,.0f}" for s in swings
+    )
+    return Figure(
+        chart,
+        alt=f"Tornado, widest first, in dollars a month. {words}.",
+        source=f"One setting at a time: quantities by ±{by:.0%} of their value, shares and rates by ±{by:.0%} points. "
+        f"{price.source}.",
+    )
+
+
+@lru_cache(maxsize=1)
+def _model_names() -> tuple[str, ...]:
+    return tuple(f"{price.provider}/{price.model}" for provider in _PROVIDERS for price in listed(provider))
+
+
+def settings_from_url() -> Scenario:
+    """The scenario in the URL's query, which Voilà hands over as QUERY_STRING; the defaults where there is none."""
+    return Scenario.from_query(os.environ.get("QUERY_STRING", ""))
+
+
+class Dashboard:
+    """The calculator's widgets and their wiring; `widget` is what to display, `scenario` the settings now."""
+
+    def __init__(self, scenario: Scenario, file: Path) -> None:
+        self.scenario = scenario
+        self._controls = _controls(scenario)
+        self._headline, self._message, self._link = w.HTML(), w.HTML(), w.HTML()
+        self._month, self._tornado = _Picture(), _Picture()
+        self._file = w.Text(str(file), description="File", continuous_update=False)
+        self.widget = self._layout()
+        for control in self._controls.values():
+            control.observe(self._changed, names="value")
+        self._draw(scenario)
+
+    def load(self, scenario: Scenario) -> None:
+        """Show `scenario`: the controls first, then the charts once."""
+        for control in self._controls.values():
+            control.unobserve(self._changed, names="value")
+        try:
+            for name, control in self._controls.items():
+                value = scenario.models[int(name[-1])] if name.startswith("model") else getattr(scenario, name)
+                if isinstance(control, w.Dropdown) and value not in control.options:
+                    control.options = (*control.options, value)
+                control.value = value
+        finally:
+            for control in self._controls.values():
+                control.observe(self._changed, names="value")
+        self._draw(scenario)
+
+    def _changed(self, _: Any) -> None:
+        values = {name: control.value for name, control in self._controls.items()}
+        models = tuple(values.pop(f"model{i}") for i in range(3))
+        self._guarded(lambda: self._draw(replace(self.scenario, **values, models=models)))
+
+    def _draw(self, scenario: Scenario) -> None:
+        rows = month(scenario)
+        self._month.draw(month_figure(rows))
+        self._tornado.draw(tornado_figure(scenario))
+        first, own = rows[0], hosted_month(scenario)
+        per = first.per_thousand_requests
+        self._headline.value = (
+            f"<div style='font-size:1.25em'><b>${first.total:,.0f}</b> a month with {escape(first.name)}"
+            + (f" · <b>${per:,.2f}</b> per 1,000 requests" if per is not None else "")
+            + f" · self-hosted <b>${own.total:,.0f}</b></div>"
+        )
+        query = scenario.to_query()
+        shared = f"add <code>?{escape(query)}</code> to the app's address" if query else "these are the defaults"
+        self._link.value = f"<small>Share: {shared}</small>"
+        self.scenario = scenario
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+            self._message.value = ""
+        except (LabError, OSError) as error:
+            self._message.value = f"<div role='alert'><b>Not changed:</b> {escape(str(error))}</div>"
+
+    def _save(self, _: Any) -> None:
+        def act() -> None:
+            self.scenario.save(Path(self._file.value))
+
+        self._guarded(act)
+
+    def _layout(self) -> Any:
+        buttons = {"Save": self._save, "Load": self._load, "Reset": lambda _: self._guarded(lambda: self.load(Scenario()))}
+        row = []
+        for label, act in buttons.items():
+            button = w.Button(description=label, layout=w.Layout(width="5.5em"))
+            button.on_click(act)
+            row.append(button)
+        groups = [
+            ("Traffic", ("users", "requests_per_user", "days", "peak_factor")),
+            ("One request", ("input_tokens", "cached_share", "output_tokens", "reasoning_share")),
+            ("Overheads", ("retry_rate", "shadow_share", "batch_share")),
+            ("Compared", ("model0", "model1", "model2", "host", "host_tokens_per_second")),
+        ]
+        left: list[Any] = []
+        for title, names in groups:
+            left += [w.HTML(f"<b>{title}</b>"), *(self._controls[name] for name in names)]
+        left += [w.HTML("<b>Settings</b>"), self._file, w.HBox(row), self._link]
+        right = [self._headline, self._message, self._month.widget, self._tornado.widget]
+        return w.HBox(
+            [
+                w.VBox(left, layout=w.Layout(flex="0 0 25em")),
+                w.VBox(right, layout=w.Layout(flex="1 1 36em", overflow="hidden")),
+            ],
+            layout=w.Layout(flex_flow="row wrap", grid_gap="1.5em"),
+        )
+
+    def _load(self, _: Any) -> None:
+        self._guarded(lambda: self.load(Scenario.from_json(Path(self._file.value).read_text())))
+
+
+class _Picture:
+    """A chart with its caption and text alternative, redrawn in place."""
+
+    def __init__(self) -> None:
+        self._output, self._words = w.Output(), w.HTML()
+        self.widget = w.VBox([self._output, self._words])
+
+    def draw(self, figure: Figure) -> None:
+        data, metadata = bundle(figure)
+        # Replacing the outputs at once, instead of clearing first, is what keeps the page from flickering.
+        self._output.outputs = ({"output_type": "display_data", "data": data, "metadata": metadata},)
+        self._words.value = caption_html(figure)
+
+
+def _controls(scenario: Scenario) -> dict[str, Any]:
+    style = {"description_width": "9.5em"}
+    layout = w.Layout(width="25em")
+
+    def whole(name: str, label: str, high: int, step: int, low: int = 0) -> Any:
+        value = getattr(scenario, name)
+        return w.IntSlider(value, low, max(high, value), step, description=label, style=style, layout=layout)
+
+    def real(name: str, label: str, high: float, step: float, low: float = 0.0, form: str = ".2f") -> Any:
+        value = getattr(scenario, name)
+        return w.FloatSlider(
+            value,
+            min=low,
+            max=max(high, value),
+            step=step,
+            description=label,
+            readout_format=form,
+            style=style,
+            layout=layout,
+        )
+
+    names = _model_names()
+    menus = {
+        f"model{i}": w.Dropdown(
+            options=names if name in names else (*names, name),
+            value=name,
+            description=f"Model {i + 1}",
+            style=style,
+            layout=layout,
+        )
+        for i, name in enumerate(scenario.models)
+    }
+    machines = [(machine.name, key) for key, machine in hosts().items()]
+    return {
+        "users": whole("users", "Users a day", 1_000_000, 1_000),
+        "requests_per_user": real("requests_per_user", "Requests per user", 50, 0.5, form=".1f"),
+        "days": whole("days", "Days a month", 31, 1, low=1),
+        "peak_factor": real("peak_factor", "Peak / mean", 20, 0.5, low=1, form=".1f"),
+        "input_tokens": whole("input_tokens", "Input tokens", 50_000, 50),
+        "cached_share": real("cached_share", "Cached share", 1, 0.05),
+        "output_tokens": whole("output_tokens", "Output tokens", 5_000, 10),
+        "reasoning_share": real("reasoning_share", "Reasoning share", 1, 0.05),
+        "retry_rate": real("retry_rate", "Retries per request", 2, 0.01),
+        "shadow_share": real("shadow_share", "Shadow per request", 1, 0.05),
+        "batch_share": real("batch_share", "Batch share", 1, 0.05),
+        **menus,
+        "host": w.Dropdown(options=machines, value=scenario.host, description="Own machine", style=style, layout=layout),
+        "host_tokens_per_second": w.BoundedFloatText(
+            scenario.host_tokens_per_second, min=1, max=1e7, description="Its output tok/s", style=style, layout=layout
+        ),
+    }
+
+
+def dashboard(scenario: Scenario | None = None, file: Path = Path("scenario.json")) -> Any:
+    """The calculator as one widget, showing `scenario`, or what the URL says, or the defaults.
+
+    Settings in the URL that make no sense are reported in the widget, which then shows the defaults.
+    """
+    if scenario is not None:
+        return Dashboard(scenario, file).widget
+    try:
+        return Dashboard(settings_from_url(), file).widget
+    except LabError as error:
+        message = w.HTML(
+            f"<div role='alert'><b>The address holds settings that make no sense:</b> {escape(str(error))}</div>"
+        )
+        return w.VBox([message, Dashboard(Scenario(), file).widget])
