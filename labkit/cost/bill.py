@@ -48,16 +48,18 @@ class Cost:
 def price_request(usage: Usage, price: Price, batch: bool = False) -> Cost:
     """Cost of one attempt: Σ over kinds of tokens × rate / 10⁶, at the tier that its input tokens reach.
 
-    Source: the providers' price pages; reasoning tokens are billed as output everywhere. `Usage` does the one split into
-    disjoint kinds, so no cached token is counted twice.
+    Source: the providers' price pages. Reasoning tokens are billed as output unless the list has a price of their own.
+    `Usage` does the one split into disjoint kinds, so no cached token is counted twice. Amounts are in `price.currency`.
+    Raises `UnknownPrice` when `batch` is asked for and none is offered.
     """
     rates = price.rates_for(usage.input_tokens, batch)
+    reasoning_rate = rates.output if rates.reasoning is None else rates.reasoning
     return Cost(
         fresh_input=usage.fresh_input_tokens * rates.input / MTOK,
         cached_input=usage.cached_tokens * rates.cached / MTOK,
         cache_write=usage.cache_write_tokens * rates.cache_write / MTOK,
         visible_output=usage.visible_output_tokens * rates.output / MTOK,
-        reasoning=usage.reasoning_tokens * rates.output / MTOK,
+        reasoning=usage.reasoning_tokens * reasoning_rate / MTOK,
     )
 
 
@@ -72,7 +74,11 @@ def ledger_price(price: Price) -> Callable[[str, Usage], Decimal]:
 
 
 def priced(inner: Handler, price: Price, batch: bool = False) -> Handler:
-    """A lever that writes the cost of the answer on its `Done`."""
+    """A lever that writes the cost of the answer, in `price.currency`, on its `Done`.
+
+    Raises `UnknownPrice` at once, not after the tokens are spent, when `batch` is asked for and none is offered.
+    """
+    price.rates_for(0, batch)
 
     async def handle(request: Request) -> AsyncGenerator[Event, None]:
         async with aclosing(inner(request)) as events:
