@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
 from labkit.cost.bill import TOKEN_KINDS, Cost, price_request
-from labkit.cost.hosting import HOURS_PER_MONTH, host, machines_for
+from labkit.cost.hosting import host, machines_for
 from labkit.cost.prices import Price, price_of
 from labkit.request import InvalidRequest, Usage
 
@@ -59,12 +59,19 @@ class Scenario:
     def __post_init__(self) -> None:
         for name, (low, high, unit) in BOUNDS.items():
             value = getattr(self, name)
-            whole = isinstance(getattr(Scenario, name, None), int) or name in _WHOLE
-            if isinstance(value, bool) or not isinstance(value, int | float) or (whole and not isinstance(value, int)):
-                raise InvalidRequest(f"{name} is {value!r}; give {'a whole number' if whole else 'a number'} of {unit}")
+            if isinstance(value, bool) or not isinstance(value, int if name in _WHOLE else (int, float)):
+                raise InvalidRequest(_out_of_range(name, value))
             if not low <= value <= high:
-                raise InvalidRequest(f"{name} is {value:g}; it must lie from {low:g} to {high:g} ({unit})")
-        object.__setattr__(self, "models", tuple(self.models))
+                raise InvalidRequest(f"{name} is {value}; it must lie from {low:g} to {high:g} ({unit})")
+        models: object = self.models
+        # A comma parts the models in a URL, so a name with one would come back as two.
+        if not isinstance(models, list | tuple) or not all(isinstance(m, str) and m and "," not in m for m in models):
+            raise InvalidRequest(f"models is {models!r}; give names without commas, as ('provider/model', …)")
+        if not models:
+            raise InvalidRequest("models is empty; name at least one, as ('provider/model', …)")
+        if not isinstance(self.host, str):
+            raise InvalidRequest(f"host is {self.host!r}; give a key of data/prices/hosts.json")
+        object.__setattr__(self, "models", tuple(models))
 
     def to_json(self) -> str:
         """The settings as a JSON object."""
@@ -74,9 +81,7 @@ class Scenario:
         """The settings as a URL query, only those that differ from the defaults."""
         default = Scenario()
         pairs = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != getattr(default, f.name)]
-        return urlencode(
-            [(name, ",".join(value) if isinstance(value, tuple) else repr(value).strip("'")) for name, value in pairs]
-        )
+        return urlencode([(name, ",".join(value) if isinstance(value, tuple) else str(value)) for name, value in pairs])
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, object]) -> Scenario:
@@ -87,13 +92,14 @@ class Scenario:
             if name not in known:
                 raise InvalidRequest(f"the calculator has no setting {name!r}; it has {', '.join(sorted(known))}")
             if name == "models":
-                values[name] = tuple(value.split(",")) if isinstance(value, str) else tuple(value)  # type: ignore[arg-type]
+                if not isinstance(value, str | list | tuple):
+                    raise InvalidRequest(f"models is {value!r}; give a list of 'provider/model'")
+                values[name] = tuple(value.split(",") if isinstance(value, str) else value)
             elif name in BOUNDS and isinstance(value, str):
                 try:
                     values[name] = int(value) if name in _WHOLE else float(value)
                 except ValueError:
-                    low, high, unit = BOUNDS[name]
-                    raise InvalidRequest(f"{name} is {value!r}; give a number from {low:g} to {high:g} ({unit})") from None
+                    raise InvalidRequest(_out_of_range(name, value)) from None
             else:
                 values[name] = value
         return cls(**values)  # type: ignore[arg-type]
@@ -120,6 +126,12 @@ class Scenario:
 
 
 _WHOLE = ("users", "input_tokens", "output_tokens", "days")
+
+
+def _out_of_range(name: str, value: object) -> str:
+    low, high, unit = BOUNDS[name]
+    kind = "whole number" if name in _WHOLE else "number"
+    return f"{name} is {value!r:.60}; give a {kind} from {low:g} to {high:g} ({unit})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,17 +185,20 @@ def api_month(scenario: Scenario, price: Price) -> MonthlyCost:
 
 
 def hosted_month(scenario: Scenario) -> MonthlyCost:
-    """A month of the scenario on machines of one's own, as many as the peak needs, rented all month.
+    """A month of the scenario on machines of one's own, as many as the peak needs, rented all day and night.
 
-    Only output tokens count against `host_tokens_per_second`: it is the output rate measured at this traffic's own prompt
-    lengths, so prefill is in it.
+    C_infra = machines · USD per hour · 24 · days, with machines = ⌈mean output tokens/s · peak factor / rate⌉. Only output
+    tokens count against `host_tokens_per_second`: it is the output rate measured at this traffic's own prompt lengths, so
+    prefill is in it.
     """
     machine = host(scenario.host)
-    asked = Decimal(scenario.users) * Decimal(str(scenario.requests_per_user)) * scenario.days
-    attempts = 1 + scenario.retry_rate + scenario.shadow_share
-    mean = scenario.users * scenario.requests_per_user * attempts * scenario.output_tokens / 86_400
-    count = machines_for(mean * scenario.peak_factor, scenario.host_tokens_per_second)
-    cost = count * machine.usd_per_hour * HOURS_PER_MONTH * scenario.days / Decimal("30.4166666667")
+    a_day = Decimal(scenario.users) * Decimal(str(scenario.requests_per_user))
+    asked = a_day * scenario.days
+    attempts = 1 + Decimal(str(scenario.retry_rate)) + Decimal(str(scenario.shadow_share))
+    peak_a_day = a_day * attempts * scenario.output_tokens * Decimal(str(scenario.peak_factor))
+    # Tokens a day over tokens a day: a second is no exact decimal part of a day, and the ceiling would see its last digit.
+    count = machines_for(peak_a_day, 86_400 * Decimal(str(scenario.host_tokens_per_second)))
+    cost = count * machine.usd_per_hour * 24 * scenario.days
     return MonthlyCost(f"self-hosted/{machine.key}", Cost(), cost, asked, f"{count} × {machine.name}, {machine.as_of}")
 
 
@@ -214,6 +229,8 @@ class Swing:
         return abs(self.cost_high - self.cost_low)
 
 
+# Not here: `reasoning_share`, which is billed as output and so moves money between kinds without changing the total; `days`
+# and `peak_factor`, which are facts of the calendar and of the machines.
 TORNADO = (
     "users",
     "requests_per_user",
@@ -253,12 +270,18 @@ def tornado(
 
 
 def elasticity(scenario: Scenario, cost: Callable[[Scenario], Decimal], name: str, by: float = 0.01) -> float:
-    """Percent the cost moves per percent of `name`, by a central difference (1 for a cost proportional to it)."""
+    """Percent the cost moves per percent of `name` (1 for a cost proportional to it).
+
+    (Δcost / cost) / (Δvalue / value) over a difference of ±`by` of the value, cut off at the setting's bounds.
+    """
+    if name not in BOUNDS:
+        raise InvalidRequest(f"the calculator has no number {name!r} to move; it has {', '.join(BOUNDS)}")
+    lowest, highest, _ = BOUNDS[name]
     value = getattr(scenario, name)
     base = cost(scenario)
     if not value or not base:
         raise InvalidRequest(f"elasticity needs a setting and a cost above 0; {name} is {value} and the cost {base}")
-    low, high = value * (1 - by), value * (1 + by)
+    low, high = max(lowest, value * (1 - by)), min(highest, value * (1 + by))
     if name in _WHOLE:
         low, high = round(low), round(high)
     if low == high:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
-from math import ceil
+from math import ceil, isfinite
 from pathlib import Path
 
 from labkit.cost.prices import MTOK, UnknownPrice
 from labkit.request import InvalidRequest
 
 _CATALOGUE = Path(__file__).resolve().parents[2] / "data" / "prices" / "hosts.json"
-HOURS_PER_MONTH = Decimal(730)  # 365 × 24 / 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +26,31 @@ class Host:
     source: str
     as_of: str
 
+    def __post_init__(self) -> None:
+        if not self.usd_per_hour.is_finite() or self.usd_per_hour < 0:
+            raise InvalidRequest(f"usd_per_hour of host {self.key!r} is {self.usd_per_hour}; give a finite number from 0")
+
 
 def hosts(path: Path = _CATALOGUE) -> dict[str, Host]:
-    """The catalogue of machines, by key; edit the file to use your own prices."""
-    return {
-        row["key"]: Host(**{**row, "usd_per_hour": Decimal(row["usd_per_hour"])})
-        for row in json.loads(path.read_text())["hosts"]
-    }
+    """The catalogue of machines, by key; edit the file to use your own prices.
+
+    Raises `InvalidRequest` naming the file, or the entry in it, that cannot be read.
+    """
+    try:
+        rows = json.loads(path.read_text())["hosts"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InvalidRequest(f'{path.name} must be JSON of the form {{"hosts": […]}} ({error}); correct it') from None
+    found: dict[str, Host] = {}
+    for row in rows:
+        try:
+            one = Host(**{**row, "usd_per_hour": Decimal(row["usd_per_hour"])})
+        except (KeyError, TypeError, InvalidOperation) as error:
+            raise InvalidRequest(
+                f"{path.name} has an entry that is no machine ({error}): {row!r:.150}; give key, name, accelerators, "
+                'usd_per_hour (as text, like "4.92"), source and as_of'
+            ) from None
+        found[one.key] = one
+    return found
 
 
 def host(key: str) -> Host:
@@ -52,15 +69,28 @@ def cost_per_mtok(usd_per_hour: Decimal, tokens_per_second: float, utilisation: 
 
     `utilisation` is the share of the hour that the machine really works at `tokens_per_second`; the rest is paid for too.
     """
-    if not tokens_per_second > 0:
-        raise InvalidRequest(f"tokens_per_second is {tokens_per_second}; measure a rate above 0")
+    if not isinstance(usd_per_hour, Decimal) or not usd_per_hour >= 0:
+        raise InvalidRequest(f"usd_per_hour is {usd_per_hour!r}; write it as Decimal('…'), from 0")
+    _check_rate(tokens_per_second)
     if not 0 < utilisation <= 1:
         raise InvalidRequest(f"utilisation is {utilisation}; it is a share above 0 and up to 1")
     return MTOK * usd_per_hour / (3600 * Decimal(str(tokens_per_second)) * Decimal(str(utilisation)))
 
 
-def machines_for(peak_tokens_per_second: float, tokens_per_second: float, headroom: float = 0.0) -> int:
-    """Machines needed at the peak: ⌈peak · (1 + headroom) / rate⌉, at least one."""
-    if not tokens_per_second > 0:
-        raise InvalidRequest(f"tokens_per_second is {tokens_per_second}; measure a rate above 0")
-    return max(1, ceil(peak_tokens_per_second * (1 + headroom) / tokens_per_second))
+def machines_for(
+    peak_tokens_per_second: float | Decimal, tokens_per_second: float | Decimal, headroom: float | Decimal = 0
+) -> int:
+    """Machines needed at the peak: ⌈peak · (1 + headroom) / rate⌉, at least one. Rates are in tokens/s."""
+    _check_rate(tokens_per_second)
+    if not all(isfinite(value) and value >= 0 for value in (peak_tokens_per_second, headroom)):
+        raise InvalidRequest(
+            f"peak {peak_tokens_per_second} tokens/s and headroom {headroom}: both must be finite and not negative"
+        )
+    # In decimals: the last digit of a float would rent one machine too many for a peak that fits exactly.
+    peak, spare, rate = (Decimal(str(value)) for value in (peak_tokens_per_second, headroom, tokens_per_second))
+    return max(1, ceil(peak * (1 + spare) / rate))
+
+
+def _check_rate(tokens_per_second: float | Decimal) -> None:
+    if not (isfinite(tokens_per_second) and tokens_per_second > 0):
+        raise InvalidRequest(f"tokens_per_second is {tokens_per_second}; measure a finite rate above 0")

@@ -37,11 +37,13 @@ def train(
     steps: Annotated[int | None, typer.Option(help="optimizer steps; the model's own number when left out")] = None,
     seed: int = 0,
     device: Annotated[str, typer.Option(help="torch device; a GPU where there is one")] = "",
+    start: Annotated[Path | None, typer.Option(help="folder of weights to go on from, at half the learning rate")] = None,
+    copy_first: Annotated[float, typer.Option(help="share of the steps that only copies random tokens")] = 0.12,
 ) -> None:
     """Train one model from a seed; the log goes to OUT/train.jsonl."""
     from labkit.lab.train import train as run
 
-    print(run(name, out or _MODELS / name, steps, seed, device))
+    print(run(name, out or _MODELS / name, steps, seed, device, start, copy_first))
 
 
 @app.command(name="eval")

@@ -64,10 +64,9 @@ def calibration_error(answered: Sequence[Answered], bins: int = 10) -> tuple[flo
     return error, rows
 
 
-@torch.no_grad()
 def answer(model: Any, tokenizer: Any, asked: Sequence[Example], batch_size: int = 50) -> list[Answered]:
     """Answer `asked` greedily, in batches, and grade the answers. `model` and `tokenizer` are transformers' own."""
-    model.eval()
+    model.eval()  # generate() itself keeps no gradients
     end, end_think = tokenizer.convert_tokens_to_ids([END, END_THINK])
     found: list[Answered] = []
     for start in range(0, len(asked), batch_size):
@@ -209,12 +208,11 @@ def card_tables(report: dict[str, Any]) -> str:
     tokens = ["| mean output tokens (of them reasoning) | " + " | ".join(models) + " |", "|---|" + "---|" * len(models)]
     for family in families():
         cells = [models[m]["families"][family] for m in models]
-        tokens.append(
-            f"| {family} | " + " | ".join(f"{c['mean_output_tokens']} ({c['mean_reasoning_tokens']})" for c in cells) + " |"
-        )
+        shown = [f"{c['mean_output_tokens']} ({c['mean_reasoning_tokens']})" for c in cells]
+        tokens.append(f"| {family} | " + " | ".join(shown) + " |")
     lines = [
-        f"Test split, {report['n_per_family']} examples a family, seed {report['seed']}; right answers with 95 % Wilson intervals. "
-        f"Made {report['made']} on {report['machine']}, torch {report['torch']}.",
+        f"Test split, {report['n_per_family']} examples a family, seed {report['seed']}; right answers with 95 % Wilson "
+        f"intervals. Made {report['made']} on {report['machine']}, torch {report['torch']}.",
         "",
         *table("family", "families"),
         *table("difficulty", "difficulty"),

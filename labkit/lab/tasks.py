@@ -13,7 +13,6 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
 from typing import Literal
 
 from labkit.request import InvalidRequest, Message
@@ -46,17 +45,6 @@ def split_of(entity: str) -> Split:
 
 
 @lru_cache(maxsize=None)
-def _pairings(left: tuple[str, ...], right: tuple[str, ...]) -> dict[Split, tuple[tuple[str, str], ...]]:
-    """All pairings, dealt by rank of their hash, not by its value: so few are dealt that a split could come away with none."""
-    ranked = sorted(product(left, right), key=lambda pair: hashlib.sha256("|".join(pair).encode()).digest())
-    held_out = max(2, len(ranked) // 10)
-    return {
-        "test": tuple(ranked[:held_out]),
-        "dev": tuple(ranked[held_out : 2 * held_out]),
-        "train": tuple(ranked[2 * held_out :]),
-    }
-
-
 class Deck:
     """Seeded draws of entities that belong to one split."""
 
@@ -72,31 +60,73 @@ class Deck:
                 return candidate
 
     def pair(self, left: tuple[str, ...], right: tuple[str, ...]) -> tuple[str, str]:
-        """A pairing of phrases that this split owns; every phrase alone occurs in all splits, pairings do not."""
-        return self.rng.choice(_pairings(left, right)[self.split])
+        """A pairing of phrases that this split owns; every phrase alone occurs in all splits, pairings do not.
+
+        Pairings are few, so dev or test may come away with none of a list; it then shares what is held out from training.
+        """
+        owners = {split_of(f"{a}|{b}") for a in left for b in right}
+        mine = {self.split} if self.split in owners else {"dev", "test"}
+        while True:
+            first, second = self.rng.choice(left), self.rng.choice(right)
+            if split_of(f"{first}|{second}") in mine:
+                return first, second
 
     def brand(self) -> str:
+        """An invented brand."""
         return self.draw(lambda: "".join(self.rng.choice(_SYLLABLES) for _ in range(2)).capitalize())
 
     def person(self) -> str:
+        """An invented first name."""
         return self.draw(lambda: (self.rng.choice(_SYLLABLES) + self.rng.choice(_NAME_ENDS)).capitalize())
 
     def city(self) -> str:
+        """An invented city."""
         return self.draw(lambda: (self.rng.choice(_SYLLABLES) + self.rng.choice(_CITY_ENDS)).capitalize())
 
     def order(self) -> str:
+        """An order number."""
         return self.draw(lambda: f"TS-{self.rng.randrange(10_000, 100_000)}")
 
     def product(self) -> str:
+        """A brand and what it makes."""
         return f"{self.brand()} {self.rng.choice(NOUNS)}"
 
 
 _SYLLABLES = tuple(
-    a + b for a in "b c d f g h k l m n p r s t v z br cr dr fl gr pl st tr".split() for b in "a e i o u ar en il on".split()
+    a + b
+    for a in [
+        "b",
+        "c",
+        "d",
+        "f",
+        "g",
+        "h",
+        "k",
+        "l",
+        "m",
+        "n",
+        "p",
+        "r",
+        "s",
+        "t",
+        "v",
+        "z",
+        "br",
+        "cr",
+        "dr",
+        "fl",
+        "gr",
+        "pl",
+        "st",
+        "tr",
+    ]
+    for b in ["a", "e", "i", "o", "u", "ar", "en", "il", "on"]
 )
-_NAME_ENDS = tuple("la na ra mi ko to dan lin rik ssa vin mon".split())
-_CITY_ENDS = tuple("ford ton burg ville mouth stad field haven".split())
-NOUNS = tuple("tent|jacket|backpack|stove|lantern|rope|helmet|boots|kayak|compass|hammock|blanket".split("|"))
+_NAME_ENDS = tuple(["la", "na", "ra", "mi", "ko", "to", "dan", "lin", "rik", "ssa", "vin", "mon"])
+_CITY_ENDS = tuple(["ford", "ton", "burg", "ville", "mouth", "stad", "field", "haven"])
+NOUNS = tuple(
+    ["tent", "jacket", "backpack", "stove", "lantern", "rope", "helmet", "boots", "kayak", "compass", "hammock", "blanket"]
+)
 
 # --- intent -----------------------------------------------------------------------------------------------------------
 
@@ -209,12 +239,13 @@ def _faq(deck: Deck) -> tuple[str, str, str, str]:
 
 # --- extract ----------------------------------------------------------------------------------------------------------
 
+# Names stand in quotes, as in a form: the tokenizer then cuts them as it does in JSON, and copying is copying of tokens.
 _EXTRACT = (
-    "My order {order} has {quantity} x {product} in it, and I am {person}.",
-    "{person} here, order {order}: I bought {quantity} x {product}.",
-    "I am {person}. I ordered {quantity} x {product}, the number is {order}.",
-    "About {order}, it says {quantity} x {product}. Regards, {person}.",
-    "This is {person}, I paid for {quantity} x {product} under {order}.",
+    'My order "{order}" has {quantity} of "{product}" in it, and I am "{person}".',
+    'From "{person}", order "{order}": I bought {quantity} of "{product}".',
+    'I am "{person}". I ordered {quantity} of "{product}", the number is "{order}".',
+    'About "{order}", it says {quantity} of "{product}". Regards, "{person}".',
+    'This is "{person}", I paid for {quantity} of "{product}" under "{order}".',
 )
 
 
@@ -230,7 +261,22 @@ def _extract(deck: Deck) -> tuple[str, str, str, str]:
 
 # --- normalise --------------------------------------------------------------------------------------------------------
 
-_MONTHS = tuple("January February March April May June July August September October November December".split())
+_MONTHS = tuple(
+    [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ]
+)
 
 
 def _normalise(deck: Deck) -> tuple[str, str, str, str]:
@@ -333,6 +379,17 @@ _FILLER = (
 )
 
 
+def _compare(a: int, b: int) -> str:
+    """Compare two numbers digit by digit from the left, up to the first that differ."""
+    width = max(len(str(a)), len(str(b)))
+    columns = []
+    for x, y in zip(str(a).zfill(width), str(b).zfill(width), strict=True):
+        columns.append(f"{x}{'>' if x > y else '<' if x < y else '='}{y}")
+        if x != y:
+            break
+    return f"{a} to {b}: {' '.join(columns)};"
+
+
 def policy_example(deck: Deck, categories: int, filler: int) -> tuple[str, str, str, str]:
     """A case to decide under a policy of `categories` rules among `filler` sentences that do not matter."""
     rng = deck.rng
@@ -348,12 +405,13 @@ def policy_example(deck: Deck, categories: int, filler: int) -> tuple[str, str, 
     member, was_opened = rng.random() < 0.4, rng.random() < 0.5
     limit = days + bonus if member else days
     age = max(1, limit + rng.choice((-1, 1)) * rng.randrange(1, 25) + (rng.random() < 0.5))
+    compared = _compare(age, limit)
     if age > limit:
-        answer, verdict = late, f"{age}>{limit} late {late}"
+        answer, verdict = late, f"{compared} late {late}"
     elif was_opened:
-        answer, verdict = opened, f"{age}<={limit} in time; opened {opened}"
+        answer, verdict = opened, f"{compared} in time; opened {opened}"
     else:
-        answer, verdict = "full refund", f"{age}<={limit} in time; sealed full refund"
+        answer, verdict = "full refund", f"{compared} in time; sealed full refund"
     limit_step = f"member {days}+{bonus}={limit}" if member else f"guest {days}"
     steps = f"{noun}: {days} days, opened {opened}, late {late}; {limit_step}; {verdict}"
     system = f"{_DESK} Decide the return by this policy. Members get {bonus} more days. " + " ".join(sentences)

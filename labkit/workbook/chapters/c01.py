@@ -1,0 +1,272 @@
+"""Chapter 01: where the money goes."""
+# ruff: noqa: ARG001, ARG005 - near misses and references keep the signature they share
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing
+from decimal import Decimal
+
+from labkit.request import Done, Event, Handler, Message, Request, Timing, Usage, clock, complete
+from labkit.workbook.chapters import Chapter
+from labkit.workbook.exercise import Exercise, Outcome, agree, call, equals, holds
+
+_MTOK = Decimal(1_000_000)
+
+
+def bill(usage: Usage, rates: Mapping[str, Decimal]) -> Decimal:
+    """Cost of one request; `rates` are dollars per million tokens: input, cached, cache_write, output."""
+    return (
+        usage.fresh_input_tokens * rates["input"]
+        + usage.cached_tokens * rates["cached"]
+        + usage.cache_write_tokens * rates["cache_write"]
+        + usage.output_tokens * rates["output"]
+    ) / _MTOK
+
+
+def _check_bill(answer: Callable[..., Decimal], rng: random.Random) -> Iterator[Outcome]:
+    one = {name: _MTOK for name in ("input", "cached", "cache_write", "output")}
+    yield agree(
+        answer, Usage(100, 20, 60, 10, 5), one, expected=Decimal(120), why="At a dollar a token, every token counts once."
+    )
+    for _ in range(20):
+        parts = {name: rng.randrange(1, 5_000) for name in ("input", "cached", "cache_write", "output")}
+        rates = {name: Decimal(rng.randrange(1, 3_000)) / 100 for name in parts}
+        usage = Usage(
+            parts["input"] + parts["cached"] + parts["cache_write"],
+            parts["output"],
+            parts["cached"],
+            parts["cache_write"],
+            rng.randrange(parts["output"]),
+        )
+        yield agree(answer, usage, rates, expected=sum((parts[n] * rates[n] for n in parts), Decimal(0)) / _MTOK)
+
+
+def monthly(users: int, requests_a_day: float, cost_per_attempt: Decimal, retry_rate: float, days: int) -> Decimal:
+    """Dollars a month, retries included."""
+    return users * Decimal(str(requests_a_day)) * days * (1 + Decimal(str(retry_rate))) * cost_per_attempt
+
+
+def _check_monthly(answer: Callable[..., Decimal], rng: random.Random) -> Iterator[Outcome]:
+    yield agree(answer, 1_000, 2, Decimal("0.001"), 0.0, 30, expected=Decimal(60), rel=1e-9)
+    yield agree(
+        answer,
+        1_000,
+        2,
+        Decimal("0.001"),
+        0.5,
+        30,
+        expected=Decimal(90),
+        rel=1e-9,
+        why="Half a retry per request: 1.5 attempts.",
+    )
+    for _ in range(20):
+        users, per_day, tenths, days = (
+            rng.randrange(1, 10**6),
+            rng.randrange(1, 30),
+            rng.randrange(0, 20),
+            rng.randrange(1, 32),
+        )
+        cost = Decimal(rng.randrange(1, 10**6)) / 10**8
+        attempts = Decimal(users * per_day * days * (10 + tenths)) / 10
+        yield agree(answer, users, per_day, cost, tenths / 10, days, expected=attempts * cost, rel=1e-9)
+
+
+def tornado_order(cost: Callable[..., float], base: Mapping[str, float], by: float) -> list[str]:
+    """Names of the settings, the one whose ±`by` (a share of its value) moves `cost(**settings)` most first."""
+
+    def width(name: str) -> float:
+        low, high = (cost(**{**base, name: base[name] * factor}) for factor in (1 - by, 1 + by))
+        return abs(high - low)
+
+    return sorted(base, key=width, reverse=True)
+
+
+def _check_tornado(answer: Callable[..., list[str]], rng: random.Random) -> Iterator[Outcome]:
+    for _ in range(12):
+        # Powers of distinct exponents: the wider swing belongs to the larger exponent, whatever the values are.
+        names = [f"s{i}" for i in range(5)]
+        exponents = dict(zip(names, rng.sample([-4.0, 0.1, 0.5, 1.0, 1.8, 3.0], 5), strict=True))
+        base = {name: rng.uniform(0.5, 90) for name in rng.sample(names, 5)}
+
+        def cost(_exponents: dict[str, float] = exponents, **settings: float) -> float:
+            product = 1.0
+            for name, value in settings.items():
+                product *= value ** _exponents[name]
+            return product
+
+        expected = sorted(names, key=lambda name: abs(1.1 ** exponents[name] - 0.9 ** exponents[name]), reverse=True)
+        yield equals("the order of the settings", list(call(answer, cost, base, 0.1)), expected)
+
+
+class BudgetSpent(Exception):
+    """The tenant's money is gone; nothing was sent to the engine."""
+
+
+def within_budget(inner: Handler, dollars: Decimal, price: Callable[[Usage], Decimal]) -> Handler:
+    """A lever that refuses a request once `dollars` have been spent, before the engine hears of it."""
+    spent = Decimal(0)
+
+    async def handle(request: Request) -> AsyncGenerator[Event, None]:
+        nonlocal spent
+        if spent >= dollars:
+            raise BudgetSpent(f"{spent} of {dollars} dollars are spent")
+        async with aclosing(inner(request)) as events:
+            async for event in events:
+                if isinstance(event, Done):
+                    spent += price(event.usage)
+                yield event
+
+    return handle
+
+
+def _check_budget(answer: Callable[..., Handler], rng: random.Random) -> Iterator[Outcome]:
+    reached: list[Usage] = []
+
+    async def engine(request: Request) -> AsyncGenerator[Event, None]:
+        usage = Usage(rng.randrange(50, 500), rng.randrange(1, 100))
+        reached.append(usage)
+        yield Done(usage, Timing(0.0, done=clock.now()))
+
+    def price(usage: Usage) -> Decimal:
+        return Decimal(usage.input_tokens + 5 * usage.output_tokens) / 1000
+
+    async def spend(lever: Handler, tries: int) -> int:
+        refused = 0
+        for _ in range(tries):
+            try:
+                await complete(lever, Request((Message("user", "hello"),)))
+            except Exception:  # noqa: BLE001 - any refusal counts; whether it came too early or late is what is checked
+                refused += 1
+        return refused
+
+    for _ in range(8):
+        reached.clear()
+        dollars = Decimal(rng.randrange(1, 4))
+        refused = clock.run_virtual(spend(call(answer, engine, dollars, price), 12))
+        before_last = sum((price(u) for u in reached[:-1]), Decimal(0))
+        total = sum((price(u) for u in reached), Decimal(0))
+        given = f"a budget of {dollars} dollars and 12 requests"
+        yield holds(
+            "requests go through while there is money",
+            before_last < dollars,
+            given=given,
+            actual=f"{before_last} were spent",
+        )
+        yield holds(
+            "nothing reaches the engine once the money is spent",
+            total >= dollars or len(reached) == 12,
+            given=given,
+            expected="refusals only after the budget is used up",
+            actual=f"refused with {total} spent",
+        )
+        yield equals(f"refusals and answers add up, given {given}", refused + len(reached), 12)
+    first = call(answer, engine, Decimal(1), price)
+    clock.run_virtual(spend(first, 12))
+    second = call(answer, engine, Decimal(1), price)
+    yield equals(
+        "each lever has its own purse: refusals of a new one's first request", clock.run_virtual(spend(second, 1)), 0
+    )
+
+
+CHAPTER = Chapter(
+    number="01",
+    name="cost_anatomy",
+    title="Cost anatomy: where the money goes",
+    predictions=("01.json", "01.hidden", "01.ratio"),
+    quizzes=("01.q1", "01.q2", "01.q3"),
+    exercises=(
+        Exercise(
+            id="01.1",
+            title="Price a receipt",
+            minutes=5,
+            difficulty=1,
+            answer="bill",
+            check=_check_bill,
+            reference=bill,
+            hints=(
+                "Four prices, four disjoint kinds of token. `usage.fresh_input_tokens` is one of them.",
+                "Reasoning is billed as output, and `output_tokens` already includes it.",
+                "Prices are per million tokens.",
+            ),
+            wrong=(
+                lambda usage, rates: (
+                    (
+                        usage.input_tokens * rates["input"]
+                        + usage.cached_tokens * rates["cached"]
+                        + usage.cache_write_tokens * rates["cache_write"]
+                        + usage.output_tokens * rates["output"]
+                    )
+                    / _MTOK
+                ),
+                lambda usage, rates: bill(usage, rates) + usage.reasoning_tokens * rates["output"] / _MTOK,
+                lambda usage, rates: bill(usage, rates) * 1000,
+            ),
+        ),
+        Exercise(
+            id="01.2",
+            title="From a request to a month",
+            minutes=5,
+            difficulty=1,
+            answer="monthly",
+            check=_check_monthly,
+            reference=monthly,
+            hints=(
+                "How many requests do the users make in a month?",
+                "Each request is 1 + retry_rate attempts on average, and every attempt is paid for.",
+                "Decimal and float do not mix: Decimal(str(x)) turns a float into the number you see.",
+            ),
+            wrong=(
+                lambda users, requests_a_day, cost_per_attempt, retry_rate, days: monthly(
+                    users, requests_a_day, cost_per_attempt, 0.0, days
+                ),
+                lambda users, requests_a_day, cost_per_attempt, retry_rate, days: monthly(
+                    users, requests_a_day, cost_per_attempt, retry_rate, 30
+                ),
+            ),
+        ),
+        Exercise(
+            id="01.3",
+            title="What moves the bill?",
+            minutes=10,
+            difficulty=2,
+            answer="tornado_order",
+            check=_check_tornado,
+            reference=tornado_order,
+            hints=(
+                "For one setting: compute the cost with it lowered and with it raised, everything else as it was.",
+                "`cost(**{**base, name: value})` is the cost with one setting changed.",
+                "A setting that *lowers* the cost as it rises moves it just as well: take the absolute width.",
+            ),
+            wrong=(
+                lambda cost, base, by: list(base),
+                lambda cost, base, by: sorted(
+                    base,
+                    key=lambda n: cost(**{**base, n: base[n] * (1 + by)}) - cost(**{**base, n: base[n] * (1 - by)}),
+                    reverse=True,
+                ),
+                lambda cost, base, by: tornado_order(cost, base, by)[::-1],
+            ),
+        ),
+        Exercise(
+            id="01.4",
+            title="A purse for every tenant",
+            minutes=15,
+            difficulty=3,
+            answer="within_budget",
+            check=_check_budget,
+            reference=within_budget,
+            hints=(
+                "Where does the cost of a request become known? On its Done.",
+                "Keep the sum in the function that makes the handler, not in the handler: `nonlocal spent`.",
+                "Refuse before you call `inner`; an exception is a fine way to refuse.",
+            ),
+            wrong=(
+                lambda inner, dollars, price: inner,
+                lambda inner, dollars, price: within_budget(inner, dollars * 2, price),
+                lambda inner, dollars, price: within_budget(inner, Decimal(0), price),
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,450 @@
+# %% [markdown]
+# # 00 · Start here: one answer and its receipt
+#
+# **The question.** A support portal serves 100,000 people a day, and a language model answers every one of them. One answer
+# costs a fraction of a cent. *Which* fraction, what exactly was paid for, and who would notice if it doubled?
+#
+# **You will be able to** read the receipt of an answer: tokens in, tokens out, time to first token, time per token, money;
+# derive every latency from four raw timestamps; and write a *lever*: ten lines that wrap any engine and change what it costs.
+#
+# **Time.** 25 minutes. **Needs.** Nothing: no account, no GPU, no download. A real engine starts on this machine.
+
+# %% tags=["imports"]
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+import altair as alt
+import ipywidgets as w
+import pandas as pd
+from IPython.display import Markdown
+
+from labkit.cost import ledger_price, price_of, price_request, self_defined
+from labkit.engines import connect
+from labkit.ledger import Ledger, booked
+from labkit.request import Chunk, Event, Handler, Message, Request, Usage, complete, stack
+from labkit.workbook import Figure, live_chart, show
+from labkit.workbook.charts import PALETTE
+from labkit.workbook.paths import state_dir
+
+# %% [markdown]
+# Every chapter has the same bones. You **predict** before you see, **run** it live, **move** a chart, **do** a few exercises
+# that check themselves, and read what it means for a bill. A wrong answer never breaks a later cell, so feel free to be wrong.
+#
+# Run a cell with Shift+Enter.
+
+# %% [markdown]
+# ## Predict
+#
+# Here is the whole conversation that we are about to send. A customer of a small outdoor-gear shop asks a question; the shop
+# puts its own instructions in front of it, as every shop does.
+
+# %%
+conversation = (
+    Message("system", "You work at the support desk of Trailhead Supply. Answer the question."),
+    Message("user", "Hi. Can you tell me what express shipping costs? Thanks."),
+)
+for message in conversation:
+    print(f"{message.role:>6}: {message.content}")
+
+# %% [markdown]
+# Commit before you scroll. Being wrong here is the cheapest way to learn, and the chapter ends by showing your guesses beside
+# the results.
+
+# %%
+book.predict(
+    "00.input_tokens",
+    "How many input tokens will the engine count for this conversation?",
+    low=1,
+    high=200,
+    unit="tokens",
+    help="A token is a piece of a word. The engine counts everything that it has to read.",
+)
+
+# %%
+book.predict(
+    "00.ttft_share",
+    "Of the time from send to the end of the answer, which share passes before the first word appears?",
+    low=0,
+    high=100,
+    unit="%",
+)
+
+# %%
+book.predict_choice(
+    "00.counters",
+    "The engine counts tokens for its operator, too. Compared with the receipt it sends us, its own count will be…",
+    options=("exactly the same", "higher: it also counts work we are not told of", "lower: it merges what it can"),
+)
+
+# %% [markdown]
+# ## Run
+#
+# ### A real engine starts
+#
+# The next cell starts **vLLM**, the engine that serves models in production, as a child process of this lab. It listens on
+# this machine only, every notebook you open shares it, and it stops when the last of them does. The model is one the lab
+# trained itself, small enough to ship with these pages. With a GPU, or with `LABKIT_BASE_URL` pointing at any
+# OpenAI-compatible service, the same cells run on that instead.
+
+# %%
+live = await connect(book.engine, model="small", progress=print)
+source = live.provenance.caption()
+print(source)
+
+# %% [markdown]
+# ### One answer, as it arrives
+#
+# An engine in this lab is a *handler*: call it with a request and it gives back a stream of events. Some chunks of text, and
+# at the end one `Done` that carries the receipt. That is the whole protocol. Everything else you will meet (caches, routers,
+# batchers) is a handler wrapped around another one.
+
+# %%
+request = Request(messages=conversation, max_tokens=64, tenant="trailhead", user="you", feature="support-chat")
+
+await complete(live, request)  # the first request of an engine's life warms it up; the one we look at is the second
+chunks = []
+async for event in live(request):
+    if isinstance(event, Chunk):
+        print(event.text, end="", flush=True)
+        chunks.append(event)
+    else:
+        done = event
+
+# %% [markdown]
+# That was quick. Here is when each piece arrived; time zero is the moment the request left this notebook.
+
+# %%
+arrivals = pd.DataFrame(
+    {
+        "ms": [1000 * (c.at - done.timing.sent) for c in chunks],
+        "tokens": pd.Series([c.tokens for c in chunks]).cumsum(),
+        "text": [c.text for c in chunks],
+    }
+)
+ttft_ms, e2e_ms = 1000 * done.timing.ttft, 1000 * done.timing.e2e
+line = (
+    alt.Chart(arrivals)
+    .mark_line(interpolate="step-after", point=True, color=PALETTE["blue"])
+    .encode(
+        x=alt.X("ms:Q", title="time since the request was sent (ms)", scale=alt.Scale(domainMin=0)),
+        y=alt.Y("tokens:Q", title="tokens received"),
+        tooltip=["text:N", alt.Tooltip("ms:Q", format=".1f"), "tokens:Q"],
+    )
+)
+first = (
+    alt.Chart(pd.DataFrame({"ms": [ttft_ms], "label": [f"first token: {ttft_ms:.0f} ms"]}))
+    .mark_rule(strokeDash=[4, 3], color=PALETTE["red"], size=2)
+    .encode(x="ms:Q", tooltip="label:N")
+)
+show(
+    (line + first).properties(title=f"{100 * ttft_ms / e2e_ms:.0f} % of the wait was over before the first word"),
+    alt=f"Step line of tokens received against time. A dashed rule marks the first token at {ttft_ms:.0f} ms; the last of "
+    f"{arrivals.tokens.iloc[-1]} tokens arrives after {arrivals.ms.iloc[-1]:.0f} ms.",
+    source=source,
+)
+book.reveal("00.ttft_share", 100 * ttft_ms / e2e_ms, unit="%")
+
+# %% [markdown]
+# Two things shape that picture, and they cost different things. Before the dashed rule the engine *reads*: it works through
+# the whole prompt in one go (**prefill**). After it, the engine *writes*, one token at a time, each waiting for the one
+# before (**decode**). Keep two names: **TTFT** is the time to first token, **TPOT** the time per output token after it.
+#
+# ### The receipt
+
+# %%
+usage, timing = done.usage, done.timing
+book.reveal("00.input_tokens", usage.input_tokens, unit="tokens")
+pd.DataFrame(
+    [
+        ("input tokens", usage.input_tokens, "read by the engine: instructions, question, role marks"),
+        ("… of them cached", usage.cached_tokens, "already in the engine's memory from an earlier request"),
+        ("output tokens", usage.output_tokens, "written by the engine, one by one"),
+        ("… of them reasoning", usage.reasoning_tokens, "thinking that the customer never sees"),
+        ("TTFT", f"{1000 * timing.ttft:.1f} ms", "send → first text"),
+        ("TPOT", f"{1000 * timing.tpot(usage.output_tokens):.2f} ms", "(E2E − TTFT) / (output tokens − 1)"),
+        ("E2E", f"{1000 * timing.e2e:.1f} ms", "send → end of stream"),
+        ("finish reason", done.finish_reason, "stop: the model had said enough; length: it hit max_tokens"),
+    ],
+    columns=["line", "value", "what it is"],
+).set_index("line")
+
+# %%
+typed = len(conversation[-1].content.split())
+Markdown(
+    f"The customer typed **{typed} words**. The engine read **{usage.input_tokens} tokens**. The difference is the shop's "
+    "own instructions and the marks that separate the speakers, and it is paid for on *every* request."
+)
+
+# %% [markdown]
+# ### Do not take our word for it
+#
+# The engine keeps its own counters and publishes them at `/metrics`, for whoever operates it. Read them before and after one
+# request: if the receipt is honest, the difference is the receipt.
+
+# %%
+before = await live.metrics()
+answer = await complete(live, request)
+after = await live.metrics()
+counted = after - before
+witnesses = pd.DataFrame(
+    {
+        "our receipt": [answer.done.usage.input_tokens, answer.done.usage.output_tokens],
+        "the engine's counters": [int(counted.prompt_tokens), int(counted.generation_tokens)],
+    },
+    index=["input tokens", "output tokens"],
+)
+same = (witnesses["our receipt"] == witnesses["the engine's counters"]).all()
+more = (witnesses["our receipt"] < witnesses["the engine's counters"]).any()
+book.reveal(
+    "00.counters",
+    "exactly the same"
+    if same
+    else "higher: it also counts work we are not told of"
+    if more
+    else "lower: it merges what it can",
+)
+witnesses
+
+# %% [markdown]
+# ### The first ledger row
+#
+# A receipt that nobody keeps is a rumour. The **ledger** is the lab's account book: one row for every *attempt* (a retry is a
+# second row, an answer cut short is a row), on disk before the answer is handed on. It wraps the engine like any other
+# handler, so nothing downstream has to remember to write anything.
+
+# %%
+ledger = Ledger(state_dir() / "ledger.sqlite")
+price = price_of("gpt-5-mini")
+kept = booked(live, ledger, provider="lab", price=ledger_price(price))
+
+answer = await complete(kept, request)
+row = ledger.frame({"gen_ai.response.id": answer.done.response_id}).iloc[-1]
+row[row.notna() & (row.astype(str) != "")].astype(str).to_frame("value")
+
+# %% [markdown]
+# The names are OpenTelemetry's conventions for generative AI, so the same rows mean the same thing in any dashboard that
+# speaks them. Mind one trap that costs real money: `gen_ai.usage.input_tokens` **includes** the cached tokens. Add the two
+# and you have billed a token twice.
+#
+# ### One number is never enough
+#
+# You have looked at one answer. Ask for five lengths, several times each. The engine is told to go on to exactly that many
+# tokens, whether the answer makes sense or not: this is about time.
+
+# %%
+repeats = book.pick(ci=3, learn=8, gpu=8)
+runs = []
+for n in (4, 8, 16, 32, 64):
+    for _ in range(repeats):
+        run = await complete(kept, replace(request, max_tokens=n, extra={"ignore_eos": True}, feature="length-sweep"))
+        runs.append(
+            {"tokens": run.done.usage.output_tokens, "ms": 1000 * run.done.timing.e2e, "TTFT": 1000 * run.done.timing.ttft}
+        )
+runs = pd.DataFrame(runs)
+longest = runs[runs.tokens == runs.tokens.max()]
+ttft = runs.TTFT.median()
+tpot = ((longest.ms - longest.TTFT) / (longest.tokens - 1)).median()
+print(f"Median TTFT {ttft:.1f} ms, TPOT {tpot:.2f} ms over {len(runs)} answers.")
+
+# %% [markdown]
+# ## Move
+#
+# Two numbers now stand for this engine, and a sentence for its latency: **E2E ≈ TTFT + (n − 1) · TPOT**. The points below are
+# measured; the line is the sentence, fitted to nothing but the medians above. Drag the answer's length and watch both bills:
+# the customer's (waiting) and yours (money, at the list price in the title of the slider's chart).
+
+
+# %%
+def what_if(output_tokens, dollars_per_mtok_out):
+    grid = pd.DataFrame({"tokens": range(1, 129)})
+    grid["ms"] = ttft + (grid.tokens - 1) * tpot
+    here = pd.DataFrame({"tokens": [output_tokens], "ms": [ttft + (output_tokens - 1) * tpot]})
+    money = price_request(
+        Usage(usage.input_tokens, output_tokens),
+        self_defined("what-if", input=price.rates.input, output=str(dollars_per_mtok_out)),
+    )
+    x = alt.X("tokens:Q", title="output tokens", scale=alt.Scale(domain=[0, 128]))
+    chart = (
+        alt.Chart(grid).mark_line(color=PALETTE["grey"]).encode(x=x, y=alt.Y("ms:Q", title="end-to-end latency (ms)"))
+        + alt.Chart(runs).mark_circle(size=50, opacity=0.6, color=PALETTE["blue"]).encode(x=x, y="ms:Q")
+        + alt.Chart(here).mark_point(size=200, filled=True, color=PALETTE["red"]).encode(x=x, y="ms:Q")
+    )
+    title = f"{output_tokens} tokens: {here.ms[0]:.0f} ms of waiting, ${1000 * money.total:.3f} per 1,000 answers"
+    share = 100 * money.output / money.total if money.total else 0
+    return Figure(
+        chart.properties(title={"text": title, "subtitle": f"{share:.0f} % of the money is output"}),
+        alt=f"{title}; {share:.0f} % of it for output. Measured points lie around a straight line from {ttft:.0f} ms.",
+        source=f"Points measured: {source}. Line: TTFT + (n − 1)·TPOT. Input at {price.model}'s list price ({price.source}).",
+    )
+
+
+live_chart(
+    what_if,
+    output_tokens=w.IntSlider(24, 1, 128, description="output tokens"),
+    dollars_per_mtok_out=w.FloatSlider(2.0, min=0.0, max=30.0, step=0.5, description="$ per M output"),
+)
+
+# %% [markdown]
+# Double the answer and both bills nearly double. That is why the length of answers has a chapter of its own (10), and why
+# nearly everything else in this book is about one of two things: reading less, or writing faster.
+
+# %% [markdown]
+# ## Do
+#
+# {{exercise 00.1}}
+# A provider charges cached tokens a fraction and cache writes a premium. Return the number of input tokens billed at the
+# plain input price.
+
+
+# %% exercise="00.1"
+def full_price_tokens(usage: Usage) -> int:
+    """Input tokens that were neither read from a cache nor written to one."""
+    # BEGIN SOLUTION
+    return usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
+    # END SOLUTION
+
+
+# %%
+book.check("00.1", full_price_tokens)
+
+# %% [markdown]
+# {{exercise 00.2}}
+# Four raw numbers give every latency. Return the time per output token *after the first*, in seconds, and `None` where that
+# means nothing.
+
+
+# %% exercise="00.2"
+def time_per_output_token(sent: float, first_token: float, done: float, output_tokens: int) -> float | None:
+    """TPOT in seconds; None where it is undefined."""
+    # BEGIN SOLUTION
+    if output_tokens < 2:
+        return None
+    return (done - first_token) / (output_tokens - 1)
+    # END SOLUTION
+
+
+# %%
+book.check("00.2", time_per_output_token)
+
+# %% [markdown]
+# {{exercise 00.3}}
+# A lever is a function that takes a handler and returns a handler. Here is one that shouts:
+#
+# ```python
+# def shout(inner):
+#     async def handle(request):
+#         async with aclosing(inner(request)) as events:   # closing us closes what we wrap, down to the engine
+#             async for event in events:
+#                 yield replace(event, text=event.text.upper()) if isinstance(event, Chunk) else event
+#     return handle
+# ```
+#
+# Write `capped`: whatever a caller asks for, no request may ask the engine for more than `ceiling` output tokens. It is the
+# cheapest guard against a runaway bill there is.
+
+
+# %% exercise="00.3"
+def capped(inner: Handler, ceiling: int) -> Handler:
+    """A lever that lets no request ask for more than `ceiling` output tokens."""
+
+    async def handle(request: Request) -> AsyncGenerator[Event, None]:
+        # BEGIN SOLUTION
+        async with aclosing(inner(replace(request, max_tokens=min(request.max_tokens, ceiling)))) as events:
+            async for event in events:
+                yield event
+        # END SOLUTION
+        # BEGIN STUB
+        # async with aclosing(inner(request)) as events:
+        #     async for event in events:
+        #         yield event
+        # END STUB
+
+    return handle
+
+
+# %%
+book.check("00.3", capped)
+
+# %% [markdown]
+# Does it work on the real engine? The next cell uses the book's own solution, so that it runs whatever you wrote.
+
+# %%
+guarded = stack(lambda inner: book.reference("00.3")(inner, 5), engine=kept)
+cut = await complete(guarded, request)
+print(f"{cut.text!r}: {cut.done.usage.output_tokens} output tokens, finish reason {cut.done.finish_reason!r}")
+
+# %% [markdown]
+# ## So what
+#
+# The running case of this book is a support portal with 100,000 daily users. Suppose each asks four questions a day, every
+# answer just like the one above. The cell below prices that at three list prices.
+
+# %% tags=["constants"]
+USERS, QUESTIONS_A_DAY, DAYS = 100_000, 4, 30
+
+# %%
+models = ["gpt-5-mini", "claude-haiku-4-5", "gemini-2.5-flash"]
+costs = {m: price_request(usage, price_of(m)) for m in models}
+bill = pd.DataFrame(
+    {
+        "one answer (USD)": [f"{c.total:.7f}" for c in costs.values()],
+        "a month (USD)": [f"{c.total * USERS * QUESTIONS_A_DAY * DAYS:,.0f}" for c in costs.values()],
+        "of it output": [f"{100 * c.output / c.total:.0f} %" for c in costs.values()],
+        "price list": [price_of(m).source for m in models],
+    },
+    index=models,
+)
+bill
+
+# %%
+dearest, cheapest = max(costs.values(), key=lambda c: c.total), min(costs.values(), key=lambda c: c.total)
+Markdown(
+    f"The same tokens cost **{dearest.total / cheapest.total:.1f} times** as much at the dearest of these as at the cheapest. "
+    f"And these are short prompts: a real portal sends pages of instructions and history with every question. Chapter 01 "
+    f"builds that bill. Pressure relieved so far: none. What you gained is the meter, and every chapter reads it: "
+    f"**{len(ledger)} rows** are in your ledger now. In production, the signal to watch is output tokens per answer, by "
+    f"feature: it is the first number to move when a prompt changes."
+)
+
+# %%
+book.recap()
+
+# %% [markdown]
+# ## Quiz
+
+# %%
+book.quiz(
+    "00.q1",
+    "A receipt says input_tokens=900 and cached_tokens=640. How many tokens did the engine have to compute in prefill?",
+    options=("260", "900", "1,540"),
+    answer="260",
+    why="Cached tokens are part of the input tokens: 900 − 640 had to be computed.",
+)
+
+# %%
+book.quiz(
+    "00.q2",
+    "An answer gets twice as long. Which of these changes least?",
+    options=("TTFT", "E2E", "the output cost"),
+    answer="TTFT",
+    why="TTFT is over before the second token is written; E2E and the output cost grow with the length.",
+)
+
+# %%
+book.quiz(
+    "00.q3",
+    "A user closes the browser tab in the middle of an answer. What is in the ledger?",
+    options=("nothing, there was no answer", "one row, with what was generated until then"),
+    answer="one row, with what was generated until then",
+    why="The ledger books attempts. What the engine wrote has to be paid for, whether or not somebody reads it.",
+)
+
+# %% [markdown]
+# ## Next
+#
+# **01 · Cost anatomy**: the portal's whole monthly bill, from tokens to a forecast, and which of its parts to attack first.
+
+# %%
+await live.aclose()
+book.progress()
