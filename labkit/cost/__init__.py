@@ -1,8 +1,18 @@
 """What serving costs: list prices, the cost of a request and of a month, and machines of one's own.
 
-`price_of("gpt-5-mini")` → `Price` · `price_request(usage, price)` → `Cost` by token kind · `priced(inner, price)` is the
-lever that writes it on the answer · `hosts()` and `cost_per_mtok()` price a machine · `Scenario`, `month`, `tornado` are the
-calculator. Money is `Decimal` from end to end.
+Money is `Decimal` from end to end, prices are per million tokens, and a bad value raises an error that names it.
+
+- List prices: `price_of(model, provider=None, at=None) -> Price`, `price_named("provider/model") -> Price`,
+  `listed(provider=None, at=None) -> Iterator[Price]`, `self_defined(model, input, output, cached=None, cache_write=None)
+  -> Price`, `output_input_ratio(provider, at=None) -> dict[str, Decimal]`, `catalogue_version() -> str` and
+  `catalogue_date(at=None) -> date`. A `Price` has `rates` (and `batch`), which hold up to the first of its `tiers`.
+- What was used: `price_request(usage, price, batch=False) -> Cost` by disjoint kind of token, `price_workflow(usages, price)
+  -> Cost`, the lever `priced(inner, price, batch=False) -> Handler`, and `ledger_price(price)` for `labkit.ledger.booked`.
+- Machines: `hosts() -> dict[str, Host]`, `host(key) -> Host`, `cost_per_mtok(usd_per_hour, tokens_per_second, utilisation=1.0)
+  -> Decimal`, `machines_for(peak, rate, headroom=0) -> int`.
+- The calculator: `Scenario` (and its `to_query`, `from_query`, `to_json`, `from_json`, `save`), `month(scenario)`,
+  `api_month(scenario, price)` and `hosted_month(scenario) -> MonthlyCost`, `tornado(scenario, cost)` and
+  `elasticity(scenario, cost, name)`, where `cost` is any function of a scenario.
 """
 
 from labkit.cost.bill import TOKEN_KINDS, Cost, ledger_price, price_request, price_workflow, priced

@@ -69,7 +69,7 @@ def cost_per_mtok(usd_per_hour: Decimal, tokens_per_second: float, utilisation: 
 
     `utilisation` is the share of the hour that the machine really works at `tokens_per_second`; the rest is paid for too.
     """
-    if not isinstance(usd_per_hour, Decimal) or not usd_per_hour >= 0:
+    if not isinstance(usd_per_hour, Decimal) or not usd_per_hour.is_finite() or usd_per_hour < 0:
         raise InvalidRequest(f"usd_per_hour is {usd_per_hour!r}; write it as Decimal('…'), from 0")
     _check_rate(tokens_per_second)
     if not 0 < utilisation <= 1:
