@@ -8,8 +8,8 @@ Money is `Decimal` from end to end, prices are per million tokens, and a bad val
   `catalogue_date(at=None) -> date`. A `Price` has `rates` (and `batch`), which hold up to the first of its `tiers`.
 - What was used: `price_request(usage, price, batch=False) -> Cost` by disjoint kind of token, `price_workflow(usages, price)
   -> Cost`, the lever `priced(inner, price, batch=False) -> Handler`, and `ledger_price(price)` for `labkit.ledger.booked`.
-- Machines: `hosts() -> dict[str, Host]`, `host(key) -> Host`, `cost_per_mtok(usd_per_hour, tokens_per_second, utilisation=1.0)
-  -> Decimal`, `machines_for(peak, rate, headroom=0) -> int`.
+- Machines: `hosts() -> dict[str, Host]`, `host(key) -> Host`, `machines_for(peak, rate, headroom=0) -> int`,
+  `cost_per_mtok(usd_per_hour, tokens_per_second, utilisation=1.0) -> Decimal`.
 - The calculator: `Scenario` (and its `to_query`, `from_query`, `to_json`, `from_json`, `save`), `month(scenario)`,
   `api_month(scenario, price)` and `hosted_month(scenario) -> MonthlyCost`, `tornado(scenario, cost)` and
   `elasticity(scenario, cost, name)`, where `cost` is any function of a scenario.

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from labkit.cost import (
     BOUNDS,
+    Rates,
     Scenario,
     UnknownPrice,
     api_month,
@@ -42,6 +43,36 @@ def test_a_month_worked_by_hand() -> None:
     # Half of the input cached at a tenth: 30 + 3 + 24. Half an extra attempt: times 1.5.
     assert _total(replace(BASE, cached_share=0.5)) == 57
     assert _total(replace(BASE, retry_rate=0.5)) == 126
+
+
+def test_shadow_calls_and_retries_are_paid_for_but_not_counted_as_requests() -> None:
+    heavy = api_month(replace(BASE, retry_rate=0.25, shadow_share=0.5), PRICE)
+    assert heavy.total == Decimal("1.75") * _total(BASE)
+    assert heavy.requests == 60_000
+
+
+def test_reasoning_moves_money_between_kinds_and_leaves_the_total() -> None:
+    thinking = api_month(replace(BASE, reasoning_share=0.25), PRICE)
+    assert thinking.total == _total(BASE)
+    assert thinking.parts()["reasoning"] == 6
+    assert thinking.parts()["visible_output"] == 18
+
+
+def test_the_batch_share_pays_the_batch_price_and_the_rest_the_standard_one() -> None:
+    half_price = replace(PRICE, batch=Rates(Decimal("0.5"), Decimal(2), Decimal("0.05"), Decimal("0.5")))
+    for share in (0.0, 0.25, 1.0):
+        scenario = replace(BASE, batch_share=share)
+        assert api_month(scenario, half_price).total == 84 * (1 - Decimal(str(share)) / 2)
+        # Nobody is promised a discount that the provider does not list.
+        assert _total(scenario) == 84
+    assert "no batch price" in api_month(replace(BASE, batch_share=0.5), PRICE).note
+    assert "no batch price" not in api_month(replace(BASE, batch_share=0.5), half_price).note
+
+
+def test_a_prompt_above_a_tier_costs_the_tiers_rate_all_month() -> None:
+    high = Rates(Decimal(2), Decimal(8), Decimal("0.2"), Decimal(2))
+    assert api_month(BASE, replace(PRICE, tiers=((999, high),))).total == 2 * 84
+    assert api_month(BASE, replace(PRICE, tiers=((1000, high),))).total == 84
 
 
 @given(st.integers(0, 10**6), st.integers(1, 9))
