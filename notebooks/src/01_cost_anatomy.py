@@ -158,7 +158,7 @@ async def support_case(number: int) -> None:
     async def ask(model, family, **changes):
         task = next(examples("test", family, 1, seed=1000 * book.seed + number))
         request = Request(task.messages, max_tokens=task.max_tokens, tenant="trailhead", feature=family, workflow=workflow)
-        answer = await complete(desk[model], replace(request, idempotency_key=f"{workflow}/{family}", **changes))
+        answer = await complete(desk[model], replace(request, **{"idempotency_key": f"{workflow}/{family}", **changes}))
         return grade(task, answer.text)
 
     await ask("small", "intent")

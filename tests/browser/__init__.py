@@ -1,0 +1,1 @@
+"""JupyterLab and Voilà as a learner sees them: a real server, a real kernel, a real browser."""
