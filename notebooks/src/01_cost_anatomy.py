@@ -177,7 +177,7 @@ calls[
         "labkit.feature",
         "labkit.attempt",
         "labkit.shadow",
-        "gen_ai.request.model",
+        "gen_ai.response.model",
         "gen_ai.usage.input_tokens",
         "gen_ai.usage.output_tokens",
         "gen_ai.usage.reasoning.output_tokens",
@@ -344,7 +344,7 @@ own
 Markdown(
     f"Same machine, same model, same hour: sixteen requests together make a token **{rates[16] / rates[1]:.1f} times** cheaper "
     "than one by one (chapter 07 is about why), and an idle machine makes it ten times dearer. Price assumed: "
-    f"{machine.usd_per_hour} USD an hour, that of a machine like this one ({machine.source}, {machine.as_of}). The lab's model "
+    f"{machine.usd_per_hour} USD an hour, for two rented cores ({machine.source}, {machine.as_of}). The lab's model "
     "is tiny; read the *ratios*, not the dollars."
 )
 
@@ -395,7 +395,7 @@ forecast
 #
 # The calculator, opened on the portal's own numbers. Try three things: let the cache serve half of the input; let the model
 # think twice as much; put everything on a machine of your own. Which one would you take to your boss? The tornado below answers
-# the question in the title of this chapter. (`notebooks/calculator.ipynb` is the same thing as an app.)
+# the question in the title of this chapter. (`voila notebooks/apps/calculator.ipynb` serves the same thing as an app.)
 
 # %%
 dashboard(portal)

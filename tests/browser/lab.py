@@ -120,7 +120,7 @@ class LabServer:
             "JUPYTERLAB_SETTINGS_DIR": str(settings),
             "JUPYTERLAB_WORKSPACES_DIR": str(self.home / "workspaces"),
             "IPYTHONDIR": str(self.home / "ipython"),
-            "LABKIT_STATE_DIR": str(self.home / "state"),
+            "LABKIT_STATE": str(self.home / "state"),
             "PYTHONPATH": os.pathsep.join([str(REPO), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
         command = [sys.executable, "-m", self.app, *self._arguments()]
