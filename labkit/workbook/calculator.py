@@ -207,7 +207,7 @@ class Dashboard:
         right = [self._headline, self._message, self._month.widget, self._tornado.widget]
         return w.HBox(
             [
-                w.VBox(left, layout=w.Layout(flex="0 0 25em")),
+                w.VBox(left, layout=w.Layout(flex="0 0 27em")),
                 w.VBox(right, layout=w.Layout(flex="1 1 36em", overflow="hidden")),
             ],
             layout=w.Layout(flex_flow="row wrap", grid_gap="1.5em"),
@@ -232,9 +232,10 @@ class _Picture:
 
 
 def _controls(scenario: Scenario) -> dict[str, Any]:
-    style = {"description_width": "9.5em"}
-    layout = w.Layout(width="25em")
+    style = {"description_width": "11.5em"}
+    layout = w.Layout(width="27em")
 
+    # A slider snaps its value to its steps, so the steps are fine enough to hold a scenario that was measured.
     def whole(name: str, label: str, high: int, step: int, low: int = 0) -> Any:
         value = getattr(scenario, name)
         return w.IntSlider(value, low, max(high, value), step, description=label, style=style, layout=layout)
@@ -269,13 +270,13 @@ def _controls(scenario: Scenario) -> dict[str, Any]:
         "requests_per_user": real("requests_per_user", "Requests per user", 50, 0.5, form=".1f"),
         "days": whole("days", "Days a month", 31, 1, low=1),
         "peak_factor": real("peak_factor", "Peak / mean", 20, 0.5, low=1, form=".1f"),
-        "input_tokens": whole("input_tokens", "Input tokens", 50_000, 50),
-        "cached_share": real("cached_share", "Cached share", 1, 0.05),
-        "output_tokens": whole("output_tokens", "Output tokens", 5_000, 10),
-        "reasoning_share": real("reasoning_share", "Reasoning share", 1, 0.05),
+        "input_tokens": whole("input_tokens", "Input tokens", 50_000, 1),
+        "cached_share": real("cached_share", "Cached share", 1, 0.01),
+        "output_tokens": whole("output_tokens", "Output tokens", 5_000, 1),
+        "reasoning_share": real("reasoning_share", "Reasoning share", 1, 0.01),
         "retry_rate": real("retry_rate", "Retries per request", 2, 0.01),
-        "shadow_share": real("shadow_share", "Shadow per request", 1, 0.05),
-        "batch_share": real("batch_share", "Batch share", 1, 0.05),
+        "shadow_share": real("shadow_share", "Shadow per request", 1, 0.01),
+        "batch_share": real("batch_share", "Batch share", 1, 0.01),
         **menus,
         "host": w.Dropdown(options=machines, value=scenario.host, description="Own machine", style=style, layout=layout),
         "host_tokens_per_second": w.BoundedFloatText(

@@ -365,9 +365,9 @@ portal = Scenario(
     requests_per_user=CASES_PER_USER * len(useful) / cases,
     input_tokens=round(tokens.iloc[0]),
     output_tokens=max(1, round(tokens.iloc[1])),
-    reasoning_share=round(thinking / max(1.0, calls["gen_ai.usage.output_tokens"].astype(float).sum()), 3),
-    retry_rate=round(float((calls["labkit.attempt"] > 1).sum() / len(useful)), 3),
-    shadow_share=round(float(calls["labkit.shadow"].sum() / len(useful)), 3),
+    reasoning_share=round(thinking / max(1.0, calls["gen_ai.usage.output_tokens"].astype(float).sum()), 2),
+    retry_rate=round(float((calls["labkit.attempt"] > 1).sum() / len(useful)), 2),
+    shadow_share=round(float(calls["labkit.shadow"].sum() / len(useful)), 2),
     days=DAYS,
 )
 exact = {
@@ -387,7 +387,7 @@ forecast
 
 # %% [markdown]
 # Two ways to the same month: the calculator multiplies *averages*, the right column prices *every row* and scales the sum. They
-# differ by the rounding of averages to whole tokens, and that is all. When yours differ by more, a kind of token is being
+# differ by the rounding of averages (whole tokens, shares in percent), and that is all. When yours differ by more, a kind of token is being
 # counted twice.
 
 # %% [markdown]
@@ -424,7 +424,7 @@ def cache_worth(input_tokens):
         .encode(
             x=alt.X("share:Q", title="share of the input that the cache serves (%)"),
             y=alt.Y("usd:Q", title="US dollars per month", axis=alt.Axis(format="~s")),
-            color=alt.Color("model:N", title=None),
+            color=alt.Color("model:N", title=None, legend=alt.Legend(labelLimit=240)),
         )
         .properties(title=title)
     )
