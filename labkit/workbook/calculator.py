@@ -62,7 +62,12 @@ def month_figure(rows: tuple[MonthlyCost, ...]) -> Figure:
         .encode(
             x=alt.X("usd:Q", title="US dollars per month", axis=alt.Axis(format="~s")),
             y=alt.Y("model:N", title=None, sort=[row.name for row in rows], axis=alt.Axis(labelLimit=240)),
-            color=alt.Color("kind:N", title=None, scale=alt.Scale(domain=list(labels), range=list(colours))),
+            color=alt.Color(
+                "kind:N",
+                title=None,
+                scale=alt.Scale(domain=list(labels), range=list(colours)),
+                legend=alt.Legend(orient="bottom", columns=3),
+            ),
             order="order:Q",
             tooltip=["model:N", "kind:N", alt.Tooltip("usd:Q", title="USD per month", format=",.0f")],
         )

@@ -157,14 +157,14 @@ usage, timing = done.usage, done.timing
 book.reveal("00.input_tokens", usage.input_tokens, unit="tokens")
 pd.DataFrame(
     [
-        ("input tokens", usage.input_tokens, "read by the engine: instructions, question, role marks"),
-        ("… of them cached", usage.cached_tokens, "already in the engine's memory from an earlier request"),
+        ("input tokens", usage.input_tokens, "everything the engine had to read"),
+        ("… of them cached", usage.cached_tokens, "kept from an earlier request"),
         ("output tokens", usage.output_tokens, "written by the engine, one by one"),
-        ("… of them reasoning", usage.reasoning_tokens, "thinking that the customer never sees"),
+        ("… of them reasoning", usage.reasoning_tokens, "thinking nobody sees"),
         ("TTFT", f"{1000 * timing.ttft:.1f} ms", "send → first text"),
         ("TPOT", f"{1000 * timing.tpot(usage.output_tokens):.2f} ms", "(E2E − TTFT) / (output tokens − 1)"),
         ("E2E", f"{1000 * timing.e2e:.1f} ms", "send → end of stream"),
-        ("finish reason", done.finish_reason, "stop: the model had said enough; length: it hit max_tokens"),
+        ("finish reason", done.finish_reason, "stop: done · length: cut at max_tokens"),
     ],
     columns=["line", "value", "what it is"],
 ).set_index("line")
