@@ -12,7 +12,6 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 from labkit.request import InvalidRequest, Message
@@ -44,7 +43,6 @@ def split_of(entity: str) -> Split:
     return "test" if bucket == 0 else "dev" if bucket == 1 else "train"
 
 
-@lru_cache(maxsize=None)
 class Deck:
     """Seeded draws of entities that belong to one split."""
 
