@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import tracemalloc
 from collections.abc import Iterator
 from itertools import islice
 
@@ -230,6 +231,19 @@ def test_answers_vary(family: str) -> None:
 def test_bad_arguments_are_named(split: Split, family: str, n: int, named: str) -> None:
     with pytest.raises(InvalidRequest, match=named):
         list(islice(examples(split, family, n), 1))
+
+
+def test_examples_that_were_used_are_not_kept() -> None:
+    tracemalloc.start()
+    try:
+        list(islice(examples("test", "faq", 200), 200))
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in examples("test", "faq", 2000):
+            pass
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 2000 * 100, "training draws hundreds of thousands of examples; none may stay behind"
 
 
 @settings(max_examples=25)
