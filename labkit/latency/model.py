@@ -1,0 +1,85 @@
+"""What one step of an engine costs, from what the step has to do.
+
+An engine works in steps. In each it feeds some new tokens of some sequences through the model: whole prompts or chunks of
+them (prefill), and one token for each sequence that is already writing (decode). What a step takes depends on its
+composition only, and the composition enters in two roofs:
+
+- the *linear* layers: their arithmetic grows with the new tokens, the reading of the weights does not; the slower one counts;
+- *attention*: its arithmetic grows with the (new token, earlier token) pairs, its reading with the KV cache it looks at.
+
+On top come what the scheduler and the kernels' launches cost per step and per sequence. That is the roofline model
+(Williams, Waterman, Patterson, "Roofline", CACM 52(4), 2009) applied twice, as in Vidur (Agrawal et al., MLSys 2024).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+from labkit.request.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class StepWork:
+    """Composition of one step: all that its duration depends on.
+
+    `tokens`: new tokens fed through the model. `sequences`: sequences they belong to. `pairs`: (new token, token it attends
+    to) pairs. `kv_tokens`: tokens whose keys and values attention reads, the new ones included.
+    """
+
+    tokens: int
+    sequences: int
+    pairs: int
+    kv_tokens: int
+
+    @classmethod
+    def of(cls, parts: Iterable[tuple[int, int]]) -> StepWork:
+        """The work of a step that feeds, for each sequence, `(new tokens, tokens already in its KV cache)`."""
+        tokens = sequences = pairs = kv_tokens = 0
+        for new, context in parts:
+            if new < 1 or context < 0:
+                raise InvalidRequest(f"a step cannot feed {new} tokens after {context}; feed 1 or more after 0 or more")
+            tokens += new
+            sequences += 1
+            pairs += new * context + new * (new + 1) // 2
+            kv_tokens += context + new
+        return cls(tokens, sequences, pairs, kv_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyModel:
+    """Seconds of a step, from eight constants that come from a datasheet (`datasheet_model`) or a live run (`calibrate`).
+
+    `step_s`: scheduling and kernel launches, per step. `sequence_s`: per sequence in a step (sampling, detokenizing).
+    `linear_s`: arithmetic of the linear layers, per new token; `weights_s`: reading their weights, per step.
+    `pair_s`: arithmetic of attention, per pair; `kv_s`: reading the KV cache, per token in it.
+    `request_s` and `prompt_token_s`: what a request costs outside the steps before its first token reaches the client
+    (HTTP, tokenizing), and that per prompt token.
+    """
+
+    step_s: float
+    sequence_s: float
+    linear_s: float
+    weights_s: float
+    pair_s: float
+    kv_s: float
+    request_s: float = 0.0
+    prompt_token_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not (math.isfinite(value) and value >= 0):
+                raise InvalidRequest(f"{field.name} is {value}; a latency model's constants are seconds from 0")
+        if not (self.step_s or self.weights_s or self.linear_s):
+            raise InvalidRequest("a step that takes no time is no model; give step_s, weights_s or linear_s")
+
+    def step_seconds(self, work: StepWork) -> float:
+        """Duration of one step, in seconds."""
+        return (
+            self.step_s
+            + self.sequence_s * work.sequences
+            + max(self.linear_s * work.tokens, self.weights_s)
+            + max(self.pair_s * work.pairs, self.kv_s * work.kv_tokens)
+        )
