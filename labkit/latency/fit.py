@@ -82,7 +82,7 @@ def fit(steps: Sequence[StepPoint], first_tokens: Sequence[FirstTokenPoint]) -> 
     """
     steps, first_tokens = tuple(steps), tuple(first_tokens)
     _check(steps, first_tokens)
-    measured = np.log([p.seconds for p in (*steps, *first_tokens)])
+    measured = np.log([*(p.seconds for p in steps), *(p.seconds for p in first_tokens)])
 
     def residuals(logs: np.ndarray) -> np.ndarray:
         model = LatencyModel(*np.exp(logs))
@@ -117,9 +117,9 @@ def _check(steps: Sequence[StepPoint], first_tokens: Sequence[FirstTokenPoint]) 
             f"{len(steps)} steps and {len(first_tokens)} first tokens do not determine {len(_NAMES)} constants; "
             f"measure at least {len(_NAMES)} points, 2 of them first tokens"
         )
-    for point in (*steps, *first_tokens):
-        if not (point.seconds > 0 and np.isfinite(point.seconds)):
-            raise CalibrationError(f"a measured time of {point.seconds} s is not a duration; drop the point or repeat it")
+    for seconds in [*(p.seconds for p in steps), *(p.seconds for p in first_tokens)]:
+        if not (seconds > 0 and np.isfinite(seconds)):
+            raise CalibrationError(f"a measured time of {seconds} s is not a duration; drop the point or repeat it")
     for what, value in _NEEDS.items():
         if len({value(p.work) for p in steps}) < 2:
             raise CalibrationError(f"all steps have the same number of {what}; vary it, or its cost cannot be told")

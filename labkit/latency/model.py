@@ -4,8 +4,8 @@ An engine works in steps. In each it feeds some new tokens of some sequences thr
 them (prefill), and one token for each sequence that is already writing (decode). What a step takes depends on its
 composition only, and the composition enters in two roofs:
 
-- the *linear* layers: their arithmetic grows with the new tokens, the reading of the weights does not; the slower one counts;
-- *attention*: its arithmetic grows with the (new token, earlier token) pairs, its reading with the KV cache it looks at.
+- the *linear* layers: arithmetic that grows with the new tokens, or reading the weights, which does not: the slower counts;
+- *attention*: arithmetic that grows with the (new token, earlier token) pairs, or reading the KV cache it looks at.
 
 On top come what the scheduler and the kernels' launches cost per step and per sequence. That is the roofline model
 (Williams, Waterman, Patterson, "Roofline", CACM 52(4), 2009) applied twice, as in Vidur (Agrawal et al., MLSys 2024).
