@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from labkit.engines.errors import RecordingError
 
-Kind = Literal["live", "endpoint", "replay"]
+Kind = Literal["live", "endpoint", "replay", "modelled"]
 _MAY_BE_EMPTY = {"arguments", "driver"}
 
 
@@ -23,9 +23,9 @@ _MAY_BE_EMPTY = {"arguments", "driver"}
 class Provenance:
     """Who produced an answer, on what, when and how.
 
-    `kind` is how it reaches the reader now: from a live engine of ours, from somebody's endpoint, or replayed. `date` is
-    when it was measured (ISO 8601, UTC). `driver` is the GPU driver's version, empty on a CPU. `command` is what to run to
-    measure it again.
+    `kind` is how it reaches the reader now: from a live engine of ours, from somebody's endpoint, replayed, or modelled,
+    which is not measured at all. `date` is when it was measured or computed (ISO 8601, UTC). `driver` is the GPU driver's
+    version, empty on a CPU. `command` is what to run to get it again.
     """
 
     kind: Kind
@@ -40,7 +40,9 @@ class Provenance:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def caption(self) -> str:
-        """One line for the foot of a chart; a replayed chart says so first."""
+        """One line for the foot of a chart; a replayed or modelled chart says so in capitals."""
+        if self.kind == "modelled":
+            return f"{self.model} · {self.engine} {self.engine_version} · {self.device} · MODELLED, not measured"
         how = {"live": "measured live", "endpoint": "measured on an endpoint", "replay": "REPLAYED from a recording"}[
             self.kind
         ]

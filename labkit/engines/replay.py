@@ -110,8 +110,8 @@ def recorded(inner: Handler, path: Path | str, provenance: Provenance, context_w
     """
     path = Path(path)
     Provenance.from_dict(provenance.as_dict())
-    if provenance.kind == "replay":
-        raise RecordingError("a replay cannot be recorded: its numbers were not measured here")
+    if provenance.kind in ("replay", "modelled"):
+        raise RecordingError(f"a {provenance.kind} engine cannot be recorded: its numbers were not measured here")
     path.parent.mkdir(parents=True, exist_ok=True)
     header = {"labkit_recording": _FORMAT, "provenance": provenance.as_dict(), "context_window": context_window}
     try:

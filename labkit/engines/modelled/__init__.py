@@ -1,12 +1,24 @@
 """An engine that computes time instead of text: vLLM's scheduling and KV cache, and a latency model for each step.
 
 `ContinuousBatching` puts into each step what vLLM V1's scheduler would, over a `BlockManager` that follows vLLM's rules for
-blocks, prefix cache and eviction; tests drive vLLM's own classes beside them. Nothing it says was measured.
+blocks, prefix cache and eviction; tests drive vLLM's own classes beside them. `ModelledEngine` is the handler over that
+step loop. Nothing it says was measured.
 """
 
 from labkit.engines.modelled.blocks import Block, BlockManager
+from labkit.engines.modelled.engine import ModelledEngine
 from labkit.engines.modelled.scheduler import ContinuousBatching, Scheduler, Share, Step
 from labkit.engines.modelled.sequence import Sequence
 from labkit.engines.modelled.settings import EngineSettings
 
-__all__ = ["Block", "BlockManager", "ContinuousBatching", "EngineSettings", "Scheduler", "Sequence", "Share", "Step"]
+__all__ = [
+    "Block",
+    "BlockManager",
+    "ContinuousBatching",
+    "EngineSettings",
+    "ModelledEngine",
+    "Scheduler",
+    "Sequence",
+    "Share",
+    "Step",
+]

@@ -98,5 +98,5 @@ def test_every_step_holds_what_vllms_own_scheduler_puts_into_it(
 
 def test_a_request_that_could_never_fit_is_refused_with_the_numbers():
     scheduler = ContinuousBatching(EngineSettings(num_blocks=5, block_size=4))
-    with pytest.raises(ContextWindowExceeded, match="12 prompt tokens and up to 5 output tokens exceed .* 16"):
+    with pytest.raises(ContextWindowExceeded, match=r"12 prompt tokens and up to 5 output tokens exceed .* 16"):
         scheduler.add(Sequence("r", tuple(range(12)), 5))
