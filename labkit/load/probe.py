@@ -1,0 +1,126 @@
+"""A short live run that tells the latency model's constants: lone prompts, answers side by side, and a prompt that cuts in.
+
+- *First tokens*: prompts of several lengths, each alone on an idle engine.
+- *Decode*: n answers at once; while all of them write, every step is n sequences of one token, and lasts as long as the gap
+  between two tokens of any of them.
+- *Cut-ins*: somebody's stream is running when a prompt arrives. The gap it tears into the stream is the step that read the
+  prompt, seen without the prompt's own way to the engine. This tells the engine's work per token from the front end's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from itertools import pairwise
+
+from labkit.latency.fit import Calibration, CalibrationError, FirstTokenPoint, StepPoint, fit
+from labkit.latency.model import StepWork
+from labkit.request import Chunk, Handler, Request, complete
+from labkit.request.handler import Completion
+
+# Chunks after which a stream counts as running.
+_RUNNING = 4
+# (prompt tokens, output tokens) → a request of exactly these lengths whose prompt no cache has seen.
+MakeRequest = Callable[[int, int], Request]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePlan:
+    """What to measure. Lengths in tokens; `decode` holds (answers at once, prompt tokens) pairs."""
+
+    prompts: tuple[int, ...] = (32, 128, 384, 768, 1400)
+    decode: tuple[tuple[int, int], ...] = (
+        (1, 32),
+        (2, 32),
+        (4, 32),
+        (8, 32),
+        (16, 32),
+        (32, 32),
+        (1, 1000),
+        (4, 1000),
+        (16, 600),
+    )
+    output_tokens: int = 48
+    cut_ins: tuple[int, ...] = (128, 512, 1200)
+    repeats: int = 5
+
+
+async def probe(handler: Handler, make: MakeRequest, plan: ProbePlan | None = None) -> Calibration:
+    """Measure `handler` by `plan` and fit a latency model to it.
+
+    The engine must be idle otherwise, take every prompt of the plan in one step (its token budget above the longest), hold
+    all of the plan's answers at once, and reuse no prefix. Raises `CalibrationError` where the run gives no fit.
+    """
+    plan = plan or ProbePlan()
+    await complete(handler, make(64, 8))
+    first_tokens = [await _first_token(handler, make, n, plan.repeats) for n in plan.prompts]
+    steps = [await _decode(handler, make, n, prompt, plan) for n, prompt in plan.decode]
+    steps += [await _cut_in(handler, make, n, plan) for n in plan.cut_ins]
+    return fit(steps, first_tokens)
+
+
+async def _first_token(handler: Handler, make: MakeRequest, prompt: int, repeats: int) -> FirstTokenPoint:
+    measured = [(await complete(handler, make(prompt, 1))).done.timing.ttft for _ in range(repeats)]
+    seconds = [s for s in measured if s is not None]
+    if not seconds:
+        raise CalibrationError(f"no prompt of {prompt} tokens got a first token; is the answer empty?")
+    return FirstTokenPoint(prompt, (StepWork.of([(prompt, 0)]),), statistics.median(seconds))
+
+
+async def _decode(handler: Handler, make: MakeRequest, n: int, prompt: int, plan: ProbePlan) -> StepPoint:
+    answers = await asyncio.gather(*(complete(handler, make(prompt, plan.output_tokens)) for _ in range(n)))
+    begin = max(answer.chunks[0].at for answer in answers)
+    end = min(answer.chunks[-1].at for answer in answers)
+    found = [step for answer in answers if (step := _mean_step(answer, begin, end)) is not None]
+    if not found:
+        raise CalibrationError(
+            f"{n} answers of {plan.output_tokens} tokens after {prompt} were never all being written at once; "
+            "ask for longer answers, or for fewer at once than the engine's max_num_seqs"
+        )
+    seconds = statistics.median(seconds for seconds, _ in found)
+    written = round(statistics.mean(tokens for _, tokens in found))
+    return StepPoint(StepWork.of([(1, prompt + written)] * n), seconds)
+
+
+def _mean_step(answer: Completion, begin: float, end: float) -> tuple[float, float] | None:
+    """Mean seconds between tokens within [begin, end], and how many had been written in the middle of it."""
+    inside = [chunk for chunk in answer.chunks if begin <= chunk.at <= end]
+    tokens = sum(chunk.tokens for chunk in inside[1:])
+    if tokens < 8:
+        return None
+    before = sum(chunk.tokens for chunk in answer.chunks if chunk.at <= inside[0].at)
+    return (inside[-1].at - inside[0].at) / tokens, before + tokens / 2
+
+
+async def _cut_in(handler: Handler, make: MakeRequest, prompt: int, plan: ProbePlan) -> StepPoint:
+    context, gaps = 32, []
+    for _ in range(plan.repeats):
+        times: list[float] = []
+        running = asyncio.Event()
+
+        async def bystander(times: list[float] = times, running: asyncio.Event = running) -> None:
+            async with aclosing(handler(make(context, plan.output_tokens))) as events:
+                async for event in events:
+                    if isinstance(event, Chunk):
+                        times.append(event.at)
+                        if len(times) == _RUNNING:
+                            running.set()
+
+        stream = asyncio.create_task(bystander())
+        try:
+            await asyncio.wait({asyncio.create_task(running.wait()), stream}, return_when=asyncio.FIRST_COMPLETED)
+            cutting = await complete(handler, make(prompt, 1))
+        finally:
+            await stream
+        sent, seen = cutting.done.timing.sent, cutting.chunks[0].at
+        torn = [b - a for a, b in pairwise(times) if b > sent and a < seen]
+        if len(torn) > 1 or (torn and times[-1] > seen):
+            gaps.append(max(torn))
+    if not gaps:
+        raise CalibrationError(
+            f"a prompt of {prompt} tokens never met a running answer of {plan.output_tokens}; ask for longer answers"
+        )
+    return StepPoint(StepWork.of([(prompt, 0), (1, context + 2 * _RUNNING)]), statistics.median(gaps))

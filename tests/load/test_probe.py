@@ -1,0 +1,52 @@
+"""The probe, on an engine whose constants are known, finds them; and says when it cannot see what it needs."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+
+from labkit.engines.modelled import EngineSettings, ModelledEngine
+from labkit.latency import LatencyModel, StepWork
+from labkit.latency.fit import CalibrationError
+from labkit.load.probe import MakeRequest, ProbePlan, probe
+from labkit.request import Request
+from labkit.request.clock import run_virtual
+
+TRUTH = LatencyModel(4e-3, 2e-4, 1.5e-5, 3e-4, 2e-9, 4e-8, 3e-3, 2e-6)
+
+
+def fresh_prompts() -> MakeRequest:
+    serial = count()
+
+    def make(prompt: int, output: int) -> Request:
+        ids = [next(serial), *range(prompt - 1)]
+        return Request("modelled", max_tokens=output, extra={"prompt_token_ids": ids})
+
+    return make
+
+
+def engine(**settings: int) -> ModelledEngine:
+    return ModelledEngine(TRUTH, EngineSettings(num_blocks=8000, **settings))
+
+
+def test_the_probe_finds_the_constants_of_an_engine_that_has_them() -> None:
+    calibration = run_virtual(probe(engine(), fresh_prompts()))
+    assert calibration.median_error < 0.01
+    for work in (
+        StepWork.of([(1, 200)] * 12),
+        StepWork.of([(900, 0), *[(1, 60)] * 5]),
+        StepWork.of([(1, 900)] * 8),
+    ):
+        assert calibration.model.step_seconds(work) == pytest.approx(TRUTH.step_seconds(work), rel=0.02)
+    assert calibration.model.request_s == pytest.approx(TRUTH.request_s, rel=0.1)
+
+
+def test_an_engine_that_cannot_hold_the_answers_at_once_is_named() -> None:
+    with pytest.raises(CalibrationError, match="never all being written at once"):
+        run_virtual(probe(engine(max_num_seqs=4), fresh_prompts()))
+
+
+def test_answers_too_short_to_be_cut_into_are_named() -> None:
+    with pytest.raises(CalibrationError, match=r"1200 tokens never met a running answer of 3"):
+        run_virtual(probe(engine(), fresh_prompts(), ProbePlan(decode=(), output_tokens=3, cut_ins=(1200,), repeats=2)))
