@@ -2,14 +2,16 @@
 
 `ContinuousBatching` puts into each step what vLLM V1's scheduler would, over a `BlockManager` that follows vLLM's rules for
 blocks, prefix cache and eviction; tests drive vLLM's own classes beside them. `ModelledEngine` is the handler over that
-step loop. Nothing it says was measured.
+step loop, and `simulate` takes a long `Trace` through the same loop in compiled code. Nothing they say was measured.
 """
 
 from labkit.engines.modelled.blocks import Block, BlockManager
 from labkit.engines.modelled.engine import ModelledEngine
+from labkit.engines.modelled.fast import simulate
 from labkit.engines.modelled.scheduler import ContinuousBatching, Scheduler, Share, Step
 from labkit.engines.modelled.sequence import Sequence
 from labkit.engines.modelled.settings import EngineSettings
+from labkit.engines.modelled.trace import Outcome, Trace
 
 __all__ = [
     "Block",
@@ -17,8 +19,11 @@ __all__ = [
     "ContinuousBatching",
     "EngineSettings",
     "ModelledEngine",
+    "Outcome",
     "Scheduler",
     "Sequence",
     "Share",
     "Step",
+    "Trace",
+    "simulate",
 ]
