@@ -27,11 +27,16 @@ def simulate(trace: Trace, model: LatencyModel, settings: EngineSettings) -> Out
     held_at_most = -(-(trace.input_tokens + trace.output_tokens - 1) // size)
     start = np.concatenate(([0], np.cumsum(held_at_most)))
     content, contents = _contents(trace, size, start)
-    ready = trace.arrival + model.request_s + model.prompt_token_s * trace.input_tokens
-    requests = kernel.Requests(
-        ready, trace.input_tokens, trace.output_tokens, start[:-1].copy(), content, np.argsort(ready, kind="stable")
+    requests = np.zeros((len(trace), kernel.REQUEST_COLUMNS), dtype=np.int64)
+    requests[:, kernel.PROMPT] = trace.input_tokens
+    requests[:, kernel.OUTPUT] = trace.output_tokens
+    requests[:, kernel.START] = start[:-1]
+    times = np.full((len(trace), kernel.TIME_COLUMNS), np.nan)
+    times[:, kernel.READY] = trace.arrival + model.request_s + model.prompt_token_s * trace.input_tokens
+    blocks = kernel.free_blocks(settings.num_blocks)
+    tables = kernel.Tables(
+        blocks, np.zeros((contents, 2), dtype=np.int64), requests, times, np.zeros(int(start[-1]), dtype=np.int64), content
     )
-    state = kernel.make_state(len(trace), int(start[-1]))
     limits = kernel.Limits(
         size,
         settings.max_num_seqs,
@@ -42,10 +47,11 @@ def simulate(trace: Trace, model: LatencyModel, settings: EngineSettings) -> Out
     )
     constants = (model.step_s, model.sequence_s, model.linear_s, model.weights_s, model.pair_s, model.kv_s)
     seconds = kernel.Seconds(*(float(value) for value in constants))
-    steps, busy = kernel.simulate(requests, limits, seconds, kernel.make_pool(settings.num_blocks, contents), state)
-    return Outcome(
-        trace, state.scheduled, state.first_token, state.done, state.cached, state.preemptions, int(steps), float(busy)
-    )
+    order = np.argsort(times[:, kernel.READY], kind="stable")
+    steps, busy = kernel.simulate(tables, order, limits, seconds)
+    scheduled, first_token, done = (times[:, c] for c in (kernel.SCHEDULED, kernel.FIRST_TOKEN, kernel.DONE))
+    cached, preemptions = requests[:, kernel.CACHED], requests[:, kernel.PREEMPTIONS]
+    return Outcome(trace, scheduled, first_token, done, cached, preemptions, int(steps), float(busy))
 
 
 def _contents(trace: Trace, block_size: int, start: Ints) -> tuple[Ints, int]:

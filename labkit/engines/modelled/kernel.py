@@ -1,8 +1,8 @@
 """The step loop of the modelled engine, compiled: blocks.py's and scheduler.py's rules (first come first served) in arrays.
 
-It repeats them line for line in meaning, requests and blocks being numbers here; a property test holds the two together,
-time for time. All of it is in one file because numba's cache on disk notices changes in the file of the function it
-compiled, and in no other.
+It repeats them line for line in meaning, requests and blocks being rows here; a property test holds the two together, time
+for time. All of it is in one file because numba's cache on disk notices changes in the file of the function it compiled,
+and in no other. Tables are few and wide because numba counts references to each array that a function gets.
 
 Block 0, vLLM's placeholder, is never handed out; here it closes the free queue into a ring and stands for "none".
 """
@@ -19,20 +19,23 @@ import numpy.typing as npt
 F = TypeVar("F", bound=Callable[..., Any])
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-compiled: Callable[[F], F] = numba.njit(cache=True)
+compiled: Callable[[F], F] = numba.njit(cache=True, error_model="numpy")
 NONE = -1
 
-
-class Requests(NamedTuple):
-    """Per request: seconds at which it reaches the scheduler, prompt and output tokens, where its blocks start in the
-    flat tables; flat: the number of each of its blocks' contents. `order` is the order of arrival."""
-
-    ready: Floats
-    prompt: Ints
-    output: Ints
-    start: Ints
-    content: Ints
-    order: Ints
+# A block's row: its neighbours in the free queue, how many sequences hold it, the content it is found by, and its
+# neighbours among the blocks of equal content. Row 0 has the number of free blocks in place of users.
+AFTER, BEFORE, USERS, CONTENT, YOUNGER, OLDER = range(6)
+BLOCK_COLUMNS = 6
+FREE = USERS
+# A content's row: the oldest and the youngest block that holds it.
+OLDEST, YOUNGEST = range(2)
+# A request's row: its prompt and output tokens, where its blocks stand in the flat tables; tokens computed and written,
+# blocks held and remembered; cached tokens at its first admission, preemptions.
+PROMPT, OUTPUT, START, COMPUTED, WRITTEN, HELD, REMEMBERED, CACHED, PREEMPTIONS = range(9)
+REQUEST_COLUMNS = 9
+# Its times in seconds: when it reaches the scheduler; its first schedule, first token and end.
+READY, SCHEDULED, FIRST_TOKEN, DONE = range(4)
+TIME_COLUMNS = 4
 
 
 class Limits(NamedTuple):
@@ -57,263 +60,215 @@ class Seconds(NamedTuple):
     kv: float
 
 
-class State(NamedTuple):
-    """Per request: tokens computed and written, blocks held and remembered, cached tokens at its first admission (−1
-    before), preemptions, seconds of first schedule, first token and end; flat: the blocks held."""
+class Tables(NamedTuple):
+    """Rows of blocks, contents and requests, the requests' times, and flat per block of each request: the block it holds
+    and the number of its content."""
 
-    computed: Ints
-    written: Ints
+    blocks: Ints
+    contents: Ints
+    requests: Ints
+    times: Floats
     held: Ints
-    hashed: Ints
-    cached: Ints
-    preemptions: Ints
-    scheduled: Floats
-    first_token: Floats
-    done: Floats
-    table: Ints
-
-
-class Pool(NamedTuple):
-    """Per block: its neighbours in the free queue, how many sequences hold it, the content it is found by, and its
-    neighbours among the blocks of equal content. Per content: its oldest and youngest block. `free` is one number."""
-
-    after: Ints
-    before: Ints
-    users: Ints
     content: Ints
-    younger: Ints
-    older: Ints
-    oldest: Ints
-    youngest: Ints
-    free: Ints
 
 
-def make_state(requests: int, blocks: int) -> State:
-    """Nothing done yet; `blocks` is the length of the flat tables."""
-    zeros = np.zeros((5, requests), dtype=np.int64)
-    scheduled, first_token, done = np.full((3, requests), np.nan)
-    computed, written, held, hashed, preemptions = zeros
-    cached = np.full(requests, NONE, dtype=np.int64)
-    table = np.zeros(blocks, dtype=np.int64)
-    return State(computed, written, held, hashed, cached, preemptions, scheduled, first_token, done, table)
-
-
-def make_pool(num_blocks: int, contents: int) -> Pool:
-    """All blocks free, none of known content; contents are numbered from 0 to `contents` − 1."""
-    ring = np.arange(num_blocks, dtype=np.int64)
-    nobody = np.zeros(num_blocks, dtype=np.int64)
-    return Pool(
-        np.roll(ring, -1),
-        np.roll(ring, 1),
-        nobody,
-        np.full(num_blocks, NONE, dtype=np.int64),
-        nobody.copy(),
-        nobody.copy(),
-        np.zeros(contents, dtype=np.int64),
-        np.zeros(contents, dtype=np.int64),
-        np.array([num_blocks - 1], dtype=np.int64),
-    )
+def free_blocks(num_blocks: int) -> Ints:
+    """Rows of blocks, all but block 0 free and of no content."""
+    blocks = np.zeros((num_blocks, BLOCK_COLUMNS), dtype=np.int64)
+    ring = np.arange(num_blocks)
+    blocks[:, AFTER], blocks[:, BEFORE] = np.roll(ring, -1), np.roll(ring, 1)
+    blocks[:, CONTENT] = NONE
+    blocks[0, FREE] = num_blocks - 1
+    return blocks
 
 
 @compiled
-def put(pool: Pool, block: int, behind: int) -> None:
+def put(blocks: Ints, block: int, behind: int) -> None:
     """Queue `block` behind another: behind 0 it is the next to go, behind the last one it is the last."""
-    ahead = pool.after[behind]
-    pool.after[behind], pool.before[block] = block, behind
-    pool.after[block], pool.before[ahead] = ahead, block
-    pool.free[0] += 1
+    ahead = blocks[behind, AFTER]
+    blocks[behind, AFTER], blocks[block, BEFORE] = block, behind
+    blocks[block, AFTER], blocks[ahead, BEFORE] = ahead, block
+    blocks[0, FREE] += 1
 
 
 @compiled
-def pull(pool: Pool, block: int) -> None:
-    """Take `block` out of the free queue, and count its new user."""
-    pool.after[pool.before[block]] = pool.after[block]
-    pool.before[pool.after[block]] = pool.before[block]
-    pool.free[0] -= 1
+def pull(blocks: Ints, block: int) -> None:
+    """Take `block` out of the free queue."""
+    behind, ahead = blocks[block, BEFORE], blocks[block, AFTER]
+    blocks[behind, AFTER], blocks[ahead, BEFORE] = ahead, behind
+    blocks[0, FREE] -= 1
 
 
 @compiled
-def take(pool: Pool) -> int:
+def take(blocks: Ints, contents: Ints) -> int:
     """The next free block, its content forgotten."""
-    block = pool.after[0]
-    pull(pool, block)
-    content = pool.content[block]
+    block: int = blocks[0, AFTER]
+    pull(blocks, block)
+    content = blocks[block, CONTENT]
     if content != NONE:
-        older, younger = pool.older[block], pool.younger[block]
+        older, younger = blocks[block, OLDER], blocks[block, YOUNGER]
         if older:
-            pool.younger[older] = younger
+            blocks[older, YOUNGER] = younger
         else:
-            pool.oldest[content] = younger
+            contents[content, OLDEST] = younger
         if younger:
-            pool.older[younger] = older
+            blocks[younger, OLDER] = older
         else:
-            pool.youngest[content] = older
-        pool.content[block] = NONE
-    pool.users[block] = 1
-    return int(block)
+            contents[content, YOUNGEST] = older
+        blocks[block, CONTENT] = NONE
+    blocks[block, USERS] = 1
+    return block
 
 
 @compiled
-def share(pool: Pool, block: int) -> None:
-    """Count one more user of a block that was found by its content."""
-    if pool.users[block] == 0:
-        pull(pool, block)
-    pool.users[block] += 1
-
-
-@compiled
-def remember(pool: Pool, block: int, content: int) -> None:
-    """From now on `block` is found by `content`."""
-    youngest = pool.youngest[content]
-    pool.content[block] = content
-    pool.older[block], pool.younger[block] = youngest, 0
+def remember(blocks: Ints, contents: Ints, block: int, content: int) -> None:
+    """From now on `block` is found by `content`, after those that have it already."""
+    youngest = contents[content, YOUNGEST]
+    blocks[block, CONTENT], blocks[block, OLDER], blocks[block, YOUNGER] = content, youngest, 0
     if youngest:
-        pool.younger[youngest] = block
+        blocks[youngest, YOUNGER] = block
     else:
-        pool.oldest[content] = block
-    pool.youngest[content] = block
+        contents[content, OLDEST] = block
+    contents[content, YOUNGEST] = block
 
 
 @compiled
-def release(pool: Pool, blocks: Ints) -> None:
-    """Take a sequence's blocks back, tail first: those of known content to the queue's end, the others to its front."""
-    unknown = 0
-    for i in range(len(blocks) - 1, -1, -1):
-        block = blocks[i]
-        pool.users[block] -= 1
-        if pool.users[block] == 0:
-            if pool.content[block] == NONE:
-                put(pool, block, unknown)
+def lacking(requests: Ints, block_size: int, r: int, tokens: int) -> int:
+    """Blocks that request `r` lacks for its first `tokens` tokens."""
+    more: int = tokens - requests[r, HELD] * block_size
+    return 0 if more <= 0 else (more + block_size - 1) // block_size
+
+
+@compiled
+def grow(
+    blocks: Ints, contents: Ints, requests: Ints, held: Ints, content: Ints, limits: Limits, r: int, tokens: int
+) -> None:
+    """Give `r` blocks for its first `tokens` tokens; the full ones can be found from now."""
+    start = requests[r, START]
+    while requests[r, HELD] * limits.block_size < tokens:
+        held[start + requests[r, HELD]] = take(blocks, contents)
+        requests[r, HELD] += 1
+    if limits.caching:
+        while (requests[r, REMEMBERED] + 1) * limits.block_size <= tokens:
+            at = start + requests[r, REMEMBERED]
+            remember(blocks, contents, held[at], content[at])
+            requests[r, REMEMBERED] += 1
+
+
+@compiled
+def give_back(blocks: Ints, requests: Ints, held: Ints, r: int) -> None:
+    """Take the blocks of `r` back, tail first: those of known content to the queue's end, the others to its front."""
+    start, unknown = requests[r, START], 0
+    for at in range(start + requests[r, HELD] - 1, start - 1, -1):
+        block = held[at]
+        blocks[block, USERS] -= 1
+        if blocks[block, USERS] == 0:
+            if blocks[block, CONTENT] == NONE:
+                put(blocks, block, unknown)
                 unknown = block
             else:
-                put(pool, block, pool.before[0])
+                put(blocks, block, blocks[0, BEFORE])
+    requests[r, HELD] = requests[r, REMEMBERED] = 0
 
 
 @compiled
-def missing(state: State, limits: Limits, r: int, tokens: int) -> int:
-    """Blocks that request `r` lacks for its first `tokens` tokens."""
-    lacking: int = -(-tokens // limits.block_size) - state.held[r]
-    return max(lacking, 0)
-
-
-@compiled
-def grow(pool: Pool, requests: Requests, state: State, limits: Limits, r: int, tokens: int) -> None:
-    """Give `r` blocks for its first `tokens` tokens; the full ones can be found from now."""
-    start = requests.start[r]
-    for _ in range(missing(state, limits, r, tokens)):
-        state.table[start + state.held[r]] = take(pool)
-        state.held[r] += 1
-    if limits.caching:
-        for i in range(state.hashed[r], tokens // limits.block_size):
-            remember(pool, state.table[start + i], requests.content[start + i])
-            state.hashed[r] = i + 1
-
-
-@compiled
-def give_back(pool: Pool, requests: Requests, state: State, r: int) -> None:
-    """Take all blocks of `r` back."""
-    start = requests.start[r]
-    release(pool, state.table[start : start + state.held[r]])
-    state.held[r] = 0
-    state.hashed[r] = 0
-
-
-@compiled
-def cached_blocks(pool: Pool, requests: Requests, limits: Limits, r: int, tokens: int) -> int:
+def cached_blocks(contents: Ints, requests: Ints, content: Ints, limits: Limits, r: int) -> int:
     """Length of the longest run of full blocks from the start of `r` that are still there; never all its tokens."""
-    if not limits.caching:
-        return 0
-    most = (tokens - 1) // limits.block_size
+    most: int = (requests[r, PROMPT] + requests[r, WRITTEN] - 1) // limits.block_size if limits.caching else 0
     for i in range(most):
-        if pool.oldest[requests.content[requests.start[r] + i]] == 0:
+        if contents[content[requests[r, START] + i], OLDEST] == 0:
             return i
     return most
 
 
 @compiled
-def simulate(
-    requests: Requests, limits: Limits, seconds: Seconds, pool: Pool, state: State
-) -> tuple[int, float]:  # pragma: no cover - compiled code is not traced
-    """Run all requests to their end; fills `state`, and returns the number of steps and the seconds spent in them."""
-    total = len(requests.ready)
+def simulate(tables: Tables, order: Ints, limits: Limits, seconds: Seconds) -> tuple[int, float]:
+    """Run all requests to their end; `order` is that of their arrival at the scheduler.
+
+    Fills the requests' rows and times, and returns the number of steps and the seconds spent in them.
+    """
+    blocks, contents, requests = tables.blocks, tables.contents, tables.requests
+    times, held, content = tables.times, tables.held, tables.content
+    total = len(requests)
     running = np.empty(limits.max_num_seqs, dtype=np.int64)
     shares = np.empty(limits.max_num_seqs, dtype=np.int64)
     preempted = np.empty(total, dtype=np.int64)  # a stack: who was preempted last waits first
     num_running = num_preempted = arrived = admitted = finished = steps = 0
     now, busy = -np.inf, 0.0
     while finished < total:
-        while arrived < total and requests.ready[requests.order[arrived]] <= now:
+        while arrived < total and times[order[arrived], READY] <= now:
             arrived += 1
         crowded = num_running + num_preempted + arrived - admitted > 1
         cap = limits.cap if crowded and limits.cap > 0 else limits.max_num_batched_tokens
         budget = limits.max_num_batched_tokens
         new_preemptions = 0
-        index = 0
-        while index < num_running and budget > 0:
-            r = running[index]
-            new = min(requests.prompt[r] + state.written[r] - state.computed[r], cap, budget)
-            while missing(state, limits, r, state.computed[r] + new) > pool.free[0]:
+        scheduled = 0  # the first so many of `running`; those behind get nothing when the budget ends
+        while scheduled < num_running and budget > 0:
+            r = running[scheduled]
+            new = min(requests[r, PROMPT] + requests[r, WRITTEN] - requests[r, COMPUTED], cap, budget)
+            while lacking(requests, limits.block_size, r, requests[r, COMPUTED] + new) > blocks[0, FREE]:
                 num_running -= 1
                 victim = running[num_running]
-                give_back(pool, requests, state, victim)
-                state.computed[victim] = 0
-                state.preemptions[victim] += 1
+                give_back(blocks, requests, held, victim)
+                requests[victim, COMPUTED] = 0
+                requests[victim, PREEMPTIONS] += 1
                 preempted[num_preempted] = victim
                 num_preempted += 1
                 new_preemptions += 1
                 if victim == r:
                     break
-            if index >= num_running:  # it preempted itself
+            if scheduled == num_running:  # it preempted itself
                 break
-            grow(pool, requests, state, limits, r, state.computed[r] + new)
-            shares[index] = new
+            grow(blocks, contents, requests, held, content, limits, r, requests[r, COMPUTED] + new)
+            shares[scheduled] = new
             budget -= new
-            index += 1
-        scheduled = index  # sequences further back got nothing; without a budget left no newcomer joins behind them
-        if new_preemptions == 0:
-            while budget > 0 and num_running < limits.max_num_seqs and (num_preempted > 0 or admitted < arrived):
-                r = preempted[num_preempted - 1] if num_preempted > 0 else requests.order[admitted]
-                tokens = requests.prompt[r] + state.written[r]
-                hits = cached_blocks(pool, requests, limits, r, tokens)
-                new = min(tokens - hits * limits.block_size, cap)
-                if new > budget and not limits.chunked:
-                    break
-                new = min(new, budget)
-                start = requests.start[r]
-                leaving = 0
-                for i in range(hits):
-                    leaving += pool.users[pool.oldest[requests.content[start + i]]] == 0
-                if missing(state, limits, r, tokens) - hits + leaving > pool.free[0]:
-                    break
-                for i in range(hits):
-                    block = pool.oldest[requests.content[start + i]]
-                    share(pool, block)
-                    state.table[start + i] = block
-                state.held[r] = hits
-                state.hashed[r] = hits
-                state.computed[r] = hits * limits.block_size
-                grow(pool, requests, state, limits, r, state.computed[r] + new)
-                if state.preemptions[r] == 0:
-                    state.cached[r] = state.computed[r]
-                    state.scheduled[r] = now
-                if num_preempted > 0:
-                    num_preempted -= 1
-                else:
-                    admitted += 1
-                running[num_running] = r
-                num_running += 1
-                shares[scheduled] = new
-                scheduled += 1
-                budget -= new
+            scheduled += 1
+        while new_preemptions == 0 and budget > 0 and num_running < limits.max_num_seqs:
+            if num_preempted == 0 and admitted == arrived:
+                break
+            r = preempted[num_preempted - 1] if num_preempted > 0 else order[admitted]
+            tokens = requests[r, PROMPT] + requests[r, WRITTEN]
+            hits = cached_blocks(contents, requests, content, limits, r)
+            new = min(tokens - hits * limits.block_size, cap)
+            if new > budget and not limits.chunked:
+                break
+            new = min(new, budget)
+            start = requests[r, START]
+            leaving_the_free_queue = 0
+            for i in range(hits):
+                leaving_the_free_queue += blocks[contents[content[start + i], OLDEST], USERS] == 0
+            if lacking(requests, limits.block_size, r, tokens) - hits + leaving_the_free_queue > blocks[0, FREE]:
+                break
+            for i in range(hits):
+                block = contents[content[start + i], OLDEST]
+                if blocks[block, USERS] == 0:
+                    pull(blocks, block)
+                blocks[block, USERS] += 1
+                held[start + i] = block
+            requests[r, HELD] = requests[r, REMEMBERED] = hits
+            requests[r, COMPUTED] = hits * limits.block_size
+            grow(blocks, contents, requests, held, content, limits, r, requests[r, COMPUTED] + new)
+            if requests[r, PREEMPTIONS] == 0:
+                requests[r, CACHED] = requests[r, COMPUTED]
+                times[r, SCHEDULED] = now
+            if num_preempted > 0:
+                num_preempted -= 1
+            else:
+                admitted += 1
+            running[num_running] = r
+            shares[num_running] = new
+            num_running += 1
+            scheduled += 1
+            budget -= new
         if scheduled == 0:
             if new_preemptions == 0:
-                now = max(now, requests.ready[requests.order[arrived]])
+                now = max(now, times[order[arrived], READY])
             else:
                 steps += 1
             continue
         tokens = pairs = kv_tokens = 0
         for i in range(scheduled):
-            new, context = shares[i], state.computed[running[i]]
+            new, context = shares[i], requests[running[i], COMPUTED]
             tokens += new
             pairs += new * context + new * (new + 1) // 2
             kv_tokens += context + new
@@ -327,15 +282,15 @@ def simulate(
         for i in range(num_running):
             r = running[i]
             if i < scheduled:
-                state.computed[r] += shares[i]
-                if state.computed[r] == requests.prompt[r] + state.written[r]:
-                    state.written[r] += 1
-                    if state.written[r] == 1:
-                        state.first_token[r] = now
-                    if state.written[r] == requests.output[r]:
-                        state.done[r] = now
+                requests[r, COMPUTED] += shares[i]
+                if requests[r, COMPUTED] == requests[r, PROMPT] + requests[r, WRITTEN]:
+                    requests[r, WRITTEN] += 1
+                    if requests[r, WRITTEN] == 1:
+                        times[r, FIRST_TOKEN] = now
+                    if requests[r, WRITTEN] == requests[r, OUTPUT]:
+                        times[r, DONE] = now
                         finished += 1
-                        give_back(pool, requests, state, r)
+                        give_back(blocks, requests, held, r)
                         continue
             running[kept] = r
             kept += 1
