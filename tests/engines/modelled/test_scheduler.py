@@ -26,6 +26,9 @@ def run_ours(engine: EngineSettings, jobs: list[Job]) -> Observed:
             id = f"r{number:03}"
             sequences[id] = Sequence(id, job.prompt, job.output_tokens, float(job.at), job.priority, job.salt)
             scheduler.add(sequences[id])
+        for id, sequence in sequences.items():
+            if jobs[int(id[1:])].gone == turn:
+                scheduler.remove(sequence)
         turn += 1
         step = scheduler.schedule(float(turn))
         seen.free_blocks.append(scheduler.blocks.num_free)
@@ -63,13 +66,15 @@ def workloads(draw: st.DrawFn) -> tuple[EngineSettings, list[Job]]:
         prompt = draw(st.integers(1, total - 1))
         shared = draw(st.integers(0, prompt))
         own = tuple(1000 * (number + 1) + i for i in range(prompt))
+        at = draw(st.integers(0, 12))
         jobs.append(
             Job(
                 prompt=(stem[:shared] + own)[:prompt],
                 output_tokens=total - prompt,
-                at=draw(st.integers(0, 12)),
+                at=at,
                 priority=draw(st.integers(0, 2)),
                 salt=draw(st.sampled_from(["", "", "team"])),
+                gone=draw(st.sampled_from([None, None, None, at + 1, at + 3, at + 8])),
             )
         )
     return engine, jobs

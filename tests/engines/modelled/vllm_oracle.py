@@ -11,13 +11,14 @@ from labkit.engines.modelled.settings import EngineSettings
 
 @dataclass(frozen=True)
 class Job:
-    """A request of a random workload; `at` is the number of the step before which it arrives."""
+    """A request of a random workload; it arrives before step `at`, and before step `gone`, if any, it is cancelled."""
 
     prompt: tuple[int, ...]
     output_tokens: int
     at: int = 0
     priority: int = 0
     salt: str = ""
+    gone: int | None = None
 
 
 @dataclass
@@ -87,6 +88,7 @@ def make_request(id: str, job: Job, block_size: int, arrival: float) -> Any:
 
 def run_vllm(scheduler: Any, jobs: list[Job], block_size: int) -> Observed:
     from vllm.v1.outputs import ModelRunnerOutput
+    from vllm.v1.request import RequestStatus
 
     seen = Observed()
     pending = sorted(enumerate(jobs), key=lambda pair: pair[1].at)
@@ -99,6 +101,9 @@ def run_vllm(scheduler: Any, jobs: list[Job], block_size: int) -> Observed:
             id = f"r{number:03}"
             requests[id] = make_request(id, job, block_size, float(job.at))
             scheduler.add_request(requests[id])
+        for id, request in requests.items():
+            if jobs[int(id[1:])].gone == turn and not request.is_finished():
+                scheduler.finish_requests(id, RequestStatus.FINISHED_ABORTED)
         turn += 1
         before = {id: request.num_preemptions for id, request in requests.items()}
         output = scheduler.schedule()
@@ -111,7 +116,8 @@ def run_vllm(scheduler: Any, jobs: list[Job], block_size: int) -> Observed:
             token += 1
             sampled.append([token] if request.num_computed_tokens == request.num_tokens else [])
         for id, request in requests.items():
-            if request.prefill_stats is not None:
+            seen.cached.setdefault(id, 0)
+            if id in output.num_scheduled_tokens and request.prefill_stats is not None:  # None once it has been reported
                 seen.cached[id] = request.prefill_stats.num_cached_tokens
         seen.free_blocks.append(scheduler.kv_cache_manager.block_pool.get_num_free_blocks())
         scheduler.update_from_output(
