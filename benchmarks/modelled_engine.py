@@ -163,6 +163,7 @@ def main() -> None:
             f"  Vidur {results['vidur']['version']:8} {results['vidur_requests_per_s']:12,.0f}   at most (no predictor, no "
             f"metrics); the compiled path is {results['compiled_over_vidur']:,.0f} times as fast"
         )
+        print(f"    (its last answer ends at {results['vidur']['simulated_s']:.1f} s, ours at {outcome.done.max():.1f} s)")
     else:
         print("  Vidur          not run: give --vidur PYTHON (see the top of this file)")
     print(f"whole trace, compiled: {len(whole):,} requests, {whole_outcome.steps:,} steps in {whole_seconds:.2f} CPU s")

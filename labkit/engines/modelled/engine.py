@@ -104,7 +104,8 @@ class ModelledEngine:
             while written < sequence.output_tokens:
                 arrived = await tokens.get()
                 if isinstance(arrived, BaseException):
-                    raise EngineError(f"the modelled engine stopped: {arrived!r}") from arrived
+                    why = "it was closed" if isinstance(arrived, asyncio.CancelledError) else repr(arrived)
+                    raise EngineError(f"the modelled engine stopped after {written} tokens: {why}") from arrived
                 written, last = arrived, clock.now()
                 first = last if first is None else first
                 yield Chunk(MARK, last, usage=_usage(sequence, written))
@@ -184,7 +185,10 @@ class ModelledEngine:
         except BaseException as error:
             for tokens in self._streams.values():
                 tokens.put_nowait(error)
-            raise
+            if not isinstance(
+                error, Exception
+            ):  # a fault has been told to everybody whom it concerns; a cancellation goes on
+                raise
 
     def _settle(self, now: float) -> None:
         """Between two steps: forget who has gone, let in who has come."""

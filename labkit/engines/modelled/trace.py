@@ -79,6 +79,11 @@ class Outcome:
     busy_s: float
 
     @property
+    def queue(self) -> Floats:
+        """From the arrival to the start of the first step, s; the way to the engine included."""
+        return self.scheduled - self.trace.arrival
+
+    @property
     def ttft(self) -> Floats:
         """Time to first token, s."""
         return self.first_token - self.trace.arrival

@@ -15,6 +15,7 @@ from labkit.request import (
     Completion,
     ContextWindowExceeded,
     DeadlineExceeded,
+    EngineError,
     InvalidRequest,
     Request,
     clock,
@@ -172,6 +173,18 @@ def test_the_wall_clock_gives_the_same_steps_and_waits_for_them():
     wall, virtual = run(asyncio.run), run(run_virtual)
     assert wall[1] == virtual[1]
     assert wall[0] >= virtual[0] - 1e-6
+
+
+def test_closing_the_engine_ends_open_streams_with_an_error():
+    async def main() -> None:
+        async with ModelledEngine(MODEL, SETTINGS) as engine:
+            task = asyncio.create_task(complete(engine, ask(range(40), 100)))
+            await asyncio.sleep(0.2)
+        with pytest.raises(EngineError, match=r"after \d+ tokens: it was closed"):
+            await task
+        assert len(asyncio.all_tasks()) == 1
+
+    run_virtual(main())
 
 
 def test_one_engine_serves_one_loop_after_another():
