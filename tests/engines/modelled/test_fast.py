@@ -114,6 +114,29 @@ def test_sharing_a_beginning_saves_prefill_and_not_sharing_does_not():
     assert shared.ttft[1] < shared.ttft[0] == pytest.approx(apart.ttft[1])
 
 
+@settings(max_examples=50, deadline=None)
+@given(
+    prompts=st.lists(
+        st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.integers(0, 2), min_size=5, max_size=5))),
+        min_size=1,
+        max_size=15,
+    )
+)
+def test_in_a_cache_that_never_fills_every_full_block_seen_before_is_a_hit(prompts: list[tuple[int, list[int]]]):
+    ids = [blocks[: -(-n // 8)] for n, blocks in prompts]
+    lengths = [n for n, _ in prompts]
+    trace = Trace(np.arange(len(prompts)) * 100.0, np.array(lengths), np.ones(len(prompts)), ids, prefix_block=8)
+    outcome = simulate(trace, MODEL, EngineSettings(num_blocks=1000, block_size=8))
+    seen: set[tuple[int, ...]] = set()
+    expected = []
+    for length, blocks in zip(lengths, ids, strict=True):
+        beginnings = [tuple(blocks[: i + 1]) for i in range(length // 8)]
+        hits = sum(beginning in seen for beginning in beginnings[: (length - 1) // 8])  # beginnings are seen from the front
+        expected.append(8 * hits)
+        seen.update(beginnings)
+    assert outcome.cached_tokens.tolist() == expected
+
+
 GOOD = dict(arrival=[0.0, 1.0], input_tokens=[5, 5], output_tokens=[2, 2])
 
 
