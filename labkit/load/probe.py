@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import pairwise
 
 from labkit.latency.fit import Calibration, CalibrationError, FirstTokenPoint, StepPoint, fit
 from labkit.latency.model import StepWork
-from labkit.request import Chunk, Handler, Request, complete
+from labkit.load.prompts import MakeRequest
+from labkit.request import Chunk, Handler, complete
 from labkit.request.handler import Completion
 
 # Chunks after which a stream counts as running.
 _RUNNING = 4
-# (prompt tokens, output tokens) → a request of exactly these lengths whose prompt no cache has seen.
-MakeRequest = Callable[[int, int], Request]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,24 @@
+"""Load: requests that arrive as users or as a trace would have them, and what became of each.
+
+Arrivals (Poisson, bursty, a trace's own), requests of exact lengths, an open and a closed loop that keep every timestamp,
+and the probe that fits a latency model to a live engine. Everything runs on both clocks.
+"""
+
+from labkit.load.arrivals import constant, from_times, gamma, poisson
+from labkit.load.generate import Run, closed_loop, open_loop
+from labkit.load.probe import ProbePlan, probe
+from labkit.load.prompts import ExactLengths, MakeRequest
+
+__all__ = [
+    "ExactLengths",
+    "MakeRequest",
+    "ProbePlan",
+    "Run",
+    "closed_loop",
+    "constant",
+    "from_times",
+    "gamma",
+    "open_loop",
+    "poisson",
+    "probe",
+]

@@ -1,0 +1,61 @@
+"""When requests come: times in seconds from the start, ascending."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from itertools import count, pairwise
+
+from labkit.request.errors import InvalidRequest
+
+
+def poisson(rate: float, seed: int) -> Iterator[float]:
+    """Arrivals of many independent users: exponential gaps, `rate` requests per second, without end."""
+    return gamma(rate, 1.0, seed)
+
+
+def gamma(rate: float, cv: float, seed: int) -> Iterator[float]:
+    """Gamma-distributed gaps with mean 1/`rate` and coefficient of variation `cv`: above 1 burstier than Poisson."""
+    if not (rate > 0 and math.isfinite(rate)):
+        raise InvalidRequest(f"rate is {rate} requests per second; give a finite rate above 0")
+    if not (cv > 0 and math.isfinite(cv)):
+        raise InvalidRequest(f"cv is {cv}; gaps need a spread above 0 (constant() has none)")
+    rng = random.Random(seed)
+    shape = 1 / cv**2
+
+    def times() -> Iterator[float]:
+        at = 0.0
+        while True:
+            at += rng.gammavariate(shape, 1 / (rate * shape))
+            yield at
+
+    return times()
+
+
+def constant(rate: float) -> Iterator[float]:
+    """One request every 1/`rate` seconds, the first at once."""
+    if not (rate > 0 and math.isfinite(rate)):
+        raise InvalidRequest(f"rate is {rate} requests per second; give a finite rate above 0")
+    return (i / rate for i in count())
+
+
+def from_times(times: Sequence[float], rate: float | None = None) -> Iterator[float]:
+    """A trace's own arrivals, from 0; with `rate`, stretched to that mean rate: bursts keep their shape.
+
+    Raises `InvalidRequest` for times that are empty, unsorted or no numbers.
+    """
+    times = list(times)
+    if not times:
+        raise InvalidRequest("there are no arrival times; a trace needs at least one")
+    for i, at in enumerate(times):
+        if not math.isfinite(at):
+            raise InvalidRequest(f"arrival {i} is {at}; times are finite seconds")
+    for i, (before, at) in enumerate(pairwise(times)):
+        if at < before:
+            raise InvalidRequest(f"arrival {i + 1} at {at} s comes before arrival {i} at {before} s; sort the trace")
+    span = times[-1] - times[0]
+    if rate is not None and not (rate > 0 and math.isfinite(rate)):
+        raise InvalidRequest(f"rate is {rate} requests per second; give a finite rate above 0")
+    factor = 1.0 if rate is None or span == 0 else (len(times) - 1) / (rate * span)
+    return (factor * (at - times[0]) for at in times)
