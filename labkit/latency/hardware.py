@@ -1,0 +1,91 @@
+"""Machines by their datasheets: dense arithmetic, memory bandwidth, memory. Figures and sources: data/hardware."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from labkit.request.errors import InvalidRequest
+
+_CATALOGUE = Path(__file__).resolve().parents[2] / "data" / "hardware" / "catalogue.json"
+TERA, GIGA = 1e12, 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """One machine or accelerator. Arithmetic is dense and in TFLOP/s; None where the hardware has no such units."""
+
+    key: str
+    name: str
+    kind: str
+    bf16: float
+    fp8: float | None
+    int8: float | None
+    memory_gb: float
+    bandwidth_gbs: float
+    tdp_w: float
+    source: str
+
+    def __post_init__(self) -> None:
+        for field in ("bf16", "fp8", "int8", "memory_gb", "bandwidth_gbs", "tdp_w"):
+            value = getattr(self, field)
+            if value is None and field in ("fp8", "int8"):
+                continue
+            if not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+                raise InvalidRequest(f"{self.name}: {field} is {value!r}; a datasheet figure is a number above 0")
+        if not self.source:
+            raise InvalidRequest(f"{self.name} has no source; say which datasheet its figures are from")
+        for field in ("fp8", "int8"):
+            value = getattr(self, field)
+            # Integer units of some chips are four times the BF16 ones with FP32 accumulation, and none is faster than that.
+            if value is not None and value > 4.05 * self.bf16:
+                raise InvalidRequest(
+                    f"{self.name}: {field} is {value / self.bf16:.1f} times bf16; was it printed with sparsity?"
+                )
+
+    def flops(self, precision: str = "bf16") -> float:
+        """Peak dense FLOP/s for weights of `precision`; what has no units of its own is computed in BF16."""
+        own = {"fp8": self.fp8, "int8": self.int8}.get(precision)
+        return TERA * (self.bf16 if own is None else own)
+
+    @property
+    def bandwidth(self) -> float:
+        """Memory bandwidth, bytes per second."""
+        return GIGA * self.bandwidth_gbs
+
+    @property
+    def memory(self) -> float:
+        """Memory, bytes (vendors count in powers of ten)."""
+        return GIGA * self.memory_gb
+
+    def ridge(self, precision: str = "bf16") -> float:
+        """FLOP per byte above which arithmetic is the limit, and below which memory is."""
+        return self.flops(precision) / self.bandwidth
+
+
+@lru_cache(maxsize=1)
+def catalogue() -> MappingProxyType[str, Hardware]:
+    """Every machine of the catalogue, by key."""
+    return MappingProxyType({entry["key"]: read_entry(entry) for entry in json.loads(_CATALOGUE.read_text())["machines"]})
+
+
+def read_entry(entry: dict[str, Any]) -> Hardware:
+    """A catalogue entry as `Hardware`. Raises `InvalidRequest` naming what is missing, unknown or impossible."""
+    names = {field.name for field in fields(Hardware)}
+    if missing := sorted(names - entry.keys()):
+        raise InvalidRequest(f"hardware entry {entry.get('key')!r} lacks {', '.join(missing)}")
+    if unknown := sorted(entry.keys() - names):
+        raise InvalidRequest(f"hardware entry {entry.get('key')!r} has unknown {', '.join(unknown)}")
+    return Hardware(**entry)
+
+
+def hardware(key: str) -> Hardware:
+    """The machine of that key; raises `InvalidRequest` listing the keys there are."""
+    if key not in catalogue():
+        raise InvalidRequest(f"no hardware {key!r} in the catalogue; it has {', '.join(catalogue())}")
+    return catalogue()[key]
