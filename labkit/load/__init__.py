@@ -8,12 +8,15 @@ from labkit.load.arrivals import constant, from_times, gamma, poisson
 from labkit.load.generate import Run, closed_loop, open_loop
 from labkit.load.probe import ProbePlan, probe
 from labkit.load.prompts import ExactLengths, MakeRequest
+from labkit.load.traces import TraceRequest, as_load, read_trace, scaled, traces_dir
 
 __all__ = [
     "ExactLengths",
     "MakeRequest",
     "ProbePlan",
     "Run",
+    "TraceRequest",
+    "as_load",
     "closed_loop",
     "constant",
     "from_times",
@@ -21,4 +24,7 @@ __all__ = [
     "open_loop",
     "poisson",
     "probe",
+    "read_trace",
+    "scaled",
+    "traces_dir",
 ]
