@@ -69,18 +69,20 @@ async def _first_token(handler: Handler, make: MakeRequest, prompt: int, repeats
 
 
 async def _decode(handler: Handler, make: MakeRequest, n: int, prompt: int, plan: ProbePlan) -> StepPoint:
-    answers = await asyncio.gather(*(complete(handler, make(prompt, plan.output_tokens)) for _ in range(n)))
-    begin = max(answer.chunks[0].at for answer in answers)
-    end = min(answer.chunks[-1].at for answer in answers)
-    found = [step for answer in answers if (step := _mean_step(answer, begin, end)) is not None]
-    if not found:
-        raise CalibrationError(
-            f"{n} answers of {plan.output_tokens} tokens after {prompt} were never all being written at once; "
-            "ask for longer answers, or for fewer at once than the engine's max_num_seqs"
-        )
-    seconds = statistics.median(seconds for seconds, _ in found)
-    written = round(statistics.mean(tokens for _, tokens in found))
-    return StepPoint(StepWork.of([(1, prompt + written)] * n), seconds)
+    for output in (plan.output_tokens, 2 * plan.output_tokens, 4 * plan.output_tokens):
+        answers = await asyncio.gather(*(complete(handler, make(prompt, output)) for _ in range(n)))
+        begin = max(answer.chunks[0].at for answer in answers)
+        end = min(answer.chunks[-1].at for answer in answers)
+        found = [step for answer in answers if (step := _mean_step(answer, begin, end)) is not None]
+        # On a slow or busy machine the first answer may end before the last one begins; longer ones overlap.
+        if found:
+            seconds = statistics.median(seconds for seconds, _ in found)
+            written = round(statistics.mean(tokens for _, tokens in found))
+            return StepPoint(StepWork.of([(1, prompt + written)] * n), seconds)
+    raise CalibrationError(
+        f"{n} answers of {output} tokens after {prompt} were never all being written at once; the engine's max_num_seqs "
+        "may be lower"
+    )
 
 
 def _mean_step(answer: Completion, begin: float, end: float) -> tuple[float, float] | None:

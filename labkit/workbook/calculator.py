@@ -7,12 +7,14 @@ makes no sense leaves the last good charts in place and says what is wrong.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import altair as alt
 import ipywidgets as w
@@ -124,9 +126,17 @@ def _model_names() -> tuple[str, ...]:
     return tuple(f"{price.provider}/{price.model}" for provider in _PROVIDERS for price in listed(provider))
 
 
+# What servers put into the address for themselves: Jupyter's token, JupyterHub's and Voilà's own parameters.
+_SERVERS_OWN = re.compile(r"token|_xsrf|reset|redirects|(?:voila|jupyter|hub)[-_].*")
+
+
 def settings_from_url() -> Scenario:
-    """The scenario in the URL's query, which Voilà hands over as QUERY_STRING; the defaults where there is none."""
-    return Scenario.from_query(os.environ.get("QUERY_STRING", ""))
+    """The scenario in the URL's query, which Voilà hands over as QUERY_STRING; the defaults where there is none.
+
+    Parameters that are the server's own are passed over. Raises `InvalidRequest` for any other that is no setting.
+    """
+    given = parse_qsl(os.environ.get("QUERY_STRING", ""), keep_blank_values=True)
+    return Scenario.from_query(urlencode([(name, value) for name, value in given if not _SERVERS_OWN.fullmatch(name)]))
 
 
 class Dashboard:

@@ -259,7 +259,7 @@ class Notebook:
         page.goto(f"{server.url}/lab/tree/{quote(path)}?token={server.token}&reset")
         page.wait_for_function("() => window.jupyterapp && window.jupyterapp.restored", timeout=60_000)
         page.evaluate("async () => { await window.jupyterapp.restored }")
-        self.command("apputils:change-theme", theme=THEMES[theme])
+        self.set_theme(theme)
         self.panel = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
         self.panel.locator(".jp-Cell").first.wait_for(timeout=60_000)
         page.wait_for_function(
@@ -267,7 +267,6 @@ class Notebook:
             " return p && p.sessionContext && p.sessionContext.session && p.sessionContext.session.kernel }",
             timeout=60_000,
         )
-        page.evaluate(f"document.body.dataset.jpThemeName === {THEMES[theme]!r}")
         # Room for the notebook: the file browser is not what we look at.
         if page.evaluate("() => !window.jupyterapp.shell.leftCollapsed"):
             self.command("application:toggle-left-area")
@@ -283,15 +282,22 @@ class Notebook:
 
     def run_all(self, timeout: float = 180) -> None:
         """Run > Run All Cells, and wait until the kernel is idle and no cell is waiting (`timeout` in seconds)."""
-        # Not awaited: the command resolves when the run ends, and a failed cell would hide behind its rejection.
-        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+        # Not awaited: the command resolves when the run ends, and a failed cell would hide behind its rejection. The counts
+        # from before tell a run that has not begun from one that has ended.
+        self.page.evaluate(
+            """() => {
+                const cells = window.jupyterapp.shell.currentWidget.content.widgets;
+                window.countsBefore = cells.map(c => c.model.executionCount ?? null);
+                window.jupyterapp.commands.execute('notebook:run-all-cells');
+            }"""
+        )
         self.page.wait_for_function(
             """() => {
                 const panel = window.jupyterapp.shell.currentWidget;
                 const kernel = panel.sessionContext.session?.kernel;
                 const code = panel.content.widgets.filter(c => c.model.type === 'code' && c.model.sharedModel.source.trim());
-                const started = code.length === 0 || code[0].model.executionCount !== null
-                    || code.some(c => c.model.executionCount !== null);
+                const started = code.length === 0
+                    || panel.content.widgets.some((c, i) => (c.model.executionCount ?? null) !== window.countsBefore[i]);
                 const prompts = code.map(c => c.promptNode?.textContent ?? '');
                 return started && kernel?.status === 'idle' && !prompts.some(p => p.includes('*'));
             }""",

@@ -1,4 +1,5 @@
 import ipywidgets as w
+import pytest
 
 from labkit.workbook.book import Book
 from labkit.workbook.store import Journal
@@ -74,3 +75,15 @@ def test_a_quiz_says_why_only_when_right(monkeypatch):
     check.click()
     assert "Because" in feedback.value
     assert [e["ok"] for e in journal.entries("quiz")] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "log"), [(0, 1, False), (1, 16, False), (0.5, 3, False), (0, 1e6, False), (1, 1e4, True)]
+)
+def test_a_slider_can_be_made_for_any_range(low, high, log, monkeypatch):
+    def use(book):
+        book.predict("99.share", "Which?", low=low, high=high, unit="times", log=log)
+
+    (form,), _ = widgets_of(monkeypatch, use)
+    (slider,) = all_of(form, w.FloatLogSlider if log else w.FloatSlider)
+    assert low <= slider.value <= high
