@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
+from difflib import get_close_matches
 from functools import lru_cache
 from html import escape
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl
 
 import altair as alt
 import ipywidgets as w
@@ -47,7 +48,8 @@ _WORDS = {
 
 
 def month_figure(rows: tuple[MonthlyCost, ...]) -> Figure:
-    """Stacked bars: what each way of serving costs a month, by kind of token."""
+    """Stacked bars: what each way of serving costs a month, by kind of token; a model named twice has one bar."""
+    rows = tuple({row.name: row for row in rows}.values())
     parts = [
         {"model": row.name, "kind": _KINDS[kind][0], "usd": float(amount), "order": i}
         for row in rows
@@ -127,56 +129,70 @@ def _model_names() -> tuple[str, ...]:
 
 
 # What servers put into the address for themselves: Jupyter's token, JupyterHub's and Voilà's own parameters.
-_SERVERS_OWN = re.compile(r"token|_xsrf|reset|redirects|(?:voila|jupyter|hub)[-_].*")
+_SERVERS_OWN = re.compile(r"token|_xsrf|reset|redirects|template|theme|(?:voila|jupyter|hub)[-_].*")
 
 
-def settings_from_url() -> Scenario:
-    """The scenario in the URL's query, which Voilà hands over as QUERY_STRING; the defaults where there is none.
+def settings_from_url() -> tuple[Scenario, tuple[str, ...]]:
+    """The scenario in the URL's query, which Voilà hands over as QUERY_STRING, and a note on each setting left out.
 
-    Parameters that are the server's own are passed over. Raises `InvalidRequest` for any other that is no setting.
+    The defaults where there is no query. Parameters that are the server's own are passed over in silence; one that is no
+    setting, or whose value makes no sense, keeps its default, and its note says why and names the setting it may have meant.
     """
-    given = parse_qsl(os.environ.get("QUERY_STRING", ""), keep_blank_values=True)
-    return Scenario.from_query(urlencode([(name, value) for name, value in given if not _SERVERS_OWN.fullmatch(name)]))
+    names = [f.name for f in fields(Scenario)]
+    good: dict[str, str] = {}
+    notes = []
+    for name, value in parse_qsl(os.environ.get("QUERY_STRING", ""), keep_blank_values=True):
+        if _SERVERS_OWN.fullmatch(name):
+            continue
+        if name not in names:
+            near = get_close_matches(name, names, n=1)
+            notes.append(f"there is no setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            continue
+        try:
+            # Priced as well, because only that finds a model or machine that nobody lists.
+            month(Scenario.from_mapping({name: value}))
+            good[name] = value
+        except LabError as error:
+            notes.append(str(error))
+    return Scenario.from_mapping(good), tuple(notes)
 
 
 class Dashboard:
     """The calculator's widgets and their wiring; `widget` is what to display, `scenario` the settings now."""
 
     def __init__(self, scenario: Scenario, file: Path) -> None:
-        self.scenario = scenario
-        self._controls = _controls(scenario)
         self._headline, self._message, self._link = w.HTML(), w.HTML(), w.HTML()
         self._month, self._tornado = _Picture(), _Picture()
         self._file = w.Text(str(file), description="File", continuous_update=False)
+        self._controls: dict[str, Any] = {}
+        self._fields = w.VBox()
         self.widget = self._layout()
-        for control in self._controls.values():
-            control.observe(self._changed, names="value")
-        self._draw(scenario)
+        self.load(scenario)
 
     def load(self, scenario: Scenario) -> None:
-        """Show `scenario`: the controls first, then the charts once."""
-        for control in self._controls.values():
-            control.unobserve(self._changed, names="value")
-        try:
-            for name, control in self._controls.items():
-                value = scenario.models[int(name[-1])] if name.startswith("model") else getattr(scenario, name)
-                if isinstance(control, w.Dropdown) and value not in control.options:
-                    control.options = (*control.options, value)
-                control.value = value
-        finally:
-            for control in self._controls.values():
-                control.observe(self._changed, names="value")
+        """Show `scenario`: the charts, and controls of its own.
+
+        They are made anew because their ranges and the number of models are the scenario's. Raises `LabError` for a model or
+        machine that nobody lists, and then nothing has changed.
+        """
         self._draw(scenario)
+        old, self._controls = self._controls, _controls(scenario)
+        for control in self._controls.values():
+            control.observe(self._changed, names="value")
+        self._fields.children = _grouped(self._controls)
+        for control in old.values():
+            control.close()
 
     def _changed(self, _: Any) -> None:
         values = {name: control.value for name, control in self._controls.items()}
-        models = tuple(values.pop(f"model{i}") for i in range(3))
+        models = tuple(values.pop(f"model{i}") for i in range(len(self.scenario.models)))
         self._guarded(lambda: self._draw(replace(self.scenario, **values, models=models)))
 
     def _draw(self, scenario: Scenario) -> None:
         rows = month(scenario)
-        self._month.draw(month_figure(rows))
-        self._tornado.draw(tornado_figure(scenario))
+        by_kind, swings = month_figure(rows), tornado_figure(scenario)
+        self._month.draw(by_kind)
+        self._tornado.draw(swings)
         first, own = rows[0], hosted_month(scenario)
         per = first.per_thousand_requests
         self._headline.value = (
@@ -193,7 +209,7 @@ class Dashboard:
         try:
             act()
             self._message.value = ""
-        except (LabError, OSError) as error:
+        except (LabError, OSError, UnicodeDecodeError) as error:
             self._message.value = f"<div role='alert'><b>Not changed:</b> {escape(str(error))}</div>"
 
     def _save(self, _: Any) -> None:
@@ -209,16 +225,7 @@ class Dashboard:
             button = w.Button(description=label, layout=w.Layout(width="5.5em"))
             button.on_click(act)
             row.append(button)
-        groups = [
-            ("Traffic", ("users", "requests_per_user", "days", "peak_factor")),
-            ("One request", ("input_tokens", "cached_share", "output_tokens", "reasoning_share")),
-            ("Overheads", ("retry_rate", "shadow_share", "batch_share")),
-            ("Compared", ("model0", "model1", "model2", "host", "host_tokens_per_second")),
-        ]
-        left: list[Any] = []
-        for title, names in groups:
-            left += [w.HTML(f"<b>{title}</b>"), *(self._controls[name] for name in names)]
-        left += [w.HTML("<b>Settings</b>"), self._file, w.HBox(row), self._link]
+        left = [self._fields, w.HTML("<b>Settings</b>"), self._file, w.HBox(row), self._link]
         right = [self._headline, self._message, self._month.widget, self._tornado.widget]
         return w.HBox(
             [
@@ -244,6 +251,19 @@ class _Picture:
         # Replacing the outputs at once, instead of clearing first, is what keeps the page from flickering.
         self._output.outputs = ({"output_type": "display_data", "data": data, "metadata": metadata},)
         self._words.value = caption_html(figure)
+
+
+def _grouped(controls: dict[str, Any]) -> tuple[Any, ...]:
+    groups: dict[str, tuple[str, ...]] = {
+        "Traffic": ("users", "requests_per_user", "days", "peak_factor"),
+        "One request": ("input_tokens", "cached_share", "output_tokens", "reasoning_share"),
+        "Overheads": ("retry_rate", "shadow_share", "batch_share"),
+        "Compared": (*(name for name in controls if name.startswith("model")), "host", "host_tokens_per_second"),
+    }
+    column: list[Any] = []
+    for title, names in groups.items():
+        column += [w.HTML(f"<b>{title}</b>"), *(controls[name] for name in names)]
+    return tuple(column)
 
 
 def _controls(scenario: Scenario) -> dict[str, Any]:
@@ -303,14 +323,13 @@ def _controls(scenario: Scenario) -> dict[str, Any]:
 def dashboard(scenario: Scenario | None = None, file: Path = Path("scenario.json")) -> Any:
     """The calculator as one widget, showing `scenario`, or what the URL says, or the defaults.
 
-    Settings in the URL that make no sense are reported in the widget, which then shows the defaults.
+    Settings in the URL that cannot be applied are named above the calculator; the others are applied.
     """
     if scenario is not None:
         return Dashboard(scenario, file).widget
-    try:
-        return Dashboard(settings_from_url(), file).widget
-    except LabError as error:
-        message = w.HTML(
-            f"<div role='alert'><b>The address holds settings that make no sense:</b> {escape(str(error))}</div>"
-        )
-        return w.VBox([message, Dashboard(Scenario(), file).widget])
+    settings, notes = settings_from_url()
+    shown = Dashboard(settings, file).widget
+    if not notes:
+        return shown
+    listed_notes = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return w.VBox([w.HTML(f"<div role='alert'><b>Not applied from the address:</b><ul>{listed_notes}</ul></div>"), shown])

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from labkit.cost import Scenario, month
-from labkit.request import InvalidRequest
+from labkit.cost import Scenario, api_month, month, price_named
 from labkit.workbook.calculator import Dashboard, dashboard, month_figure, settings_from_url, tornado_figure
-from labkit.workbook.charts import MIME
+from labkit.workbook.charts import MIME, spec
 
 
 def drawn(board: Dashboard) -> list[dict[str, Any]]:
     """Rows of the month's chart, as the browser gets them."""
-    spec = board._month._output.outputs[0]["data"][MIME]
-    return list(spec["data"]["values"] if "values" in spec["data"] else next(iter(spec["datasets"].values())))
+    return list(board._month._output.outputs[0]["data"][MIME]["data"]["values"])
 
 
 def totals(board: Dashboard) -> dict[str, float]:
@@ -63,25 +63,106 @@ def test_settings_are_saved_loaded_and_reset(tmp_path: Path) -> None:
     assert other.scenario == board.scenario
 
 
-def test_the_charts_say_in_words_what_they_draw() -> None:
-    rows = month(Scenario())
+def test_a_month_costs_in_the_chart_what_it_costs_in_the_arithmetic() -> None:
+    rows = month(Scenario(cached_share=0.5, reasoning_share=0.25, batch_share=0.5))
     figure = month_figure(rows)
+    bars = spec(figure)["data"]["values"]
     for row in rows:
         assert f"{row.name} {row.total:,.0f} dollars a month" in figure.alt
-    assert "±25%" in tornado_figure(Scenario()).source
+        assert sum(bar["usd"] for bar in bars if bar["model"] == row.name) == pytest.approx(float(row.total))
+        assert row.note in figure.source
+    assert {bar["kind"] for bar in bars} >= {"fresh input", "cached input", "visible output", "reasoning", "machines"}
 
 
-def test_the_address_sets_the_scenario_and_the_servers_own_parameters_do_not_matter(monkeypatch) -> None:
-    monkeypatch.setenv("QUERY_STRING", "users=1234&token=abc&voila-template=lab&cached_share=0.5")
-    assert settings_from_url() == Scenario(users=1234, cached_share=0.5)
+def test_a_model_named_twice_is_drawn_once(tmp_path: Path) -> None:
+    board = Dashboard(Scenario(), tmp_path / "s.json")
+    board._controls["model1"].value = board._controls["model0"].value
+    once = {row.name: float(row.total) for row in month(board.scenario)}
+    assert totals(board) == pytest.approx(once)
+
+
+def test_the_tornado_draws_the_swings_that_cost_computes() -> None:
+    scenario = Scenario(cached_share=0.4)
+    price = price_named(scenario.models[0])
+    base = api_month(scenario, price).total
+    figure = tornado_figure(scenario)
+    rows = spec(figure)["data"]["values"]
+    users = {row["end"]: row["usd"] for row in rows if row["setting"] == "users a day"}
+    # A month is proportional to its users, so ±25% of them is ±25% of it.
+    assert users == pytest.approx({"lower": float(-base / 4), "higher": float(base / 4)})
+    cached = {row["end"]: row["usd"] for row in rows if row["setting"] == "cached share"}
+    for end, share in (("lower", 0.15), ("higher", 0.65)):
+        moved = api_month(replace(scenario, cached_share=share), price).total
+        assert cached[end] == pytest.approx(float(moved - base))
+    assert f"users a day: {-base / 4:+,.0f} to {base / 4:+,.0f}" in figure.alt
+    assert "±25%" in figure.source
+
+
+def test_a_scenario_beyond_the_sliders_and_with_other_models_is_shown_whole(tmp_path: Path) -> None:
+    wide = Scenario(users=5_000_000, input_tokens=90_000, models=("openai/gpt-5-mini", "mistral/mistral-small-latest"))
+    wide.save(tmp_path / "s.json")
+    board = Dashboard(Scenario(), tmp_path / "s.json")
+    board._load(None)
+    assert board._message.value == ""
+    assert board.scenario == wide
+    board._controls["days"].value = 10  # moving one control must not take the others back into their usual range
+    assert board.scenario == replace(wide, days=10)
+    assert {row.name: float(row.total) for row in month(board.scenario)} == pytest.approx(totals(board))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_any_number_of_models_has_controls(count: int, tmp_path: Path) -> None:
+    names = ("openai/gpt-5-mini", "openai/gpt-5-nano", "openai/gpt-5", "anthropic/claude-haiku-4-5")[:count]
+    board = Dashboard(Scenario(models=names), tmp_path / "s.json")
+    board._controls["users"].value = 7_000
+    assert board.scenario == Scenario(models=names, users=7_000)
+
+
+def test_a_file_that_is_no_text_is_refused_in_the_widget(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_bytes(b"\xff\xfe\x00")
+    board = Dashboard(Scenario(users=3_000), tmp_path / "s.json")
+    board._load(None)
+    assert "role='alert'" in board._message.value
+    assert board.scenario == Scenario(users=3_000)
+
+
+def test_the_address_sets_the_scenario_and_the_servers_own_parameters_do_not_matter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("QUERY_STRING", "users=1234&token=abc&voila-template=lab&theme=dark&cached_share=0.5")
+    assert settings_from_url() == (Scenario(users=1234, cached_share=0.5), ())
     monkeypatch.delenv("QUERY_STRING")
-    assert settings_from_url() == Scenario()
+    assert settings_from_url() == (Scenario(), ())
 
 
-def test_a_misspelt_setting_in_the_address_is_reported_beside_the_defaults(monkeypatch) -> None:
-    monkeypatch.setenv("QUERY_STRING", "userz=1234")
-    with pytest.raises(InvalidRequest, match="userz"):
-        settings_from_url()
-    alert = dashboard().children[0].value
-    assert "userz" in alert
+def test_what_a_dashboard_shares_comes_back_from_the_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shared = Scenario(users=77_000, batch_share=0.5, models=("openai/gpt-5",), host="a100")
+    board = Dashboard(shared, tmp_path / "s.json")
+    query = unescape(board._link.value.partition("<code>?")[2].partition("</code>")[0])
+    monkeypatch.setenv("QUERY_STRING", query)
+    assert settings_from_url() == (shared, ())
+
+
+@pytest.mark.parametrize(
+    ("bad", "note"),
+    [
+        ("userz=1", "did you mean 'users'?"),
+        ("cache_share=0.1", "did you mean 'cached_share'?"),
+        ("utm_source=mail", "'utm_source'"),
+        ("output_tokens=many", "output_tokens is 'many'; give a whole number"),
+        ("retry_rate=99", "retry_rate is 99"),
+        ("models=nobody/nothing", "nobody"),
+        ("host=abacus", "abacus"),
+    ],
+)
+def test_what_the_address_gets_wrong_is_named_and_the_rest_applied(
+    bad: str, note: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUERY_STRING", f"users=1234&{bad}&days=10")
+    scenario, notes = settings_from_url()
+    assert scenario == Scenario(users=1234, days=10)
+    assert len(notes) == 1
+    assert note in notes[0]
+    alert = unescape(dashboard().children[0].value)
     assert "role='alert'" in alert
+    assert notes[0] in alert
