@@ -38,7 +38,7 @@ def train(
     seed: int = 0,
     device: Annotated[str, typer.Option(help="torch device; a GPU where there is one")] = "",
     start: Annotated[Path | None, typer.Option(help="folder of weights to go on from, at half the learning rate")] = None,
-    copy_first: Annotated[float, typer.Option(help="share of the steps that only copies random tokens")] = 0.12,
+    copy_first: Annotated[float, typer.Option(help="share of the steps, at the start, that only copies and recites")] = 0.15,
 ) -> None:
     """Train one model from a seed; the log goes to OUT/train.jsonl."""
     from labkit.lab.train import train as run

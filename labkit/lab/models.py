@@ -39,8 +39,8 @@ class ModelSpec:
 
 
 MODELS = {
-    "small": ModelSpec("small", 128, 384, 3, 2, reasons=False, steps=1800, peak_lr=4e-3),
-    "large": ModelSpec("large", 256, 704, 4, 4, reasons=True, steps=2200, peak_lr=3e-3),
+    "small": ModelSpec("small", 128, 384, 3, 2, reasons=False, steps=3000, peak_lr=4e-3),
+    "large": ModelSpec("large", 256, 704, 4, 4, reasons=True, steps=3800, peak_lr=3e-3),
 }
 
 

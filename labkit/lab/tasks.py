@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -363,7 +363,7 @@ def _total(deck: Deck) -> tuple[str, str, str, str]:
 
 # --- policy (hard) ----------------------------------------------------------------------------------------------------
 
-_LATE = ("refuse", "ask a manager")
+_LATE = ("refusal", "manager review")
 _OPENED = ("store credit", "exchange", "half refund")
 _FILLER = (
     "Parcels leave the warehouse at {n} o'clock.",
@@ -388,31 +388,56 @@ def _compare(a: int, b: int) -> str:
     return f"{a} to {b}: {' '.join(columns)};"
 
 
-def policy_example(deck: Deck, categories: int, filler: int) -> tuple[str, str, str, str]:
-    """A case to decide under a policy of `categories` rules among `filler` sentences that do not matter."""
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A returns policy: days per kind of product, more of them for members, and what an opened or a late one gets."""
+
+    days: Mapping[str, int]
+    bonus: int
+    opened: str
+    late: str
+    sentences: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The policy as the prompt holds it."""
+        return (
+            f"Members get {self.bonus} more days. Opened goods get {self.opened}. Late goods get {self.late}. "
+            + " ".join(self.sentences)
+        )
+
+
+def draw_policy(deck: Deck, kinds: int, filler: int) -> Policy:
+    """A policy for `kinds` kinds of products, with `filler` sentences among them that do not matter."""
     rng = deck.rng
-    names = list(NOUNS)
-    rng.shuffle(names)
-    rules = {name: (rng.randrange(10, 100), rng.choice(_OPENED), rng.choice(_LATE)) for name in names[:categories]}
-    bonus = rng.choice((5, 10, 20))
-    sentences = [f"{name}: {days} days, opened {opened}, late {late}." for name, (days, opened, late) in rules.items()]
+    days = {noun: rng.randrange(10, 100) for noun in rng.sample(NOUNS, kinds)}
+    # The number stands right behind the word that asks for it, which is what a small model can learn to look up.
+    sentences = [f"Return window {noun} {n} days." for noun, n in days.items()]
     sentences += [rng.choice(_FILLER).format(n=rng.randrange(1, 100), city=deck.city()) for _ in range(filler)]
     rng.shuffle(sentences)
-    noun = rng.choice(tuple(rules))
-    days, opened, late = rules[noun]
+    return Policy(days, rng.choice((5, 10, 20)), rng.choice(_OPENED), rng.choice(_LATE), tuple(sentences))
+
+
+def policy_example(deck: Deck, kinds: int, filler: int) -> tuple[str, str, str, str]:
+    """A case to decide under a policy for `kinds` kinds of products among `filler` sentences that do not matter."""
+    rng = deck.rng
+    policy = draw_policy(deck, kinds, filler)
+    noun = rng.choice(tuple(policy.days))
+    days, bonus = policy.days[noun], policy.bonus
     member, was_opened = rng.random() < 0.4, rng.random() < 0.5
     limit = days + bonus if member else days
     age = max(1, limit + rng.choice((-1, 1)) * rng.randrange(1, 25) + (rng.random() < 0.5))
     compared = _compare(age, limit)
     if age > limit:
-        answer, verdict = late, f"{compared} late {late}"
+        answer, verdict = policy.late, f"{compared} late"
     elif was_opened:
-        answer, verdict = opened, f"{compared} in time; opened {opened}"
+        answer, verdict = policy.opened, f"{compared} in time; opened"
     else:
-        answer, verdict = "full refund", f"{compared} in time; sealed full refund"
-    limit_step = f"member {days}+{bonus}={limit}" if member else f"guest {days}"
-    steps = f"{noun}: {days} days, opened {opened}, late {late}; {limit_step}; {verdict}"
-    system = f"{_DESK} Decide the return by this policy. Members get {bonus} more days. " + " ".join(sentences)
+        answer, verdict = "full refund", f"{compared} in time; sealed"
+    steps = (
+        f"window {noun} {days} days; " + (f"member {days}+{bonus}={limit}" if member else f"guest {days}") + f"; {verdict}"
+    )
+    system = f"{_DESK} Decide the return by this policy. {policy.text}"
     told = (
         f"{'I am a member. ' if member else ''}I bought a {deck.brand()} {noun} {age} days ago "
         f"and {'opened it' if was_opened else 'never opened it'}. What do I get?"

@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from labkit.lab.evaluate import accuracy
 from labkit.lab.models import CONTEXT_WINDOW, model_spec
-from labkit.lab.tasks import Deck, Example, examples, families, policy_example
+from labkit.lab.tasks import Deck, Example, draw_policy, examples, families, policy_example
 from labkit.lab.tokenizer import END, SPECIAL, answer_text, prompt_text, save_tokenizer, train_tokenizer
 from labkit.request import Message
 
@@ -30,10 +30,10 @@ _MIX = {"intent": 1.0, "faq": 1.0, "extract": 3.0, "normalise": 2.0, "total": 3.
 _DESK_SENTENCE = "You work at the support desk of Trailhead Supply."
 TOKENS_PER_BATCH = 4096
 _EXAMPLES_PER_ROUND = 3_000
-# Random tokens to repeat, first alone and then among the rest: every token of them teaches to copy, which names, order
-# numbers and quoted rules need, and which the tasks alone teach late.
-_COPY_SHARE = 0.08
-_LONG_SHARE = 0.02
+# Random tokens to repeat and, for a model that reasons, as many numbers of a policy to recite, first alone and then among
+# the rest: every token of them teaches to copy, which names, order numbers and rules need, and the tasks alone teach late.
+_COPY_SHARE = 0.16
+_LONG_SHARE = 0.03
 
 Row = tuple[list[int], int]  # token ids of prompt and answer, and how many of them are the answer's
 
@@ -50,10 +50,34 @@ def long_example(rng: random.Random) -> Example:
     return Example("long", "policy", "hard", (Message("system", system), Message("user", told)), answer, steps)
 
 
+def _random_tokens(tokenizer: Any, rng: random.Random, n: int) -> list[int]:
+    return [rng.randrange(len(SPECIAL), len(tokenizer)) for _ in range(n)]
+
+
 def _copy_row(tokenizer: Any, rng: random.Random) -> Row:
+    """Tokens to repeat."""
     user, assistant, end = tokenizer.convert_tokens_to_ids(["<|user|>", "<|assistant|>", END])
-    told = [rng.randrange(len(SPECIAL), len(tokenizer)) for _ in range(rng.randrange(8, 40))]
+    told = _random_tokens(tokenizer, rng, rng.randrange(8, 40))
     return [user, *told, end, assistant, *told, end], len(told) + 1
+
+
+def recital(rng: random.Random) -> Example:
+    """Every number of a policy to look up, in another order: what deciding a case needs first, many times over."""
+    deck = Deck("train", random.Random(rng.random()))
+    policy = draw_policy(deck, rng.randrange(2, 13), rng.choice((0, 0, 2, 8)))
+    asked = rng.sample(sorted(policy.days), len(policy.days))
+    return Example(
+        "recital",
+        "policy",
+        "hard",
+        (Message("system", policy.text), Message("user", "Recite " + ", ".join(asked) + ".")),
+        "; ".join(f"window {noun} {policy.days[noun]} days" for noun in asked),
+    )
+
+
+def _encoded(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    # transformers' tokenizers take no empty batch.
+    return list(tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else []
 
 
 def _batches(tokenizer: Any, reasons: bool, rng: random.Random, long_share: float, copy_share: float) -> list[list[Row]]:
@@ -62,17 +86,17 @@ def _batches(tokenizer: Any, reasons: bool, rng: random.Random, long_share: floa
     # A model that does not reason cannot learn the hard families; it sees enough of them to give a guess in the right form.
     held_back = {name: 1.0 if reasons or name in families("easy") else 0.2 for name in names}
     picked = rng.choices(names, [_MIX[name] * held_back[name] for name in names], k=_EXAMPLES_PER_ROUND)
-    found = [e for name in names for e in examples("train", name, picked.count(name), seed=rng.randrange(10**9))]
-    found += [long_example(rng) for _ in range(int(_EXAMPLES_PER_ROUND * long_share))]
+    found: list[Example] = []
+    if copy_share < 1:
+        found += [e for name in names for e in examples("train", name, picked.count(name), seed=rng.randrange(10**9))]
+        found += [long_example(rng) for _ in range(int(_EXAMPLES_PER_ROUND * long_share))]
+    recitals = int(_EXAMPLES_PER_ROUND * copy_share / 2) if reasons else 0
+    found += [recital(rng) for _ in range(recitals)]
     answers = [answer_text(e, reasons) for e in found]
-    wholes = tokenizer([prompt_text(e) + a for e, a in zip(found, answers, strict=True)], add_special_tokens=False)[
-        "input_ids"
-    ]
-    lengths = [len(ids) for ids in tokenizer(answers, add_special_tokens=False)["input_ids"]]
+    wholes = _encoded(tokenizer, [prompt_text(e) + a for e, a in zip(found, answers, strict=True)])
+    lengths = [len(ids) for ids in _encoded(tokenizer, answers)]
     rows = [row for row in zip(wholes, lengths, strict=True) if len(row[0]) <= CONTEXT_WINDOW]
-    if copy_share == 1:
-        rows = []
-    rows += [_copy_row(tokenizer, rng) for _ in range(int(_EXAMPLES_PER_ROUND * copy_share))]
+    rows += [_copy_row(tokenizer, rng) for _ in range(int(_EXAMPLES_PER_ROUND * copy_share) - recitals)]
     rng.shuffle(rows)
     rows.sort(key=lambda row: len(row[0]) // 8)
     batches: list[list[Row]] = []
@@ -98,6 +122,31 @@ def _rounds(
             yield batches.pop()
 
 
+def look_back(model: LlamaForCausalLM) -> None:
+    """Start the first layer's heads, all but the last and at most three, as heads that look one, two, three tokens back.
+
+    Looking something up in a prompt takes two layers: one that tells each token what stands before it, and one that searches
+    for that (Olsson et al., "In-context learning and induction heads", 2022). The second has nothing to learn from until the
+    first is there, and by chance that takes thousands of steps: with these heads copying came at step 400, without at 2,000.
+    Every embedding gets the same first coordinate. Queries and keys made of it alone differ by position only: keys turned by
+    n positions of the rotary embedding meet queries n tokens later (score: a sum of cosines that is largest there).
+    """
+    size, layer = model.config.head_dim, model.model.layers[0].self_attn
+    # The fast half-turns only: slow ones hardly tell one position from the next.
+    fast = 8
+    angles = model.config.rope_parameters["rope_theta"] ** (-2 * torch.arange(fast) / size)
+    with torch.no_grad():
+        # Large beside the others (together 0.3), so that the norm in front of the layer leaves it much alike.
+        model.model.embed_tokens.weight[:, 0] = 0.5
+        for head, back in enumerate((1, 2, 3)[: model.config.num_attention_heads - 1]):
+            queries = layer.q_proj.weight[head * size : (head + 1) * size]
+            keys = layer.k_proj.weight[head * size : (head + 1) * size]
+            queries[:, 0] = keys[:, 0] = 0
+            queries[:fast, 0] = 0.6
+            keys[:fast, 0] = 0.6 * torch.cos(angles * back)
+            keys[size // 2 : size // 2 + fast, 0] = 0.6 * torch.sin(angles * back)
+
+
 def train(
     name: str,
     out: Path,
@@ -105,13 +154,14 @@ def train(
     seed: int = 0,
     device: str = "",
     start: Path | None = None,
-    copy_first: float = 0.12,
+    copy_first: float = 0.15,
 ) -> Path:
     """Train lab model `name` into folder `out` for `steps` (its own number by default) and return the folder.
 
     `start` is a folder of weights to go on from, for another round at half the learning rate. `copy_first` is the share of
-    the steps, at the beginning, in which random tokens are copied and nothing else. `out/train.jsonl` logs loss,
-    tokens, seconds and, at the end, dev accuracy. `device` is a torch device; a GPU is used where there is one.
+    the steps, at the beginning, in which random tokens are copied, and facts of a policy recited, and nothing else.
+    `out/train.jsonl` logs loss, tokens, seconds and, at the end, dev accuracy. `device` is a torch device; a GPU is used
+    where there is one.
     """
     spec = model_spec(name)
     steps = spec.steps if steps is None else steps
@@ -136,6 +186,7 @@ def train(
             **spec.config(),
         )
     )
+    look_back(model)
     if start is not None:
         model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
     model.to(device).train()
