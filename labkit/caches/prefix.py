@@ -1,0 +1,89 @@
+"""What an engine's prefix cache will serve: vLLM's block rules, run ahead of the engine.
+
+`PrefixCache` predicts, request by request, the cached tokens that vLLM reports (`usage.prompt_tokens_details.cached_tokens`)
+for requests served one after another. The rules are those of the modelled engine, which drives the same blocks: full blocks
+only, never the whole prompt, least recently used first and a request's tail before its beginning.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from labkit.engines.modelled import Block, BlockManager
+from labkit.engines.modelled import Sequence as EngineSequence
+from labkit.request.errors import ContextWindowExceeded, InvalidRequest
+
+
+class PrefixCache:
+    """The prefix cache of an engine with `num_blocks` KV blocks of `block_size` tokens, empty at first.
+
+    `num_blocks` is what vLLM logs and exports (`vllm:cache_config_info`); one of them is its placeholder.
+    """
+
+    def __init__(self, num_blocks: int, block_size: int) -> None:
+        if num_blocks < 2 or block_size < 1:
+            raise InvalidRequest(f"{num_blocks} blocks of {block_size} tokens hold nothing; vLLM keeps one block back")
+        self.block_size = block_size
+        self._blocks = BlockManager(num_blocks, block_size)
+        self._serial = count()
+
+    def serve(self, prompt: Sequence[int], output: Sequence[int] = (), salt: str = "") -> int:
+        """Tokens of `prompt` (token ids) that come from the cache; the request, with its `output`, is in it afterwards.
+
+        The last token written is never in the cache: nothing was computed from it. `salt` is vLLM's `cache_salt`, which
+        keeps tenants apart. Raises `ContextWindowExceeded` for a request that the cache could not hold alone.
+        """
+        room = self._blocks.capacity * self.block_size
+        held = [*prompt, *output[:-1]]
+        if len(held) > room:
+            raise ContextWindowExceeded(f"{len(held)} tokens do not fit into {room} of KV cache; shorten the prompt")
+        sequence = EngineSequence(str(next(self._serial)), prompt, max(1, len(output)), salt=salt)
+        found: list[Block] = self._blocks.cached_prefix(sequence)
+        cached = len(found) * self.block_size
+        self._blocks.allocate(sequence, len(prompt), found)
+        sequence.tokens.extend(output[:-1])
+        self._blocks.allocate(sequence, len(held))
+        self._blocks.free(sequence)
+        return cached
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """Hits of block-hash traces: blocks asked for, and those of them that were there."""
+
+    blocks: int
+    hits: int
+
+    @property
+    def ratio(self) -> float:
+        """Share of the blocks that were there."""
+        return self.hits / self.blocks if self.blocks else 0.0
+
+
+def block_hits(requests: Iterable[Sequence[Hashable]], capacity: int | None = None) -> Hits:
+    """Prefix hits of requests given as block ids, each request wholly cached before the next one arrives.
+
+    A hit is a block of the leading run that is in the cache. `capacity` is in blocks, None for an endless cache; the least
+    recently used block goes first, and of one request the tail before the beginning, as in vLLM. A request larger than the
+    cache leaves its beginning in it.
+    """
+    if capacity is not None and capacity < 1:
+        raise InvalidRequest(f"capacity is {capacity} blocks; give at least 1, or None for an endless cache")
+    kept: OrderedDict[Hashable, None] = OrderedDict()
+    blocks = hits = 0
+    for ids in requests:
+        blocks += len(ids)
+        leading = True
+        for id in ids:
+            leading = leading and id in kept
+            hits += leading
+        # Tail first, so that the beginning is the most recently used and goes last.
+        for id in reversed(ids if capacity is None else ids[:capacity]):
+            kept[id] = None
+            kept.move_to_end(id)
+        while capacity is not None and len(kept) > capacity:
+            kept.popitem(last=False)
+    return Hits(blocks, hits)
