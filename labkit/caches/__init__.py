@@ -2,8 +2,28 @@
 
 The engine keeps the keys and values of prompts it has read: `PrefixCache` predicts, request by request, how many tokens vLLM
 will serve from there, and `block_hits` what a cache of some size would have served of a trace.
+
+Whole answers are kept by one set of rules, whichever cache keeps them: `fingerprint` (what was asked), `Scope` (who may see
+it) and `CacheControl` (how long it holds), all enforced by one `Store`.
 """
 
 from labkit.caches.prefix import Hits, PrefixCache, block_hits
+from labkit.caches.rules import CacheControl, Scope, fingerprint, scope_of
+from labkit.caches.store import CacheError, Entry, Lookup, Removal, Stats, Store, Ticket
 
-__all__ = ["Hits", "PrefixCache", "block_hits"]
+__all__ = [
+    "CacheControl",
+    "CacheError",
+    "Entry",
+    "Hits",
+    "Lookup",
+    "PrefixCache",
+    "Removal",
+    "Scope",
+    "Stats",
+    "Store",
+    "Ticket",
+    "block_hits",
+    "fingerprint",
+    "scope_of",
+]
