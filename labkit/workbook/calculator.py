@@ -10,9 +10,11 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import fields, replace
+from decimal import Decimal
 from difflib import get_close_matches
 from functools import lru_cache
 from html import escape
+from math import gcd
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -184,9 +186,16 @@ class Dashboard:
             control.close()
 
     def _changed(self, _: Any) -> None:
-        values = {name: control.value for name, control in self._controls.items()}
+        values = {name: self._meant(name, control) for name, control in self._controls.items()}
         models = tuple(values.pop(f"model{i}") for i in range(len(self.scenario.models)))
         self._guarded(lambda: self._draw(replace(self.scenario, **values, models=models)))
+
+    def _meant(self, name: str, control: Any) -> Any:
+        # The browser snaps a slider to its steps and reports that; only half a step or more is somebody's hand.
+        now = getattr(self.scenario, name, None)
+        if isinstance(control, w.FloatSlider) and now is not None and abs(control.value - now) < control.step / 2:
+            return now
+        return control.value
 
     def _draw(self, scenario: Scenario) -> None:
         rows = month(scenario)
@@ -266,24 +275,37 @@ def _grouped(controls: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(column)
 
 
+def _decimals(number: str) -> int:
+    exponent = Decimal(number).as_tuple().exponent
+    return max(0, -int(exponent))
+
+
+_MOST_DECIMALS = 4  # of a measured share, say; a slider with finer steps would not move under anybody's hand
+
+
 def _controls(scenario: Scenario) -> dict[str, Any]:
     style = {"description_width": "11.5em"}
     layout = w.Layout(width="27em")
 
-    # A slider snaps its value to its steps, so the steps are fine enough to hold a scenario that was measured.
+    # A slider snaps its value to its steps, so the steps are fine enough to hold the scenario's own value.
     def whole(name: str, label: str, high: int, step: int, low: int = 0) -> Any:
         value = getattr(scenario, name)
+        step = gcd(step, value - low)
         return w.IntSlider(value, low, max(high, value), step, description=label, style=style, layout=layout)
 
-    def real(name: str, label: str, high: float, step: float, low: float = 0.0, form: str = ".2f") -> Any:
+    def real(name: str, label: str, high: float, step: str, low: float = 0.0) -> Any:
         value = getattr(scenario, name)
+        digits = _decimals(step)
+        if Decimal(str(value)) % Decimal(step):
+            digits = min(max(digits, _decimals(str(value))), _MOST_DECIMALS)
+            step = str(Decimal(10) ** -digits)
         return w.FloatSlider(
             value,
             min=low,
             max=max(high, value),
-            step=step,
+            step=float(step),
             description=label,
-            readout_format=form,
+            readout_format=f".{digits}f",
             style=style,
             layout=layout,
         )
@@ -302,16 +324,16 @@ def _controls(scenario: Scenario) -> dict[str, Any]:
     machines = [(machine.name, key) for key, machine in hosts().items()]
     return {
         "users": whole("users", "Users a day", 1_000_000, 1_000),
-        "requests_per_user": real("requests_per_user", "Requests per user", 50, 0.5, form=".1f"),
+        "requests_per_user": real("requests_per_user", "Requests per user", 50, "0.5"),
         "days": whole("days", "Days a month", 31, 1, low=1),
-        "peak_factor": real("peak_factor", "Peak / mean", 20, 0.5, low=1, form=".1f"),
+        "peak_factor": real("peak_factor", "Peak / mean", 20, "0.5", low=1),
         "input_tokens": whole("input_tokens", "Input tokens", 50_000, 1),
-        "cached_share": real("cached_share", "Cached share", 1, 0.01),
+        "cached_share": real("cached_share", "Cached share", 1, "0.01"),
         "output_tokens": whole("output_tokens", "Output tokens", 5_000, 1),
-        "reasoning_share": real("reasoning_share", "Reasoning share", 1, 0.01),
-        "retry_rate": real("retry_rate", "Retries per request", 2, 0.01),
-        "shadow_share": real("shadow_share", "Shadow per request", 1, 0.01),
-        "batch_share": real("batch_share", "Batch share", 1, 0.01),
+        "reasoning_share": real("reasoning_share", "Reasoning share", 1, "0.01"),
+        "retry_rate": real("retry_rate", "Retries per request", 2, "0.01"),
+        "shadow_share": real("shadow_share", "Shadow per request", 1, "0.01"),
+        "batch_share": real("batch_share", "Batch share", 1, "0.01"),
         **menus,
         "host": w.Dropdown(options=machines, value=scenario.host, description="Own machine", style=style, layout=layout),
         "host_tokens_per_second": w.BoundedFloatText(

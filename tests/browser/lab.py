@@ -223,7 +223,7 @@ def chromium() -> Iterator[Chromium]:
 
 @dataclass
 class Watched:
-    """A page together with what it asked of the network and said on its console."""
+    """A page together with what it asked of other machines and said on its console."""
 
     page: Page
     foreign: list[str] = field(default_factory=list)
@@ -244,7 +244,13 @@ def open_page(browser: Chromium, width: int = 1600, height: int = 1000, *, dark:
         if message.type == "error":
             watched.console_errors.append(message.text)
 
+    def request_failed(request: Any) -> None:
+        # Playwright tells of a request although the page's own policy kept it from being made.
+        if request.failure == "csp" and request.url in watched.foreign:
+            watched.foreign.remove(request.url)
+
     context.on("request", request_started)
+    context.on("requestfailed", request_failed)
     watched.page.on("console", said)
     watched.page.on("pageerror", lambda error: watched.console_errors.append(str(error)))
     return watched

@@ -110,6 +110,19 @@ def test_a_scenario_beyond_the_sliders_and_with_other_models_is_shown_whole(tmp_
     assert {row.name: float(row.total) for row in month(board.scenario)} == pytest.approx(totals(board))
 
 
+def test_a_value_between_the_sliders_steps_is_held_exactly(tmp_path: Path) -> None:
+    # Two sevenths is a share as it comes out of a measurement. A browser shows a slider's nearest step, and reports that.
+    odd = Scenario(users=4_321, requests_per_user=3.7, cached_share=2 / 7, peak_factor=2.25)
+    board = Dashboard(odd, tmp_path / "s.json")
+    for name in ("users", "requests_per_user", "cached_share", "peak_factor"):
+        slider = board._controls[name]
+        slider.value = slider.min + round((slider.value - slider.min) / slider.step) * slider.step
+    assert board.scenario == odd
+    board._controls["cached_share"].value += board._controls["cached_share"].step
+    assert board.scenario.cached_share == pytest.approx(2 / 7, abs=2e-4)
+    assert board.scenario.cached_share != odd.cached_share
+
+
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_any_number_of_models_has_controls(count: int, tmp_path: Path) -> None:
     names = ("openai/gpt-5-mini", "openai/gpt-5-nano", "openai/gpt-5", "anthropic/claude-haiku-4-5")[:count]
