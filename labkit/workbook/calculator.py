@@ -210,7 +210,8 @@ class Dashboard:
             + f" · self-hosted <b>${own.total:,.0f}</b></div>"
         )
         query = scenario.to_query()
-        shared = f"add <code>?{escape(query)}</code> to the app's address" if query else "these are the defaults"
+        code = f"<code style='overflow-wrap:anywhere;white-space:normal'>?{escape(query)}</code>"
+        shared = f"add {code} to the app's address" if query else "these are the defaults"
         self._link.value = f"<small>Share: {shared}</small>"
         self.scenario = scenario
 
@@ -285,7 +286,7 @@ _MOST_DECIMALS = 4  # of a measured share, say; a slider with finer steps would 
 
 def _controls(scenario: Scenario) -> dict[str, Any]:
     style = {"description_width": "11.5em"}
-    layout = w.Layout(width="27em")
+    layout = w.Layout(width="auto")
 
     # A slider snaps its value to its steps, so the steps are fine enough to hold the scenario's own value.
     def whole(name: str, label: str, high: int, step: int, low: int = 0) -> Any:

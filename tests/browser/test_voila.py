@@ -47,6 +47,8 @@ def test_the_calculator_opens_with_the_settings_of_its_address(tmp_path: Path) -
             SCREENSHOTS.mkdir(parents=True, exist_ok=True)
             page.screenshot(path=str(SCREENSHOTS / f"calculator-voila-{theme}.png"), full_page=True)
             assert faint(page) == [], theme
+            for column in page.locator(".widget-vbox", has_text="Traffic").all():
+                assert column.evaluate("e => e.scrollWidth - e.clientWidth") <= 0, "the controls are cut off"
             times = redraw_times(page, page.locator("#rendered_cells"), "Output tokens")
             print(f"{theme}: key press to redrawn chart: median {statistics.median(times):.0f} ms of {len(times)}")
             assert watched.foreign == []

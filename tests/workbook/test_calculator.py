@@ -151,7 +151,7 @@ def test_the_address_sets_the_scenario_and_the_servers_own_parameters_do_not_mat
 def test_what_a_dashboard_shares_comes_back_from_the_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shared = Scenario(users=77_000, batch_share=0.5, models=("openai/gpt-5",), host="a100")
     board = Dashboard(shared, tmp_path / "s.json")
-    query = unescape(board._link.value.partition("<code>?")[2].partition("</code>")[0])
+    query = unescape(board._link.value.partition(">?")[2].partition("</code>")[0])
     monkeypatch.setenv("QUERY_STRING", query)
     assert settings_from_url() == (shared, ())
 
