@@ -53,7 +53,7 @@ def held_out(engine: Handler, make: ExactLengths, capacity: float, seed: int) ->
         )
     if os.environ.get("LABKIT_TRACES"):
         conversations = read_trace(traces_dir() / "azure2023_conv.csv.gz")[:80]
-        small = scaled(conversations, rate=capacity / 2, max_input=1500, max_output=200, length_factor=0.2)
+        small = scaled(conversations, rate=capacity / 2, min_input=8, max_input=1500, max_output=200, length_factor=0.2)
         yield "Azure 2023, scaled, 50%", lambda: open_loop(engine, as_load(small, make))
     else:
         print("LABKIT_TRACES names no folder of traces: the real trace is left out")

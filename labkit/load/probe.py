@@ -27,7 +27,10 @@ _RUNNING = 4
 
 @dataclass(frozen=True, slots=True)
 class ProbePlan:
-    """What to measure. Lengths in tokens; `decode` holds (answers at once, prompt tokens) pairs."""
+    """What to measure. Lengths in tokens; `decode` holds (answers at once, prompt tokens) pairs.
+
+    Lone prompts and cut-ins are measured `repeats` times, answers side by side in `rounds`; medians count.
+    """
 
     prompts: tuple[int, ...] = (32, 128, 384, 768, 1400)
     decode: tuple[tuple[int, int], ...] = (
@@ -44,6 +47,7 @@ class ProbePlan:
     output_tokens: int = 48
     cut_ins: tuple[int, ...] = (128, 512, 1200)
     repeats: int = 5
+    rounds: int = 3
 
 
 async def probe(handler: Handler, make: MakeRequest, plan: ProbePlan | None = None) -> Calibration:
@@ -53,7 +57,8 @@ async def probe(handler: Handler, make: MakeRequest, plan: ProbePlan | None = No
     all of the plan's answers at once, and reuse no prefix. Raises `CalibrationError` where the run gives no fit.
     """
     plan = plan or ProbePlan()
-    await complete(handler, make(64, 8))
+    for n in (1, 8, 32):  # an engine's first steps of a size are slower than all later ones
+        await asyncio.gather(*(complete(handler, make(64, 16)) for _ in range(n)))
     first_tokens = [await _first_token(handler, make, n, plan.repeats) for n in plan.prompts]
     steps = [await _decode(handler, make, n, prompt, plan) for n, prompt in plan.decode]
     steps += [await _cut_in(handler, make, n, plan) for n in plan.cut_ins]
@@ -69,19 +74,25 @@ async def _first_token(handler: Handler, make: MakeRequest, prompt: int, repeats
 
 
 async def _decode(handler: Handler, make: MakeRequest, n: int, prompt: int, plan: ProbePlan) -> StepPoint:
-    for output in (plan.output_tokens, 2 * plan.output_tokens, 4 * plan.output_tokens):
-        answers = await asyncio.gather(*(complete(handler, make(prompt, output)) for _ in range(n)))
+    # The median of several rounds: now and then a client is held up, and then reads many tokens at once.
+    rounds = [await _decode_round(handler, make, n, prompt, plan.output_tokens) for _ in range(plan.rounds)]
+    written = round(statistics.median(tokens for _, tokens in rounds))
+    return StepPoint(StepWork.of([(1, prompt + written)] * n), statistics.median(seconds for seconds, _ in rounds))
+
+
+async def _decode_round(handler: Handler, make: MakeRequest, n: int, prompt: int, output: int) -> tuple[float, float]:
+    """Mean seconds of a step with n answers under way, and how many tokens each had written in the middle of it."""
+    for longer in (1, 2, 4, 8):
+        answers = await asyncio.gather(*(complete(handler, make(prompt, longer * output)) for _ in range(n)))
         begin = max(answer.chunks[0].at for answer in answers)
         end = min(answer.chunks[-1].at for answer in answers)
         found = [step for answer in answers if (step := _mean_step(answer, begin, end)) is not None]
         # On a slow or busy machine the first answer may end before the last one begins; longer ones overlap.
         if found:
-            seconds = statistics.median(seconds for seconds, _ in found)
-            written = round(statistics.mean(tokens for _, tokens in found))
-            return StepPoint(StepWork.of([(1, prompt + written)] * n), seconds)
+            return statistics.median(seconds for seconds, _ in found), statistics.mean(tokens for _, tokens in found)
     raise CalibrationError(
-        f"{n} answers of {output} tokens after {prompt} were never all being written at once; the engine's max_num_seqs "
-        "may be lower"
+        f"{n} answers of {longer * output} tokens after {prompt} were never all being written at once; the engine's "
+        "max_num_seqs may be lower"
     )
 
 

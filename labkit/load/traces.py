@@ -69,22 +69,35 @@ def read_trace(path: Path) -> tuple[TraceRequest, ...]:
 
 
 def scaled(
-    trace: Sequence[TraceRequest], *, rate: float, max_input: int, max_output: int, length_factor: float = 1.0
+    trace: Sequence[TraceRequest],
+    *,
+    rate: float,
+    max_input: int,
+    max_output: int,
+    min_input: int = 1,
+    length_factor: float = 1.0,
 ) -> tuple[TraceRequest, ...]:
     """`trace` for a smaller engine: its arrivals at a mean `rate` per second, its lengths times `length_factor`.
 
-    What is still longer than `max_input` or `max_output` is cut there; every length stays at least 1.
+    What is still longer than `max_input` or `max_output` is cut there; prompts stay at least `min_input` long (a chat
+    template alone takes a few tokens), answers at least 1.
     """
     if not (length_factor > 0 and math.isfinite(length_factor)) or max_input < 1 or max_output < 1:
         raise InvalidRequest(f"length_factor {length_factor}, max_input {max_input}, max_output {max_output}: all above 0")
 
-    def length(tokens: int, most: int) -> int:
-        return max(1, min(most, round(tokens * length_factor)))
+    if not 1 <= min_input <= max_input:
+        raise InvalidRequest(f"min_input is {min_input}; choose 1 to max_input ({max_input})")
+
+    def length(tokens: int, least: int, most: int) -> int:
+        return max(least, min(most, round(tokens * length_factor)))
 
     times = from_times([row.at for row in trace], rate)
     return tuple(
         replace(
-            row, at=at, input_tokens=length(row.input_tokens, max_input), output_tokens=length(row.output_tokens, max_output)
+            row,
+            at=at,
+            input_tokens=length(row.input_tokens, min_input, max_input),
+            output_tokens=length(row.output_tokens, 1, max_output),
         )
         for row, at in zip(trace, times, strict=True)
     )
