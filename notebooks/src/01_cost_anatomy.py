@@ -395,7 +395,7 @@ forecast
 #
 # The calculator, opened on the portal's own numbers. Try three things: let the cache serve half of the input; let the model
 # think twice as much; put everything on a machine of your own. Which one would you take to your boss? The tornado below answers
-# the question in the title of this chapter. (`voila notebooks/apps/calculator.ipynb` serves the same thing as an app.)
+# the question in the title of this chapter. (In `notebooks/apps`, `voila calculator.ipynb` serves it as an app.)
 
 # %%
 dashboard(portal)
