@@ -249,6 +249,7 @@ class Store:
             if self._connection is not None and self._owner == os.getpid():
                 with suppress(sqlite3.Error, CacheError), self._writing() as connection:
                     self._note_uses(connection)
+                    connection.execute("UPDATE state SET latest = max(latest, ?)", (max(self._latest, -1e300),))
                 self._connection.close()
             self._connection = None
 

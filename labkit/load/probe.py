@@ -23,6 +23,9 @@ from labkit.request.handler import Completion
 
 # Chunks after which a stream counts as running.
 _RUNNING = 4
+_CUT_IN_CONTEXT = 32
+# On a slow or busy machine an answer may have ended before the other request begins; longer ones overlap.
+_LONGER = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,35 +62,51 @@ async def probe(handler: Handler, make: MakeRequest, plan: ProbePlan | None = No
     plan = plan or ProbePlan()
     for n in (1, 8, 32):  # an engine's first steps of a size are slower than all later ones
         await asyncio.gather(*(complete(handler, make(64, 16)) for _ in range(n)))
-    first_tokens = [await _first_token(handler, make, n, plan.repeats) for n in plan.prompts]
-    steps = [await _decode(handler, make, n, prompt, plan) for n, prompt in plan.decode]
-    steps += [await _cut_in(handler, make, n, plan) for n in plan.cut_ins]
+    # All of them in turns, not one after another: a busy moment of the machine then meets every point, and medians drop it.
+    firsts: dict[int, list[float]] = {n: [] for n in plan.prompts}
+    rounds: dict[tuple[int, int], list[tuple[float, float]]] = {at: [] for at in plan.decode}
+    gaps: dict[int, list[float]] = {n: [] for n in plan.cut_ins}
+    for i in range(max(plan.repeats, plan.rounds)):
+        if i < plan.repeats:
+            for n in plan.prompts:
+                firsts[n].append(await _first_token(handler, make, n))
+            for n in plan.cut_ins:
+                gaps[n] += await _cut_in(handler, make, n, plan.output_tokens)
+        if i < plan.rounds:
+            for n, prompt in plan.decode:
+                rounds[n, prompt].append(await _decode_round(handler, make, n, prompt, plan.output_tokens))
+    steps = [
+        StepPoint(
+            StepWork.of([(1, prompt + round(statistics.median(written for _, written in found)))] * n),
+            statistics.median(seconds for seconds, _ in found),
+        )
+        for (n, prompt), found in rounds.items()
+    ]
+    for n, found in gaps.items():
+        if not found:
+            raise CalibrationError(
+                f"a prompt of {n} tokens never met a running answer of {_LONGER[-1] * plan.output_tokens} tokens; ask for "
+                "longer answers, or see what between here and the engine holds the stream back"
+            )
+        steps.append(StepPoint(StepWork.of([(n, 0), (1, _CUT_IN_CONTEXT + 2 * _RUNNING)]), statistics.median(found)))
+    first_tokens = [FirstTokenPoint(n, (StepWork.of([(n, 0)]),), statistics.median(found)) for n, found in firsts.items()]
     return fit(steps, first_tokens)
 
 
-async def _first_token(handler: Handler, make: MakeRequest, prompt: int, repeats: int) -> FirstTokenPoint:
-    measured = [(await complete(handler, make(prompt, 1))).done.timing.ttft for _ in range(repeats)]
-    seconds = [s for s in measured if s is not None]
-    if not seconds:
-        raise CalibrationError(f"no prompt of {prompt} tokens got a first token; is the answer empty?")
-    return FirstTokenPoint(prompt, (StepWork.of([(prompt, 0)]),), statistics.median(seconds))
-
-
-async def _decode(handler: Handler, make: MakeRequest, n: int, prompt: int, plan: ProbePlan) -> StepPoint:
-    # The median of several rounds: now and then a client is held up, and then reads many tokens at once.
-    rounds = [await _decode_round(handler, make, n, prompt, plan.output_tokens) for _ in range(plan.rounds)]
-    written = round(statistics.median(tokens for _, tokens in rounds))
-    return StepPoint(StepWork.of([(1, prompt + written)] * n), statistics.median(seconds for seconds, _ in rounds))
+async def _first_token(handler: Handler, make: MakeRequest, prompt: int) -> float:
+    ttft = (await complete(handler, make(prompt, 1))).done.timing.ttft
+    if ttft is None:
+        raise CalibrationError(f"a prompt of {prompt} tokens got no first token; is the answer empty?")
+    return ttft
 
 
 async def _decode_round(handler: Handler, make: MakeRequest, n: int, prompt: int, output: int) -> tuple[float, float]:
     """Mean seconds of a step with n answers under way, and how many tokens each had written in the middle of it."""
-    for longer in (1, 2, 4, 8):
+    for longer in _LONGER:
         answers = await asyncio.gather(*(complete(handler, make(prompt, longer * output)) for _ in range(n)))
         begin = max(answer.chunks[0].at for answer in answers)
         end = min(answer.chunks[-1].at for answer in answers)
         found = [step for answer in answers if (step := _mean_step(answer, begin, end)) is not None]
-        # On a slow or busy machine the first answer may end before the last one begins; longer ones overlap.
         if found:
             return statistics.median(seconds for seconds, _ in found), statistics.mean(tokens for _, tokens in found)
     raise CalibrationError(
@@ -106,32 +125,35 @@ def _mean_step(answer: Completion, begin: float, end: float) -> tuple[float, flo
     return (inside[-1].at - inside[0].at) / tokens, before + tokens / 2
 
 
-async def _cut_in(handler: Handler, make: MakeRequest, prompt: int, plan: ProbePlan) -> StepPoint:
-    context, gaps = 32, []
-    for _ in range(plan.repeats):
-        times: list[float] = []
-        running = asyncio.Event()
+async def _cut_in(handler: Handler, make: MakeRequest, prompt: int, output: int) -> list[float]:
+    """The gap that a prompt tears into a running stream, seconds; empty where the stream ended too early to say."""
+    for longer in _LONGER:
+        if found := await _gap(handler, make, prompt, longer * output):
+            return found
+    return []
 
-        async def bystander(times: list[float] = times, running: asyncio.Event = running) -> None:
-            async with aclosing(handler(make(context, plan.output_tokens))) as events:
+
+async def _gap(handler: Handler, make: MakeRequest, prompt: int, output: int) -> list[float]:
+    times: list[float] = []
+    running = asyncio.Event()
+
+    async def bystander() -> None:
+        try:
+            async with aclosing(handler(make(_CUT_IN_CONTEXT, output))) as events:
                 async for event in events:
                     if isinstance(event, Chunk):
                         times.append(event.at)
                         if len(times) == _RUNNING:
                             running.set()
-
-        stream = asyncio.create_task(bystander())
-        try:
-            await asyncio.wait({asyncio.create_task(running.wait()), stream}, return_when=asyncio.FIRST_COMPLETED)
-            cutting = await complete(handler, make(prompt, 1))
         finally:
-            await stream
-        sent, seen = cutting.done.timing.sent, cutting.chunks[0].at
-        torn = [b - a for a, b in pairwise(times) if b > sent and a < seen]
-        if len(torn) > 1 or (torn and times[-1] > seen):
-            gaps.append(max(torn))
-    if not gaps:
-        raise CalibrationError(
-            f"a prompt of {prompt} tokens never met a running answer of {plan.output_tokens}; ask for longer answers"
-        )
-    return StepPoint(StepWork.of([(prompt, 0), (1, context + 2 * _RUNNING)]), statistics.median(gaps))
+            running.set()
+
+    stream = asyncio.create_task(bystander())
+    try:
+        await running.wait()
+        cutting = await complete(handler, make(prompt, 1))
+    finally:
+        await stream
+    sent, seen = cutting.done.timing.sent, cutting.chunks[0].at
+    torn = [b - a for a, b in pairwise(times) if b > sent and a < seen]
+    return [max(torn)] if torn and times[-1] > seen else []

@@ -313,9 +313,18 @@ class Notebook:
         self.page.wait_for_timeout(500)  # the last output's paint
 
     def errors(self) -> list[str]:
-        """Texts of error outputs, tracebacks included, in order."""
-        selector = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]'
-        return [str(text) for text in self.panel.locator(selector).all_inner_texts()]
+        """What went wrong in code cells, name and message, in order."""
+        # From the notebook itself: how an error is drawn differs between versions of JupyterLab.
+        return [
+            str(error)
+            for error in self.page.evaluate(
+                """() => window.jupyterapp.shell.currentWidget.content.widgets
+                    .filter(c => c.model.type === 'code')
+                    .flatMap(c => c.model.outputs.toJSON())
+                    .filter(o => o.output_type === 'error')
+                    .map(o => `${o.ename}: ${o.evalue}`)"""
+            )
+        ]
 
     def scroller(self) -> Any:
         """The element that scrolls the notebook."""

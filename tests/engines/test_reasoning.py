@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,23 @@ def test_thinking_cut_short_is_all_reasoning(live: Engine, tmp_path: Path) -> No
     assert (answer.reasoning, answer.text) == ("AB", "")
     assert answer.done.finish_reason == "length"
     assert answer.done.usage.visible_output_tokens == answer.done.usage.output_tokens - 2
+
+
+def test_the_marks_are_found_however_the_tokens_are_cut_into_deltas(tmp_path: Path) -> None:
+    # A slow client gets what several steps wrote in one delta, so every way to cut the stream occurs.
+    from transformers import AutoTokenizer
+
+    from labkit.engines.host.think_marks import ThinkMarksParser
+
+    script = ["<think>", "A", "B", "C", "</think>", "D", "E"]
+    tokenizer = AutoTokenizer.from_pretrained(str(make_scripted_model(tmp_path / "thinker", script)))
+    ids = tokenizer.convert_tokens_to_ids(script)
+    for n in range(len(script)):
+        for cuts in combinations(range(1, len(script)), n):
+            parser, reasoning, answer = ThinkMarksParser(tokenizer), "", ""
+            for begin, end in pairwise((0, *cuts, len(script))):
+                texts = ("".join(script[:begin]), "".join(script[:end]), "".join(script[begin:end]))
+                message = parser.extract_reasoning_streaming(*texts, ids[:begin], ids[:end], ids[begin:end])
+                if message is not None:
+                    reasoning, answer = reasoning + (message.reasoning or ""), answer + (message.content or "")
+            assert (reasoning, answer) == ("ABC", "DE"), cuts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -10,8 +11,9 @@ from labkit.engines.modelled import EngineSettings, ModelledEngine
 from labkit.latency import LatencyModel, StepWork
 from labkit.latency.fit import CalibrationError
 from labkit.load.probe import MakeRequest, ProbePlan, probe
-from labkit.request import Request
+from labkit.request import Chunk, Request, clock
 from labkit.request.clock import run_virtual
+from labkit.request.errors import EngineUnreachable
 
 TRUTH = LatencyModel(4e-3, 2e-4, 1.5e-5, 3e-4, 2e-9, 4e-8, 3e-3, 2e-6)
 
@@ -47,6 +49,31 @@ def test_an_engine_that_cannot_hold_the_answers_at_once_is_named() -> None:
         run_virtual(probe(engine(max_num_seqs=4), fresh_prompts()))
 
 
-def test_answers_too_short_to_be_cut_into_are_named() -> None:
-    with pytest.raises(CalibrationError, match=r"1200 tokens never met a running answer of 3"):
-        run_virtual(probe(engine(), fresh_prompts(), ProbePlan(decode=(), output_tokens=3, cut_ins=(1200,), repeats=2)))
+def test_a_stream_that_is_held_back_until_its_end_is_named() -> None:
+    inner = engine()
+
+    async def buffers(request: Request):
+        held = [event async for event in inner(request)]
+        for event in held:
+            yield replace(event, at=clock.now()) if isinstance(event, Chunk) else event
+
+    with pytest.raises(CalibrationError, match=r"1200 tokens never met a running answer of 384 tokens.*holds the stream"):
+        run_virtual(probe(buffers, fresh_prompts(), ProbePlan(decode=(), cut_ins=(1200,), repeats=2)))
+
+
+def test_answers_too_short_to_be_cut_into_are_made_longer() -> None:
+    found = run_virtual(probe(engine(), fresh_prompts(), ProbePlan(decode=((2, 32), (8, 32)), output_tokens=5, repeats=2)))
+    assert found.median_error < 0.01
+
+
+def test_an_engine_that_dies_under_the_probe_is_named() -> None:
+    inner, asked = engine(), count()
+
+    async def dies(request: Request):
+        if next(asked) > 60:
+            raise EngineUnreachable("connection refused")
+        async for event in inner(request):
+            yield event
+
+    with pytest.raises(EngineUnreachable, match="refused"):
+        run_virtual(probe(dies, fresh_prompts()))

@@ -5,10 +5,11 @@ vLLM's own parsers for these marks take an answer without them for reasoning; he
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from vllm.reasoning import ReasoningParserManager
-from vllm.reasoning.basic_parsers import BaseThinkingReasoningParser
+from vllm.reasoning.basic_parsers import BaseThinkingReasoningParser, DeltaMessage
 
 NAME = "think_marks"
 
@@ -33,3 +34,21 @@ class ThinkMarksParser(BaseThinkingReasoningParser):  # type: ignore[misc]
             return None, model_output
         reasoning, answer = super().extract_reasoning(model_output, request)
         return reasoning, answer
+
+    def extract_reasoning_streaming(
+        self,
+        previous_text: str,
+        current_text: str,
+        delta_text: str,
+        previous_token_ids: Sequence[int],
+        current_token_ids: Sequence[int],
+        delta_token_ids: Sequence[int],
+    ) -> DeltaMessage | None:
+        """The part of a delta that is reasoning and the part that is answer."""
+        message = super().extract_reasoning_streaming(
+            previous_text, current_text, delta_text, previous_token_ids, current_token_ids, delta_token_ids
+        )
+        # A slow client gets several tokens in one delta; vLLM's parser then leaves the opening mark in the reasoning.
+        if message is not None and message.reasoning and self.start_token_id in delta_token_ids:
+            message.reasoning = message.reasoning.removeprefix(self.start_token)
+        return message
