@@ -299,7 +299,8 @@ def drive(pair: Pair, operations: int, dice: random.Random, check_every: int = 5
             else:
                 taken = pair.take_ticket(dice.choice(SCOPES))
             pair.put(
-                taken, dice.choice(LAYERS), dice.choice(KEYS), dice.choice([0, 10, 100, 400, 7000 if dice.random() < 0.05 else 50]),
+                taken, dice.choice(LAYERS), dice.choice(KEYS),
+                dice.choice([0, 10, 100, 400, 7000 if dice.random() < 0.05 else 50]),
                 dice.choice([None, 1.0, 5, 60.0, 600.0]), dice.sample(FACTS, dice.choice([0, 0, 1, 2])),
                 dice.sample(TAGS, dice.randrange(3)), dice.choice([0.0, 0.1, 1.0, 7.0]), dice.choice([0.0, 0.0, 0.5]),
             )  # fmt: skip
