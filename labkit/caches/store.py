@@ -6,7 +6,8 @@ decided is a miss. Work that began before an invalidation cannot be stored after
 
 **Clocks that step back.** An age cannot be told once a clock has gone back, so the store keeps the latest time it has
 seen; a time more than `clock_slack_s` before it starts a new *era*, and entries of older eras miss for good. Times behind
-by less (two tasks that read the clock in one order and arrive in the other) count as the latest time seen.
+by less (two tasks that read the clock in one order and arrive in the other) count as the latest time seen. A step back
+that is over before the store is next used cannot be seen; entries then live longer by that step.
 
 **Worth.** Over `limit_bytes`, what has expired goes first, then GreedyDual-Size-Frequency (L. Cherkasova, "Improving WWW
 proxies performance with GreedyDual-Size-Frequency caching policy", HP Labs HPL-98-69R1, 1998): the entry with the

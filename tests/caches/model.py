@@ -320,7 +320,10 @@ def drive(pair: Pair, operations: int, dice: random.Random, check_every: int = 5
         elif choice < 0.994:
             pair.change_fact(dice.choice(FACTS))
         elif choice < 0.997:
-            pair.clock_error += dice.choice([-1000.0, -30.0, -1.5, 0.5, 30.0])
+            # Somebody looks before and after: a step back that nobody's look falls into cannot be seen by anyone.
+            for step in (0.0, dice.choice([-1000.0, -30.0, -1.5, 0.5, 30.0])):
+                pair.clock_error += step
+                pair.get(LAYERS[0], SCOPES[0], KEYS[0], 0.0, CacheControl())
         elif choice < 0.9985:
             pair.reopen()
         if number % check_every == 0:
