@@ -87,6 +87,39 @@ def run(context: typer.Context) -> None:
     sys.exit(room(context.args))
 
 
+@app.command()
+def record(
+    names: Annotated[list[str] | None, typer.Argument(help="Experiments; all of them when none is named.")] = None,
+    where: Annotated[str, typer.Option(help="The set for a cpu or a gpu; by default the one for what is here.")] = "",
+    model: Annotated[str, typer.Option(help="Only this model of the set.")] = "",
+    minutes: Annotated[float | None, typer.Option(help="Begin nothing after so long; the next call goes on.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where to write; by default data/recordings.")] = None,
+    show: Annotated[bool, typer.Option("--list", help="Only say what would be recorded.")] = False,
+) -> None:
+    """Run named experiments on the engine of this machine and keep the numbers with where they came from."""
+    from labkit.engines.provenance import gpu
+    from labkit.experiments import EXPERIMENTS, jobs
+    from labkit.experiments import record as run_jobs
+    from labkit.experiments.measured import RECORDINGS
+    from labkit.request import InvalidRequest
+
+    where = where or ("gpu" if gpu() else "cpu")
+    if where not in ("cpu", "gpu"):
+        raise InvalidRequest(f"--where {where} is unknown; use cpu or gpu")
+    chosen = [job for job in jobs("gpu" if where == "gpu" else "cpu", tuple(names or ())) if model in ("", job.model)]
+    if show or not chosen:
+        for job in chosen:
+            points = len(job.points) * job.repeats
+            print(f"{job.name:40} {points:4} points  {EXPERIMENTS[job.experiment].question}")
+        if not chosen:
+            raise InvalidRequest(f"the {where} set has nothing with model {model!r}; see labkit record --list")
+        return
+    done = asyncio.run(
+        run_jobs(chosen, folder=folder or RECORDINGS, minutes=minutes, command=" ".join(["labkit", *sys.argv[1:]]))
+    )
+    sys.exit(0 if done else 1)
+
+
 @engine.command(name="list")
 def list_() -> None:
     """The engines that run now, who holds them, and where their logs are."""

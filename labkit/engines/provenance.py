@@ -46,7 +46,7 @@ class Provenance:
         how = {"live": "measured live", "endpoint": "measured on an endpoint", "replay": "REPLAYED from a recording"}[
             self.kind
         ]
-        where = self.device if self.device in self.machine else f"{self.machine}, {self.device}"
+        where = self.machine if self.device in self.machine else f"{self.machine}, {self.device}"
         return f"{self.model} · {self.engine} {self.engine_version} · {where} · {how} {self.date[:10]}"
 
     def as_dict(self) -> dict[str, Any]:

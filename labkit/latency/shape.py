@@ -56,21 +56,28 @@ def precision_bytes(precision: str) -> float:
 
 def shape(model: str | Path) -> ModelShape:
     """The shape of a model folder (or config.json), or of a name in data/shapes ("llama-3.1-8b")."""
+    path = shape_path(model)
+    text = path.read_text(encoding="utf-8")
+    return _counted(path.parent.name if path.stem == "config" else path.stem, text)
+
+
+def shape_names() -> tuple[str, ...]:
+    """The shapes in data/shapes."""
+    return tuple(sorted(path.stem for path in _SHAPES.glob("*.json")))
+
+
+def shape_path(model: str | Path) -> Path:
+    """The configuration in a model folder, or of a name in data/shapes. Raises `InvalidRequest` where there is none."""
     path = Path(model)
     if path.is_dir():
         path /= "config.json"
-    if not path.suffix:
-        path = _SHAPES / f"{model}.json"
     elif path.suffix != ".json":
         path = _SHAPES / f"{path.name}.json"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError:
-        known = ", ".join(sorted(p.stem for p in _SHAPES.glob("*.json")))
+    if not path.is_file():
         raise InvalidRequest(
-            f"no model configuration at {path}; name a folder with a config.json, or one of {known}"
-        ) from None
-    return _counted(path.parent.name if path.stem == "config" else path.stem, text)
+            f"no model configuration at {path}; name a folder with a config.json, or one of {', '.join(shape_names())}"
+        )
+    return path
 
 
 def shape_of(config: Mapping[str, Any], name: str = "") -> ModelShape:

@@ -9,6 +9,7 @@ from labkit.load.generate import Run, closed_loop, open_loop
 from labkit.load.probe import ProbePlan, probe
 from labkit.load.prompts import ExactLengths, MakeRequest
 from labkit.load.traces import TraceRequest, as_load, read_trace, scaled, traces_dir
+from labkit.load.views import TwoViews, two_views
 
 __all__ = [
     "ExactLengths",
@@ -16,6 +17,7 @@ __all__ = [
     "ProbePlan",
     "Run",
     "TraceRequest",
+    "TwoViews",
     "as_load",
     "closed_loop",
     "constant",
@@ -27,4 +29,5 @@ __all__ = [
     "read_trace",
     "scaled",
     "traces_dir",
+    "two_views",
 ]

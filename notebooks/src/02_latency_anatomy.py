@@ -13,7 +13,6 @@
 
 # %% tags=["imports"]
 import asyncio
-import statistics
 from collections.abc import Sequence
 from itertools import islice, pairwise, repeat
 
@@ -26,6 +25,7 @@ from IPython.display import Markdown
 from labkit.cost import host
 from labkit.engines import connect
 from labkit.engines.modelled import Trace, simulate
+from labkit.experiments import concurrency, prefill, recordings
 from labkit.latency import (
     IDEAL,
     StepWork,
@@ -37,7 +37,7 @@ from labkit.latency import (
     percentile,
     shape,
 )
-from labkit.load import ExactLengths, ProbePlan, closed_loop, constant, gamma, open_loop, poisson, probe
+from labkit.load import ExactLengths, ProbePlan, closed_loop, constant, gamma, open_loop, poisson, probe, two_views
 from labkit.load.forecast import compare, error_table, settings_of
 from labkit.request import Chunk, Done, Handler, Request, Timing, Usage, clock, complete
 from labkit.workbook import Figure, live_chart, show
@@ -94,16 +94,13 @@ for _ in range(3):
     await complete(live, make(256, 8))  # the first requests of an engine's life warm it up
 
 before = await live.metrics()
-answers = [(await complete(live, make(600, 48))).done for _ in range(book.pick(ci=5, learn=10, gpu=10))]
+alone = await closed_loop(live, [make(600, 48) for _ in range(book.pick(ci=5, learn=10, gpu=10))], 1)
 inside = (await live.metrics()) - before
+views = {view.metric: view for view in two_views(alone.samples, inside)}
 
-client = {
-    "TTFT": statistics.mean(a.timing.ttft for a in answers),
-    "E2E": statistics.mean(a.timing.e2e for a in answers),
-}
 parts = pd.DataFrame(
     [
-        ("way to the engine and back", client["E2E"] - inside.e2e_latency.mean),
+        ("way to the engine and back", views["E2E"].outside),
         ("queue", inside.queue_time.mean),
         ("prefill", inside.prefill_time.mean),
         ("decode", inside.decode_time.mean),
@@ -125,21 +122,23 @@ show(
     )
     .properties(height=130, title=f"{biggest.part.capitalize()} is {100 * biggest.ms / parts.ms.sum():.0f} % of the wait"),
     alt="Bars of where one request's time goes. " + " ".join(f"{p.part}: {p.ms:.1f} ms." for p in parts.itertuples()),
-    source=f"600 tokens in, 48 out, {len(answers)} requests, one at a time. Engine's histograms and the client's clock: {source}",
+    source=f"600 tokens in, 48 out, {len(alone.samples)} requests, one at a time. Engine's histograms and the client's clock: {source}",
 )
 
 # %%
 pd.DataFrame(
     {
-        "the client's clock, mean (ms)": [1000 * client["TTFT"], 1000 * client["E2E"]],
-        "the engine's histogram, mean (ms)": [1000 * inside.time_to_first_token.mean, 1000 * inside.e2e_latency.mean],
+        "the client's clock, mean (ms)": [1000 * view.client for view in views.values()],
+        "the engine's histogram, mean (ms)": [1000 * view.engine for view in views.values()],
+        "in between (ms)": [1000 * view.outside for view in views.values()],
     },
-    index=["TTFT", "E2E"],
+    index=list(views),
 ).round(2)
 
 # %% [markdown]
 # The engine's numbers are smaller, and both are right. Its TTFT starts when its own front end has the request, and ends when
-# the token leaves; the client's begins at the send. When somebody quotes a TTFT at you, ask *whose*. (There is more to ask:
+# the token leaves; the client's begins at the send and ends when it has read the token. In between lie HTTP, JSON and the
+# client's own loop, paid once: TPOT hardly sees them. When somebody quotes a TTFT at you, ask *whose*. (There is more to ask:
 # some tools spread TTFT over the output tokens and call that TPOT. This lab's TPOT is (E2E − TTFT) / (output tokens − 1).)
 #
 # ### Reading and writing cost differently
@@ -151,20 +150,17 @@ pd.DataFrame(
 # %%
 repeats = book.pick(ci=5, learn=9, gpu=9)
 lengths = (150, 300, 600, 900, 1200)
-prefill = pd.DataFrame(
-    [  # the lengths in turns, so that a busy moment of this machine meets all of them
-        {"prompt": n, "ms": 1000 * (await complete(live, make(n, 1))).done.timing.ttft}
-        for _ in range(repeats)
-        for n in lengths
-    ]
+measured = pd.DataFrame(  # the lengths in turns, so that a busy moment of this machine meets all of them
+    [await prefill(live, make, prompt_tokens=n) for _ in range(repeats) for n in lengths]
 )
-first = prefill.groupby("prompt").ms.median()
+read = pd.DataFrame({"prompt": measured.prompt_tokens, "ms": 1000 * measured.ttft_s})
+first = read.groupby("prompt").ms.median()
 factor = float(first.loc[1200] / first.loc[150])
 slope = 100 * np.polyfit(first.index, first, 1)[0]
 book.reveal("02.prefill", factor, unit="times")
 show(
     (
-        alt.Chart(prefill)
+        alt.Chart(read)
         .mark_circle(size=50, opacity=0.5, color=PALETTE["blue"])
         .encode(x=alt.X("prompt:Q", title="prompt tokens"), y=alt.Y("ms:Q", title="TTFT (ms)", scale=alt.Scale(domainMin=0)))
         + alt.Chart(first.reset_index()).mark_line(color=PALETTE["red"]).encode(x="prompt:Q", y="ms:Q")
@@ -183,14 +179,17 @@ Markdown(
 
 # %%
 people = (1, 2, 4, 8, 16, 32)
-rows = []
-for n in people * book.pick(ci=3, learn=5, gpu=5):
-    side_by_side = await asyncio.gather(*(complete(live, make(64, 48)) for _ in range(n)))
-    begin = min(a.done.timing.sent for a in side_by_side)
-    end = max(a.done.timing.done for a in side_by_side)
-    tpot = statistics.median(a.done.timing.tpot(a.done.usage.output_tokens) for a in side_by_side)
-    rows.append({"people": n, "TPOT (ms)": 1000 * tpot, "tokens per second, all together": 48 * n / (end - begin)})
-decode = pd.DataFrame(rows).groupby("people").median()
+company = pd.DataFrame(
+    [await concurrency(live, make, people=n) for n in people * book.pick(ci=3, learn=5, gpu=5)]  # 64 tokens in, 48 out
+)
+decode = pd.DataFrame(
+    {
+        "people": company.people,
+        "TPOT (ms)": 1000 * company.tpot_s,
+        "tokens per second, all together": company.output_tokens_per_s,
+    }
+)
+decode = decode.groupby("people").median()
 slower = float(decode.iloc[-1]["TPOT (ms)"] / decode.iloc[0]["TPOT (ms)"])
 faster = float(decode.iloc[-1].iloc[1] / decode.iloc[0].iloc[1])
 book.reveal("02.batch", slower, unit="times")
@@ -215,7 +214,45 @@ show(
 
 # %% [markdown]
 # That is the most important chart in LLM serving. The machine sells tokens by the second; the customer feels TPOT. A batch
-# makes both numbers grow, throughput much faster than TPOT, until it does not. Why?
+# makes both numbers grow, throughput much faster than TPOT, until it does not. Is that this small model's peculiarity? Here
+# is the same measurement, made by the same function (`labkit record concurrency`), on other models and machines.
+
+# %%
+elsewhere = [m for m in recordings("concurrency") if m.variant in ("default", "bf16", "fp8")]
+others = pd.concat(
+    [
+        m.frame()
+        .query("prompt_tokens == prompt_tokens.min()")
+        .assign(engine=f"{m.provenance.model}, {m.provenance.device}, {m.provenance.date[:10]}")
+        for m in elsewhere
+    ]
+    + [company.assign(engine="this run")]
+)
+frontier = others.groupby(["engine", "people"], as_index=False).median(numeric_only=True)
+frontier["TPOT (ms)"] = 1000 * frontier.tpot_s
+show(
+    alt.Chart(frontier)
+    .mark_line(point=True)
+    .encode(
+        x=alt.X("TPOT (ms):Q", title="TPOT (ms): what each person feels", scale=alt.Scale(type="log")),
+        y=alt.Y("output_tokens_per_s:Q", title="tokens per second, all together", scale=alt.Scale(type="log")),
+        color=alt.Color("engine:N", title=None, legend=alt.Legend(orient="bottom", columns=1, labelLimit=500)),
+        order="people:Q",
+        tooltip=["engine:N", "people:Q", "TPOT (ms):Q", "output_tokens_per_s:Q"],
+    )
+    .properties(title="Every engine trades one person's speed for everybody's tokens"),
+    alt="Throughput against TPOT, a line per engine, from one person to many. "
+    + " ".join(
+        f"{name}: from {r.output_tokens_per_s.iloc[0]:.0f} tokens/s at {r['TPOT (ms)'].iloc[0]:.1f} ms "
+        f"to {r.output_tokens_per_s.iloc[-1]:.0f} at {r['TPOT (ms)'].iloc[-1]:.1f} ms."
+        for name, r in frontier.groupby("engine")
+    ),
+    source="; ".join(dict.fromkeys([f"This run: {source}", *(m.caption() for m in elsewhere)])),
+)
+
+# %% [markdown]
+# A line that goes straight up gives company for nothing; a line that goes right takes from each what it gives to others.
+# Where does it bend, and why?
 #
 # ### Two roofs
 #

@@ -1,0 +1,143 @@
+"""The experiments by name, and which of them are recorded on a CPU and on a GPU.
+
+A *job* is an experiment on one engine: a model, engine arguments, and points. Jobs that need the same engine stand together,
+so that it starts once; on a GPU starting is what takes the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from labkit.engines import Engine
+from labkit.experiments import sweeps
+from labkit.experiments.sweeps import Row
+from labkit.load import MakeRequest
+from labkit.request import InvalidRequest
+
+Measure = Callable[..., Awaitable[Row]]
+Where = Literal["cpu", "gpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A measurement with a name and the question that it answers."""
+
+    name: str
+    question: str
+    measure: Measure
+
+    async def __call__(self, engine: Engine, make: MakeRequest, point: Mapping[str, int]) -> Row:
+        """Measure one point."""
+        return await self.measure(engine, make, **point)
+
+
+EXPERIMENTS: Mapping[str, Experiment] = {
+    one.name: one
+    for one in (
+        Experiment("prefill", "How long does a prompt of this length wait for its first token?", sweeps.prefill),
+        Experiment("concurrency", "How do TPOT and throughput change with company and with context?", sweeps.concurrency),
+        Experiment("prefix_cache", "What does a prompt cost that the engine has read before?", sweeps.prefix_cache),
+        Experiment("preemption", "What happens when the KV cache is too small for all?", sweeps.preemption),
+        Experiment("speculation", "What do n-gram drafts do to TPOT?", sweeps.speculation),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One experiment on one engine. `model` is what `connect` takes, or a shape (of data/shapes, or a .json) that runs with
+    random weights.
+
+    Each point is measured `repeats` times, all points in turns.
+    """
+
+    experiment: str
+    model: str
+    variant: str = "default"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    points: tuple[Mapping[str, int], ...] = ()
+    repeats: int = 3
+
+    @property
+    def name(self) -> str:
+        """What its file is called."""
+        return f"{self.experiment}-{Path(self.model).stem if '/' in self.model else self.model}-{self.variant}"
+
+
+def grid(**axes: tuple[int, ...]) -> tuple[Mapping[str, int], ...]:
+    """Every combination of the axes' values."""
+    return tuple(dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
+
+
+_NGRAM = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
+
+
+def _cpu() -> list[Job]:
+    company = grid(people=(1, 2, 4, 8, 16, 32), prompt_tokens=(64, 600), output_tokens=(48,))
+    speculated = grid(people=(1, 8), prompt_tokens=(200,), output_tokens=(96,))
+    found = []
+    for model in ("small", "large"):
+        found += [
+            Job("prefill", model, points=grid(prompt_tokens=(150, 300, 600, 900, 1200, 1800)), repeats=7),
+            Job("concurrency", model, points=company, repeats=5),
+            Job("prefix_cache", model, points=grid(prompt_tokens=(256, 600, 1200, 1800)), repeats=7),
+            Job("speculation", model, points=speculated),
+        ]
+    large = "large"
+    return [
+        *found,
+        Job("concurrency", large, "kv-fp8", {"kv_cache_dtype": "fp8"}, company, 5),
+        Job(
+            "preemption",
+            large,
+            "20-blocks",
+            {"num_gpu_blocks_override": 20, "block_size": 32},
+            grid(people=(1, 2, 4, 8), prompt_tokens=(64,), output_tokens=(150,)),
+        ),
+        Job("speculation", large, "ngram", {"speculative_config": _NGRAM}, speculated),
+    ]
+
+
+def _gpu() -> list[Job]:
+    context = {"max_model_len": 8192}
+    company = grid(people=(1, 4, 16, 64, 256), prompt_tokens=(128, 2048), output_tokens=(128,))
+    speculated = grid(people=(1, 16), prompt_tokens=(512,), output_tokens=(128,))
+    prompts = grid(prompt_tokens=(256, 1024, 2048, 4096, 8000))
+    eight, seventy = "llama-3.1-8b", "llama-3.1-70b"
+    fp8 = {**context, "quantization": "fp8"}
+    return [
+        Job("concurrency", eight, "bf16", context, company, 2),
+        Job("prefill", eight, "bf16", context, prompts),
+        Job("prefix_cache", eight, "bf16", context, prompts),
+        Job("speculation", eight, "bf16", context, speculated, 2),
+        Job("concurrency", eight, "fp8", fp8, company, 2),
+        Job("prefill", eight, "fp8", fp8, prompts),
+        Job("concurrency", eight, "kv-fp8", {**context, "kv_cache_dtype": "fp8"}, company, 2),
+        Job(
+            "preemption",
+            eight,
+            "2048-blocks",
+            {**context, "num_gpu_blocks_override": 2048, "block_size": 16},
+            grid(people=(4, 16, 64), prompt_tokens=(512,), output_tokens=(512,)),
+            2,
+        ),
+        Job("speculation", eight, "ngram", {**context, "speculative_config": _NGRAM}, speculated, 2),
+        # In BF16 the 70B shape fills an H200 to the brim, so it is recorded in FP8 only.
+        Job("concurrency", seventy, "fp8", fp8, company, 2),
+        Job("prefill", seventy, "fp8", fp8, prompts),
+        Job("prefix_cache", seventy, "fp8", fp8, prompts),
+        Job("concurrency", seventy, "fp8-kv-fp8", {**fp8, "kv_cache_dtype": "fp8"}, company, 2),
+    ]
+
+
+def jobs(where: Where, names: tuple[str, ...] = ()) -> tuple[Job, ...]:
+    """The jobs recorded on a CPU or on a GPU, or those of the experiments in `names`."""
+    unknown = sorted(set(names) - set(EXPERIMENTS))
+    if unknown:
+        raise InvalidRequest(f"no experiment {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}")
+    every = _cpu() if where == "cpu" else _gpu()
+    return tuple(job for job in every if not names or job.experiment in names)

@@ -1,0 +1,140 @@
+"""Recordings of experiments: one file per machine, model and experiment; a header with the provenance, then a row a line.
+
+A row is written when it is measured, and the last line says that all were. A file that ends earlier holds good rows of an
+unfinished experiment: it is read, says `complete=False`, and is continued by `record`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labkit.engines.errors import RecordingError
+from labkit.engines.provenance import Provenance
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+RECORDINGS = Path(__file__).resolve().parents[2] / "data" / "recordings"
+SUFFIX = ".experiment.jsonl"
+_END = {"end": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Rows of an experiment and where they come from. `variant` says in a word what was special about the engine."""
+
+    experiment: str
+    variant: str
+    provenance: Provenance
+    rows: tuple[Mapping[str, float], ...]
+    complete: bool
+
+    def frame(self) -> pd.DataFrame:
+        """The rows as a table."""
+        import pandas as pd
+
+        return pd.DataFrame([dict(row) for row in self.rows])
+
+    def caption(self) -> str:
+        """For the foot of a chart: provenance, and a word where the recording was not finished."""
+        return self.provenance.caption() + ("" if self.complete else " · UNFINISHED")
+
+    @classmethod
+    def load(cls, path: Path) -> Measured:
+        """Read a recording. Raises `RecordingError` for one without full provenance, or that is none."""
+        try:
+            lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        except OSError as error:
+            raise RecordingError(f"no recording at {path}: {error.strerror}") from error
+        rows: list[dict[str, Any]] = []
+        for number, line in enumerate(lines, 1):
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                if number == len(lines) and number > 1:  # the recorder died in the middle of this line
+                    break
+                raise RecordingError(f"{path}, line {number} is no JSON: {error}; record the experiment again") from error
+        header = rows[0] if rows else {}
+        if not isinstance(header, dict) or header.get("labkit_experiment") != FORMAT or "provenance" not in header:
+            raise RecordingError(
+                f"{path} has no provenance header; numbers of unknown origin are not shown, record them again"
+            )
+        try:
+            provenance = Provenance.from_dict(header["provenance"])
+        except RecordingError as error:
+            raise RecordingError(f"{path}: {error}") from error
+        if provenance.kind in ("replay", "modelled"):
+            raise RecordingError(f"{path} holds {provenance.kind} numbers, and only measured ones are recordings; delete it")
+        complete = rows[-1] == _END
+        measured = tuple(rows[1:-1] if complete else rows[1:])
+        return cls(header["experiment"], header["variant"], replace(provenance, kind="replay"), measured, complete)
+
+
+def recordings(
+    experiment: str | None = None, *, model: str | None = None, folder: Path = RECORDINGS
+) -> tuple[Measured, ...]:
+    """All recordings in `folder`, or those of an experiment and of a model, newest first."""
+    found = [Measured.load(path) for path in sorted(folder.glob(f"*/*{SUFFIX}"))]
+    chosen = [m for m in found if experiment in (None, m.experiment) and model in (None, m.provenance.model)]
+    return tuple(sorted(chosen, key=lambda m: m.provenance.date, reverse=True))
+
+
+class Recorder:
+    """Writes one recording, row by row; goes on with an unfinished one of the same engine.
+
+    Raises `RecordingError` when the file at `path` was made by another engine or machine, and for provenance that is not
+    full or not measured.
+    """
+
+    def __init__(self, path: Path, experiment: str, variant: str, provenance: Provenance) -> None:
+        Provenance.from_dict(provenance.as_dict())
+        if provenance.kind in ("replay", "modelled"):
+            raise RecordingError(f"a {provenance.kind} engine cannot be recorded: its numbers were not measured here")
+        self.path = path
+        self.done: tuple[Mapping[str, float], ...] = ()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = {
+            "labkit_experiment": FORMAT,
+            "experiment": experiment,
+            "variant": variant,
+            "provenance": provenance.as_dict(),
+        }
+        if path.exists():
+            before = Measured.load(path)
+            if _lasting(before.provenance) != _lasting(provenance):
+                raise RecordingError(
+                    f"{path} was recorded on {before.provenance.caption()}, and this is another engine or machine; delete "
+                    "it to record anew, or name another folder"
+                )
+            self.done = before.rows
+            header["provenance"] = {**before.provenance.as_dict(), "kind": provenance.kind}
+        # Written anew: an unfinished file may end in half a line.
+        self._lines: list[Mapping[str, Any]] = [header, *self.done]
+        _replace(path, self._lines)
+
+    def add(self, row: Mapping[str, float]) -> None:
+        """Keep one row."""
+        self.done = (*self.done, row)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dict(row)) + "\n")
+
+    def finish(self) -> None:
+        """Say that all rows are there."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_END) + "\n")
+
+
+def _lasting(provenance: Provenance) -> tuple[object, ...]:
+    p = provenance
+    return p.machine, p.device, p.engine, p.engine_version, p.model, p.driver, json.dumps(dict(p.arguments), sort_keys=True)
+
+
+def _replace(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    whole = path.with_suffix(".new")
+    whole.write_text("".join(json.dumps(dict(line)) + "\n" for line in lines), encoding="utf-8")
+    whole.replace(path)

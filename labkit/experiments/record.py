@@ -1,0 +1,103 @@
+"""Run experiments on the engine that is there, and keep every row with where it came from."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+
+from labkit.engines import Engine, Provenance, connect
+from labkit.engines.provenance import machine
+from labkit.experiments.catalogue import EXPERIMENTS, Job
+from labkit.experiments.measured import RECORDINGS, SUFFIX, Measured, Recorder
+from labkit.experiments.shapes import DUMMY, dummy_model
+from labkit.latency.shape import shape_names
+from labkit.load import ExactLengths
+from labkit.request import LabError, complete
+
+
+async def record(
+    jobs: Iterable[Job],
+    *,
+    folder: Path = RECORDINGS,
+    minutes: float | None = None,
+    progress: Callable[[str], None] = print,
+    command: str = "labkit record",
+) -> bool:
+    """Run `jobs` one after another and write `folder`/<device>/<job>.experiment.jsonl; True when all are finished.
+
+    What an unfinished recording holds already is left out, finished ones are not touched. After `minutes` no further point
+    is begun. An engine that does not start, or dies, costs its own jobs only, and `progress` says why.
+    """
+    ends = None if minutes is None else time.monotonic() + 60 * minutes
+    finished = True
+    waiting = [job for job in jobs if not _is_finished(job, folder)]
+    with tempfile.TemporaryDirectory() as shapes:
+        # One engine for jobs that need the same one.
+        for (model, arguments), group in groupby(waiting, key=lambda job: (job.model, json.dumps(dict(job.arguments)))):
+            if ends is not None and time.monotonic() > ends:
+                progress("the time is up; the same command goes on from here")
+                return False
+            dummy = model in shape_names() or model.endswith(".json")
+            given = json.loads(arguments) | (DUMMY if dummy else {})
+            path = str(dummy_model(model, Path(shapes))) if dummy else model
+            try:
+                async with await connect("vllm", path, progress=progress, **given) as engine:
+                    origin = replace(
+                        engine.provenance, model=model + (" (random weights)" if dummy else ""), command=command
+                    )
+                    finished &= await _run(engine, list(group), origin, folder, ends, progress)
+            except LabError as error:
+                finished = False
+                progress(f"{model} {arguments}: {error}")
+    return finished
+
+
+async def _run(
+    engine: Engine,
+    jobs: list[Job],
+    origin: Provenance,
+    folder: Path,
+    ends: float | None,
+    progress: Callable[[str], None],
+) -> bool:
+    make = ExactLengths(str(engine.tokenizer_path))
+    for people in (1, 4, 16):  # the first steps of a size are slower than all later ones
+        await asyncio.gather(*(complete(engine, make(64, 16)) for _ in range(people)))
+    for job in jobs:
+        recorder = Recorder(folder / _slug(origin) / f"{job.name}{SUFFIX}", job.experiment, job.variant, origin)
+        before = len(recorder.done)
+        todo = _left(job, recorder.done)
+        for n, point in enumerate(todo, before + 1):
+            if ends is not None and time.monotonic() > ends:
+                progress(
+                    f"the time is up at {job.name}, {n - 1} of {before + len(todo)}; the same command goes on from here"
+                )
+                return False
+            recorder.add(await EXPERIMENTS[job.experiment](engine, make, point))
+        recorder.finish()
+        progress(f"{job.name}: {len(recorder.done)} rows in {recorder.path}")
+    return True
+
+
+def _is_finished(job: Job, folder: Path) -> bool:
+    found = (Measured.load(path) for path in folder.glob(f"*/{job.name}{SUFFIX}"))
+    return any(m.complete and m.provenance.machine == machine() for m in found)
+
+
+def _left(job: Job, done: Iterable[Mapping[str, float]]) -> list[Mapping[str, int]]:
+    """The job's points, in turns, without those that have been measured."""
+    counts = [sum(1 for row in done if all(row.get(k) == v for k, v in point.items())) for point in job.points]
+    return [point for turn in range(job.repeats) for point, count in zip(job.points, counts, strict=True) if turn >= count]
+
+
+def _slug(origin: Provenance) -> str:
+    """A folder's name: the GPU, or the processor where there is none."""
+    device = origin.device if origin.driver else origin.machine.split(",")[0]
+    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")

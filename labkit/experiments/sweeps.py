@@ -1,0 +1,94 @@
+"""What is measured: each function takes one point to an engine and brings back one row of plain numbers (SI units).
+
+Rows are made of raw timings of single requests, by the definitions of `labkit.latency`. Prompts are fresh each time, so that
+no prefix cache answers for the engine, except where that is the question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections.abc import Sequence
+
+from labkit.engines import Engine
+from labkit.load import MakeRequest
+from labkit.request import Completion, InvalidRequest, complete
+
+Row = dict[str, float]
+
+
+async def prefill(engine: Engine, make: MakeRequest, *, prompt_tokens: int) -> Row:
+    """TTFT of one prompt of so many tokens, alone on the engine."""
+    return {"prompt_tokens": prompt_tokens, "ttft_s": _ttft(await complete(engine, make(prompt_tokens, 1)))}
+
+
+async def concurrency(
+    engine: Engine, make: MakeRequest, *, people: int, prompt_tokens: int = 64, output_tokens: int = 48
+) -> Row:
+    """Answers to so many people who ask at the same moment: medians of TTFT and TPOT, tokens per second of all together."""
+    answers = await _together(engine, make, people, prompt_tokens, output_tokens)
+    return {
+        "people": people,
+        "prompt_tokens": prompt_tokens,
+        "output_tokens": output_tokens,
+        "ttft_s": statistics.median(_ttft(a) for a in answers),
+        "tpot_s": statistics.median(_tpot(a) for a in answers),
+        "output_tokens_per_s": people * output_tokens / _span(answers),
+    }
+
+
+async def prefix_cache(engine: Engine, make: MakeRequest, *, prompt_tokens: int) -> Row:
+    """TTFT of a prompt that nobody has sent before, and of the same prompt again; tokens of it that the cache served."""
+    request = make(prompt_tokens, 1)
+    cold, warm = await complete(engine, request), await complete(engine, request)
+    return {
+        "prompt_tokens": prompt_tokens,
+        "cold_ttft_s": _ttft(cold),
+        "warm_ttft_s": _ttft(warm),
+        "cached_tokens": warm.done.usage.cached_tokens,
+    }
+
+
+async def preemption(engine: Engine, make: MakeRequest, *, people: int, prompt_tokens: int, output_tokens: int) -> Row:
+    """`concurrency` on an engine whose KV cache may be too small for all of them, and how often it took one off again."""
+    before = await engine.metrics()
+    row = await concurrency(engine, make, people=people, prompt_tokens=prompt_tokens, output_tokens=output_tokens)
+    return {**row, "preemptions": (await engine.metrics() - before).preemptions or 0.0}
+
+
+async def speculation(engine: Engine, make: MakeRequest, *, people: int, prompt_tokens: int, output_tokens: int) -> Row:
+    """`concurrency` with the engine's own count of draft tokens, proposed and accepted (none where it does not speculate).
+
+    What is accepted depends on the text. These answers run on past any end a model would choose, and a model with random
+    weights writes noise: read the speed of a draft from such rows, never an acceptance rate to expect.
+    """
+    before = await engine.metrics()
+    row = await concurrency(engine, make, people=people, prompt_tokens=prompt_tokens, output_tokens=output_tokens)
+    after = await engine.metrics() - before
+    return {**row, "draft_tokens": after.draft_tokens or 0.0, "accepted_tokens": after.accepted_tokens or 0.0}
+
+
+async def _together(engine: Engine, make: MakeRequest, people: int, prompt: int, output: int) -> Sequence[Completion]:
+    if people < 1 or output < 2:
+        raise InvalidRequest(f"{people} people with {output} output tokens: TPOT needs one person and two tokens at least")
+    requests = [make(prompt, output) for _ in range(people)]  # made first: that takes time, and it is not the engine's
+    return await asyncio.gather(*(complete(engine, request) for request in requests))
+
+
+def _ttft(answer: Completion) -> float:
+    ttft = answer.done.timing.ttft
+    if ttft is None:
+        raise InvalidRequest("an answer without text has no first token; let requests ask for skip_special_tokens=False")
+    return ttft
+
+
+def _tpot(answer: Completion) -> float:
+    tpot = answer.done.timing.tpot(answer.done.usage.output_tokens)
+    if tpot is None:
+        raise InvalidRequest(f"an answer of {answer.done.usage.output_tokens} tokens has no TPOT; ask for two or more")
+    return tpot
+
+
+def _span(answers: Sequence[Completion]) -> float:
+    ends = [a.done.timing.done for a in answers if a.done.timing.done is not None]
+    return max(ends) - min(a.done.timing.sent for a in answers)
