@@ -72,8 +72,12 @@ async def measure(model: str, seed: int) -> None:
         print(f"{engine.provenance.caption()}\n{settings}\n{calibration.model}")
         print(
             f"fitted to {len(calibration.errors)} points: median error {calibration.median_error:.1%}, "
-            f"largest {max(map(abs, calibration.errors)):.1%}\n"
+            f"largest {max(map(abs, calibration.errors)):.1%}"
         )
+        points = (*calibration.steps, *calibration.first_tokens, *calibration.volleys)
+        for point, error in zip(points, calibration.errors, strict=True):
+            print(f"  {error:+7.1%}  {point}")
+        print()
         warm = await closed_loop(engine, [make(270, 36) for _ in range(64)], 16)
         capacity = len(warm.samples) / warm.seconds
         rows = []

@@ -6,7 +6,7 @@ catalogue, the model's from its configuration) or from a short run on a live eng
 """
 
 from labkit.latency.anatomy import METRICS, SLO, Sample, Summary, goodput, percentile, summary
-from labkit.latency.fit import Calibration, CalibrationError, FirstTokenPoint, StepPoint, fit, ttft_seconds
+from labkit.latency.fit import Calibration, CalibrationError, FirstTokenPoint, StepPoint, VolleyPoint, fit, ttft_seconds
 from labkit.latency.hardware import Hardware, catalogue, hardware
 from labkit.latency.model import LatencyModel, StepWork
 from labkit.latency.roofline import IDEAL, Reached, break_even_tokens, datasheet_model, kv_tokens
@@ -27,6 +27,7 @@ __all__ = [
     "StepPoint",
     "StepWork",
     "Summary",
+    "VolleyPoint",
     "break_even_tokens",
     "catalogue",
     "datasheet_model",

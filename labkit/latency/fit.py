@@ -1,7 +1,8 @@
 """Fit the latency model's constants to a short live run.
 
-What is fitted are steps (what they had to do, how long they took) and first tokens (what the prompt's own steps had to do,
-how long the client waited). Errors count relative to the measured time, so that a short step matters as much as a long one,
+What is fitted are steps (what they had to do, how long they took), first tokens (what the prompt's own steps had to do, how
+long the client waited), and volleys (the last first token of several requests that were sent at once, for whom the front
+end made a queue). Errors count relative to the measured time, so that a short step matters as much as a long one,
 and a few disturbed measurements pull little (a soft L1 loss).
 """
 
@@ -40,18 +41,29 @@ class FirstTokenPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class VolleyPoint:
+    """A measured wait in seconds, from send to last first token, of so many prompts sent at once to an idle engine."""
+
+    requests: int
+    prompt_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """A fitted model beside the points it was fitted to."""
 
     model: LatencyModel
     steps: tuple[StepPoint, ...]
     first_tokens: tuple[FirstTokenPoint, ...]
+    volleys: tuple[VolleyPoint, ...] = ()
 
     @property
     def errors(self) -> tuple[float, ...]:
-        """Relative error of each point, predicted / measured − 1: steps, then first tokens."""
+        """Relative error of each point, predicted / measured − 1: steps, first tokens, volleys."""
         pairs = [(self.model.step_seconds(p.work), p.seconds) for p in self.steps]
         pairs += [(ttft_seconds(self.model, p.prompt_tokens, p.steps), p.seconds) for p in self.first_tokens]
+        pairs += [(volley_seconds(self.model, p.requests, p.prompt_tokens), p.seconds) for p in self.volleys]
         return tuple(predicted / measured - 1 for predicted, measured in pairs)
 
     @property
@@ -62,10 +74,31 @@ class Calibration:
 
 def ttft_seconds(model: LatencyModel, prompt_tokens: int, steps: Iterable[StepWork]) -> float:
     """TTFT of a request that waits for nobody: its way to the engine and back, and the steps its prompt takes."""
-    return model.request_s + model.prompt_token_s * prompt_tokens + sum(model.step_seconds(work) for work in steps)
+    outside = model.frontend_s + model.request_s + model.prompt_token_s * prompt_tokens
+    return outside + sum(model.step_seconds(work) for work in steps)
+
+
+def volley_seconds(model: LatencyModel, requests: int, prompt_tokens: int) -> float:
+    """When the last of so many requests, sent at once to an idle engine, has its first (and only) token.
+
+    The front end lets them in one by one; a step takes all that wait when it starts.
+    """
+    behind = model.request_s + model.prompt_token_s * prompt_tokens
+    done, now = 0, 0.0
+    while done < requests:
+        if model.frontend_s:
+            now = max(now, model.frontend_s * (done + 1) + behind)
+            arrived = min(requests, int((now - behind) / model.frontend_s + 1e-9))
+        else:
+            now, arrived = max(now, behind), requests
+        taken = max(arrived, done + 1) - done
+        now += model.step_seconds(StepWork.of([(prompt_tokens, 0)] * taken, taken))
+        done += taken
+    return now
 
 
 _NAMES = tuple(field.name for field in fields(LatencyModel))
+_FEWEST = len(_NAMES) - 2  # the last two have points of their own, where they are fitted
 # Each constant needs points that move what it multiplies; where nothing moves, any value would fit.
 _NEEDS: dict[str, Callable[[StepWork], int]] = {
     "new tokens": lambda work: work.tokens,
@@ -74,20 +107,27 @@ _NEEDS: dict[str, Callable[[StepWork], int]] = {
 }
 
 
-def fit(steps: Sequence[StepPoint], first_tokens: Sequence[FirstTokenPoint]) -> Calibration:
-    """The model with the smallest relative error on the points.
+def fit(
+    steps: Sequence[StepPoint], first_tokens: Sequence[FirstTokenPoint], volleys: Sequence[VolleyPoint] = ()
+) -> Calibration:
+    """The model with the smallest relative error on the points. Without volleys `frontend_s` is 0, and without steps
+    that some sequences enter and others that none enters, `admit_s` is.
 
     Raises `CalibrationError` for fewer points than constants, for durations that are no durations, and for points that
     leave a constant undetermined (all steps of one size, one number of sequences, or prompts of one length).
     """
-    steps, first_tokens = tuple(steps), tuple(first_tokens)
-    _check(steps, first_tokens)
-    measured = np.log([*(p.seconds for p in steps), *(p.seconds for p in first_tokens)])
+    steps, first_tokens, volleys = tuple(steps), tuple(first_tokens), tuple(volleys)
+    _check(steps, first_tokens, volleys)
+    # What no point shows is not fitted, and is 0.
+    shown = {"frontend_s": bool(volleys), "admit_s": len({p.work.entering for p in steps}) > 1}
+    names = tuple(name for name in _NAMES if shown.get(name, True))
+    measured = np.log([*(p.seconds for p in steps), *(p.seconds for p in first_tokens), *(p.seconds for p in volleys)])
 
     def residuals(logs: np.ndarray) -> np.ndarray:
-        model = LatencyModel(*np.exp(logs))
+        model = LatencyModel(**dict(zip(names, np.exp(logs), strict=True)))
         predicted = [model.step_seconds(p.work) for p in steps]
         predicted += [ttft_seconds(model, p.prompt_tokens, p.steps) for p in first_tokens]
+        predicted += [volley_seconds(model, p.requests, p.prompt_tokens) for p in volleys]
         return np.asarray(np.log(predicted) - measured)
 
     # In logarithms, so that no constant becomes negative; from two starts, since either roof may be the one that counts.
@@ -104,20 +144,23 @@ def fit(steps: Sequence[StepPoint], first_tokens: Sequence[FirstTokenPoint]) -> 
             "kv_s": shortest * reading / max(p.work.kv_tokens for p in steps),
             "request_s": shortest / 2,
             "prompt_token_s": shortest / most / 10,
+            "admit_s": shortest / 5,
+            "frontend_s": max((p.seconds / p.requests for p in volleys), default=0.0) / 2,
         }
-        logs = np.log([start[name] for name in _NAMES])
+        logs = np.log([start[name] for name in names])
         found.append(least_squares(residuals, logs, loss="soft_l1", f_scale=0.03, bounds=(logs - 20, logs + 6)))
     best = min(found, key=lambda result: float(result.cost))
-    return Calibration(LatencyModel(*(float(value) for value in np.exp(best.x))), steps, first_tokens)
+    fitted = dict(zip(names, (float(value) for value in np.exp(best.x)), strict=True))
+    return Calibration(LatencyModel(**fitted), steps, first_tokens, volleys)
 
 
-def _check(steps: Sequence[StepPoint], first_tokens: Sequence[FirstTokenPoint]) -> None:
-    if len(steps) + len(first_tokens) < len(_NAMES) or len(first_tokens) < 2:
+def _check(steps: Sequence[StepPoint], first_tokens: Sequence[FirstTokenPoint], volleys: Sequence[VolleyPoint]) -> None:
+    if len(steps) + len(first_tokens) < _FEWEST or len(first_tokens) < 2:
         raise CalibrationError(
-            f"{len(steps)} steps and {len(first_tokens)} first tokens do not determine {len(_NAMES)} constants; "
-            f"measure at least {len(_NAMES)} points, 2 of them first tokens"
+            f"{len(steps)} steps and {len(first_tokens)} first tokens do not determine {_FEWEST} constants; "
+            f"measure at least {_FEWEST} points, 2 of them first tokens"
         )
-    for seconds in [*(p.seconds for p in steps), *(p.seconds for p in first_tokens)]:
+    for seconds in [*(p.seconds for p in steps), *(p.seconds for p in first_tokens), *(p.seconds for p in volleys)]:
         if not (seconds > 0 and np.isfinite(seconds)):
             raise CalibrationError(f"a measured time of {seconds} s is not a duration; drop the point or repeat it")
     for what, value in _NEEDS.items():

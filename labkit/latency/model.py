@@ -25,16 +25,18 @@ class StepWork:
     """Composition of one step: all that its duration depends on.
 
     `tokens`: new tokens fed through the model. `sequences`: sequences they belong to. `pairs`: (new token, token it attends
-    to) pairs. `kv_tokens`: tokens whose keys and values attention reads, the new ones included.
+    to) pairs. `kv_tokens`: tokens whose keys and values attention reads, the new ones included. `entering`: sequences that
+    this step takes into the batch.
     """
 
     tokens: int
     sequences: int
     pairs: int
     kv_tokens: int
+    entering: int = 0
 
     @classmethod
-    def of(cls, parts: Iterable[tuple[int, int]]) -> StepWork:
+    def of(cls, parts: Iterable[tuple[int, int]], entering: int = 0) -> StepWork:
         """The work of a step that feeds, for each sequence, `(new tokens, tokens already in its KV cache)`."""
         tokens = sequences = pairs = kv_tokens = 0
         for new, context in parts:
@@ -44,18 +46,20 @@ class StepWork:
             sequences += 1
             pairs += new * context + new * (new + 1) // 2
             kv_tokens += context + new
-        return cls(tokens, sequences, pairs, kv_tokens)
+        return cls(tokens, sequences, pairs, kv_tokens, entering)
 
 
 @dataclass(frozen=True, slots=True)
 class LatencyModel:
-    """Seconds of a step, from eight constants that come from a datasheet (`datasheet_model`) or a live run (`calibrate`).
+    """Seconds of a step, from ten constants that come from a datasheet (`datasheet_model`) or a live run (`calibrate`).
 
     `step_s`: scheduling and kernel launches, per step. `sequence_s`: per sequence in a step (sampling, detokenizing).
+    `admit_s`: per sequence that enters the batch (hashing its blocks, making its place).
     `linear_s`: arithmetic of the linear layers, per new token; `weights_s`: reading their weights, per step.
     `pair_s`: arithmetic of attention, per pair; `kv_s`: reading the KV cache, per token in it.
-    `request_s` and `prompt_token_s`: what a request costs outside the steps before its first token reaches the client
-    (HTTP, tokenizing), and that per prompt token.
+    Outside the steps, `frontend_s`: what the front end (HTTP, tokenizing) spends on a request before the engine has it, on
+    one after another; `request_s` and `prompt_token_s` (per prompt token): the rest of the way there and back, which many
+    can go at once.
     """
 
     step_s: float
@@ -66,6 +70,8 @@ class LatencyModel:
     kv_s: float
     request_s: float = 0.0
     prompt_token_s: float = 0.0
+    frontend_s: float = 0.0
+    admit_s: float = 0.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -80,6 +86,7 @@ class LatencyModel:
         return (
             self.step_s
             + self.sequence_s * work.sequences
+            + self.admit_s * work.entering
             + max(self.linear_s * work.tokens, self.weights_s)
             + max(self.pair_s * work.pairs, self.kv_s * work.kv_tokens)
         )

@@ -15,7 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import pairwise
 
-from labkit.latency.fit import Calibration, CalibrationError, FirstTokenPoint, StepPoint, fit
+from labkit.latency.fit import Calibration, CalibrationError, FirstTokenPoint, StepPoint, VolleyPoint, fit
 from labkit.latency.model import StepWork
 from labkit.load.prompts import MakeRequest
 from labkit.request import Chunk, Handler, complete
@@ -24,15 +24,17 @@ from labkit.request.handler import Completion
 # Chunks after which a stream counts as running.
 _RUNNING = 4
 _CUT_IN_CONTEXT = 32
+_VOLLEY_PROMPT = 64
 # On a slow or busy machine an answer may have ended before the other request begins; longer ones overlap.
 _LONGER = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
 class ProbePlan:
-    """What to measure. Lengths in tokens; `decode` holds (answers at once, prompt tokens) pairs.
+    """What to measure. Lengths in tokens; `decode` holds (answers at once, prompt tokens) pairs, `volleys` how many prompts
+    are sent at once for their first tokens.
 
-    Lone prompts and cut-ins are measured `repeats` times, answers side by side in `rounds`; medians count.
+    Lone prompts, volleys and cut-ins are measured `repeats` times, answers side by side in `rounds`; medians count.
     """
 
     prompts: tuple[int, ...] = (32, 128, 384, 768, 1400)
@@ -49,6 +51,7 @@ class ProbePlan:
     )
     output_tokens: int = 48
     cut_ins: tuple[int, ...] = (128, 512, 1200)
+    volleys: tuple[int, ...] = (4, 8, 16)
     repeats: int = 5
     rounds: int = 3
 
@@ -66,10 +69,13 @@ async def probe(handler: Handler, make: MakeRequest, plan: ProbePlan | None = No
     firsts: dict[int, list[float]] = {n: [] for n in plan.prompts}
     rounds: dict[tuple[int, int], list[tuple[float, float]]] = {at: [] for at in plan.decode}
     gaps: dict[int, list[float]] = {n: [] for n in plan.cut_ins}
+    lasts: dict[int, list[float]] = {n: [] for n in plan.volleys}
     for i in range(max(plan.repeats, plan.rounds)):
         if i < plan.repeats:
             for n in plan.prompts:
                 firsts[n].append(await _first_token(handler, make, n))
+            for n in plan.volleys:
+                lasts[n].append(await _last_token(handler, make, n))
             for n in plan.cut_ins:
                 gaps[n] += await _cut_in(handler, make, n, plan.output_tokens)
         if i < plan.rounds:
@@ -88,9 +94,10 @@ async def probe(handler: Handler, make: MakeRequest, plan: ProbePlan | None = No
                 f"a prompt of {n} tokens never met a running answer of {_LONGER[-1] * plan.output_tokens} tokens; ask for "
                 "longer answers, or see what between here and the engine holds the stream back"
             )
-        steps.append(StepPoint(StepWork.of([(n, 0), (1, _CUT_IN_CONTEXT + 2 * _RUNNING)]), statistics.median(found)))
-    first_tokens = [FirstTokenPoint(n, (StepWork.of([(n, 0)]),), statistics.median(found)) for n, found in firsts.items()]
-    return fit(steps, first_tokens)
+        steps.append(StepPoint(StepWork.of([(n, 0), (1, _CUT_IN_CONTEXT + 2 * _RUNNING)], 1), statistics.median(found)))
+    first_tokens = [FirstTokenPoint(n, (StepWork.of([(n, 0)], 1),), statistics.median(found)) for n, found in firsts.items()]
+    volleys = [VolleyPoint(n, _VOLLEY_PROMPT, statistics.median(found)) for n, found in lasts.items()]
+    return fit(steps, first_tokens, volleys)
 
 
 async def _first_token(handler: Handler, make: MakeRequest, prompt: int) -> float:
@@ -98,6 +105,12 @@ async def _first_token(handler: Handler, make: MakeRequest, prompt: int) -> floa
     if ttft is None:
         raise CalibrationError(f"a prompt of {prompt} tokens got no first token; is the answer empty?")
     return ttft
+
+
+async def _last_token(handler: Handler, make: MakeRequest, n: int) -> float:
+    requests = [make(_VOLLEY_PROMPT, 1) for _ in range(n)]
+    answers = await asyncio.gather(*(complete(handler, request) for request in requests))
+    return max(a.chunks[0].at for a in answers) - min(a.done.timing.sent for a in answers)
 
 
 async def _decode_round(handler: Handler, make: MakeRequest, n: int, prompt: int, output: int) -> tuple[float, float]:

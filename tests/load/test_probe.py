@@ -9,13 +9,13 @@ import pytest
 
 from labkit.engines.modelled import EngineSettings, ModelledEngine
 from labkit.latency import LatencyModel, StepWork
-from labkit.latency.fit import CalibrationError
+from labkit.latency.fit import CalibrationError, ttft_seconds, volley_seconds
 from labkit.load.probe import MakeRequest, ProbePlan, probe
 from labkit.request import Chunk, Request, clock
 from labkit.request.clock import run_virtual
 from labkit.request.errors import EngineUnreachable
 
-TRUTH = LatencyModel(4e-3, 2e-4, 1.5e-5, 3e-4, 2e-9, 4e-8, 3e-3, 2e-6)
+TRUTH = LatencyModel(4e-3, 2e-4, 1.5e-5, 3e-4, 2e-9, 4e-8, 3e-3, 2e-6, 2.2e-3, 7e-4)
 
 
 def fresh_prompts() -> MakeRequest:
@@ -37,11 +37,15 @@ def test_the_probe_finds_the_constants_of_an_engine_that_has_them() -> None:
     assert calibration.median_error < 0.01
     for work in (
         StepWork.of([(1, 200)] * 12),
-        StepWork.of([(900, 0), *[(1, 60)] * 5]),
+        StepWork.of([(900, 0), *[(1, 60)] * 5], 1),
         StepWork.of([(1, 900)] * 8),
     ):
         assert calibration.model.step_seconds(work) == pytest.approx(TRUTH.step_seconds(work), rel=0.02)
-    assert calibration.model.request_s == pytest.approx(TRUTH.request_s, rel=0.1)
+    found = calibration.model
+    alone = [StepWork.of([(500, 0)], 1)]
+    assert ttft_seconds(found, 500, alone) == pytest.approx(ttft_seconds(TRUTH, 500, alone), rel=0.02)
+    for people in (3, 12, 24):
+        assert volley_seconds(found, people, 100) == pytest.approx(volley_seconds(TRUTH, people, 100), rel=0.2)
 
 
 def test_an_engine_that_cannot_hold_the_answers_at_once_is_named() -> None:

@@ -13,7 +13,6 @@ from labkit.latency import Sample
 from labkit.load import ExactLengths, closed_loop, two_views
 from labkit.request import InvalidRequest, Timing, Usage, complete
 
-
 NOTHING = MetricsSnapshot(**{f.name: None for f in fields(MetricsSnapshot)})  # type: ignore[arg-type]
 
 

@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from labkit.engines.errors import EngineArgumentError, EngineStartError
 from labkit.engines.host.runtime import Lines, encode, runtime_dir, socket_path
+from labkit.engines.provenance import gpu
 
 Progress = Callable[[str], None]
 
@@ -237,9 +238,28 @@ def _host_environment() -> dict[str, str]:
     }
     # It would override kv_cache_memory_bytes.
     environment.pop("VLLM_CPU_KVCACHE_SPACE", None)
+    if gpu() is None:
+        environment = {**_threads(), **environment}
     if openmp := _openmp():
         environment["LD_PRELOAD"] = os.pathsep.join(filter(None, (environment.get("LD_PRELOAD"), openmp)))
     return environment
+
+
+def _threads() -> dict[str, str]:
+    """Threads of an engine that computes on the CPU, where the environment does not say otherwise.
+
+    Measured on two cores with 12 answers under way: twice the tokens per second of what the libraries do by themselves.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {
+        # One core for the server and the client: with a thread on every core, tokens wait for a core to be sent from.
+        "OMP_NUM_THREADS": str(max(1, cores - 1)),
+        # Milliseconds that an idle thread spins before it sleeps; 200 by default, during which nobody else has its core.
+        "KMP_BLOCKTIME": "5",
+        # Intel's OpenMP pins every fork of a process that has loaded it to the first core, unless told to leave that alone:
+        # server and core of every engine would share it, and the other cores would idle.
+        "KMP_AFFINITY": "none",
+    }
 
 
 def _openmp() -> str:

@@ -49,9 +49,9 @@ class ModelledEngine:
     describe, for the provenance. `policy` replaces vLLM's scheduler by another over the same step loop; it must be new.
     `on_step` is called with every step as it starts (`steps.append` keeps a log).
 
-    A request reaches the scheduler `request_s + prompt_token_s` × its prompt after it was sent, and its tokens reach the
-    client as their step ends. Closing the stream frees its blocks when the running step ends. Raises
-    `ContextWindowExceeded` for a request that the engine can never hold.
+    The front end takes `frontend_s` for each request, one after another; `request_s + prompt_token_s` × its prompt later
+    the scheduler has it, and its tokens reach the client as their step ends. Closing the stream frees its blocks when the
+    running step ends. Raises `ContextWindowExceeded` for a request that the engine can never hold.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class ModelledEngine:
         self._scheduler = policy or ContinuousBatching(settings)
         self._on_step = on_step
         self._counters = Counters()
+        self._front_end_free = -math.inf
         self._serial = count()
         self._arriving: list[tuple[float, str, Sequence]] = []
         self._streams: dict[str, asyncio.Queue[int | BaseException]] = {}
@@ -149,7 +150,8 @@ class ModelledEngine:
         output = self._output_tokens(request)
         if not 1 <= output <= request.max_tokens:
             raise InvalidRequest(f"output_tokens gave {output} for a request with max_tokens={request.max_tokens}")
-        ready = sent + self.latency.request_s + self.latency.prompt_token_s * len(prompt)
+        self._front_end_free = max(self._front_end_free, sent) + self.latency.frontend_s
+        ready = self._front_end_free + self.latency.request_s + self.latency.prompt_token_s * len(prompt)
         salt = str(request.extra.get("cache_salt", ""))
         return Sequence(f"modelled-{next(self._serial):08}", prompt, output, ready, request.priority, salt)
 

@@ -32,7 +32,8 @@ def simulate(trace: Trace, model: LatencyModel, settings: EngineSettings) -> Out
     requests[:, kernel.OUTPUT] = trace.output_tokens
     requests[:, kernel.START] = start[:-1]
     times = np.full((len(trace), kernel.TIME_COLUMNS), np.nan)
-    times[:, kernel.READY] = trace.arrival + model.request_s + model.prompt_token_s * trace.input_tokens
+    front = kernel.one_after_another(trace.arrival, float(model.frontend_s))
+    times[:, kernel.READY] = front + model.request_s + model.prompt_token_s * trace.input_tokens
     blocks = kernel.free_blocks(settings.num_blocks)
     tables = kernel.Tables(
         blocks, np.zeros((contents, 2), dtype=np.int64), requests, times, np.zeros(int(start[-1]), dtype=np.int64), content
@@ -45,7 +46,7 @@ def simulate(trace: Trace, model: LatencyModel, settings: EngineSettings) -> Out
         settings.enable_chunked_prefill,
         settings.long_prefill_token_threshold,
     )
-    constants = (model.step_s, model.sequence_s, model.linear_s, model.weights_s, model.pair_s, model.kv_s)
+    constants = (model.step_s, model.sequence_s, model.linear_s, model.weights_s, model.pair_s, model.kv_s, model.admit_s)
     seconds = kernel.Seconds(*(float(value) for value in constants))
     order = np.argsort(times[:, kernel.READY], kind="stable")
     steps, busy = kernel.simulate(tables, order, limits, seconds)

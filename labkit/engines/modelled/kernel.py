@@ -58,6 +58,7 @@ class Seconds(NamedTuple):
     weights: float
     pair: float
     kv: float
+    admit: float
 
 
 class Tables(NamedTuple):
@@ -80,6 +81,17 @@ def free_blocks(num_blocks: int) -> Ints:
     blocks[:, CONTENT] = NONE
     blocks[0, FREE] = num_blocks - 1
     return blocks
+
+
+@compiled
+def one_after_another(arrival: Floats, seconds: float) -> Floats:
+    """When the front end is through with each request, if it spends so long on each."""
+    ends = np.empty(len(arrival))
+    free = -np.inf
+    for i in range(len(arrival)):
+        free = max(free, arrival[i]) + seconds
+        ends[i] = free
+    return ends
 
 
 @compiled
@@ -202,6 +214,7 @@ def simulate(tables: Tables, order: Ints, limits: Limits, seconds: Seconds) -> t
         cap = limits.cap if crowded and limits.cap > 0 else limits.max_num_batched_tokens
         budget = limits.max_num_batched_tokens
         new_preemptions = 0
+        entering = 0
         scheduled = 0  # the first so many of `running`; those behind get nothing when the budget ends
         while scheduled < num_running and budget > 0:
             r = running[scheduled]
@@ -259,6 +272,7 @@ def simulate(tables: Tables, order: Ints, limits: Limits, seconds: Seconds) -> t
             shares[num_running] = new
             num_running += 1
             scheduled += 1
+            entering += 1
             budget -= new
         if scheduled == 0:
             if new_preemptions == 0:
@@ -274,7 +288,7 @@ def simulate(tables: Tables, order: Ints, limits: Limits, seconds: Seconds) -> t
             kv_tokens += context + new
         linear = max(seconds.linear * tokens, seconds.weights)
         attention = max(seconds.pair * pairs, seconds.kv * kv_tokens)
-        duration = seconds.step + seconds.sequence * scheduled + linear + attention
+        duration = seconds.step + seconds.sequence * scheduled + seconds.admit * entering + linear + attention
         now += duration
         busy += duration
         steps += 1

@@ -19,11 +19,15 @@ from labkit.latency.model import StepWork
 
 
 class Share(NamedTuple):
-    """What one sequence gets in a step: `new` tokens computed, after `context` tokens that its KV cache holds."""
+    """What one sequence gets in a step: `new` tokens computed, after `context` tokens that its KV cache holds.
+
+    `entering` in the step that takes it from the waiting ones into the batch.
+    """
 
     id: str
     new: int
     context: int
+    entering: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,9 @@ class Step:
     @property
     def work(self) -> StepWork:
         """What the step has to do."""
-        return StepWork.of((share.new, share.context) for share in self.scheduled)
+        return StepWork.of(
+            ((share.new, share.context) for share in self.scheduled), sum(share.entering for share in self.scheduled)
+        )
 
 
 class Scheduler(Protocol):
@@ -194,7 +200,7 @@ class ContinuousBatching:
             sequence.computed = hit
             if not sequence.preemptions:
                 sequence.cached_tokens = hit
-            shares[sequence.id] = Share(sequence.id, new, hit)
+            shares[sequence.id] = Share(sequence.id, new, hit, entering=True)
             budget -= new
 
     def _victim(self) -> Sequence:

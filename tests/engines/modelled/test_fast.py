@@ -15,7 +15,9 @@ from labkit.request.clock import run_virtual
 
 PREFIX_BLOCK = 8
 # Odd constants, so that no step ends exactly when a request arrives.
-MODEL = LatencyModel(0.0100357, 0.00071, 0.000313, 0.00207, 1.13e-6, 1.7e-5, request_s=0.00311, prompt_token_s=1.9e-5)
+MODEL = LatencyModel(
+    0.0100357, 0.00071, 0.000313, 0.00207, 1.13e-6, 1.7e-5, 0.00311, 1.9e-5, frontend_s=0.00427, admit_s=0.0013
+)
 
 
 @st.composite
@@ -97,6 +99,13 @@ def test_a_lone_request_takes_its_steps_and_nothing_else():
     assert outcome.e2e == pytest.approx([0.53])
     assert (outcome.steps, outcome.busy_s) == (3, pytest.approx(0.03))
     assert outcome.output_tokens_per_s == pytest.approx(3 / 0.53)
+
+
+def test_a_front_end_serves_one_after_another_and_a_late_comer_at_once():
+    engine = EngineSettings(num_blocks=100, max_num_batched_tokens=256)
+    model = LatencyModel(0.01, 0, 0, 0, 0, 0, request_s=0.001, frontend_s=0.1)
+    outcome = simulate(Trace([0.0, 0.0, 0.0, 0.31], [9] * 4, [1] * 4), model, engine)
+    assert outcome.ttft == pytest.approx([0.111, 0.211, 0.311, 0.111])
 
 
 def test_tpot_of_a_single_token_is_undefined():

@@ -35,7 +35,9 @@ def run_ours(engine: EngineSettings, jobs: list[Job]) -> Observed:
         if step is None:
             seen.steps.append(((), ()))
             continue
-        seen.steps.append((tuple(tuple(share) for share in step.scheduled), tuple(sorted(step.preempted))))
+        seen.steps.append(
+            (tuple((share.id, share.new, share.context) for share in step.scheduled), tuple(sorted(step.preempted)))
+        )
         scheduler.complete(step)
     seen.cached = {id: sequence.cached_tokens for id, sequence in sequences.items()}
     return seen
