@@ -95,7 +95,7 @@ def _cpu() -> list[Job]:
             "preemption",
             large,
             "20-blocks",
-            {"num_gpu_blocks_override": 20, "block_size": 32},
+            {"num_gpu_blocks_override": 20, "block_size": 32, "max_model_len": 512},
             grid(people=(1, 2, 4, 8), prompt_tokens=(64,), output_tokens=(150,)),
         ),
         Job("speculation", large, "ngram", {"speculative_config": _NGRAM}, speculated),

@@ -25,6 +25,8 @@ from labkit.request.handler import Completion
 _RUNNING = 4
 _CUT_IN_CONTEXT = 32
 _VOLLEY_PROMPT = 64
+# A model may open with a token that has no text (a mark for its reasoning), and then nobody sees when it came.
+_TRIES = 8
 # On a slow or busy machine an answer may have ended before the other request begins; longer ones overlap.
 _LONGER = (1, 2, 4, 8)
 
@@ -101,16 +103,20 @@ async def probe(handler: Handler, make: MakeRequest, plan: ProbePlan | None = No
 
 
 async def _first_token(handler: Handler, make: MakeRequest, prompt: int) -> float:
-    ttft = (await complete(handler, make(prompt, 1))).done.timing.ttft
-    if ttft is None:
-        raise CalibrationError(f"a prompt of {prompt} tokens got no first token; is the answer empty?")
-    return ttft
+    for _ in range(_TRIES):
+        ttft = (await complete(handler, make(prompt, 1))).done.timing.ttft
+        if ttft is not None:
+            return ttft
+    raise CalibrationError(f"no answer to a prompt of {prompt} tokens began with text, so its first token cannot be timed")
 
 
 async def _last_token(handler: Handler, make: MakeRequest, n: int) -> float:
     requests = [make(_VOLLEY_PROMPT, 1) for _ in range(n)]
     answers = await asyncio.gather(*(complete(handler, request) for request in requests))
-    return max(a.chunks[0].at for a in answers) - min(a.done.timing.sent for a in answers)
+    seen = [answer.chunks[0].at for answer in answers if answer.chunks]
+    if not seen:
+        raise CalibrationError(f"none of {n} answers sent at once began with text, so no first token can be timed")
+    return max(seen) - min(answer.done.timing.sent for answer in answers)
 
 
 async def _decode_round(handler: Handler, make: MakeRequest, n: int, prompt: int, output: int) -> tuple[float, float]:
