@@ -33,11 +33,16 @@ class StepPoint:
 
 @dataclass(frozen=True, slots=True)
 class FirstTokenPoint:
-    """A measured TTFT in seconds of a request that met an idle engine, and the steps its prompt took."""
+    """A measured TTFT in seconds, and the steps its prompt took. `crowd`: the answers under way when it was sent.
+
+    Where there were some, `running` is the step that it met in its middle, and waited out.
+    """
 
     prompt_tokens: int
     steps: tuple[StepWork, ...]
     seconds: float
+    crowd: int = 0
+    running: StepWork | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ class Calibration:
     def errors(self) -> tuple[float, ...]:
         """Relative error of each point, predicted / measured − 1: steps, first tokens, volleys."""
         pairs = [(self.model.step_seconds(p.work), p.seconds) for p in self.steps]
-        pairs += [(ttft_seconds(self.model, p.prompt_tokens, p.steps), p.seconds) for p in self.first_tokens]
+        pairs += [(_first_token(self.model, p), p.seconds) for p in self.first_tokens]
         pairs += [(volley_seconds(self.model, p.requests, p.prompt_tokens), p.seconds) for p in self.volleys]
         return tuple(predicted / measured - 1 for predicted, measured in pairs)
 
@@ -81,24 +86,37 @@ def ttft_seconds(model: LatencyModel, prompt_tokens: int, steps: Iterable[StepWo
 def volley_seconds(model: LatencyModel, requests: int, prompt_tokens: int) -> float:
     """When the last of so many requests, sent at once to an idle engine, has its first (and only) token.
 
-    The front end lets them in one by one; a step takes all that wait when it starts.
+    The front end lets them in one by one, the later into the larger crowd; a step takes all that wait when it starts.
+    Fractions of a prompt are let in too: rounded, the time would jump where the constants change a little, and no fit
+    would find its way.
     """
-    behind = model.request_s + model.prompt_token_s * prompt_tokens
-    done, now = 0, 0.0
+    first = model.frontend_s + model.request_s + model.prompt_token_s * prompt_tokens
+    apart = model.frontend_s + model.crowd_s
+    done, now = 0.0, first
     while done < requests:
-        if model.frontend_s:
-            now = max(now, model.frontend_s * (done + 1) + behind)
-            arrived = min(requests, int((now - behind) / model.frontend_s + 1e-9))
-        else:
-            now, arrived = max(now, behind), requests
-        taken = max(arrived, done + 1) - done
-        now += model.step_seconds(StepWork.of([(prompt_tokens, 0)] * taken, taken))
-        done += taken
+        now = max(now, first + apart * max(0.0, done - 1))
+        arrived = min(float(requests), max(done + 1, 1 + (now - first) / apart)) if apart else float(requests)
+        now = max(now, first + apart * (arrived - 1))
+        now += _of_prompts(model, arrived - done, prompt_tokens)
+        done = arrived
     return now
 
 
+def _of_prompts(model: LatencyModel, number: float, prompt_tokens: int) -> float:
+    """Seconds of a step with so many new prompts, interpolated between whole ones."""
+    low = max(1, int(number))
+    below, above = (model.step_seconds(StepWork.of([(prompt_tokens, 0)] * n, n)) for n in (low, low + 1))
+    return below + (above - below) * max(0.0, number - low)
+
+
+def _first_token(model: LatencyModel, point: FirstTokenPoint) -> float:
+    waited = model.step_seconds(point.running) / 2 if point.running else 0.0
+    return waited + model.crowd_s * point.crowd + ttft_seconds(model, point.prompt_tokens, point.steps)
+
+
 _NAMES = tuple(field.name for field in fields(LatencyModel))
-_FEWEST = len(_NAMES) - 2  # the last two have points of their own, where they are fitted
+_STARTS = 30
+_FEWEST = len(_NAMES) - 3  # the last three have points of their own, where they are fitted
 # Each constant needs points that move what it multiplies; where nothing moves, any value would fit.
 _NEEDS: dict[str, Callable[[StepWork], int]] = {
     "new tokens": lambda work: work.tokens,
@@ -111,7 +129,7 @@ def fit(
     steps: Sequence[StepPoint], first_tokens: Sequence[FirstTokenPoint], volleys: Sequence[VolleyPoint] = ()
 ) -> Calibration:
     """The model with the smallest relative error on the points. Without volleys `frontend_s` is 0, and without steps
-    that some sequences enter and others that none enters, `admit_s` is.
+    that some sequences enter and others that none enters, `admit_s` is; without first tokens in a crowd, `crowd_s`.
 
     Raises `CalibrationError` for fewer points than constants, for durations that are no durations, and for points that
     leave a constant undetermined (all steps of one size, one number of sequences, or prompts of one length).
@@ -119,36 +137,51 @@ def fit(
     steps, first_tokens, volleys = tuple(steps), tuple(first_tokens), tuple(volleys)
     _check(steps, first_tokens, volleys)
     # What no point shows is not fitted, and is 0.
-    shown = {"frontend_s": bool(volleys), "admit_s": len({p.work.entering for p in steps}) > 1}
+    shown = {
+        "frontend_s": bool(volleys),
+        "admit_s": len({p.work.entering for p in steps}) > 1,
+        "crowd_s": any(p.crowd for p in first_tokens),
+    }
     names = tuple(name for name in _NAMES if shown.get(name, True))
     measured = np.log([*(p.seconds for p in steps), *(p.seconds for p in first_tokens), *(p.seconds for p in volleys)])
 
     def residuals(logs: np.ndarray) -> np.ndarray:
         model = LatencyModel(**dict(zip(names, np.exp(logs), strict=True)))
         predicted = [model.step_seconds(p.work) for p in steps]
-        predicted += [ttft_seconds(model, p.prompt_tokens, p.steps) for p in first_tokens]
+        predicted += [_first_token(model, p) for p in first_tokens]
         predicted += [volley_seconds(model, p.requests, p.prompt_tokens) for p in volleys]
         return np.asarray(np.log(predicted) - measured)
 
-    # In logarithms, so that no constant becomes negative; from two starts, since either roof may be the one that counts.
+    # In logarithms, so that no constant becomes negative; from many starts, because the constants of a roof that does not
+    # count at a start leave no trace in its gradient.
     shortest = min(p.seconds for p in steps)
     most = max(p.work.tokens for p in steps)
-    found = []
-    for reading in (0.5, 0.01):
-        start = {
-            "step_s": shortest / 2,
-            "sequence_s": shortest / 20,
-            "linear_s": max(p.seconds for p in steps) / most / 2,
-            "weights_s": shortest * reading,
-            "pair_s": shortest / max(p.work.pairs for p in steps),
-            "kv_s": shortest * reading / max(p.work.kv_tokens for p in steps),
-            "request_s": shortest / 2,
-            "prompt_token_s": shortest / most / 10,
-            "admit_s": shortest / 5,
-            "frontend_s": max((p.seconds / p.requests for p in volleys), default=0.0) / 2,
-        }
-        logs = np.log([start[name] for name in names])
-        found.append(least_squares(residuals, logs, loss="soft_l1", f_scale=0.03, bounds=(logs - 20, logs + 6)))
+    start = {
+        "step_s": shortest / 2,
+        "sequence_s": shortest / 20,
+        "linear_s": max(p.seconds for p in steps) / most / 2,
+        "weights_s": shortest * 0.1,
+        "pair_s": shortest / max(p.work.pairs for p in steps),
+        "kv_s": shortest * 0.1 / max(p.work.kv_tokens for p in steps),
+        "request_s": shortest / 2,
+        "prompt_token_s": shortest / most / 10,
+        "admit_s": shortest / 5,
+        "crowd_s": shortest / 5,
+        "frontend_s": max((p.seconds / p.requests for p in volleys), default=0.0) / 2,
+    }
+    middle = np.log([start[name] for name in names])
+    rng = np.random.default_rng(0)
+    found = [
+        least_squares(
+            residuals,
+            middle + (rng.normal(scale=0.8, size=len(names)) if attempt else 0.0),
+            loss="soft_l1",
+            f_scale=0.03,
+            x_scale="jac",
+            bounds=(middle - 20, middle + 6),
+        )
+        for attempt in range(_STARTS)
+    ]
     best = min(found, key=lambda result: float(result.cost))
     fitted = dict(zip(names, (float(value) for value in np.exp(best.x)), strict=True))
     return Calibration(LatencyModel(**fitted), steps, first_tokens, volleys)

@@ -51,7 +51,7 @@ class StepWork:
 
 @dataclass(frozen=True, slots=True)
 class LatencyModel:
-    """Seconds of a step, from ten constants that come from a datasheet (`datasheet_model`) or a live run (`calibrate`).
+    """Seconds of a step, from eleven constants that come from a datasheet (`datasheet_model`) or a live run (`calibrate`).
 
     `step_s`: scheduling and kernel launches, per step. `sequence_s`: per sequence in a step (sampling, detokenizing).
     `admit_s`: per sequence that enters the batch (hashing its blocks, making its place).
@@ -59,7 +59,8 @@ class LatencyModel:
     `pair_s`: arithmetic of attention, per pair; `kv_s`: reading the KV cache, per token in it.
     Outside the steps, `frontend_s`: what the front end (HTTP, tokenizing) spends on a request before the engine has it, on
     one after another; `request_s` and `prompt_token_s` (per prompt token): the rest of the way there and back, which many
-    can go at once.
+    can go at once; `crowd_s`: how much longer that way is for each answer under way when the request is sent, because
+    sending tokens keeps the front end busy too.
     """
 
     step_s: float
@@ -72,6 +73,7 @@ class LatencyModel:
     prompt_token_s: float = 0.0
     frontend_s: float = 0.0
     admit_s: float = 0.0
+    crowd_s: float = 0.0
 
     def __post_init__(self) -> None:
         for field in fields(self):

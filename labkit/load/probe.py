@@ -18,7 +18,7 @@ from itertools import pairwise
 from labkit.latency.fit import Calibration, CalibrationError, FirstTokenPoint, StepPoint, VolleyPoint, fit
 from labkit.latency.model import StepWork
 from labkit.load.prompts import MakeRequest
-from labkit.request import Chunk, Handler, complete
+from labkit.request import Chunk, Handler, Request, complete
 from labkit.request.handler import Completion
 
 # Chunks after which a stream counts as running.
@@ -34,7 +34,7 @@ _LONGER = (1, 2, 4, 8)
 @dataclass(frozen=True, slots=True)
 class ProbePlan:
     """What to measure. Lengths in tokens; `decode` holds (answers at once, prompt tokens) pairs, `volleys` how many prompts
-    are sent at once for their first tokens.
+    are sent at once for their first tokens, `crowds` how many answers are under way when another prompt comes.
 
     Lone prompts, volleys and cut-ins are measured `repeats` times, answers side by side in `rounds`; medians count.
     """
@@ -54,6 +54,7 @@ class ProbePlan:
     output_tokens: int = 48
     cut_ins: tuple[int, ...] = (128, 512, 1200)
     volleys: tuple[int, ...] = (4, 8, 16)
+    crowds: tuple[int, ...] = (2, 6, 14)
     repeats: int = 5
     rounds: int = 3
 
@@ -72,12 +73,15 @@ async def probe(handler: Handler, make: MakeRequest, plan: ProbePlan | None = No
     rounds: dict[tuple[int, int], list[tuple[float, float]]] = {at: [] for at in plan.decode}
     gaps: dict[int, list[float]] = {n: [] for n in plan.cut_ins}
     lasts: dict[int, list[float]] = {n: [] for n in plan.volleys}
+    crowded: dict[int, list[float]] = {n: [] for n in plan.crowds}
     for i in range(max(plan.repeats, plan.rounds)):
         if i < plan.repeats:
             for n in plan.prompts:
                 firsts[n].append(await _first_token(handler, make, n))
             for n in plan.volleys:
                 lasts[n].append(await _last_token(handler, make, n))
+            for n in plan.crowds:
+                crowded[n] += await _crowded(handler, make, n, plan.output_tokens, (i + 0.5) / plan.repeats)
             for n in plan.cut_ins:
                 gaps[n] += await _cut_in(handler, make, n, plan.output_tokens)
         if i < plan.rounds:
@@ -98,6 +102,16 @@ async def probe(handler: Handler, make: MakeRequest, plan: ProbePlan | None = No
             )
         steps.append(StepPoint(StepWork.of([(n, 0), (1, _CUT_IN_CONTEXT + 2 * _RUNNING)], 1), statistics.median(found)))
     first_tokens = [FirstTokenPoint(n, (StepWork.of([(n, 0)], 1),), statistics.median(found)) for n, found in firsts.items()]
+    for n, found in crowded.items():
+        if not found:
+            raise CalibrationError(
+                f"{n} answers of {_LONGER[-1] * plan.output_tokens} tokens were never under way when another prompt got its "
+                "first token; ask for longer answers"
+            )
+        others = [(1, _CUT_IN_CONTEXT + 2 * _RUNNING)] * n
+        steps_of_it = (StepWork.of([(_VOLLEY_PROMPT, 0), *others], 1),)
+        seconds = statistics.median(found)
+        first_tokens.append(FirstTokenPoint(_VOLLEY_PROMPT, steps_of_it, seconds, n, StepWork.of(others)))
     volleys = [VolleyPoint(n, _VOLLEY_PROMPT, statistics.median(found)) for n, found in lasts.items()]
     return fit(steps, first_tokens, volleys)
 
@@ -108,6 +122,45 @@ async def _first_token(handler: Handler, make: MakeRequest, prompt: int) -> floa
         if ttft is not None:
             return ttft
     raise CalibrationError(f"no answer to a prompt of {prompt} tokens began with text, so its first token cannot be timed")
+
+
+async def _crowded(handler: Handler, make: MakeRequest, n: int, output: int, phase: float) -> list[float]:
+    """TTFT of a prompt that comes while `n` answers are being written; empty where they ended too early.
+
+    It is sent `phase` (0 to 1) of a step after a chunk came: chunks come at the ends of steps, and users do not.
+    """
+    for longer in _LONGER:
+        begun = [asyncio.Event() for _ in range(n)]
+        times: list[list[float]] = [[] for _ in range(n)]
+        answers = [
+            asyncio.create_task(_writing(handler, make(_CUT_IN_CONTEXT, longer * output), event, seen))
+            for event, seen in zip(begun, times, strict=True)
+        ]
+        try:
+            for event in begun:
+                await event.wait()
+            step = statistics.median([b - a for a, b in pairwise(times[0])] or [0.0])
+            await asyncio.sleep(phase * step)
+            late = await complete(handler, make(_VOLLEY_PROMPT, 1))
+        finally:
+            await asyncio.gather(*answers)
+        ttft = late.done.timing.ttft
+        if ttft is not None and min(seen[-1] for seen in times) > late.chunks[0].at:
+            return [ttft]
+    return []
+
+
+async def _writing(handler: Handler, request: Request, begun: asyncio.Event, times: list[float]) -> None:
+    """Read an answer to its end and note when its chunks came; `begun` is set once it is on the way (or has failed)."""
+    try:
+        async with aclosing(handler(request)) as events:
+            async for event in events:
+                if isinstance(event, Chunk):
+                    times.append(event.at)
+                    if len(times) == _RUNNING:
+                        begun.set()
+    finally:
+        begun.set()
 
 
 async def _last_token(handler: Handler, make: MakeRequest, n: int) -> float:
@@ -153,26 +206,15 @@ async def _cut_in(handler: Handler, make: MakeRequest, prompt: int, output: int)
 
 
 async def _gap(handler: Handler, make: MakeRequest, prompt: int, output: int) -> list[float]:
-    times: list[float] = []
-    running = asyncio.Event()
-
-    async def bystander() -> None:
-        try:
-            async with aclosing(handler(make(_CUT_IN_CONTEXT, output))) as events:
-                async for event in events:
-                    if isinstance(event, Chunk):
-                        times.append(event.at)
-                        if len(times) == _RUNNING:
-                            running.set()
-        finally:
-            running.set()
-
-    stream = asyncio.create_task(bystander())
+    running, times = asyncio.Event(), list[float]()
+    stream = asyncio.create_task(_writing(handler, make(_CUT_IN_CONTEXT, output), running, times))
     try:
         await running.wait()
         cutting = await complete(handler, make(prompt, 1))
     finally:
         await stream
+    if not cutting.chunks:
+        return []
     sent, seen = cutting.done.timing.sent, cutting.chunks[0].at
     torn = [b - a for a, b in pairwise(times) if b > sent and a < seen]
     return [max(torn)] if torn and times[-1] > seen else []

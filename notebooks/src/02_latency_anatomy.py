@@ -69,7 +69,7 @@ book.predict(
 # %%
 book.predict(
     "02.error",
-    "A model with ten constants, fitted for half a minute, predicts the waiting under loads it has never seen. By how much "
+    "A model with eleven constants, fitted for half a minute, predicts the waiting under loads it has never seen. By how much "
     "will it be wrong, in the median?",
     low=0,
     high=60,
@@ -302,7 +302,7 @@ show(
 #
 # ### A model of this engine, in half a minute
 #
-# The same idea with ten constants: what a step costs in itself, per sequence, per token, per pair of tokens in attention,
+# The same idea with eleven constants: what a step costs in itself, per sequence, per token, per pair of tokens in attention,
 # and what a request costs outside the steps. Nobody has to guess them. The next cell measures lone prompts, answers side by
 # side, and prompts that cut into a running answer, and fits the constants.
 
@@ -321,6 +321,7 @@ names = {
     "prompt_token_s": "each prompt token, outside the steps",
     "frontend_s": "the front end, for one request after another",
     "admit_s": "each sequence that enters the batch",
+    "crowd_s": "a request's way, for each answer under way",
 }
 print(f"Fitted to {len(calibration.errors)} points, median error {100 * calibration.median_error:.1f} % on these.")
 pd.DataFrame({"microseconds": [1e6 * getattr(fitted, n) for n in names]}, index=list(names.values())).round(4)
@@ -391,8 +392,8 @@ show(
 Markdown(
     f"Half of all these numbers are forecast within **{typical:.1f} %**. Look where it misses. What the engine does by itself, "
     "TPOT and throughput, is forecast best. TTFT under load tends to be *under*estimated: the front end, and this notebook, which "
-    "plays the users, share the machine's cores with the engine. The model knows the queue at the front end, but not that "
-    "everybody in it also waits while tokens are being sent. Tails depend on who met whom. So read the p95 column before you "
+    "plays the users, share the machine's cores with the engine. The model has two constants for that (a queue, and a "
+    "crowd), and they are a caricature of three processes that fight for cores. Tails depend on who met whom. So read the p95 column before you "
     "promise anything."
 )
 

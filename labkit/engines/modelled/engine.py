@@ -49,9 +49,10 @@ class ModelledEngine:
     describe, for the provenance. `policy` replaces vLLM's scheduler by another over the same step loop; it must be new.
     `on_step` is called with every step as it starts (`steps.append` keeps a log).
 
-    The front end takes `frontend_s` for each request, one after another; `request_s + prompt_token_s` × its prompt later
-    the scheduler has it, and its tokens reach the client as their step ends. Closing the stream frees its blocks when the
-    running step ends. Raises `ContextWindowExceeded` for a request that the engine can never hold.
+    The front end takes `frontend_s` for each request, one after another; after `request_s`, `prompt_token_s` × its prompt
+    and `crowd_s` × the streams that were open, the scheduler has it, and its tokens reach the client as their step ends.
+    Closing the stream frees its blocks when the running step ends. Raises `ContextWindowExceeded` for a request that the
+    engine can never hold.
     """
 
     def __init__(
@@ -151,7 +152,8 @@ class ModelledEngine:
         if not 1 <= output <= request.max_tokens:
             raise InvalidRequest(f"output_tokens gave {output} for a request with max_tokens={request.max_tokens}")
         self._front_end_free = max(self._front_end_free, sent) + self.latency.frontend_s
-        ready = self._front_end_free + self.latency.request_s + self.latency.prompt_token_s * len(prompt)
+        way = self.latency.request_s + self.latency.prompt_token_s * len(prompt)
+        ready = self._front_end_free + (way + self.latency.crowd_s * len(self._streams))
         salt = str(request.extra.get("cache_salt", ""))
         return Sequence(f"modelled-{next(self._serial):08}", prompt, output, ready, request.priority, salt)
 

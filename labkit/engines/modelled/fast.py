@@ -32,8 +32,10 @@ def simulate(trace: Trace, model: LatencyModel, settings: EngineSettings) -> Out
     requests[:, kernel.OUTPUT] = trace.output_tokens
     requests[:, kernel.START] = start[:-1]
     times = np.full((len(trace), kernel.TIME_COLUMNS), np.nan)
+    times[:, kernel.SENT] = trace.arrival
     front = kernel.one_after_another(trace.arrival, float(model.frontend_s))
-    times[:, kernel.READY] = front + model.request_s + model.prompt_token_s * trace.input_tokens
+    times[:, kernel.FRONT] = front
+    times[:, kernel.WAY] = model.request_s + model.prompt_token_s * trace.input_tokens
     blocks = kernel.free_blocks(settings.num_blocks)
     tables = kernel.Tables(
         blocks, np.zeros((contents, 2), dtype=np.int64), requests, times, np.zeros(int(start[-1]), dtype=np.int64), content
@@ -46,10 +48,18 @@ def simulate(trace: Trace, model: LatencyModel, settings: EngineSettings) -> Out
         settings.enable_chunked_prefill,
         settings.long_prefill_token_threshold,
     )
-    constants = (model.step_s, model.sequence_s, model.linear_s, model.weights_s, model.pair_s, model.kv_s, model.admit_s)
+    constants = (
+        model.step_s,
+        model.sequence_s,
+        model.linear_s,
+        model.weights_s,
+        model.pair_s,
+        model.kv_s,
+        model.admit_s,
+        model.crowd_s,
+    )
     seconds = kernel.Seconds(*(float(value) for value in constants))
-    order = np.argsort(times[:, kernel.READY], kind="stable")
-    steps, busy = kernel.simulate(tables, order, limits, seconds)
+    steps, busy = kernel.simulate(tables, limits, seconds)
     scheduled, first_token, done = (times[:, c] for c in (kernel.SCHEDULED, kernel.FIRST_TOKEN, kernel.DONE))
     cached, preemptions = requests[:, kernel.CACHED], requests[:, kernel.PREEMPTIONS]
     return Outcome(trace, scheduled, first_token, done, cached, preemptions, int(steps), float(busy))

@@ -33,9 +33,10 @@ OLDEST, YOUNGEST = range(2)
 # blocks held and remembered; cached tokens at its first admission, preemptions.
 PROMPT, OUTPUT, START, COMPUTED, WRITTEN, HELD, REMEMBERED, CACHED, PREEMPTIONS = range(9)
 REQUEST_COLUMNS = 9
-# Its times in seconds: when it reaches the scheduler; its first schedule, first token and end.
-READY, SCHEDULED, FIRST_TOKEN, DONE = range(4)
-TIME_COLUMNS = 4
+# Its times in seconds: when it is sent, when the front end is through with it, how long the rest of its way takes at least,
+# when it reaches the scheduler; its first schedule, first token and end.
+SENT, FRONT, WAY, READY, SCHEDULED, FIRST_TOKEN, DONE = range(7)
+TIME_COLUMNS = 7
 
 
 class Limits(NamedTuple):
@@ -59,6 +60,7 @@ class Seconds(NamedTuple):
     pair: float
     kv: float
     admit: float
+    crowd: float
 
 
 class Tables(NamedTuple):
@@ -194,8 +196,19 @@ def cached_blocks(contents: Ints, requests: Ints, content: Ints, limits: Limits,
 
 
 @compiled
-def simulate(tables: Tables, order: Ints, limits: Limits, seconds: Seconds) -> tuple[int, float]:
-    """Run all requests to their end; `order` is that of their arrival at the scheduler.
+def send(times: Floats, order: Ints, arrived: int, sent: int, under_way: int, crowd: float) -> None:
+    """Put the next request on its way, among those in `order` that have been sent but have not `arrived`."""
+    times[sent, READY] = times[sent, FRONT] + (times[sent, WAY] + crowd * under_way)
+    place = sent
+    while place > arrived and times[order[place - 1], READY] > times[sent, READY]:
+        order[place] = order[place - 1]
+        place -= 1
+    order[place] = sent
+
+
+@compiled
+def simulate(tables: Tables, limits: Limits, seconds: Seconds) -> tuple[int, float]:
+    """Run all requests, which stand in the order they are sent, to their end.
 
     Fills the requests' rows and times, and returns the number of steps and the seconds spent in them.
     """
@@ -205,10 +218,11 @@ def simulate(tables: Tables, order: Ints, limits: Limits, seconds: Seconds) -> t
     running = np.empty(limits.max_num_seqs, dtype=np.int64)
     shares = np.empty(limits.max_num_seqs, dtype=np.int64)
     preempted = np.empty(total, dtype=np.int64)  # a stack: who was preempted last waits first
-    num_running = num_preempted = arrived = admitted = finished = steps = 0
+    order = np.empty(total, dtype=np.int64)  # the first `sent` requests as they come to the scheduler
+    num_running = num_preempted = sent = arrived = admitted = finished = steps = 0
     now, busy = -np.inf, 0.0
     while finished < total:
-        while arrived < total and times[order[arrived], READY] <= now:
+        while arrived < sent and times[order[arrived], READY] <= now:
             arrived += 1
         crowded = num_running + num_preempted + arrived - admitted > 1
         cap = limits.cap if crowded and limits.cap > 0 else limits.max_num_batched_tokens
@@ -276,6 +290,9 @@ def simulate(tables: Tables, order: Ints, limits: Limits, seconds: Seconds) -> t
             budget -= new
         if scheduled == 0:
             if new_preemptions == 0:
+                while sent < total and (arrived == sent or times[sent, SENT] <= times[order[arrived], READY]):
+                    send(times, order, arrived, sent, sent - finished, seconds.crowd)
+                    sent += 1
                 now = max(now, times[order[arrived], READY])
             else:
                 steps += 1
@@ -292,6 +309,9 @@ def simulate(tables: Tables, order: Ints, limits: Limits, seconds: Seconds) -> t
         now += duration
         busy += duration
         steps += 1
+        while sent < total and times[sent, SENT] <= now:  # before this step's answers end: they were under way
+            send(times, order, arrived, sent, sent - finished, seconds.crowd)
+            sent += 1
         kept = 0
         for i in range(num_running):
             r = running[i]

@@ -9,14 +9,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.engines.modelled import EngineSettings, ModelledEngine, Step, Trace, simulate
-from labkit.latency import LatencyModel
+from labkit.latency import LatencyModel, StepWork
+from labkit.latency.fit import volley_seconds
 from labkit.request import Completion, ContextWindowExceeded, InvalidRequest, Request, complete
 from labkit.request.clock import run_virtual
 
 PREFIX_BLOCK = 8
 # Odd constants, so that no step ends exactly when a request arrives.
 MODEL = LatencyModel(
-    0.0100357, 0.00071, 0.000313, 0.00207, 1.13e-6, 1.7e-5, 0.00311, 1.9e-5, frontend_s=0.00427, admit_s=0.0013
+    0.0100357,
+    0.00071,
+    0.000313,
+    0.00207,
+    1.13e-6,
+    1.7e-5,
+    0.00311,
+    1.9e-5,
+    frontend_s=0.00427,
+    admit_s=0.0013,
+    crowd_s=0.00191,
 )
 
 
@@ -106,6 +117,25 @@ def test_a_front_end_serves_one_after_another_and_a_late_comer_at_once():
     model = LatencyModel(0.01, 0, 0, 0, 0, 0, request_s=0.001, frontend_s=0.1)
     outcome = simulate(Trace([0.0, 0.0, 0.0, 0.31], [9] * 4, [1] * 4), model, engine)
     assert outcome.ttft == pytest.approx([0.111, 0.211, 0.311, 0.111])
+
+
+def test_a_way_through_a_crowd_is_longer_until_the_crowd_has_gone():
+    engine = EngineSettings(num_blocks=100, max_num_batched_tokens=256)
+    model = LatencyModel(0.01, 0, 0, 0, 0, 0, request_s=0.001, crowd_s=0.1)
+    outcome = simulate(Trace([0.0, 0.053, 5.0], [9] * 3, [50, 1, 1]), model, engine)
+    # The second is through at 154 ms, in the middle of the first one's step that ends at 161; the third meets nobody.
+    assert outcome.ttft == pytest.approx([0.011, 0.161 + 0.01 - 0.053, 0.011])
+
+
+@pytest.mark.parametrize("people", [1, 2, 5, 17])
+@pytest.mark.parametrize("step", [0.0005, 0.004, 0.03])
+def test_a_volley_ends_when_the_formula_for_it_says(people: int, step: float):
+    model = LatencyModel(step, 2e-4, 1.5e-5, 3e-4, 2e-9, 4e-8, 3e-3, 2e-6, 2.2e-3, 7e-4, 4e-4)
+    nothing = np.zeros(people)
+    outcome = simulate(Trace(nothing, nothing + 64, nothing + 1), model, EngineSettings(num_blocks=8000))
+    # The formula lets fractions of a prompt in, so it may be up to one prompt's share of a step off.
+    one = model.step_seconds(StepWork.of([(64, 0)] * 2, 2)) - model.step_seconds(StepWork.of([(64, 0)], 1))
+    assert volley_seconds(model, people, 64) == pytest.approx(outcome.done.max(), abs=2 * one + 1e-9)
 
 
 def test_tpot_of_a_single_token_is_undefined():
