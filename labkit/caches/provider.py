@@ -1,0 +1,138 @@
+"""Prompt caching as API providers sell it: which input tokens of a stream of calls are read from a cache, and which written.
+
+A provider keeps a prefix for a lifetime; a call that begins with it reads it at a discount, and with some providers the call
+that puts it there pays a premium. The outcome of a stream of calls is a stream of `Usage`, which `labkit.cost` prices like
+any other. What a cache is worth is the difference to the same calls without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from labkit.cost import Price, Rates
+from labkit.request import InvalidRequest, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRules:
+    """What a provider caches, and for how long.
+
+    `minimum`: tokens below which no prefix is cached. `increment`: hits are counted in steps of so many tokens.
+    `lifetime_s`: how long a prefix stays after its last use. `longest_s`: and after it was written, at most; None for no
+    end. `charged`: whether writing is billed as cache writes. `write_factor`: the price of a written token in input tokens,
+    where it is not the price list's own.
+    """
+
+    name: str
+    minimum: int
+    lifetime_s: float
+    source: str
+    as_of: str
+    increment: int = 1
+    longest_s: float | None = None
+    charged: bool = False
+    write_factor: Decimal | None = None
+
+    def __post_init__(self) -> None:
+        if self.minimum < 0 or self.increment < 1 or not self.lifetime_s > 0:
+            raise InvalidRequest(
+                f"{self.name}: minimum {self.minimum}, increment {self.increment}, lifetime {self.lifetime_s} s; use tokens "
+                "from 0, an increment from 1 and a lifetime above 0"
+            )
+
+    def cached(self, tokens: int) -> int:
+        """How much of a prefix of so many tokens can be read from the cache."""
+        return 0 if tokens < self.minimum else tokens - tokens % self.increment
+
+    def price(self, price: Price) -> Price:
+        """`price` with what these rules charge for writing."""
+        if self.write_factor is None:
+            return price
+        factor = self.write_factor
+
+        def changed(rates: Rates) -> Rates:
+            return replace(rates, cache_write=rates.input * factor)
+
+        return replace(
+            price,
+            rates=changed(price.rates),
+            tiers=tuple((start, changed(rates)) for start, rates in price.tiers),
+            batch=None if price.batch is None else changed(price.batch),
+            batch_tiers=tuple((start, changed(rates)) for start, rates in price.batch_tiers),
+        )
+
+
+_ANTHROPIC = "Anthropic, Prompt caching (platform.claude.com/docs, build-with-claude/prompt-caching)"
+_OPENAI = "OpenAI, Prompt caching (developers.openai.com/docs/guides/prompt-caching)"
+RULES: Mapping[str, CacheRules] = {
+    rules.name: rules
+    for rules in (
+        # The smallest prefix depends on the model: 1,024 to 4,096 tokens. This is Sonnet 4.5's.
+        CacheRules("anthropic, 5 minutes", 1024, 300, _ANTHROPIC, "2026-03", charged=True),
+        CacheRules("anthropic, 1 hour", 1024, 3600, _ANTHROPIC, "2026-03", charged=True, write_factor=Decimal(2)),
+        # "Cached prefixes generally remain active for 5 to 10 minutes of inactivity, up to a maximum of one hour."
+        CacheRules("openai, in memory", 1024, 300, _OPENAI, "2026-03", increment=128, longest_s=3600),
+        CacheRules("openai, 24 hours", 1024, 24 * 3600, _OPENAI, "2026-03", increment=128, longest_s=24 * 3600),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call: when (s), all its input tokens, those of its stable prefix, which prefix that is, and its output tokens."""
+
+    at: float
+    input_tokens: int
+    prefix_tokens: int
+    prefix: Hashable = ""
+    output_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.prefix_tokens <= self.input_tokens:
+            raise InvalidRequest(
+                f"a call of {self.input_tokens} input tokens cannot have a prefix of {self.prefix_tokens} of them"
+            )
+
+
+def serve(calls: Iterable[Call], rules: CacheRules) -> list[Usage]:
+    """What each call is billed for under `rules`. Times must not go back (`InvalidRequest` otherwise).
+
+    A prefix counts as kept from the moment of the call that wrote it: calls that come before that one's answer begins would
+    miss at a real provider, so a burst at the start costs more than this says.
+    """
+    kept: dict[Hashable, tuple[float, float]] = {}  # prefix → (written, last used)
+    usages: list[Usage] = []
+    before = float("-inf")
+    for call in calls:
+        if call.at < before:
+            raise InvalidRequest(f"a call at {call.at} s comes after one at {before} s; sort the calls by time")
+        before = call.at
+        tokens = rules.cached(call.prefix_tokens)
+        written, used = kept.get(call.prefix, (float("-inf"), float("-inf")))
+        alive = call.at - used < rules.lifetime_s and (rules.longest_s is None or call.at - written < rules.longest_s)
+        if not tokens:
+            usages.append(Usage(call.input_tokens, call.output_tokens))
+        elif alive:
+            kept[call.prefix] = (written, call.at)
+            usages.append(Usage(call.input_tokens, call.output_tokens, cached_tokens=tokens))
+        else:
+            kept[call.prefix] = (call.at, call.at)
+            charged = tokens if rules.charged else 0
+            usages.append(Usage(call.input_tokens, call.output_tokens, cache_write_tokens=charged))
+    return usages
+
+
+def reads_to_pay_for_a_write(price: Price, rules: CacheRules) -> Decimal | None:
+    """How many reads within its lifetime a written prefix needs, so that caching costs no more than not caching.
+
+    Solves w + n·r = (1 + n)·i for n, with w, r and i the prices of a written, a read and a plain input token:
+    (w − i) / (i − r). 0 where writing costs nothing extra, None where reading saves nothing.
+    """
+    rates = rules.price(price).rates
+    premium = rates.cache_write - rates.input if rules.charged else Decimal(0)
+    if premium <= 0:
+        return Decimal(0)
+    saved = rates.input - rates.cached
+    return None if saved <= 0 else premium / saved

@@ -1,0 +1,112 @@
+"""Provider prompt caching against worked examples, closed forms and a slow reading of the rules."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.caches.provider import RULES, CacheRules, Call, reads_to_pay_for_a_write, serve
+from labkit.cost import price_of, price_workflow, self_defined
+from labkit.request import InvalidRequest, Usage
+
+FIVE, HOUR, OPENAI = RULES["anthropic, 5 minutes"], RULES["anthropic, 1 hour"], RULES["openai, in memory"]
+# Anthropic's table of multipliers: 1.25 and 2 times input for writing, a tenth for reading.
+SONNET = self_defined("sonnet", input="3", output="15", cached="0.30", cache_write="3.75")
+
+
+def total(calls: list[Call], rules: CacheRules) -> Decimal:
+    return price_workflow(serve(calls, rules), rules.price(SONNET)).total
+
+
+def test_a_write_and_its_reads_cost_what_the_table_of_multipliers_says() -> None:
+    calls = [Call(60.0 * i, 10_000, 10_000) for i in range(5)]
+    plain = Decimal(50_000) * 3 / 1_000_000
+    assert total(calls, FIVE) == plain * (Decimal("1.25") + 4 * Decimal("0.1")) / 5
+    assert total(calls, HOUR) == plain * (2 + 4 * Decimal("0.1")) / 5
+
+
+def test_a_prefix_is_refreshed_by_use_and_forgotten_without() -> None:
+    at = [0, 299, 598, 898, 1500]  # the fourth comes 300 s after the third
+    usages = serve([Call(t, 3000, 2000) for t in at], FIVE)
+    assert [u.cached_tokens for u in usages] == [0, 2000, 2000, 0, 0]
+    assert [u.cache_write_tokens for u in usages] == [2000, 0, 0, 2000, 2000]
+    hour = serve([Call(t, 3000, 2000) for t in at], HOUR)
+    assert [u.cached_tokens for u in hour] == [0, 2000, 2000, 2000, 2000]
+
+
+def test_openai_counts_in_steps_of_128_from_1024_and_writes_for_nothing() -> None:
+    usages = serve(
+        [Call(0, 5000, 1023, "a"), Call(1, 5000, 1023, "a"), Call(2, 5000, 1300, "b"), Call(3, 5000, 1300, "b")], OPENAI
+    )
+    assert [u.cached_tokens for u in usages] == [0, 0, 0, 1280]
+    assert all(u.cache_write_tokens == 0 for u in usages)
+    # Kept busy, a prefix still goes an hour after it was written.
+    busy = serve([Call(100.0 * i, 2000, 2000) for i in range(38)], OPENAI)
+    assert [i for i, u in enumerate(busy) if not u.cached_tokens] == [0, 36]
+
+
+def test_prefixes_do_not_help_each_other() -> None:
+    usages = serve([Call(i, 2000, 2000, prefix) for i, prefix in enumerate("abab")], FIVE)
+    assert [u.cached_tokens for u in usages] == [0, 0, 2000, 2000]
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 400), st.integers(0, 3), st.integers(0, 3000)), max_size=25),
+    st.sampled_from(list(RULES.values())),
+)
+def test_every_call_reads_exactly_what_an_unbroken_chain_of_uses_kept(gaps, rules: CacheRules) -> None:
+    calls, now = [], 0.0
+    for gap, prefix, extra in gaps:
+        now += gap
+        # Lengths go with the prefix, as they do: a prefix of another length is another prefix.
+        calls.append(Call(now, 900 * (prefix + 1) + extra, 900 * (prefix + 1), prefix, 7))
+    written: dict[int, float] = {}
+    for i, usage in enumerate(serve(calls, rules)):
+        call = calls[i]
+        earlier = [c.at for c in calls[:i] if c.prefix == call.prefix]
+        limit = rules.longest_s or float("inf")
+        alive = bool(earlier) and call.at - earlier[-1] < rules.lifetime_s and call.at - written[call.prefix] < limit
+        cacheable = call.prefix_tokens >= rules.minimum
+        if not alive:
+            written[call.prefix] = call.at
+        assert bool(usage.cached_tokens) == (alive and cacheable)
+        assert bool(usage.cache_write_tokens) == (not alive and cacheable and rules.charged)
+        assert usage.fresh_input_tokens + usage.cached_tokens + usage.cache_write_tokens == call.input_tokens
+        assert usage.output_tokens == 7
+
+
+@pytest.mark.parametrize("rules", [FIVE, HOUR])
+def test_so_many_reads_pay_for_a_write_and_one_fewer_does_not(rules: CacheRules) -> None:
+    needed = reads_to_pay_for_a_write(SONNET, rules)
+    assert needed == {FIVE: Decimal("0.75") / Decimal("2.7"), HOUR: Decimal(3) / Decimal("2.7")}[rules]
+
+    def dearer(reads: int) -> bool:
+        calls = [Call(float(i), 2000, 2000) for i in range(reads + 1)]
+        return total(calls, rules) > price_workflow([Usage(2000, 0)] * (reads + 1), SONNET).total
+
+    whole = math.ceil(needed)
+    assert not dearer(whole)
+    assert dearer(whole - 1)
+
+
+def test_the_price_lists_own_premium_is_the_five_minutes_one() -> None:
+    listed = price_of("claude-sonnet-4-5")
+    assert listed.rates.cache_write == listed.rates.input * Decimal("1.25")
+    assert listed.rates.cached == listed.rates.input / 10
+    assert reads_to_pay_for_a_write(price_of("gpt-5-mini"), OPENAI) == 0
+    free = replace(SONNET, rates=replace(SONNET.rates, cached=SONNET.rates.input))
+    assert reads_to_pay_for_a_write(free, FIVE) is None
+
+
+def test_impossible_calls_and_rules_are_named() -> None:
+    with pytest.raises(InvalidRequest, match="prefix of 11"):
+        Call(0, 10, 11)
+    with pytest.raises(InvalidRequest, match=r"at 1 s comes after one at 2 s"):
+        serve([Call(2, 10, 5), Call(1, 10, 5)], FIVE)
+    with pytest.raises(InvalidRequest, match="lifetime 0 s"):
+        CacheRules("mine", 1, 0, "me", "today")
