@@ -3,8 +3,8 @@
 The engine keeps the keys and values of prompts it has read: `PrefixCache` predicts, request by request, how many tokens vLLM
 will serve from there, and `block_hits` what a cache of some size would have served of a trace.
 
-API providers sell the same: `provider.serve` says which tokens of a stream of calls are read from a provider's cache and which
-written, by that provider's `RULES`.
+API providers sell the same: `provider.serve` says which tokens of a stream of calls are read from a cache there, and which
+are written, by the provider's `RULES`; and `lint` finds what in a template keeps prompts from sharing a beginning.
 
 Whole answers are kept by one set of rules, whichever cache keeps them: `fingerprint` (what was asked), `Scope` (who may see
 it) and `CacheControl` (how long it holds), all enforced by one `Store`. `response_cache` repeats answers to questions asked
