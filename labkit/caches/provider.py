@@ -7,6 +7,7 @@ any other. What a cache is worth is the difference to the same calls without one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -136,3 +137,14 @@ def reads_to_pay_for_a_write(price: Price, rules: CacheRules) -> Decimal | None:
         return Decimal(0)
     saved = rates.input - rates.cached
     return None if saved <= 0 else premium / saved
+
+
+def hit_probability(calls_per_s: float, rules: CacheRules) -> float:
+    """Share of Poisson calls on one prefix that find it kept, where each use renews the lifetime: 1 − exp(−λ·L).
+
+    The next call comes within L of this one with that probability. An end `longest_s` after writing is left out: where
+    calls are that frequent, one write in so long a time is little. Raises `InvalidRequest` for a rate below 0.
+    """
+    if not calls_per_s >= 0:
+        raise InvalidRequest(f"{calls_per_s} calls a second is no rate; use a number from 0")
+    return 1 - math.exp(-calls_per_s * rules.lifetime_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
 from decimal import Decimal
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.caches.provider import RULES, CacheRules, Call, reads_to_pay_for_a_write, serve
+from labkit.caches.provider import RULES, CacheRules, Call, hit_probability, reads_to_pay_for_a_write, serve
 from labkit.cost import price_of, price_workflow, self_defined
 from labkit.request import InvalidRequest, Usage
 
@@ -110,3 +111,15 @@ def test_impossible_calls_and_rules_are_named() -> None:
         serve([Call(2, 10, 5), Call(1, 10, 5)], FIVE)
     with pytest.raises(InvalidRequest, match="lifetime 0 s"):
         CacheRules("mine", 1, 0, "me", "today")
+
+
+@pytest.mark.parametrize("per_lifetime", [0.1, 0.7, 3.0])
+def test_poisson_calls_hit_as_often_as_the_formula_says(per_lifetime: float) -> None:
+    rng, now, calls = random.Random(1), 0.0, []
+    for _ in range(20_000):
+        now += rng.expovariate(per_lifetime / FIVE.lifetime_s)
+        calls.append(Call(now, 2000, 2000))
+    share = sum(1 for u in serve(calls, FIVE) if u.cached_tokens) / len(calls)
+    assert share == pytest.approx(hit_probability(per_lifetime / FIVE.lifetime_s, FIVE), abs=0.015)
+    with pytest.raises(InvalidRequest, match="is no rate"):
+        hit_probability(-1, FIVE)

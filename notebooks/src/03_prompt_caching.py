@@ -1,0 +1,595 @@
+# %% [markdown]
+# # 03 · Prompt caching: what a stable prefix is worth
+#
+# **The question.** The portal puts the same thousand tokens of instructions in front of every question, a million times a
+# day, and pays for reading them a million times. It need not. What is it worth to have them read *once*, and which line of
+# your template quietly throws that away?
+#
+# **You will be able to** say to the token what an engine's prefix cache will serve, before it does; find what breaks a prefix
+# and what that costs a month; and read a provider's caching terms (premium, discount, minimum, lifetime) as a break-even.
+#
+# **Time.** 50 minutes. **Needs.** Nothing beyond chapter 02; one small engine starts on this machine.
+
+# %% tags=["imports"]
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import altair as alt
+import ipywidgets as w
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from transformers import AutoTokenizer
+
+from labkit.caches import PrefixCache
+from labkit.caches.lint import lint
+from labkit.caches.provider import RULES, Call, hit_probability, reads_to_pay_for_a_write, serve
+from labkit.cost import price_of, price_workflow
+from labkit.engines import connect
+from labkit.experiments import prefix_cache, recordings
+from labkit.lab.tasks import Deck, draw_policy
+from labkit.load import ExactLengths
+from labkit.request import Message, Request, Usage, clock, complete
+from labkit.tokens import tokenizer
+from labkit.workbook import Figure, live_chart, show
+from labkit.workbook.charts import PALETTE
+
+# %% [markdown]
+# ## Predict
+
+# %%
+book.predict(
+    "03.warm",
+    "A prompt of 1,800 tokens is sent twice. How long does the second first token take, in percent of the first one's time?",
+    low=0,
+    high=120,
+    unit="%",
+)
+
+# %%
+book.predict(
+    "03.clock",
+    "A template begins with “It is 14:02:11.”, and a thousand tokens of instructions follow that are the same in every "
+    "request. What share of all its input can the cache serve?",
+    low=0,
+    high=100,
+    unit="%",
+)
+
+# %%
+book.predict_choice(
+    "03.once",
+    "A provider charges a premium of a quarter for writing to its cache and nine tenths less for reading. From how many uses "
+    "of a prefix within its lifetime, the first included, does caching pay?",
+    options=("2", "5", "10"),
+)
+
+# %% [markdown]
+# ## Run
+#
+# ### The same prompt, twice
+#
+# While an engine reads a prompt it computes two vectors per token and layer, the *keys* and *values* that later tokens look
+# back at. They depend on the tokens before them, and on nothing else. So if a prompt begins like one that was read before,
+# its beginning need not be read again: that is **prefix caching**, and vLLM does it by itself.
+
+# %%
+live = await connect(book.engine, model="small", progress=print)
+source = live.provenance.caption()
+make = ExactLengths(str(live.tokenizer_path), seed)
+config = (await live.metrics()).cache_config
+block, blocks = int(config["block_size"]), int(config["num_gpu_blocks"])
+for n in (64, 600, 1800):
+    await complete(live, make(n, 2))  # warm-up
+
+lengths = (150, 300, 600, 1200, 1800)
+repeats = book.pick(ci=5, learn=9, gpu=9)
+twice = pd.DataFrame([await prefix_cache(live, make, prompt_tokens=n) for _ in range(repeats) for n in lengths])
+shown = twice.melt(
+    id_vars=["prompt_tokens"], value_vars=["cold_ttft_s", "warm_ttft_s"], var_name="time", value_name="seconds"
+).assign(ms=lambda d: 1000 * d.seconds, time=lambda d: d.time.map({"cold_ttft_s": "first time", "warm_ttft_s": "again"}))
+middle = twice.groupby("prompt_tokens").median()
+warm = 100 * float(middle.warm_ttft_s[1800] / middle.cold_ttft_s[1800])
+book.reveal("03.warm", warm, unit="%")
+base = alt.Chart(shown).encode(
+    x=alt.X("prompt_tokens:Q", title="prompt tokens"),
+    y=alt.Y("ms:Q", title="TTFT (ms)", scale=alt.Scale(domainMin=0)),
+    color=alt.Color("time:N", title=None, sort=["first time", "again"]),
+)
+show(
+    (base.mark_circle(size=40, opacity=0.4) + base.mark_line().encode(y="median(ms):Q")).properties(
+        title=f"Read before, 1,800 tokens take {warm:.0f} % of the time"
+    ),
+    alt="TTFT of a prompt sent for the first time and again, medians: "
+    + " ".join(f"{n} tokens {1000 * r.cold_ttft_s:.1f} and {1000 * r.warm_ttft_s:.1f} ms." for n, r in middle.iterrows()),
+    source=f"Points: each pair; lines: medians. {source}",
+)
+
+# %% [markdown]
+# What is left is everything that is not prefill: the way there and back, and one step. The cache makes *reading* free, and
+# nothing else. And it is not quite all of the reading:
+
+# %%
+middle.reset_index()[["prompt_tokens", "cached_tokens"]].astype(int).assign(
+    read_again=lambda d: d.prompt_tokens - d.cached_tokens
+).set_index("prompt_tokens")
+
+# %% [markdown]
+# ### Blocks
+#
+# The engine keeps its cache in **blocks** of a fixed number of tokens. A block is found by a hash of its tokens *and of the
+# hash of the block before it*, so a block is only found behind the same beginning. Only full blocks are kept, and the very
+# last token is always computed, because from it comes the next one. Watch the stairs: prompts of one length that share more
+# and more of their beginning.
+
+# %%
+tok = AutoTokenizer.from_pretrained(live.tokenizer_path)
+words = book.rng("words").choices(["tent", "stove", "rope", "kayak", "boots", "lamp", "map", "mug"], k=1500)
+run = f"{book.seed}-{clock.unix_now():.3f}"  # a salt of this run's own: nobody else's blocks are found, nor ours by them
+
+
+def ids_of(request):
+    chat = [{"role": m.role, "content": m.content} for m in request.messages]
+    return tok.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+
+
+def sharing(n, i):
+    """A request whose first `n` words are everybody's and whose others are its own."""
+    own = book.rng(f"tail {n} {i}").choices(["red", "blue", "old", "new", "wet", "dry"], k=600 - n)
+    return Request((Message("user", " ".join([*words[:n], *own])),), max_tokens=1, extra={"cache_salt": run})
+
+
+await complete(live, sharing(600, 0))  # all of the shared words are in the cache now
+stairs = []
+for n in range(20, 600, book.pick(ci=40, learn=20, gpu=20)):
+    request = sharing(n, 1)
+    a, b = ids_of(sharing(600, 0)), ids_of(request)
+    common = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    served = (await complete(live, request)).done.usage.cached_tokens
+    stairs.append(
+        {"shared": common, "served": served, "predicted": book.reference("03.1")(common, len(b), block), "prompt": len(b)}
+    )
+stairs = pd.DataFrame(stairs)
+wrong = int((stairs.served != stairs.predicted).sum())
+show(
+    (
+        alt.Chart(stairs)
+        .mark_line(interpolate="step-after", color=PALETTE["grey"])
+        .encode(x=alt.X("shared:Q", title="tokens shared with an earlier prompt"), y=alt.Y("predicted:Q"))
+        + alt.Chart(stairs)
+        .mark_circle(size=60, color=PALETTE["blue"])
+        .encode(x="shared:Q", y=alt.Y("served:Q", title="tokens served from the cache"), tooltip=["shared", "served"])
+    ).properties(title=f"Shared tokens count by the {block}, rounded down"),
+    alt=f"Stairs of {block} tokens: cached tokens against shared tokens. Measured points lie on the predicted line; "
+    f"{wrong} of {len(stairs)} do not.",
+    source=f"Points: reported by the engine, request by request; line: full blocks of the shared part. {source}",
+)
+
+# %% [markdown]
+# So a shared prefix shorter than one block is worth exactly nothing. (Engines differ in the size of a block, and providers in
+# the shortest prefix they cache at all.)
+#
+# ### Say it before the engine does
+#
+# Now the portal's traffic: three shops, each with instructions of its own, customers who ask and ask again. A cache of blocks
+# can be run ahead of the engine, on paper so to speak: `PrefixCache` gets the same token ids and says for each request how
+# many the engine will report as cached. Shops are kept apart by a *salt*, which goes into the first block's hash; without it,
+# one tenant could learn from the speed of an answer what another one's prompts look like.
+
+# %%
+traffic = book.rng("traffic")
+deck = Deck("test", book.rng("policies"))
+shops = {
+    name: f"You work at the support desk of {name}. {draw_policy(deck, 5, n).text}"
+    for name, n in (("Trailhead", 12), ("Nordkapp", 20), ("Alpine", 6))
+}
+questions = [
+    "Where is my order?",
+    "Can I return opened boots?",
+    "What does express shipping cost?",
+    "Is the tent waterproof?",
+]
+ahead = PrefixCache(blocks, block)
+said = []
+for _ in range(book.pick(ci=30, learn=60, gpu=60)):
+    shop = traffic.choice(list(shops))
+    messages = [Message("system", shops[shop]), Message("user", traffic.choice(questions))]
+    if traffic.random() < 0.4:  # a second turn: the first answer is part of the prompt
+        messages += [Message("assistant", "Yes, within the return window."), Message("user", traffic.choice(questions))]
+    request = Request(tuple(messages), max_tokens=1, tenant=shop, extra={"cache_salt": f"{run}-{shop}"})
+    ids = ids_of(request)
+    expected = ahead.serve(ids, output=[0], salt=f"{run}-{shop}")
+    usage = (await complete(live, request)).done.usage
+    said.append({"shop": shop, "prompt": usage.input_tokens, "predicted": expected, "reported": usage.cached_tokens})
+said = pd.DataFrame(said)
+hit_share = 100 * said.reported.sum() / said.prompt.sum()
+Markdown(
+    f"**{len(said)} requests, {int((said.predicted != said.reported).sum())} predicted wrongly.** The cache served "
+    f"{hit_share:.0f} % of {int(said.prompt.sum()):,} input tokens."
+)
+
+# %%
+said.groupby("shop").sum(numeric_only=True).assign(
+    served=lambda d: (100 * d.reported / d.prompt).round(0).astype(int).astype(str) + " %"
+)
+
+# %% [markdown]
+# ### The line that throws it away
+#
+# The same shop, the same questions, two templates. The first was written by somebody who thought that the model should know
+# what time it is, and who is asking, *before* it reads its instructions. The second says the same things in another order.
+
+# %%
+names = ["Mira Solberg", "Tom Berg", "Ada Lund", "Yngve Dahl", "Liv Moe", "Jan Vik"]
+instructions = shops["Nordkapp"] + " " + draw_policy(deck, 5, 75).text
+manners = "Be friendly, be brief, and never promise what the policy does not say."
+
+
+def clock_first(i):
+    head = f"It is 2026-11-2{i % 9} 14:0{i % 10}:{10 + i}. {manners} Customer: {names[i % 6]}, id C-{48213 + 977 * i}. {instructions}"
+    return Request((Message("system", head), Message("user", questions[i % 4])), max_tokens=1)
+
+
+def clock_last(i):
+    tail = (
+        f"It is 2026-11-2{i % 9} 14:0{i % 10}:{10 + i}. Customer: {names[i % 6]}, id C-{48213 + 977 * i}. {questions[i % 4]}"
+    )
+    return Request((Message("system", f"{manners} {instructions}"), Message("user", tail)), max_tokens=1)
+
+
+templates = {"clock first": clock_first, "instructions first": clock_last}
+asked = []
+for name, template in templates.items():
+    for i in range(12):
+        done = (await complete(live, replace(template(i), extra={"cache_salt": f"{run}-{name.replace(' ', '-')}"}))).done
+        asked.append({"template": name, "i": i, "usage": done.usage, "ttft": done.timing.ttft})
+asked = pd.DataFrame(asked)
+by_template = {
+    name: {
+        "input": sum(u.input_tokens for u in rows.usage),
+        "cached": sum(u.cached_tokens for u in rows.usage),
+        "ttft": 1000 * float(rows.ttft[rows.i > 0].dropna().median()),
+    }
+    for name, rows in asked.groupby("template")
+}
+served = {name: 100 * t["cached"] / t["input"] for name, t in by_template.items()}
+book.reveal("03.clock", served["clock first"], unit="%")
+show(
+    alt.Chart(
+        pd.DataFrame(
+            [
+                {"template": name, "tokens": tokens, "kind": kind}
+                for name, t in by_template.items()
+                for kind, tokens in (("read again", t["input"] - t["cached"]), ("from the cache", t["cached"]))
+            ]
+        )
+    )
+    .mark_bar()
+    .encode(
+        x=alt.X("tokens:Q", title="input tokens of twelve requests"),
+        y=alt.Y("template:N", title=None, sort=list(templates)),
+        color=alt.Color(
+            "kind:N",
+            title=None,
+            scale=alt.Scale(domain=["read again", "from the cache"], range=[PALETTE["blue"], PALETTE["sky"]]),
+        ),
+        tooltip=["template:N", "kind:N", "tokens:Q"],
+    )
+    .properties(
+        height=90,
+        title=f"The same words in another order: {served['clock first']:.0f} % or {served['instructions first']:.0f} % cached",
+    ),
+    alt=" ".join(
+        f"{name}: {t['cached']} of {t['input']} input tokens from the cache, median TTFT {t['ttft']:.1f} ms."
+        for name, t in by_template.items()
+    ),
+    source=source,
+)
+
+# %% [markdown]
+# Nobody would have noticed: the answers are the same. That is why it pays to look. `lint` takes some requests that a template
+# made, finds the first place where they part, says what stands there, takes it out, and looks on.
+
+# %% tags=["constants"]
+REQUESTS_PER_MONTH = 100_000 * 4 * 30
+
+# %%
+price = price_of("claude-sonnet-4-5")
+counted = tokenizer("lab").count
+found = lint([clock_first(i) for i in range(12)], counted, price=price, requests_per_month=REQUESTS_PER_MONTH)
+pd.DataFrame(
+    [
+        {
+            "what": f.kind,
+            "for example": f"“{f.found[0]}”, “{f.found[1]}”",
+            "prefix before it (tokens)": f.shared_tokens,
+            "lost behind it (tokens)": f.lost_tokens,
+            "USD a month": f"{f.usd_per_month:,.0f}",
+            "fix": f.fix,
+        }
+        for f in found
+    ]
+)
+
+# %%
+left = lint([clock_last(i) for i in range(12)], counted)
+Markdown(
+    f"In the second template it finds {len(left)} such places. (Money: the lost tokens of {REQUESTS_PER_MONTH:,} requests a "
+    f"month, at {price.model}'s difference between fresh and cached input, {price.source}.)"
+)
+
+# %% [markdown]
+# ### What providers charge for it
+#
+# An API has the same cache behind it and sells it. The terms differ in three things: a **premium** for writing, a **discount**
+# for reading, and a **lifetime** after which the prefix is gone.
+
+# %%
+sold = []
+for rules, model in ((rules, "gpt-5-mini" if "openai" in name else "claude-sonnet-4-5") for name, rules in RULES.items()):
+    listed = price_of(model)
+    rates = rules.price(listed).rates
+    reads = reads_to_pay_for_a_write(listed, rules)
+    sold.append(
+        {
+            "terms": rules.name,
+            "model": model,
+            "writing": f"{rates.cache_write / rates.input:.2f} ×" if rules.charged else "1.00 ×",
+            "reading": f"{rates.cached / rates.input:.2f} ×",
+            "shortest prefix": rules.minimum,
+            "lifetime (s)": int(rules.lifetime_s),
+            "reads that pay for a write": f"{reads:.2f}",
+        }
+    )
+uses = 1 + int(np.ceil(float(reads_to_pay_for_a_write(price, RULES["anthropic, 5 minutes"]))))
+book.reveal("03.once", next(option for option in ("2", "5", "10") if int(option) >= uses))
+pd.DataFrame(sold).set_index("terms")
+
+# %%
+Markdown("Terms from: " + "; ".join(dict.fromkeys(f"{rules.source}, {rules.as_of}" for rules in RULES.values())) + ".")
+
+# %% [markdown]
+# ## Move
+#
+# A cache pays if the next call comes before the lifetime ends. How many calls an hour does *your* prefix get? Below the crossing
+# of the lines you pay premiums for prefixes that nobody comes back to.
+
+
+# %%
+def worth(prefix_tokens, rest_tokens, calls_per_hour):
+    grid = np.geomspace(0.2, 2000, 120)
+    at_anthropic = ("anthropic, 5 minutes", "anthropic, 1 hour")
+    rows = [{"terms": "no caching", "calls": c, "usd": 1.0} for c in grid]
+    here = {}
+    for name in at_anthropic:
+        rules, rates = RULES[name], RULES[name].price(price).rates
+        plain = float(rates.input) * (prefix_tokens + rest_tokens)
+        cacheable = rules.cached(prefix_tokens)
+
+        def relative(calls, rules=rules, rates=rates, plain=plain, cacheable=cacheable):
+            hit = hit_probability(calls / 3600, rules)
+            prefix = cacheable * (hit * float(rates.cached) + (1 - hit) * float(rates.cache_write))
+            return (prefix + float(rates.input) * (prefix_tokens + rest_tokens - cacheable)) / plain
+
+        rows += [{"terms": name, "calls": c, "usd": relative(c)} for c in grid]
+        here[name] = relative(calls_per_hour)
+    best = min(here, key=here.get)
+    if here[best] < 1:
+        title = f"{calls_per_hour} calls an hour: {best} saves {100 * (1 - here[best]):.0f} % of the input bill"
+    else:
+        title = f"{calls_per_hour} calls an hour: caching saves nothing"
+    data = pd.DataFrame(rows)
+    lines = (
+        alt.Chart(data)
+        .mark_line()
+        .encode(
+            x=alt.X("calls:Q", title="calls an hour with this prefix", scale=alt.Scale(type="log")),
+            y=alt.Y("usd:Q", title="input bill, times that without caching", scale=alt.Scale(domainMin=0)),
+            color=alt.Color("terms:N", title=None, sort=["no caching", *at_anthropic]),
+        )
+    )
+    rule = (
+        alt.Chart(pd.DataFrame({"calls": [calls_per_hour]}))
+        .mark_rule(strokeDash=[4, 3], color=PALETTE["red"])
+        .encode(x="calls:Q")
+    )
+    return Figure(
+        (lines + rule).properties(title=title),
+        alt=f"Input bill relative to no caching, against calls an hour, for two lifetimes. {title}.",
+        source=f"Computed for Poisson calls: 1 − exp(−λ·lifetime) find the prefix. {price.model}, {price.source}; "
+        + RULES["anthropic, 1 hour"].source,
+    )
+
+
+live_chart(
+    worth,
+    prefix_tokens=w.IntSlider(2000, 200, 20_000, 100, description="prefix tokens"),
+    rest_tokens=w.IntSlider(300, 50, 5000, 50, description="other tokens"),
+    calls_per_hour=w.IntSlider(20, 1, 500, 1, description="calls an hour"),
+)
+
+# %% [markdown]
+# Find the number of calls an hour at which the two lifetimes cost the same. Then make the prefix shorter than the shortest
+# that is cached.
+
+# %% [markdown]
+# ## Do
+#
+# {{exercise 03.1}}
+# A prompt's first `shared` tokens have been read before. How many tokens does a cache of full blocks serve?
+
+
+# %% exercise="03.1"
+def cached_tokens(shared: int, prompt: int, block: int) -> int:
+    """Tokens of a prompt that a prefix cache with blocks of this size serves."""
+    # BEGIN SOLUTION
+    return min(shared, prompt - 1) // block * block
+    # END SOLUTION
+
+
+# %%
+book.check("03.1", cached_tokens)
+
+# %% [markdown]
+# {{exercise 03.2}}
+# “Prefix caching saves the cached share of the input.” It does not, quite. Return the share of the input bill it did save,
+# from what was billed.
+
+
+# %% exercise="03.2"
+def input_saving(usages: Sequence[Usage], plain: float, cached: float, write: float) -> float:
+    """Share of the input bill saved, against `plain` for every input token; below 0 where caching cost more than it saved."""
+    # BEGIN SOLUTION
+    paid = sum(u.fresh_input_tokens * plain + u.cached_tokens * cached + u.cache_write_tokens * write for u in usages)
+    return 1 - paid / (plain * sum(u.input_tokens for u in usages))
+    # END SOLUTION
+
+
+# %%
+book.check("03.2", input_saving)
+
+# %% [markdown]
+# {{exercise 03.3}}
+# Here are the parts of a template, with the text each had in a number of requests. Return the names of the parts in the order
+# that lets requests share as long a beginning as possible.
+
+
+# %% exercise="03.3"
+def stable_first(parts: Mapping[str, Sequence[str]]) -> list[str]:
+    """Names of the parts in the order in which they should stand."""
+    # BEGIN SOLUTION
+    return sorted(parts, key=lambda name: len(set(parts[name])))
+    # END SOLUTION
+
+
+# %%
+book.check("03.3", stable_first)
+
+# %% [markdown]
+# {{exercise 03.4}}
+# Write the cache itself. Requests come as lists of block ids. Count the blocks served, in a cache of `capacity` blocks that
+# drops the least recently used first and, of one request, the tail before the beginning. Yours is checked against the lab's,
+# which predicted the engine above.
+
+
+# %% exercise="03.4"
+def count_hits(requests: Sequence[Sequence[int]], capacity: int) -> int:
+    """Blocks served from the cache over all requests."""
+    # BEGIN SOLUTION
+    kept: OrderedDict[int, None] = OrderedDict()
+    hits = 0
+    for ids in requests:
+        for id in ids:
+            if id not in kept:
+                break
+            hits += 1
+        for id in reversed(ids[:capacity]):
+            kept[id] = None
+            kept.move_to_end(id)
+        while len(kept) > capacity:
+            kept.popitem(last=False)
+    return hits
+    # END SOLUTION
+
+
+# %%
+book.check("03.4", count_hits)
+
+# %% [markdown]
+# ## So what
+#
+# The portal's requests at a provider's terms (five minutes, a premium of a quarter): the template as it was and as it is now.
+# A thousand requests, a second apart, as long as those measured; their prefix is what two of them share, token by token.
+
+
+# %%
+terms = RULES["anthropic, 5 minutes"]
+
+
+def billed(name):
+    a, b = (ids_of(templates[name](i)) for i in (0, 1))
+    prefix = next(i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    lengths = [usage.input_tokens for usage in asked[asked.template == name].usage]
+    return serve([Call(float(i), lengths[i % len(lengths)], prefix) for i in range(1000)], terms)
+
+
+bills = {name: billed(name) for name in templates}
+month = {name: float(price_workflow(b, price).total) * REQUESTS_PER_MONTH / len(b) for name, b in bills.items()}
+share = (
+    100
+    * sum(u.cached_tokens for u in bills["instructions first"])
+    / sum(u.input_tokens for u in bills["instructions first"])
+)
+saved = 100 * (1 - month["instructions first"] / month["clock first"])
+pd.DataFrame(
+    {
+        "from the cache, here": [f"{served[name]:.0f} %" for name in templates],
+        "input bill (USD a month)": [f"{month[name]:,.0f}" for name in templates],
+        "median TTFT here (ms)": [f"{by_template[name]['ttft']:.1f}" for name in templates],
+    },
+    index=list(templates),
+)
+
+# %%
+elsewhere = [m for m in recordings("prefix_cache") if m.provenance.model != "small"]
+others = "; ".join(
+    f"{100 * r.warm_ttft_s / r.cold_ttft_s:.0f} % on {m.provenance.model} ({m.caption()})"
+    for m in elsewhere[:2]
+    for r in [m.frame().groupby("prompt_tokens").median().iloc[-1]]
+)
+Markdown(
+    f"**The claim** “prefix caching saves the cached share of the input”: at these terms the cache serves {share:.0f} % of the "
+    f"input, and the input bill falls by **{saved:.0f} %**, because reading the cache is not free and filling it costs a "
+    f"premium. The pressure relieved: prefill, so TTFT and compute; the largest "
+    f"prompts gain most{': the second first token took ' + others if others else ''}. Where it moved: into memory that now "
+    f"holds other people's prefixes, and into your templates, which became an interface. In production, watch cached tokens "
+    f"over input tokens per feature, and alarm when a release makes it drop."
+)
+
+# %%
+book.recap()
+
+# %% [markdown]
+# ## Quiz
+
+# %%
+book.quiz(
+    "03.q1",
+    "Two requests share everything but one word in the middle. What can a prefix cache serve the second one?",
+    options=("the full blocks before that word", "everything but the block with that word", "nothing"),
+    answer="the full blocks before that word",
+    why="A block's hash contains the hash of the block before it, so behind the first difference nothing is found.",
+)
+
+# %%
+book.quiz(
+    "03.q2",
+    "A prefix is used once an hour, and the provider keeps it for five minutes at a write premium of a quarter. Caching…",
+    options=("costs more than it saves", "saves nine tenths", "makes no difference"),
+    answer="costs more than it saves",
+    why="Every call writes and none reads. Take the longer lifetime, or do not mark the prefix.",
+)
+
+# %%
+book.quiz(
+    "03.q3",
+    "Why does the cache of a shared engine need a salt per tenant?",
+    options=(
+        "a fast first token tells one tenant what another has sent",
+        "tenants would get each other's answers",
+        "hashes of different tenants collide",
+    ),
+    answer="a fast first token tells one tenant what another has sent",
+    why="Keys and values are the same for the same tokens, so answers stay right; but timing leaks which prefixes are warm.",
+)
+
+# %% [markdown]
+# ## Next
+#
+# **04 · Response and semantic caching**: the cheapest prompt is the one that is not sent. When may an old answer be given
+# again, and how many wrong ones does that buy?
+
+# %%
+await live.aclose()
+book.progress()
