@@ -103,7 +103,8 @@ def _cpu() -> list[Job]:
 
 
 def _gpu() -> list[Job]:
-    context = {"max_model_len": 8192}
+    # One engine at a time, so it may have the GPU; the lab's own default leaves room for a second one.
+    context = {"max_model_len": 8192, "gpu_memory_utilization": 0.92}
     company = grid(people=(1, 4, 16, 64, 256), prompt_tokens=(128, 2048), output_tokens=(128,))
     speculated = grid(people=(1, 16), prompt_tokens=(512,), output_tokens=(128,))
     prompts = grid(prompt_tokens=(256, 1024, 2048, 4096, 8000))

@@ -306,7 +306,6 @@ pd.DataFrame(
             "prefix before it (tokens)": f.shared_tokens,
             "lost behind it (tokens)": f.lost_tokens,
             "USD a month": f"{f.usd_per_month:,.0f}",
-            "fix": f.fix,
         }
         for f in found
     ]
@@ -315,7 +314,8 @@ pd.DataFrame(
 # %%
 left = lint([clock_last(i) for i in range(12)], counted)
 Markdown(
-    f"In the second template it finds {len(left)} such places. (Money: the lost tokens of {REQUESTS_PER_MONTH:,} requests a "
+    "".join(f"- The {f.kind}: {f.fix}.\n" for f in found)
+    + f"\nIn the second template it finds {len(left)} such places. (Tokens counted with the lab's tokenizer. Money: the lost tokens of {REQUESTS_PER_MONTH:,} requests a "
     f"month, at {price.model}'s difference between fresh and cached input, {price.source}.)"
 )
 

@@ -26,7 +26,7 @@ def labkit(*arguments, **environment):
 
 def test_help_lists_every_command():
     shown = labkit("--help").stdout
-    for command in ("doctor", "open", "lab", "notebooks", "engine", "ledger"):
+    for command in ("doctor", "open", "lab", "notebooks", "record", "engine", "ledger"):
         assert f" {command} " in shown
 
 
@@ -38,6 +38,22 @@ def test_an_unknown_command_is_refused():
     done = labkit("docter")
     assert done.returncode == 2
     assert "docter" in done.stderr
+
+
+def test_record_says_what_it_would_measure_and_names_what_it_does_not_know():
+    gpu = labkit("record", "--list", "--where", "gpu").stdout
+    assert "concurrency-llama-3.1-8b-fp8" in gpu
+    assert "concurrency-llama-3.1-70b-fp8-kv-fp8" in gpu
+    only = labkit("record", "prefill", "--list", "--where", "cpu", "--model", "small").stdout
+    assert [line.split()[0] for line in only.splitlines()] == ["prefill-small-default"]
+    for arguments, says in (
+        (["nonsense"], "no experiment nonsense; there are prefill"),
+        (["--where", "tpu"], "--where tpu is unknown; use cpu or gpu"),
+        (["--where", "cpu", "--model", "huge"], "nothing with model 'huge'"),
+    ):
+        done = labkit("record", *arguments)
+        assert done.returncode == 1
+        assert says in done.stderr
 
 
 def test_help_imports_none_of_the_heavy_packages():
