@@ -67,6 +67,7 @@ class CacheRules:
 
 _ANTHROPIC = "Anthropic, Prompt caching (platform.claude.com/docs, build-with-claude/prompt-caching)"
 _OPENAI = "OpenAI, Prompt caching (developers.openai.com/docs/guides/prompt-caching)"
+# Google's implicit caching and DeepSeek's disk cache publish no lifetime, so there is nothing here to predict them by.
 RULES: Mapping[str, CacheRules] = {
     rules.name: rules
     for rules in (
