@@ -57,5 +57,8 @@ def from_times(times: Sequence[float], rate: float | None = None) -> Iterator[fl
     span = times[-1] - times[0]
     if rate is not None and not (rate > 0 and math.isfinite(rate)):
         raise InvalidRequest(f"rate is {rate} requests per second; give a finite rate above 0")
-    factor = 1.0 if rate is None or span == 0 else (len(times) - 1) / (rate * span)
-    return (factor * (at - times[0]) for at in times)
+    if rate is None or span == 0:
+        return (at - times[0] for at in times)
+    # Each as a share of the span first: a factor of new span / old would overflow for arrivals closer than 1e-308 s.
+    seconds = (len(times) - 1) / rate
+    return ((at - times[0]) / span * seconds for at in times)
