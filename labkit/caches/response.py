@@ -16,25 +16,20 @@ In the books a cached answer is an attempt like any other: no engine tokens, cos
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from decimal import Decimal
-from typing import Any
 
 import pandas as pd
 
-from labkit.caches import singleflight
+from labkit.caches import singleflight, streams
 from labkit.caches.rules import CacheControl, Scope, fingerprint, scope_of
 from labkit.caches.store import Entry, Store, Ticket
 from labkit.ledger import Ledger, Price
 from labkit.ledger.store import check_names
-from labkit.request import Chunk, Done, Event, Handler, Request, Timing, TokenLogprob, Usage, clock
+from labkit.request import Chunk, Done, Event, Handler, Request, clock
 
 LAYER = "response"
-ROUTE = "response-cache"
-STORED_REASONS = frozenset({"stop", "length", "tool_calls"})
 Control = CacheControl | Callable[[Request], CacheControl]
 
 
@@ -62,21 +57,23 @@ def response_cache(
     flights = singleflight.Flights(currency)
 
     async def handle(request: Request) -> AsyncGenerator[Event, None]:
+        sent, sent_unix = clock.now(), clock.unix_now()
         wanted = chosen(request) if callable(chosen) else chosen
-        if request.temperature > 0 and request.seed is None and not cache_sampled:
+        if streams.wants_a_sample(request) and not cache_sampled:
             wanted = replace(wanted, no_cache=True, no_store=True)
         scope = scope_of(request, system_version=system_version, per_user=per_user)
         key = fingerprint(request, system_version=system_version)
-        found = store.get(scope, key, clock.unix_now(), wanted, layer=LAYER)
+        found = store.get(scope, key, sent_unix, wanted, layer=LAYER)
         if found.entry is not None:
-            for event in _replay(found.entry.value, currency):
+            for event in streams.replay(json.loads(found.entry.value), streams.RESPONSE, currency, sent, sent_unix):
                 yield event
             return
 
         plan = _Plan(scope, key, wanted, store.ticket(scope), price)
 
         def ask(asked: Request) -> AsyncGenerator[Event, None]:
-            return _storing(inner, asked, store, plan)
+            began = clock.unix_now()
+            return streams.taken_down(inner, asked, lambda chunks, done: _keep(store, plan, chunks, done, began))
 
         mark = plan.mark
         async with aclosing(ask(request) if mark is None else flights.join(request, mark, ask)) as events:
@@ -89,10 +86,11 @@ def response_cache(
 def savings(ledger: Ledger, by: tuple[str, ...] = ()) -> pd.DataFrame:
     """What answers that were not computed again had cost, as the books tell, for every value of the attributes `by`.
 
-    An attempt with "response-cache" or "single-flight" on its route and cost 0 repeated the answer whose `response_id` it
-    has; that answer's own attempt in the same ledger says what it took. Columns: those of `by`, `labkit.currency`,
-    `answers` (repeated), `unknown` (of them, those whose original is not in this ledger or has no cost: the saving is a
-    lower bound where there are any), `input_tokens` and `output_tokens` not computed again, `saved` (exact decimal).
+    An attempt with "response-cache", "semantic-cache" or "single-flight" on its route and cost 0 repeated the answer whose
+    `response_id` it has; that answer's own attempt in the same ledger says what it took. Columns: those of `by`,
+    `labkit.currency`, `answers` (repeated), `unknown` (of them, those whose original is not in this ledger or has no cost:
+    the saving is a lower bound where there are any), `input_tokens` and `output_tokens` not computed again, `saved` (exact
+    decimal).
     """
     check_names(by, ledger.path)
     groups = [f'"again"."{name}"' for name in dict.fromkeys((*by, "labkit.currency"))]
@@ -100,7 +98,8 @@ def savings(ledger: Ledger, by: tuple[str, ...] = ()) -> pd.DataFrame:
     return frame.rename(columns={"labkit.cost": "saved"})
 
 
-_REPEATED = """EXISTS (SELECT 1 FROM json_each("labkit.route") WHERE value IN ('response-cache', 'single-flight'))
+_REPEATED = """EXISTS (
+  SELECT 1 FROM json_each("labkit.route") WHERE value IN ('response-cache', 'semantic-cache', 'single-flight'))
   AND coalesce("gen_ai.usage.input_tokens", 0) + coalesce("gen_ai.usage.output_tokens", 0) = 0"""
 _SAVINGS = """
 WITH again AS (SELECT * FROM attempts WHERE "labkit.outcome" = 'completed' AND {repeated}),
@@ -137,69 +136,27 @@ class _Plan:
         return self.scope, self.key, self.ticket, control.ttl_s, control.tags, tuple(sorted(control.facts.items()))
 
 
-async def _storing(inner: Handler, request: Request, store: Store, plan: _Plan) -> AsyncGenerator[Event, None]:
-    began = clock.unix_now()
-    chunks: list[Chunk] = []
-    done: Done | None = None
-    async with aclosing(inner(request)) as events:
-        async for event in events:
-            if isinstance(event, Chunk):
-                chunks.append(event)
-                yield event
-            else:
-                done = event if event.response_id else replace(event, response_id=f"labkit-{uuid.uuid4().hex}")
-                # Stored before it is handed on: whoever has seen the end of an answer finds it.
-                _keep(store, plan, chunks, done, began)
-                yield done
-
-
 def _keep(store: Store, plan: _Plan, chunks: list[Chunk], done: Done, began: float) -> None:
-    if plan.control.no_store or done.finish_reason not in STORED_REASONS:
+    if plan.control.no_store or not streams.may_be_kept(done):
         store.refuse(LAYER, "no-store")
         return
-    cost = done.cost
-    if cost is None and plan.price is not None:
-        cost = plan.price(done.model or plan.scope.model, done.usage)
     entry = Entry(
         plan.scope,
         plan.key,
-        encode(chunks, done),
+        streams.dump(streams.encode(chunks, done)),
         created=began,  # what the answer knows, it knew when it began
         layer=LAYER,
         lifetime=plan.control.ttl_s,
         facts=plan.control.facts,
         tags=plan.control.tags,
-        cost=1.0 if cost is None else float(cost),
+        cost=worth(done, plan.price, plan.scope.model),
     )
     store.put(entry, plan.ticket, now=clock.unix_now())
 
 
-def encode(chunks: list[Chunk], done: Done) -> bytes:
-    """A whole stream as JSON: what was said, not when."""
-    logprobs = [[[lp.token, lp.logprob, lp.top] for lp in chunk.logprobs] for chunk in chunks]
-    stream = {
-        "chunks": [[c.text, c.reasoning, c.tokens, lps] for c, lps in zip(chunks, logprobs, strict=True)],
-        "finish_reason": done.finish_reason,
-        "model": done.model,
-        "response_id": done.response_id,
-    }
-    return json.dumps(stream, separators=(",", ":")).encode()
-
-
-def _replay(value: bytes, currency: str) -> list[Event]:
-    stream: dict[str, Any] = json.loads(value)
-    now = clock.now()
-    events: list[Event] = []
-    said: float | None = None
-    for text, reasoning, tokens, logprobs in stream["chunks"]:
-        said = now if text or reasoning else said
-        alternatives = tuple(TokenLogprob(token, lp, tuple((t, p) for t, p in top)) for token, lp, top in logprobs)
-        # The running total is 0: a replay that is cut short has cost nothing either.
-        events.append(Chunk(text, now, tokens, reasoning, alternatives, Usage()))
-    timing = Timing(now, said, said, now, clock.unix_now())
-    return [
-        *events,
-        Done(
-            Usage(), timing, stream["finish_reason"], stream["model"], (ROUTE,), Decimal(0), currency, stream["response_id"]
-        ),
-    ]
+def worth(done: Done, price: Price | None, model: str) -> float:
+    """What computing an answer cost, for the cache to know what is worth keeping; 1 where nobody prices it."""
+    cost = done.cost
+    if cost is None and price is not None:
+        cost = price(done.model or model, done.usage)
+    return 1.0 if cost is None else float(cost)

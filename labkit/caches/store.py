@@ -46,16 +46,20 @@ from filelock import FileLock
 from labkit.caches.rules import CacheControl, Scope, digest
 from labkit.request import InvalidRequest, LabError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _APPLICATION_ID = 0x1AB_CAC4E  # "lab cache": how a cache is told from any other SQLite file
 _SQLITE_INTEGER = 2**63 - 1
 _PENDING_USES = 256
 _log = logging.getLogger(__name__)
 
-Miss = Literal["no-cache", "absent", "scope", "expired", "max-age", "facts", "epoch", "clock", "corrupt", "unavailable"]
+Miss = Literal[
+    "no-cache", "absent", "scope", "expired", "max-age", "facts", "epoch", "clock", "corrupt", "unavailable",
+    "unlike", "contrast", "verified",
+]  # fmt: skip
 """Why there was no answer: the request forbade it; nobody stored one; only another scope has one; past its lifetime; older
 than this request accepts; made from other versions of its facts; from before its tenant's epoch; from before the clock
-stepped back; damaged; or the file could not be read."""
+stepped back; damaged; or the file could not be read. In a semantic layer also: nothing stored is alike enough; what is
+alike says something else; or it was asked anew to check the one that would have been given."""
 Refusal = Literal["no-store", "too-large", "invalidated", "facts", "clock", "unavailable"]
 """Why something was not stored: the request forbade it; larger than the whole cache; an invalidation or a new fact came
 while it was being computed; the clock stepped back meanwhile; or the file could not be written (a full disk)."""
@@ -154,10 +158,10 @@ class Stats:
 
 _SCHEMA = (
     """CREATE TABLE entries (
-        id INTEGER PRIMARY KEY, layer TEXT NOT NULL, scope TEXT NOT NULL, key TEXT NOT NULL, tenant TEXT NOT NULL,
-        epoch INTEGER NOT NULL, era INTEGER NOT NULL, created REAL NOT NULL, lifetime REAL, expires REAL,
-        facts TEXT NOT NULL, tags TEXT NOT NULL, cost REAL NOT NULL, uses INTEGER NOT NULL, priority REAL NOT NULL,
-        bytes INTEGER NOT NULL, digest TEXT NOT NULL, value BLOB NOT NULL,
+        id INTEGER PRIMARY KEY AUTOINCREMENT, layer TEXT NOT NULL, scope TEXT NOT NULL, key TEXT NOT NULL,
+        tenant TEXT NOT NULL, epoch INTEGER NOT NULL, era INTEGER NOT NULL, created REAL NOT NULL, lifetime REAL,
+        expires REAL, facts TEXT NOT NULL, tags TEXT NOT NULL, cost REAL NOT NULL, uses INTEGER NOT NULL,
+        priority REAL NOT NULL, bytes INTEGER NOT NULL, digest TEXT NOT NULL, value BLOB NOT NULL,
         UNIQUE (layer, key, scope)) STRICT""",
     "CREATE INDEX entries_by_worth ON entries (priority, id)",
     "CREATE INDEX entries_by_expiry ON entries (expires) WHERE expires IS NOT NULL",
@@ -374,7 +378,7 @@ class Store:
                     f"SELECT layer, scope, key, bytes FROM entries WHERE {where} ORDER BY id", values
                 ).fetchall()
                 if not dry_run:
-                    self._note_uses(connection)  # before their ids can go to other entries
+                    self._note_uses(connection)
                     connection.execute(f"DELETE FROM entries WHERE {where}", values)
                     if next_epoch and tenant is not None:
                         epoch = self._epoch(connection, tenant) + 1
@@ -398,6 +402,31 @@ class Store:
         """Start a new epoch for `tenant`: none of its entries so far is ever seen again."""
         return self._delete([("tenant = ?", _text(tenant))], tenant, 0, dry_run, next_epoch=True)
 
+    def miss(self, layer: str, reason: Miss) -> None:
+        """Count a look-up that its owner decided by itself, without `get`."""
+        with self._lock:
+            self._counts[layer, "miss", reason] += 1
+
+    def follow(self, layer: str, after: int = 0) -> tuple[list[Entry], int]:
+        """Whole entries of a layer stored since mark `after`, by any process, oldest first, and the mark to go on from.
+
+        For an index over the entries: what it holds must still pass `get` before it is shown. An entry that was replaced
+        comes again. Where the file cannot be read there is nothing new.
+        """
+        try:
+            with self._reading() as connection:
+                rows = connection.execute(
+                    "SELECT id, scope, key, created, lifetime, facts, tags, cost, uses, digest, value FROM entries "
+                    "WHERE id > ? AND layer = ? ORDER BY id",
+                    (after, layer),
+                ).fetchall()
+                last = connection.execute("SELECT coalesce(max(id), ?) FROM entries", (after,)).fetchone()[0]
+        except sqlite3.Error as error:
+            self._trouble(error)
+            return [], after
+        found = [_entry(layer, Scope.from_text(scope), key, *rest) for _, scope, key, *rest in rows]
+        return [entry for entry in found if entry is not None], max(after, int(last))
+
     def entries(self, *, layer: str, scope: Scope | None = None) -> Iterator[Entry]:
         """All whole entries of a layer, fresh or not, oldest first, to rebuild an index from. Show none without `get`."""
         with self._reading() as connection:
@@ -410,6 +439,11 @@ class Store:
             entry = _entry(layer, Scope.from_text(text), key, *rest)
             if entry is not None:
                 yield entry
+
+    def layers(self) -> tuple[str, ...]:
+        """The layers this `Store` object has accounts of, by name."""
+        with self._lock:
+            return tuple(sorted({layer for layer, _, _ in self._counts}))
 
     def stats(self, layer: str | None = None) -> Stats:
         """The accounts of `layer`, or of all together."""
@@ -519,9 +553,9 @@ class Store:
                 connection.execute("UPDATE state SET era = era + 1, latest = ?", (now,))
                 self._latest = now
             return "clock", went
+        self._latest = now = max(known, now)
         if (ticket.epoch, ticket.changes, ticket.all_changes) != (epoch, changes, all_changes):
             return "invalidated", went
-        self._latest = now = max(known, now)
         self._note_uses(connection)
         scope = entry.scope.to_text()
         if connection.execute(

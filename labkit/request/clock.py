@@ -13,7 +13,7 @@ import asyncio
 import selectors
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from labkit.request.errors import LabError
@@ -34,6 +34,16 @@ def unix_now() -> float:
     """Seconds since 1970 on the running loop: real on the wall clock, start time + virtual time on a virtual one."""
     loop = asyncio.get_running_loop()
     return loop.epoch + loop.time() if isinstance(loop, VirtualLoop) else time.time()
+
+
+async def off_loop(work: Callable[[], T]) -> T:
+    """What `work` returns, computed in a thread so that the loop's other tasks go on.
+
+    On a virtual clock it is computed at once and takes no virtual time: a thread is nothing that time could jump over.
+    """
+    if isinstance(asyncio.get_running_loop(), VirtualLoop):
+        return work()
+    return await asyncio.to_thread(work)
 
 
 class _JumpingSelector(selectors.DefaultSelector):

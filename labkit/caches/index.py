@@ -1,0 +1,84 @@
+"""Vectors of cache entries, searchable within a partition and never across: one exact FAISS index for each.
+
+A hit for another tenant cannot be filtered out too late here, because it is never found. Indexes are flat (every vector is
+compared): exact, entries come and go at once, and 10,000 vectors of 384 numbers take about a millisecond. The store keeps
+the truth; this is rebuilt from it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import faiss
+import numpy as np
+
+from labkit.embeddings import Vectors
+from labkit.request import InvalidRequest
+
+
+@dataclass(slots=True)
+class _Part:
+    index: Any
+    keys: dict[int, str] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+
+
+class Index:
+    """Unit vectors of `dimension` numbers under text keys, by partition. Threads may share it."""
+
+    def __init__(self, dimension: int) -> None:
+        self.dimension = dimension
+        self._parts: dict[Hashable, _Part] = {}
+        self._lock = threading.Lock()
+        self._next = 0
+
+    def __len__(self) -> int:
+        with self._lock:
+            return sum(len(part.keys) for part in self._parts.values())
+
+    def places(self) -> set[tuple[Hashable, str]]:
+        """Everything in it, as (partition, key)."""
+        with self._lock:
+            return {(name, key) for name, part in self._parts.items() for key in part.numbers}
+
+    def add(self, partition: Hashable, key: str, vector: Vectors) -> None:
+        """Put `vector` (shape (dimension,)) under `key`, in place of the one that is there. Raises `InvalidRequest`."""
+        if vector.shape != (self.dimension,):
+            raise InvalidRequest(f"a vector of shape {vector.shape}, where the index holds ({self.dimension},)")
+        with self._lock:
+            part = self._parts.get(partition)
+            if part is None:
+                part = self._parts[partition] = _Part(faiss.IndexIDMap2(faiss.IndexFlatIP(self.dimension)))
+            self._remove(part, key)
+            self._next += 1
+            part.index.add_with_ids(vector[None, :], np.array([self._next], np.int64))
+            part.keys[self._next] = key
+            part.numbers[key] = self._next
+
+    def remove(self, partition: Hashable, key: str) -> None:
+        """Take `key` out; nothing happens where it is not there."""
+        with self._lock:
+            part = self._parts.get(partition)
+            if part is not None:
+                self._remove(part, key)
+                if not part.keys:
+                    del self._parts[partition]
+
+    def nearest(self, partition: Hashable, vector: Vectors, n: int) -> list[tuple[str, float]]:
+        """The `n` keys of the partition with the largest inner product with `vector`, best first."""
+        with self._lock:
+            part = self._parts.get(partition)
+            if part is None:
+                return []
+            scores, numbers = part.index.search(vector[None, :], min(n, len(part.keys)))
+            return [(part.keys[int(i)], float(s)) for s, i in zip(scores[0], numbers[0], strict=True) if i >= 0]
+
+    @staticmethod
+    def _remove(part: _Part, key: str) -> None:
+        number = part.numbers.pop(key, None)
+        if number is not None:
+            part.index.remove_ids(np.array([number], np.int64))
+            del part.keys[number]

@@ -1,0 +1,65 @@
+"""Labelled traffic played past an empty semantic cache that gives nothing and keeps everything: what it would have given.
+
+From the answers that were right at the time one learns, before the cache serves anybody, how often the nearest earlier
+answer would have been right too, and at which scores. Calibrate on one part of the traffic and judge on another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labkit.caches.contrast import Difference, differences
+from labkit.caches.index import Index
+from labkit.embeddings import Embedder
+from labkit.request import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """One comparison per question that found anything: `scores` (n,), whether the old answer was `right` (n,), which
+    `entries` (n,) it was (by its place in the traffic), out of `questions` in all. `apart` counts those that found only
+    what the contrast check refuses."""
+
+    scores: NDArray[np.float64]
+    right: NDArray[np.bool_]
+    entries: tuple[int, ...]
+    questions: int
+    apart: int
+
+    def at(self, threshold: float) -> tuple[float, float]:
+        """Hit rate and false-hit rate (wrong per hit; 0 without hits) of a fixed threshold on this traffic."""
+        hit = self.scores >= threshold
+        wrong = float((hit & ~self.right).sum() / hit.sum()) if hit.any() else 0.0
+        return float(hit.sum() / self.questions), wrong
+
+
+def rehearse(
+    questions: Iterable[tuple[Hashable, str, str]],
+    embedder: Embedder,
+    contrast: Callable[[str, str], Sequence[Difference]] | None = differences,
+    *,
+    candidates: int = 4,
+) -> Rehearsal:
+    """Play `questions`, each (partition, text, right answer), in their order. `contrast=None` looks at scores only."""
+    asked = list(questions)
+    if not asked:
+        raise InvalidRequest("there are no questions to rehearse; give at least one (partition, text, answer)")
+    vectors = embedder.encode([text for _, text, _ in asked])
+    index = Index(embedder.dimension)
+    scores, right, entries, apart = [], [], [], 0
+    for place, ((partition, text, answer), vector) in enumerate(zip(asked, vectors, strict=True)):
+        near = [(int(key), score) for key, score in index.nearest(partition, vector, candidates)]
+        fit = [(i, s) for i, s in near if contrast is None or asked[i][1] == text or not contrast(asked[i][1], text)]
+        if fit:
+            earlier, score = fit[0]
+            scores.append(score)
+            right.append(asked[earlier][2] == answer)
+            entries.append(earlier)
+        elif near:
+            apart += 1
+        index.add(partition, str(place), vector)
+    return Rehearsal(np.array(scores), np.array(right, bool), tuple(entries), len(asked), apart)

