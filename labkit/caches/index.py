@@ -73,7 +73,13 @@ class Index:
             part = self._parts.get(partition)
             if part is None:
                 return []
-            scores, numbers = part.index.search(vector[None, :], min(n, len(part.keys)))
+            # On one thread: two wait for each other where a core is busy (5 ms instead of 0.4 at 10,000 vectors).
+            threads = faiss.omp_get_max_threads()
+            faiss.omp_set_num_threads(1)
+            try:
+                scores, numbers = part.index.search(vector[None, :], min(n, len(part.keys)))
+            finally:
+                faiss.omp_set_num_threads(threads)
             return [(part.keys[int(i)], float(s)) for s, i in zip(scores[0], numbers[0], strict=True) if i >= 0]
 
     @staticmethod

@@ -1,0 +1,214 @@
+"""What a semantic look-up costs beside a bare one and beside GPTCache, and how often each kind of acceptance is wrong.
+
+    python -m benchmarks.semantic_cache [--entries 10000] [--rounds 5] [--peer FOLDER]
+
+The first table: look-ups that hit, embedding included, one after the other; the same encoder, entries and questions for
+all, in turns. "bare" is encode and FAISS search and nothing else. GPTCache is run where it can be imported, from FOLDER if
+given: `pip install --target FOLDER --no-deps gptcache==0.1.44 "sqlalchemy<2.1" cachetools greenlet` (its own dependencies
+would replace this lab's).
+
+The second table: false hits (wrong per hit) at equal hit rates on the lab's labelled questions. Thresholds and curves are
+fitted on the calibration part; topics, names, products and numbers of the test part were never seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from labkit.caches import (
+    CacheControl,
+    Scope,
+    SemanticCache,
+    StaticThreshold,
+    Store,
+    Verified,
+    calibrated_threshold,
+    fit_curve,
+)
+from labkit.caches.acceptance import Observation
+from labkit.caches.rehearsal import Rehearsal, rehearse
+from labkit.caches.semantic import Asked, Match, Plan
+from labkit.embeddings import Embedder, embedder
+from labkit.lab.paraphrases import Part, pairs, traffic
+from labkit.request import Chunk, Done, Timing, Usage, clock
+
+_SCOPE = Scope("shop", model="small")
+
+
+def texts(n: int) -> list[str]:
+    """`n` different questions of the test part."""
+    found: dict[str, None] = {}
+    for pair in pairs("test", 5 * n, seed=5):
+        found[pair.cached.text] = None
+        found[pair.new.text] = None
+        if len(found) >= n:
+            return list(found)[:n]
+    raise SystemExit(f"only {len(found)} different questions can be made; ask for fewer --entries")
+
+
+def ours(folder: Path, encoder: Embedder, asked: Sequence[str], vectors: np.ndarray) -> Callable[[str], bool]:
+    """A look-up in the lab's semantic cache on a file, filled with `asked`."""
+    store = Store(folder / "cache.db", limit_bytes=2**30)
+    cache = SemanticCache(store, encoder, StaticThreshold(0.95), verify=0)
+
+    async def fill() -> None:
+        now = clock.unix_now()
+        ticket = store.ticket(_SCOPE)
+        for text, vector in zip(asked, vectors, strict=True):
+            done = Done(Usage(50, 10), Timing(0, 0, 0, 0))
+            match = Match(Asked(_SCOPE, "desk", text), vector, (), None)
+            cache.keep(match, [Chunk(f"answer to {text}", 0.0)], done, Plan(CacheControl(), ticket, now, None, False))
+
+    clock.run_virtual(fill(), time.time())
+
+    def look(text: str) -> bool:
+        match = cache.look(Asked(_SCOPE, "desk", text), cache.encode(text), time.time())
+        return match.hit is not None and cache.give(match.hit, time.time(), CacheControl()) is not None
+
+    return look
+
+
+def bare(encoder: Embedder, vectors: np.ndarray) -> Callable[[str], bool]:
+    """Encode and search, nothing else."""
+    index = faiss.IndexFlatIP(encoder.dimension)
+    index.add(vectors)
+
+    def look(text: str) -> bool:
+        scores, _ = index.search(encoder.encode([text]), 1)
+        return bool(scores[0, 0] >= 0.95)
+
+    return look
+
+
+def gptcache(folder: Path, encoder: Embedder, asked: Sequence[str]) -> Callable[[str], bool] | None:
+    """A look-up in GPTCache (SQLite and FAISS, its defaults) filled with `asked`; None where it cannot be imported."""
+    try:
+        from gptcache import Cache, Config
+        from gptcache.adapter.api import get
+        from gptcache.manager import CacheBase, VectorBase, get_data_manager
+        from gptcache.processor.pre import get_prompt
+        from gptcache.similarity_evaluation import SearchDistanceEvaluation
+    except ImportError as error:
+        print(f"GPTCache is not run: {error}")
+        return None
+    manager = get_data_manager(
+        CacheBase("sqlite", sql_url=f"sqlite:///{folder / 'gpt.db'}"),
+        VectorBase("faiss", dimension=encoder.dimension, index_path=str(folder / "gpt.index")),
+        max_size=len(asked) + 1,
+    )
+    cache = Cache()
+    cache.init(
+        pre_embedding_func=get_prompt,
+        embedding_func=lambda text, **_: encoder.encode([text])[0],
+        data_manager=manager,
+        similarity_evaluation=SearchDistanceEvaluation(),
+        config=Config(similarity_threshold=0.95),
+    )
+    cache.import_data(list(asked), [f"answer to {text}" for text in asked])
+    return lambda text: get(text, cache_obj=cache) is not None
+
+
+def lookup_table(encoder: Embedder, entries: int, rounds: int) -> None:
+    """Milliseconds per look-up and ratios to the bare one."""
+    asked = texts(entries)
+    vectors = encoder.encode(asked)
+    questions = asked[:: max(1, entries // 100)][:100]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        lookups = {"bare": bare(encoder, vectors), "labkit": ours(folder, encoder, asked, vectors)}
+        started = time.perf_counter()
+        peer = gptcache(folder, encoder, asked)
+        if peer is not None:
+            print(f"(GPTCache took {time.perf_counter() - started:.0f} s to take the entries in)")
+            lookups["GPTCache"] = peer
+        seconds: dict[str, list[float]] = defaultdict(list)
+        for name_, look in lookups.items():
+            hits = sum(look(text) for text in questions)
+            print(f"{name_}: {hits} of {len(questions)} questions hit")
+        for _ in range(rounds):
+            for name_, look in lookups.items():
+                started = time.perf_counter()
+                for text in questions:
+                    look(text)
+                seconds[name_].append((time.perf_counter() - started) / len(questions))
+    print(f"\n{entries} entries, {rounds} rounds of {len(questions)} look-ups, embedding included")
+    print("| look-up | median ms | × bare |\n|---|---|---|")
+    for name_, times in seconds.items():
+        ratio = statistics.median(t / b for t, b in zip(times, seconds["bare"], strict=True))
+        print(f"| {name_} | {1000 * statistics.median(times):.2f} | {ratio:.2f} |")
+
+
+def replayed(rehearsal: Rehearsal, verified: Verified) -> tuple[float, float]:
+    """Hit and false-hit rate of an acceptance that learns from its misses, as the cache does."""
+    seen: dict[int, list[Observation]] = defaultdict(list)
+    hits = wrong = 0
+    for score, right, entry in zip(rehearsal.scores, rehearsal.right, rehearsal.entries, strict=True):
+        if verified.decide(float(score), seen[entry]).accept:
+            hits, wrong = hits + 1, wrong + (not right)
+        else:
+            seen[entry].append(Observation(float(score), bool(right)))
+    return hits / rehearsal.questions, wrong / max(hits, 1)
+
+
+def static_at(rehearsal: Rehearsal, hit_rate: float) -> float:
+    """False-hit rate of the fixed threshold that reaches `hit_rate` on this very traffic: the baseline at its best."""
+    kept = round(hit_rate * rehearsal.questions)
+    order = np.argsort(-rehearsal.scores, kind="stable")[:kept]
+    return float((~rehearsal.right[order]).mean()) if kept else 0.0
+
+
+def quality_table(encoder: Embedder, n: int) -> None:
+    """False hits at equal hit rate."""
+
+    def questions(part: Part, seed: int) -> list[tuple[str, str, str]]:
+        return [(q.tenant, q.text, q.answer) for q in traffic(part, n, seed, meanings_total=300, tenants=("a", "b"))]
+
+    calibration, test = questions("calibration", 1), questions("test", 2)
+    plain = rehearse(test, encoder, contrast=None)
+    known, new = rehearse(calibration, encoder), rehearse(test, encoder)
+    curve = fit_curve(known.scores, known.right, known.entries)
+    known_plain = rehearse(calibration, encoder, contrast=None)
+    print(f"\n{n} questions of two tenants, Zipf over 300 meanings; fitted on other topics, names and numbers")
+    print("| acceptance | bound | hit rate | false hits | static threshold at that hit rate |\n|---|---|---|---|---|")
+    for bound in (0.01, 0.02, 0.05):
+        rows = {
+            "calibrated threshold on scores alone": (
+                plain.at(calibrated_threshold(known_plain.scores, known_plain.right, bound=bound).threshold)
+            ),
+            "contrast, calibrated threshold": (
+                new.at(calibrated_threshold(known.scores, known.right, bound=bound).threshold)
+            ),
+            "contrast, verified per entry": replayed(new, Verified(curve, bound)),
+        }
+        for name, (hit, wrong) in rows.items():
+            print(f"| {name} | {bound:.0%} | {hit:.1%} | {wrong:.2%} | {static_at(plain, hit):.2%} |")
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--entries", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--questions", type=int, default=6000, help="of the second table")
+    parser.add_argument("--peer", help="a folder with GPTCache in it")
+    options = parser.parse_args()
+    if options.peer:
+        sys.path.append(options.peer)
+    faiss.omp_set_num_threads(1)  # for all alike, as the lab's index does by itself
+    encoder = embedder()
+    quality_table(encoder, options.questions)
+    lookup_table(encoder, options.entries, options.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Four ways to fill an engine's steps; in all of them, who comes first is served first.
+
+- `static`: wait for a full batch, run it to its end, take the next. Who ends early leaves an empty seat.
+- `dynamic(max_wait_s)`: the same, but a batch starts when its first request has waited `max_wait_s`.
+- `continuous`: the running first, one token each, then whole prompts of those who wait: seats are filled between steps
+  (iteration-level scheduling; Orca, Yu et al., OSDI 2022).
+- `chunked_prefill`: the same, but a prompt may be cut to what is left of the step's budget, so that long prompts neither
+  wait for room nor make everybody's step long (Sarathi-Serve, Agrawal et al., OSDI 2024; vLLM's default).
+
+With memory enough for all, the last two take the steps that vLLM's scheduler takes: the tests hold them to
+`labkit.engines.modelled`, which is held to vLLM's own classes.
+"""
+
+from __future__ import annotations
+
+import math
+
+from labkit.batching.schedulers import Plan, Policy, View
+from labkit.request import InvalidRequest
+
+
+def static(view: View) -> Plan:
+    """Full batches, each run to its end; the last one may be smaller.
+
+    A batch is full with `max_sequences` requests, or when the next prompt does not fit into its prefill step.
+    """
+    return _whole_batches(view, math.inf)
+
+
+def dynamic(max_wait_s: float) -> Policy:
+    """Batches run to their end, which start full, or when the first of their requests has waited `max_wait_s`."""
+    if not max_wait_s >= 0:
+        raise InvalidRequest(f"max_wait_s is {max_wait_s}; use seconds from 0")
+    return lambda view: _whole_batches(view, max_wait_s)
+
+
+def continuous(view: View) -> Plan:
+    """Seats are filled between steps, with whole prompts."""
+    return _between_steps(view, cut=False)
+
+
+def chunked_prefill(view: View) -> Plan:
+    """Seats are filled between steps, with as much of a prompt as the budget leaves."""
+    return _between_steps(view, cut=True)
+
+
+def _whole_batches(view: View, max_wait_s: float) -> Plan:
+    if view.running:
+        return Plan(dict.fromkeys(view.running, 1))  # their prompts were fed in the batch's first step
+    batch: dict[int, int] = {}
+    for job in view.waiting[: view.limits.max_sequences]:
+        if sum(batch.values()) + view.jobs[job].prompt > view.limits.token_budget:
+            break
+        batch[job] = view.jobs[job].prompt
+    if not batch:
+        return Plan()
+    due = view.jobs[view.waiting[0]].arrival + max_wait_s
+    full = len(batch) == view.limits.max_sequences or len(batch) < len(view.waiting)
+    if full or view.now >= due or not view.more_to_come:
+        return Plan(batch)
+    return Plan(again=due)
+
+
+def _between_steps(view: View, cut: bool) -> Plan:
+    budget = view.limits.token_budget
+    tokens: dict[int, int] = {}
+    for job in view.running:
+        new = min(max(1, view.jobs[job].prompt - view.fed[job]), budget)
+        if new:
+            tokens[job] = new
+            budget -= new
+    for job in view.waiting[: view.limits.max_sequences - len(view.running)]:
+        new = min(view.jobs[job].prompt, budget) if cut else view.jobs[job].prompt
+        if not 1 <= new <= budget:
+            break  # those behind it do not overtake
+        tokens[job] = new
+        budget -= new
+    return Plan(tokens)

@@ -1,0 +1,37 @@
+"""How large a batch may be when its run must not take too long."""
+
+from __future__ import annotations
+
+from labkit.request import InvalidRequest
+
+
+class BatchSize:
+    """The size that a latency budget allows, found by trying: additive increase, multiplicative decrease.
+
+    A full batch that ran within `latency_budget_s − max_wait_s` allows one item more, up to `max_size`; one that did not, a
+    tenth less (Clipper: Crankshaw et al., NSDI 2017, section 4.3.1). Only the run is held against the budget: under
+    overload it is the queue that makes items late, and smaller batches would make it longer. Without a budget the size
+    is `max_size`; with one it begins at 1.
+    """
+
+    def __init__(self, max_size: int, max_wait_s: float, latency_budget_s: float | None = None) -> None:
+        if max_size < 1:
+            raise InvalidRequest(f"max_size is {max_size}; a batch has at least 1 item")
+        if latency_budget_s is not None and not latency_budget_s > max_wait_s:
+            raise InvalidRequest(
+                f"latency_budget_s is {latency_budget_s}, and max_wait_s ({max_wait_s}) leaves none of it "
+                "to run in; wait less"
+            )
+        self._max_size = max_size
+        self._run_s = None if latency_budget_s is None else latency_budget_s - max_wait_s
+        self.allowed = max_size if latency_budget_s is None else 1
+
+    def ran(self, items: int, seconds: float) -> None:
+        """A batch of `items` ran for `seconds`."""
+        if self._run_s is None:
+            return
+        if seconds > self._run_s:
+            # by one at least, and from what ran: a small batch that was late says more than the size allowed
+            self.allowed = max(1, min(self.allowed, items) * 9 // 10)
+        elif items >= self.allowed:
+            self.allowed = min(self._max_size, self.allowed + 1)

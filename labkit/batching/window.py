@@ -1,0 +1,69 @@
+"""Hold chat requests for a moment, so that an engine starts them in one step.
+
+An engine that is idle starts the first request of a burst alone, and the others wait for that step to end. Held for
+`window_s`, they start together. What it costs is the wait itself, for the first of them all of it; an engine with
+continuous batching gains little, for its steps are short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from labkit.request import Done, Event, Handler, InvalidRequest, Request, clock
+
+ROUTE = "coalescing-window"
+
+
+def coalescing_window(inner: Handler, window_s: float) -> Handler:
+    """Release requests together, `window_s` seconds after the first of them; 0 holds none.
+
+    Who leaves while held costs nothing. The `Done` counts the hold as the caller's: its timing begins when the request
+    came here. A deadline belongs outside of this lever.
+    """
+    if not (window_s >= 0 and math.isfinite(window_s)):
+        raise InvalidRequest(f"window_s is {window_s}; hold requests for 0 or more seconds")
+    window = _Window(window_s)
+
+    async def handle(request: Request) -> AsyncGenerator[Event, None]:
+        sent, started_unix = clock.now(), clock.unix_now()
+        await window.end()
+        async with aclosing(inner(request)) as events:
+            async for event in events:
+                if isinstance(event, Done):
+                    event = replace(event, timing=replace(event.timing, sent=sent, started_unix=started_unix)).via(ROUTE)
+                yield event
+
+    return handle
+
+
+@dataclass(slots=True)
+class _Window:
+    """The window that is open, or the last one that was."""
+
+    seconds: float
+    loop: asyncio.AbstractEventLoop | None = None
+    until: float = 0.0
+
+    async def end(self) -> None:
+        """Wait for the end of the window that is open, or of one that opens now."""
+        loop, now = asyncio.get_running_loop(), clock.now()
+        if loop is not self.loop or self.until <= now:  # each loop has its own zero of time
+            self.loop, self.until = loop, now + self.seconds
+        if self.until <= now:
+            return
+        woken: asyncio.Future[None] = loop.create_future()
+        # not asyncio.sleep: each would add its own delay to its own now, round to another second, and wake apart
+        timer = loop.call_at(self.until, _wake, woken)
+        try:
+            await woken
+        finally:
+            timer.cancel()
+
+
+def _wake(woken: asyncio.Future[None]) -> None:
+    if not woken.done():
+        woken.set_result(None)

@@ -1,0 +1,81 @@
+"""From raw scores to probabilities: among requests scored 0.8, eight in ten should be right."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+from labkit.request import InvalidRequest
+
+Method = Literal["platt", "isotonic"]
+_EDGE = 1e-6  # raw scores of exactly 0 and 1 have no log-odds; this close to the edge they have
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A monotone map from raw scores to probabilities, as data.
+
+    "platt" (Platt 1999) is 1 / (1 + exp(−(slope · log-odds of the raw score + offset))) with `xs` = (slope,) and
+    `ys` = (offset,). "isotonic" (Zadrozny & Elkan 2002) is the straight lines through the points `xs`, `ys`, level outside.
+    """
+
+    method: Method
+    xs: tuple[float, ...]
+    ys: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.method not in ("platt", "isotonic"):
+            raise InvalidRequest(f'the calibration method {self.method!r} is unknown; use "platt" or "isotonic"')
+        if len(self.xs) != len(self.ys) or not self.xs or not all(map(math.isfinite, (*self.xs, *self.ys))):
+            raise InvalidRequest("a calibration needs as many finite xs as ys, at least one; fit it again")
+
+    def __call__(self, raw: float) -> float:
+        """The probability that a raw score from 0 to 1 stands for."""
+        return float(self.all(np.array([raw]))[0])
+
+    def all(self, raw: ArrayLike) -> NDArray[np.float64]:
+        """The probabilities of many raw scores at once."""
+        raws = np.asarray(raw, float)
+        if self.method == "isotonic":
+            return np.asarray(np.interp(raws, self.xs, self.ys), float)
+        return np.asarray(1 / (1 + np.exp(-(self.xs[0] * _log_odds(raws) + self.ys[0]))), float)
+
+
+def calibrate(raw: ArrayLike, right: ArrayLike, method: Method = "platt") -> Calibration:
+    """Fit a calibration on held-out requests: their raw scores (0 to 1) and whether the small model was right (0 or 1).
+
+    Platt's two numbers can be fitted on a few dozen requests; isotonic follows any monotone shape but wants about a
+    thousand (scikit-learn's user guide, "Probability calibration"). Raises `InvalidRequest` where all were right or all
+    wrong, or where the small model is right the *less* often the higher the score (Platt only): turn the score around.
+    """
+    raws, rights = np.asarray(raw, float), np.asarray(right, float)
+    if raws.shape != rights.shape or raws.ndim != 1:
+        raise InvalidRequest(f"calibration needs one verdict per score; it got {raws.shape} scores, {rights.shape} verdicts")
+    if not ((raws >= 0) & (raws <= 1)).all():
+        raise InvalidRequest("raw scores must lie from 0 to 1; scale them first")
+    if set(np.unique(rights)) != {0.0, 1.0}:
+        raise InvalidRequest(f"calibration needs right and wrong answers among its {rights.size}; hold out more requests")
+    if method == "isotonic":
+        fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(raws, rights)
+        return Calibration("isotonic", tuple(fitted.X_thresholds_.tolist()), tuple(fitted.y_thresholds_.tolist()))
+    fitted = LogisticRegression(C=np.inf).fit(_log_odds(raws)[:, None], rights)
+    slope, offset = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    if slope < 0:
+        raise InvalidRequest(f"higher scores were right less often (slope {slope:.3g}); such a score ranks backwards")
+    return Calibration("platt", (slope,), (offset,))
+
+
+def from_data(data: dict[str, Any]) -> Calibration:
+    """A calibration from what `dataclasses.asdict` made of it, JSON's lists included."""
+    return Calibration(data["method"], tuple(map(float, data["xs"])), tuple(map(float, data["ys"])))
+
+
+def _log_odds(raw: NDArray[np.float64]) -> NDArray[np.float64]:
+    inside = np.clip(raw, _EDGE, 1 - _EDGE)
+    return np.asarray(np.log(inside / (1 - inside)), float)

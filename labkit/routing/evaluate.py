@@ -1,0 +1,200 @@
+"""What a router is worth: quality against cost over all thresholds, beside what needs no router, with intervals.
+
+All of it is arithmetic on one table, `Outcomes`: every request answered by both models. A threshold t keeps a request small
+when its score is at or above t. *Before* the answer, a request that goes up costs the large model only; in a *cascade* it
+costs both, for the small model was asked first. The quality is the same: the large model's answer is delivered either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from labkit.request import InvalidRequest
+
+Floats = NDArray[np.float64]
+Way = Literal["before", "cascade"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcomes:
+    """One row per request, five columns of equal length.
+
+    `score`: higher means that the small model is more likely right. `right_small`, `right_large`: 0 or 1, or a grade in
+    between. `cost_small`, `cost_large`: of one answer, any currency, the same for both.
+    """
+
+    score: Floats
+    right_small: Floats
+    right_large: Floats
+    cost_small: Floats
+    cost_large: Floats
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, np.asarray(getattr(self, f.name), float))
+        lengths = {f.name: getattr(self, f.name).shape for f in fields(self)}
+        if len(set(lengths.values())) > 1 or self.score.ndim != 1 or not self.score.size:
+            raise InvalidRequest(f"the columns have the shapes {lengths}; give one number per request in each, at least one")
+        for f in fields(self):
+            if not np.isfinite(getattr(self, f.name)).all():
+                raise InvalidRequest(f"{f.name} holds a value that is not finite; leave those requests out of every column")
+        for right in (self.right_small, self.right_large):
+            if right.min() < 0 or right.max() > 1:
+                raise InvalidRequest(f"grades run from {right.min()} to {right.max()}; scale them to 0 to 1")
+        if min(self.cost_small.min(), self.cost_large.min()) < 0:
+            raise InvalidRequest("a cost is below 0; costs are 0 or more")
+
+    def __len__(self) -> int:
+        return self.score.size
+
+    def take(self, rows: NDArray[np.intp]) -> Outcomes:
+        """The requests at `rows`, which may repeat."""
+        return Outcomes(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+
+def frontier(outcomes: Outcomes, way: Way = "before") -> pd.DataFrame:
+    """Every threshold that makes a difference, from none sent up to all.
+
+    Columns: `threshold` (inf sends all up), `share_large` of requests that go up, `quality` (mean grade), `cost` (mean per
+    request), `efficient` (no other threshold is at least as good for less, or better for the same).
+    """
+    if way not in ("before", "cascade"):
+        raise InvalidRequest(f'a router decides "before" the answer or as a "cascade", not {way!r}')
+    order = np.argsort(outcomes.score, kind="stable")
+    scores = outcomes.score[order]
+    # The k lowest scores go up. Equal scores go together, so only those k count where the score changes.
+    cuts = np.concatenate([[0], np.flatnonzero(np.diff(scores)) + 1, [scores.size]])
+    gained = _cumulated(outcomes.right_large[order] - outcomes.right_small[order])[cuts]
+    paid = outcomes.cost_large[order] - (outcomes.cost_small[order] if way == "before" else 0.0)
+    quality = outcomes.right_small.mean() + gained / scores.size
+    cost = outcomes.cost_small.mean() + _cumulated(paid)[cuts] / scores.size
+    thresholds = np.concatenate([scores[cuts[:-1]], [np.inf]])
+    return pd.DataFrame(
+        {
+            "threshold": thresholds,
+            "share_large": cuts / scores.size,
+            "quality": quality,
+            "cost": cost,
+            "efficient": _efficient(quality, cost),
+        }
+    )
+
+
+def baselines(outcomes: Outcomes) -> pd.DataFrame:
+    """What needs no router, and what no router can beat: one row each, columns `quality` and `cost` (mean per request).
+
+    "always small", "always large", "best single" (of the two the better, the cheaper where equal), "random half" (a fair
+    coin's expectation; other shares lie on the straight line between small and large), "oracle" (for each request the
+    cheapest of the better answers: it knows the outcome).
+    """
+    small = outcomes.right_small.mean(), outcomes.cost_small.mean()
+    large = outcomes.right_large.mean(), outcomes.cost_large.mean()
+    up = (outcomes.right_large > outcomes.right_small) | (
+        (outcomes.right_large == outcomes.right_small) & (outcomes.cost_large < outcomes.cost_small)
+    )
+    rows = {
+        "always small": small,
+        "always large": large,
+        "best single": max(small, large, key=lambda row: (row[0], -row[1])),
+        "random half": ((small[0] + large[0]) / 2, (small[1] + large[1]) / 2),
+        "oracle": (
+            np.where(up, outcomes.right_large, outcomes.right_small).mean(),
+            np.where(up, outcomes.cost_large, outcomes.cost_small).mean(),
+        ),
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["quality", "cost"])
+
+
+@dataclass(frozen=True, slots=True)
+class CascadeCost:
+    """Mean cost per request of a cascade: what the formula expects and what these requests came to.
+
+    They differ by the covariance of going up with the large model's cost: hard requests tend to have long answers.
+    """
+
+    expected: float
+    measured: float
+
+
+def expected_cascade_cost(cost_small: float, accepted: float, cost_large: float) -> float:
+    """c_small + (1 − p) · c_large: the small model is always asked, the large one for the share 1 − `accepted`.
+
+    As in FrugalGPT (Chen et al. 2023) for two models. A cascade is cheaper than always large where p > c_small / c_large.
+    """
+    if not 0 <= accepted <= 1 or cost_small < 0 or cost_large < 0:
+        raise InvalidRequest(
+            f"costs {cost_small}, {cost_large} and share {accepted}: costs are 0 or more, a share is 0 to 1"
+        )
+    return cost_small + (1 - accepted) * cost_large
+
+
+def cascade_cost(outcomes: Outcomes, threshold: float) -> CascadeCost:
+    """The cost of a cascade at `threshold`, by the formula from the three means, and added up request by request."""
+    up = outcomes.score < threshold
+    expected = expected_cascade_cost(outcomes.cost_small.mean(), 1 - up.mean(), outcomes.cost_large.mean())
+    return CascadeCost(float(expected), float((outcomes.cost_small + up * outcomes.cost_large).mean()))
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with the range that holds it at `level`; `undefined` resamples had no value and were left out."""
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+    undefined: int = 0
+
+
+def bootstrap(
+    outcomes: Outcomes,
+    statistic: Callable[[Outcomes], float],
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> Interval:
+    """A percentile bootstrap interval (Efron 1979) of any number made from outcomes; the same `seed`, the same interval.
+
+    Requests are drawn with all their columns, so differences between ways of routing are paired: what makes a request hard
+    is hard for both, and cancels. `statistic` may return NaN where it is undefined.
+    """
+    if resamples < 2 or not 0 < level < 1:
+        raise InvalidRequest(f"{resamples} resamples at level {level}; use at least 2, and a level between 0 and 1")
+    rng = np.random.default_rng(seed)
+    drawn = np.array([statistic(outcomes.take(rng.integers(len(outcomes), size=len(outcomes)))) for _ in range(resamples)])
+    known = drawn[~np.isnan(drawn)]
+    tail = (1 - level) / 2
+    low, high = np.quantile(known, [tail, 1 - tail]) if known.size else (np.nan, np.nan)
+    return Interval(float(statistic(outcomes)), float(low), float(high), level, int(drawn.size - known.size))
+
+
+def at_threshold(threshold: float, column: Literal["quality", "cost"], way: Way = "before") -> Callable[[Outcomes], float]:
+    """A statistic for `bootstrap`: the mean quality or cost when routing at `threshold`."""
+
+    def statistic(outcomes: Outcomes) -> float:
+        up = outcomes.score < threshold
+        if column == "quality":
+            return float(np.where(up, outcomes.right_large, outcomes.right_small).mean())
+        small = outcomes.cost_small if way == "cascade" else outcomes.cost_small * ~up
+        return float((small + outcomes.cost_large * up).mean())
+
+    return statistic
+
+
+def _cumulated(values: ArrayLike) -> Floats:
+    return np.concatenate([[0.0], np.cumsum(values)])
+
+
+def _efficient(quality: Floats, cost: Floats) -> NDArray[np.bool_]:
+    order = np.lexsort((-quality, cost))  # cheapest first, the best first among equals
+    best_so_far = np.concatenate([[-np.inf], np.maximum.accumulate(quality[order])[:-1]])
+    found = np.empty(quality.size, bool)
+    found[order] = quality[order] > best_so_far
+    return found

@@ -1,0 +1,181 @@
+"""Learning from live traffic: thresholds by Thompson sampling, drift of the traffic mix, shadow traffic.
+
+A/B tests with a stopping rule are in `sequential`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.stats import MonteCarloMethod, chi2_contingency
+
+from labkit.request import Chunk, Completion, Done, Event, Handler, InvalidRequest, Request, complete
+
+_log = logging.getLogger(__name__)
+
+
+def utility(right: float, cost: float, *, worth: float, cost_max: float) -> float:
+    """What an answer was worth after its cost, scaled to 0 … 1: (`worth` · right − cost + cost_max) / (worth + cost_max).
+
+    `worth` is what a right answer brings, `cost_max` the most that one costs, both in the currency of `cost`; `right` is 0
+    to 1.
+    """
+    if not worth > 0 or not cost_max > 0 or not 0 <= cost <= cost_max or not 0 <= right <= 1:
+        raise InvalidRequest(
+            f"right {right}, cost {cost}, worth {worth}, cost_max {cost_max}: worth and cost_max are above 0, right is 0 to "
+            "1 and the cost at most cost_max"
+        )
+    return (worth * right - cost + cost_max) / (worth + cost_max)
+
+
+class Thompson:
+    """Thompson sampling over a finite set of thresholds: try each as often as it may still be the best.
+
+    Each threshold has a Beta(1, 1) prior on its mean utility; a utility u in 0 … 1 adds u to the one parameter and 1 − u to
+    the other. That is exact for 0 and 1; between them it spreads wider than need be, for a utility varies no more than a
+    coin of the same mean, so it explores a little too long, never too little.
+    """
+
+    def __init__(self, thresholds: Sequence[float], seed: int = 0) -> None:
+        if not thresholds or len(set(thresholds)) < len(thresholds) or not all(0 <= t <= 1 for t in thresholds):
+            raise InvalidRequest(f"thresholds are {tuple(thresholds)}; give different values from 0 to 1, at least one")
+        self._arms = {threshold: (1.0, 1.0) for threshold in thresholds}
+        self._rng = np.random.default_rng(seed)
+
+    def choose(self) -> float:
+        """The threshold for the next request: the best in one draw from each posterior."""
+        return max(self._arms, key=lambda threshold: self._rng.beta(*self._arms[threshold]))
+
+    def learn(self, threshold: float, gained: float) -> None:
+        """Take in that a request routed at `threshold` had a utility of `gained`, 0 to 1."""
+        if threshold not in self._arms:
+            raise InvalidRequest(f"threshold {threshold} is not one of {tuple(self._arms)}")
+        if not 0 <= gained <= 1:
+            raise InvalidRequest(f"a utility of {gained}; scale it to 0 to 1 with `utility`")
+        a, b = self._arms[threshold]
+        self._arms[threshold] = a + gained, b + 1 - gained
+
+    @property
+    def means(self) -> dict[float, float]:
+        """The expected utility of each threshold, as far as is known."""
+        return {threshold: a / (a + b) for threshold, (a, b) in self._arms.items()}
+
+    @property
+    def tries(self) -> dict[float, float]:
+        """How many requests each threshold has had."""
+        return {threshold: a + b - 2 for threshold, (a, b) in self._arms.items()}
+
+
+def psi(before: Mapping[Hashable, int], after: Mapping[Hashable, int]) -> float:
+    """Population stability index of two mixes: Σ (q − p) · ln(q / p) over kinds, p and q their shares before and after.
+
+    Half a request is added to every kind, so that one seen on one side only does not make it infinite. The usual reading
+    (credit scoring): below 0.1 stable, above 0.25 moved. It knows nothing of chance: between samples of n and m requests of
+    one mix with k kinds it is about (k − 1)·(1/n + 1/m), so small samples always look moved. `drift` tests for that.
+    """
+    kinds = sorted({*before, *after}, key=repr)
+    counts = np.array([[mix.get(kind, 0) for kind in kinds] for mix in (before, after)], float)
+    if not kinds or counts.min() < 0 or (counts.sum(axis=1) <= 0).any():
+        raise InvalidRequest(f"counts are {dict(before)} and {dict(after)}; both need requests, and no count is below 0")
+    p, q = (counts + 0.5) / (counts + 0.5).sum(axis=1, keepdims=True)
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far the mix has moved (`psi`), how likely chance alone moves it so far (`p_value`), and where most of it went.
+
+    `moved` needs both: far enough to matter and too far for chance. `kind` changed its share most, by `change` (−1 to 1).
+    """
+
+    psi: float
+    p_value: float
+    moved: bool
+    kind: Hashable
+    change: float
+
+
+def drift(
+    before: Iterable[Hashable], after: Iterable[Hashable], *, alpha: float = 0.01, matters: float = 0.1, seed: int = 0
+) -> Drift:
+    """Whether the mix of kinds (task families, features, languages) has drifted between two samples of requests.
+
+    The test is Pearson's χ² of homogeneity; where a cell expects fewer than 5 requests its table is off, and 9,999 random
+    tables with the same totals take its place (`seed`). `matters` is the PSI from which a drift is worth a new calibration.
+    One look a day at `alpha` raises `alpha` × 365 false alarms a year.
+    """
+    then, now = Counter(before), Counter(after)
+    found = psi(then, now)
+    kinds = sorted({*then, *now}, key=repr)
+    table = np.array([[mix[kind] for kind in kinds] for mix in (then, now)])
+    shares = table / table.sum(axis=1, keepdims=True)
+    most = int(np.abs(shares[1] - shares[0]).argmax())
+    p_value = 1.0
+    if len(kinds) > 1:
+        expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+        method = MonteCarloMethod(rng=np.random.default_rng(seed)) if expected.min() < 5 else None
+        p_value = float(chi2_contingency(table, correction=False, method=method).pvalue)
+    return Drift(found, p_value, found >= matters and p_value < alpha, kinds[most], float(shares[1, most] - shares[0, most]))
+
+
+Compare = Callable[[Request, Completion, Completion], None]
+
+
+def shadow(
+    inner: Handler,
+    other: Handler,
+    share: float,
+    *,
+    seed: int = 0,
+    at_most: int = 8,
+    compare: Compare | None = None,
+    running: set[asyncio.Task[None]] | None = None,
+) -> Handler:
+    """Ask `other` too for a `share` (0 to 1) of the requests, as `shadow=True`; the caller sees `inner`'s answer only.
+
+    The copy starts when the main answer is whole, in a task of its own: it cannot delay or break that answer, nor compete
+    with it for an engine. It has no deadline and no idempotency key, or it would be cut off, or answered with the main
+    answer. `compare(request, main, copy)` sees both answers; errors of the copy and of `compare` are logged. At `at_most`
+    copies under way further ones are left out, so a stuck `other` holds that many and no more. Its cost is in the books
+    where `other` is `booked`. Tasks are in `running` until they end: wait for them there before the loop closes, or they are
+    cancelled.
+    """
+    if not 0 <= share <= 1 or at_most < 1:
+        raise InvalidRequest(
+            f"share is {share} and at_most {at_most}; use a share from 0 to 1 and at least 1 copy at a time"
+        )
+    rng = random.Random(seed)
+    tasks = set() if running is None else running
+
+    async def ask(request: Request, main: Completion) -> None:
+        try:
+            copy = await complete(other, replace(request, shadow=True, deadline=None, idempotency_key=""))
+            if compare is not None:
+                compare(request, main, copy)
+        except Exception as error:  # noqa: BLE001 - nobody waits for the copy; the log is where its errors can go
+            _log.warning("a shadow of a request to %r came to nothing: %r", request.model, error)
+
+    async def handle(request: Request) -> AsyncGenerator[Event, None]:
+        copied = rng.random() < share and not request.shadow
+        chunks: list[Chunk] = []
+        async with aclosing(inner(request)) as events:
+            async for event in events:
+                if isinstance(event, Done):
+                    if copied and len(tasks) < at_most:
+                        text, reasoning = "".join(c.text for c in chunks), "".join(c.reasoning for c in chunks)
+                        main = Completion(text, reasoning, tuple(chunks), event)
+                        task = asyncio.create_task(ask(request, main))
+                        tasks.add(task)
+                        task.add_done_callback(tasks.discard)
+                elif copied:
+                    chunks.append(event)
+                yield event
+
+    return handle

@@ -1,0 +1,117 @@
+"""Hedging: when the first model is slow to begin, ask the next as well, and listen to whoever speaks first."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from labkit.request import Done, EngineError, Event, Handler, InvalidRequest, Request, StreamIncomplete, clock
+from labkit.routing.health import AllDown
+from labkit.routing.streams import is_token, named, since
+
+
+def hedge(models: Mapping[str, Handler], after_s: float) -> Handler:
+    """Ask `models` in their order, the next one whenever nobody has given a token for `after_s` seconds or all have failed.
+
+    The first to give a token wins, the others are cancelled down to their engines; what they used until then is paid for,
+    and in the books where they are `booked`. After the first token the winner's errors are raised. Before it, engine errors
+    only bring the next model forward; `AllDown` tells of them when nobody is left. With `after_s` of 0 all start together.
+
+    Requests are passed on with `model` set to the name, latency counts from the caller's request, and the route gets
+    "hedge", "first|second>second": who was asked, and who won.
+    """
+    names = tuple(models)
+    if len(names) < 2:
+        raise InvalidRequest(f"a hedge needs two models or more; it got {names}")
+    if not (0 <= after_s < math.inf):
+        raise InvalidRequest(f"after_s is {after_s}; wait 0 s or more, and not for ever")
+
+    async def handle(request: Request) -> AsyncGenerator[Event, None]:
+        sent, unix = clock.now(), clock.unix_now()
+        runs: list[_Run] = []
+        news = asyncio.Event()
+        try:
+            winner = await _first_to_speak(models, request, after_s, runs, news)
+            for run in runs:
+                if run is not winner:
+                    run.task.cancel()
+            asked = "|".join(run.name for run in runs)
+            hops = asked if len(runs) == 1 else f"{asked}>{winner.name}"
+            while True:
+                event = await winner.events.get()
+                if event is None:
+                    if winner.error is not None:
+                        raise winner.error
+                    return
+                yield since(event, sent, unix).via(hops).via("hedge") if isinstance(event, Done) else event
+        finally:
+            for run in runs:
+                run.task.cancel()
+            await asyncio.gather(*(run.task for run in runs), return_exceptions=True)
+
+    return handle
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """One model being asked, in a task of its own: a generator is driven, and closed, by one task only."""
+
+    name: str
+    events: asyncio.Queue[Event | None] = field(default_factory=asyncio.Queue)
+    """What it said so far; None at the end."""
+    spoke: float | None = None
+    over: bool = False
+    error: Exception | None = None
+    task: asyncio.Task[None] = field(init=False)
+
+
+async def _first_to_speak(
+    models: Mapping[str, Handler], request: Request, after_s: float, runs: list[_Run], news: asyncio.Event
+) -> _Run:
+    waiting = list(models)
+    next_at = clock.now()
+    while True:
+        spoken = [run for run in runs if run.spoke is not None]
+        if spoken:
+            return min(spoken, key=lambda run: run.spoke or 0.0)  # the earlier one started wins a tie
+        for run in runs:
+            if run.error is not None and not isinstance(run.error, EngineError):
+                raise run.error
+        all_failed = all(run.over for run in runs)
+        if waiting and (all_failed or clock.now() >= next_at):
+            run = _Run(waiting.pop(0))
+            run.task = asyncio.create_task(_pump(run, models[run.name], named(request, run.name), news))
+            runs.append(run)
+            next_at = clock.now() + after_s
+            continue
+        if all_failed:
+            raise AllDown({run.name: run.error for run in runs if isinstance(run.error, EngineError)})
+        news.clear()
+        try:
+            async with asyncio.timeout_at(next_at if waiting else None):
+                await news.wait()
+        except TimeoutError:
+            pass
+
+
+async def _pump(run: _Run, model: Handler, request: Request, news: asyncio.Event) -> None:
+    done = False
+    try:
+        async with aclosing(model(request)) as events:
+            async for event in events:
+                done = done or isinstance(event, Done)
+                if run.spoke is None and (done or is_token(event)):
+                    run.spoke = clock.now()
+                    news.set()
+                run.events.put_nowait(event)
+        if not done:
+            raise StreamIncomplete("the stream ended without a Done; the answer is not whole")
+    except Exception as error:  # noqa: BLE001 - raised, or told of, where the caller waits
+        run.error = error
+    finally:
+        run.over = True
+        run.events.put_nowait(None)
+        news.set()

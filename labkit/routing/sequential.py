@@ -1,0 +1,132 @@
+"""A/B tests that may be looked at after every answer: anytime-valid evidence on a difference of proportions.
+
+A t-test that is looked at a hundred times, and stopped the first time it says "significant", is wrong far more often than
+its 5 %. A *test martingale* is not: bet on the outcome with fair odds under the hypothesis; by Ville's inequality the stake
+grows to 1/α with probability at most α, ever. So who rejects at 1/α may look as often as he likes and stop when he likes.
+
+Here a bet is a share λ of the stake on B being better. With d = right_B − right_A of a pair (−1, 0 or 1) and a
+hypothetical difference δ, one pair multiplies the stake by 1 + λ·(d − δ), whose expectation is 1 when the mean of d is δ.
+The stake is split evenly over several λ, so none has to be chosen beforehand (Waudby-Smith & Ramdas, "Estimating means of
+bounded random variables by betting", JRSS B 2024, with a fixed mixture of bets). The differences δ that neither side's stake
+rejects, each at α/2, are a confidence sequence: an interval that holds the true difference at all times at once with
+probability 1 − α.
+
+Pairs are the same request answered by both (shadow traffic), or the i-th request of each arm where users are dealt evenly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+from scipy.special import logsumexp
+
+from labkit.request import Done, Event, Handler, InvalidRequest, Request
+
+Verdict = Literal["B is better", "B is worse", "B is not worse", "go on"]
+# A pair takes at most a factor 1 + λ·(−1 − 1) from the stake, so λ up to 1/2 can never make it negative, whatever δ.
+_BETS = np.geomspace(0.005, 0.499, 16)
+
+
+def log_evidence(wins: ArrayLike, ties: ArrayLike, losses: ArrayLike, difference: float = 0.0) -> NDArray[np.float64]:
+    """The natural log of the stake, from 1, that bet on B being better by more than `difference` (−1 to 1).
+
+    `wins`, `ties` and `losses` count the pairs so far that B alone, both or neither, and A alone got right; arrays give one
+    result per element. exp of it is an e-value: 20 rejects "B is better by `difference` at most" at α = 5 %, at any time.
+    """
+    if not -1 <= difference <= 1:
+        raise InvalidRequest(f"the difference of two proportions lies from −1 to 1; {difference} does not")
+    counts = [np.asarray(count, float)[..., None] for count in (wins, ties, losses)]
+    growth = [np.log1p(_BETS * (outcome - difference)) for outcome in (1, 0, -1)]
+    stakes = sum((count * rate for count, rate in zip(counts, growth, strict=True)), np.zeros(()))
+    return np.asarray(logsumexp(stakes, axis=-1) - math.log(len(_BETS)), float)
+
+
+@dataclass(frozen=True, slots=True)
+class PairedTest:
+    """What the pairs so far say about arm B against arm A; each `seen` makes the next one.
+
+    `alpha` is the probability of ever being wrong; `margin` the loss of quality (a difference of proportions) that B may
+    have and still count as "not worse". Both are set before the first pair, and the verdict holds whenever it is read.
+    """
+
+    alpha: float = 0.05
+    margin: float = 0.0
+    wins: int = 0
+    ties: int = 0
+    losses: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1 or not 0 <= self.margin < 1:
+            raise InvalidRequest(f"alpha {self.alpha} and margin {self.margin}: use alpha in (0, 1) and a margin in [0, 1)")
+        if min(self.wins, self.ties, self.losses) < 0:
+            raise InvalidRequest(f"counts are {self.wins}, {self.ties}, {self.losses}; they are 0 or more")
+
+    def seen(self, right_a: bool, right_b: bool) -> PairedTest:
+        """The test after one more pair."""
+        win, loss = int(right_b and not right_a), int(right_a and not right_b)
+        wins, ties, losses = self.wins + win, self.ties + 1 - win - loss, self.losses + loss
+        return PairedTest(self.alpha, self.margin, wins, ties, losses)
+
+    @property
+    def difference(self) -> float | None:
+        """B's share of right answers less A's, so far; None before the first pair."""
+        pairs = self.wins + self.ties + self.losses
+        return (self.wins - self.losses) / pairs if pairs else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The differences that are still possible: holds the true one at all times at once, with probability 1 − alpha."""
+        return _least(self.wins, self.ties, self.losses, self.alpha), -_least(self.losses, self.ties, self.wins, self.alpha)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Stop at the first that is not "go on". "not worse": by less than `margin`, which is what a saving needs."""
+        low, high = self.interval
+        if low > 0:
+            return "B is better"
+        if high < -self.margin:
+            return "B is worse"
+        return "B is not worse" if self.margin > 0 and low > -self.margin else "go on"
+
+
+def _least(wins: int, ties: int, losses: int, alpha: float) -> float:
+    """The smallest difference that betting on B does not reject at alpha / 2."""
+    needed = math.log(2 / alpha)
+
+    def beyond(difference: float) -> float:
+        return float(log_evidence(wins, ties, losses, difference)) - needed
+
+    # The stake falls with δ for every λ, so one crossing bounds all that is rejected.
+    return -1.0 if beyond(-1) < 0 else float(brentq(beyond, -1, 1, xtol=1e-9))
+
+
+def arm(request: Request, experiment: str, share_b: float = 0.5) -> Literal["A", "B"]:
+    """The arm that a user belongs to, by a hash of tenant, user (else workflow) and `experiment`: the same every time.
+
+    Requests that name neither user nor workflow are dealt by their words. Another `experiment` deals anew.
+    """
+    if not 0 <= share_b <= 1:
+        raise InvalidRequest(f"share_b is {share_b}; use a share from 0 to 1")
+    who = request.user or request.workflow or repr(request.messages)
+    digest = hashlib.sha256(repr((experiment, request.tenant, who)).encode()).digest()
+    return "B" if int.from_bytes(digest[:8], "big") / 2**64 < share_b else "A"
+
+
+def split(a: Handler, b: Handler, experiment: str, share_b: float = 0.5) -> Handler:
+    """Send each user to one of two arms for good; the route gets `experiment`, "A" or "B"."""
+
+    async def handle(request: Request) -> AsyncGenerator[Event, None]:
+        chosen = arm(request, experiment, share_b)
+        async with aclosing((b if chosen == "B" else a)(request)) as events:
+            async for event in events:
+                yield event.via(chosen).via(experiment) if isinstance(event, Done) else event
+
+    return handle

@@ -1,0 +1,188 @@
+"""The first useful token: when a reader has something to act on, which is later than when something appears.
+
+"Sure! I'd be happy to help you with that." streams early and says nothing. Time to first token rewards it; time to the
+first *useful* token does not. What is useful depends on the kind of answer:
+
+- prose: the end of the first sentence that is more than a greeting, a filler or an announcement ("Here is the answer:");
+- a list: the end of the first item, that is of its line;
+- JSON: the end of the first wanted field's value.
+
+Each is a matter of the answer's text and the character that completes it, so it does not depend on the chunks in which the
+text came, up to the chunk that holds that character.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from labkit.request import Chunk, InvalidRequest
+from labkit.streaming.partial_json import Final, PartialJSON, Path
+
+
+@dataclass(frozen=True, slots=True)
+class JsonFields:
+    """An answer in JSON that is useful once one of the values at `paths` is whole; a lone string is a key at the top.
+
+    Words before the first bracket are passed over. `JsonFields("answer", ("order", "id"), ("items", 0))`
+    """
+
+    paths: tuple[Path, ...]
+
+    def __init__(self, *paths: str | Path) -> None:
+        if not paths:
+            raise InvalidRequest("no field is wanted; name one, as in JsonFields('answer')")
+        object.__setattr__(self, "paths", tuple((path,) if isinstance(path, str) else tuple(path) for path in paths))
+
+
+Kind = Literal["prose", "list"] | JsonFields
+
+
+class FirstUseful:
+    """Takes an answer's text piece by piece and tells after how many characters it is useful for the first time.
+
+    Raises `InvalidRequest` for a kind that it does not know.
+    """
+
+    def __init__(self, kind: Kind) -> None:
+        self._rule = _rule(kind)
+        self._fed = 0
+        self._at: int | None = None
+
+    def feed(self, text: str) -> int | None:
+        """Characters, from the answer's beginning, up to and with the one that made it useful; None while it is not."""
+        for character in text:
+            self._fed += 1
+            if self._at is None and self._rule.step(character):
+                self._at = self._fed
+        return self._at
+
+    def end(self) -> int | None:
+        """The same, knowing that the answer is over: its last sentence or item is whole now."""
+        if self._at is None and self._rule.end():
+            self._at = self._fed
+        return self._at
+
+
+def first_useful_at(chunks: Iterable[Chunk], kind: Kind) -> float | None:
+    """When the first useful piece of a whole answer was there, in seconds of `clock.now()`; None if there is none in it.
+
+    Subtract `Timing.sent` to compare it with the time to the first token. Reasoning is not looked at: nobody reads it.
+    """
+    finder = FirstUseful(kind)
+    last = None
+    for chunk in chunks:
+        if chunk.text:
+            last = chunk.at
+        if finder.feed(chunk.text) is not None:
+            return chunk.at
+    return last if finder.end() is not None else None
+
+
+class _Rule(Protocol):
+    def step(self, character: str) -> bool: ...
+
+    def end(self) -> bool: ...
+
+
+def _rule(kind: Kind) -> _Rule:
+    if isinstance(kind, JsonFields):
+        return _Json(kind.paths)
+    if kind == "prose":
+        return _Prose()
+    if kind == "list":
+        return _List()
+    raise InvalidRequest(f"kind {kind!r} is unknown; use 'prose', 'list' or JsonFields(...)")
+
+
+# A mark ends a sentence only before white space: "3.14", "shop.example" and "?!" do not end at their first mark.
+_MARK = re.compile(r"""[.!?;…]["'”’)\]*]*$""")
+_WIDE_MARK = re.compile(r"[。！？；]$")  # Chinese and Japanese put no space after theirs
+_NO_END = re.compile(r"(?:^\s*\d+|\b(?:e\.g|i\.e|mr|mrs|ms|dr|prof|st|vs|approx|incl))\.$", re.IGNORECASE)
+_OPENER = re.compile(
+    r"""(?: (?i:hi|hello|hey|dear|good\ (?:morning|afternoon|evening|day)) (?:\ there|\ [A-Z]\w*)?
+          | (?i:sure(?:\ thing)?|certainly|of\ course|absolutely|definitely|gladly|great|okay|ok|alright|well|hmm+|ah|oh
+            | thanks|thank\ you(?:\ (?:so|very)\ much)?|sorry|no\ problem|my\ pleasure|understood|got\ it)
+        ) (?![\w']) [\s,.!;:…–—-]*""",
+    re.VERBOSE,
+)
+_FILLER = re.compile(
+    r"""(?: (?:that(?:'s|\ is)\ )?(?:a|an)?\ ?(?:great|good|excellent|interesting)\ question
+          | (?:thanks|thank\ you)?\ ?for\ (?:your|asking|reaching|contacting|getting|the\ (?:question|message))\b.*
+          | i(?:'m|\ am)\ (?:here|happy|glad|pleased|sorry)\b.*
+          | i(?:'ll|\ will|\ can|\ would|'d)\ (?:be\ (?:happy|glad|pleased)|(?:gladly\ |love\ to\ )?help)\b.*
+          | i\ (?:completely\ |totally\ )?(?:understand|see|apologi[sz]e)\b.*
+          | let(?:\ me|'s|\ us)\ (?:see|check|look|think|help|take|start|break|explain|walk)\b.*
+          | (?:happy|glad)\ to\ help\b.*
+          | as\ an\ ai\b.*
+        ) [\s.!?…]*""",
+    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+)
+
+
+class _Prose:
+    def __init__(self) -> None:
+        self._sentence = ""
+
+    def step(self, character: str) -> bool:
+        sentence = self._sentence
+        if character == "\n":
+            self._sentence = ""
+            # A line that ends so greets or announces: "Dear Ms Berg,", "Here is the answer:"
+            return not sentence.rstrip().endswith((",", ":")) and says_something(sentence)
+        self._sentence = sentence + character
+        over = sentence if character.isspace() and _MARK.search(sentence) and not _NO_END.search(sentence) else None
+        if over is None and _WIDE_MARK.search(character):
+            over = self._sentence
+        if over is None:
+            return False
+        self._sentence = ""
+        return says_something(over)
+
+    def end(self) -> bool:
+        return says_something(self._sentence)
+
+
+def says_something(sentence: str) -> bool:
+    """Whether a whole sentence is more than greetings, fillers and marks."""
+    rest = " ".join(sentence.replace("’", "'").split())
+    while not _FILLER.fullmatch(rest) and (opener := _OPENER.match(rest)):  # "Sure, it is red." says something
+        rest = rest[opener.end() :]
+    return any(character.isalnum() for character in rest) and not _FILLER.fullmatch(rest)
+
+
+_ITEM = re.compile(r"\s*(?:[-*+•–]|\d+[.)])\s+(?P<text>.*)")
+
+
+class _List:
+    def __init__(self) -> None:
+        self._line = ""
+
+    def step(self, character: str) -> bool:
+        if character != "\n":
+            self._line += character
+            return False
+        whole = self.end()
+        self._line = ""
+        return whole
+
+    def end(self) -> bool:
+        item = _ITEM.fullmatch(self._line)
+        if item is None:
+            return False
+        text = item["text"].rstrip("* ")
+        return any(character.isalnum() for character in text) and not text.endswith(":")  # which announces those below
+
+
+class _Json:
+    def __init__(self, paths: tuple[Path, ...]) -> None:
+        self._paths = paths
+        self._parser = PartialJSON(after_prose=True)
+
+    def step(self, character: str) -> bool:
+        return any(isinstance(found, Final) and found.path in self._paths for found in self._parser.feed(character))
+
+    def end(self) -> bool:
+        return False  # with a bracket around them, fields are whole before the text is

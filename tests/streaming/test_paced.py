@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labkit.request import Chunk, Done, InvalidRequest, Request, Usage, clock, complete
+from labkit.streaming import paced
+from labkit.streaming.paced import merged
+from tests.streaming.engine import Scripted, run
+
+ASKED = Request("q")
+
+
+async def read(handler, pause):
+    events = []
+    async for event in handler(ASKED):
+        events.append((clock.now(), event))
+        await asyncio.sleep(pause)
+    return events
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 5), st.sampled_from(["wait", "merge"]), st.sampled_from([0.0, 0.3, 1.0, 2.7]), st.integers(1, 12))
+def test_the_reader_gets_the_whole_text_in_order_and_one_done(limit, policy, pause, count):
+    engine = Scripted(tuple(f"{i} " for i in range(count)))
+    events = [event for _, event in run(read(paced(engine, limit, policy), pause))]
+    assert "".join(event.text for event in events[:-1]) == "".join(engine.pieces)
+    assert sum(event.tokens for event in events[:-1]) == count
+    assert isinstance(events[-1], Done)
+    assert events[-1].usage == Usage(10, count)
+    assert engine.closed == 1
+
+
+def test_waiting_holds_the_engine_back_and_merging_does_not():
+    slow = {}
+    for policy in ("wait", "merge"):
+        engine = Scripted(tuple("abcdefghij"))
+        events = run(read(paced(engine, 2, policy), 10.0))
+        slow[policy] = engine.closed_at, [event.text for _, event in events[:-1]]
+    assert slow["wait"][1] == list("abcdefghij"), "nothing is merged"
+    assert slow["wait"][0] > 60
+    assert slow["merge"][0] == pytest.approx(10), "the engine ends as if nobody had been slow"
+    assert slow["merge"][1] == ["a", "b", "cdefghij"]
+
+
+def test_the_engine_is_never_more_than_the_limit_ahead():
+    engine = Scripted(tuple("abcdefgh"))
+
+    async def main():
+        ahead, taken = [], 0
+        async for event in paced(engine, 3, "wait")(ASKED):
+            taken += isinstance(event, Chunk)
+            await asyncio.sleep(100)
+            ahead.append(engine.produced - taken)
+        return ahead
+
+    assert max(run(main())) == 3
+
+
+def test_an_error_comes_after_what_was_queued_before_it():
+    engine = Scripted(tuple("abcd"), fail_after=3)
+    seen = []
+
+    async def main():
+        async for event in paced(engine, 10)(ASKED):
+            seen.append(event.text)
+            await asyncio.sleep(10)
+
+    with pytest.raises(ConnectionError):
+        run(main())
+    assert seen == ["a", "b", "c"]
+
+
+def test_a_reader_who_leaves_closes_the_engine_and_no_task_is_left():
+    engine = Scripted(tuple("abcd"))
+
+    async def main():
+        before = asyncio.all_tasks()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(complete(paced(engine, 2), ASKED), 1.5)
+        assert asyncio.all_tasks() == before
+
+    run(main())
+    assert (engine.closed, engine.finished) == (1, 0)
+
+
+def test_merged_chunks_count_every_token_once():
+    first, then = Chunk("a", 1.0, 2, usage=Usage(5, 2)), Chunk("b", 2.0, 3)
+    assert merged(first, then) == Chunk("ab", 2.0, 5, usage=Usage(5, 5))
+    assert merged(then, first).usage == Usage(5, 2), "an engine's own count is the truth"
+    assert merged(then, then).usage is None
+
+
+@pytest.mark.parametrize(("limit", "policy"), [(0, "wait"), (1, "drop")])
+def test_a_queue_that_cannot_work_is_refused(limit, policy):
+    with pytest.raises(InvalidRequest):
+        paced(Scripted(), limit, policy)
