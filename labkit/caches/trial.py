@@ -1,0 +1,135 @@
+"""A cache tried on labelled traffic: what it gave, what of that was wrong, and what all of it cost.
+
+The stack under trial is the real one, on the virtual clock; only the engine is replaced by a desk that knows every right
+answer. So wrong answers can be counted, and a week takes seconds. What the answers would have cost is priced from tokens,
+what the cache costs from its seconds and bytes, and what a wrong answer costs is for the reader to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import pairwise
+
+import pandas as pd
+
+from labkit.caches import streams
+from labkit.request import Chunk, Done, Event, Handler, InvalidRequest, Request, Timing, Usage, clock, complete
+
+_LAYERS = {streams.RESPONSE: "response", streams.SEMANTIC: "semantic", streams.FLIGHT: "single flight"}
+DAY = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A request at a time (seconds from the start), with its one right answer then and the tokens that would take."""
+
+    at: float
+    request: Request
+    answer: str
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An answer as it was given: when, by which layer ("engine" where none had it), whether it was right, what was used."""
+
+    at: float
+    layer: str
+    right: bool
+    usage: Usage
+
+
+def try_out(
+    asked: Sequence[Labelled], build: Callable[[Handler], Handler], *, epoch: float = 0.0, answer_s: float = 0.5
+) -> list[Given]:
+    """Ask everything at its time of the stack that `build` puts around the desk; one `Given` each, in the same order.
+
+    The desk gives the right answer of the moment, `answer_s` seconds after it is asked. Raises `InvalidRequest` where times
+    go backwards, and whatever the stack raises.
+    """
+    for before, after in pairwise(asked):
+        if after.at < before.at:
+            raise InvalidRequest(f"a request at {after.at} s comes after one at {before.at} s; sort them by time")
+    current = asked[0] if asked else None  # one at a time, so the desk knows which it is
+
+    async def desk(request: Request) -> AsyncGenerator[Event, None]:
+        known = current
+        assert known is not None
+        sent, unix = clock.now(), clock.unix_now()
+        await asyncio.sleep(answer_s)
+        yield Chunk(known.answer, clock.now(), known.usage.output_tokens, usage=known.usage)
+        yield Done(known.usage, Timing(sent, clock.now(), clock.now(), clock.now(), unix), model=request.model)
+
+    stack = build(desk)
+
+    async def one(item: Labelled) -> Given:
+        nonlocal current
+        current = item
+        found = await complete(stack, item.request)
+        layer = next((_LAYERS[hop] for hop in found.done.route if hop in _LAYERS), "engine")
+        return Given(item.at, layer, found.text == item.answer, found.done.usage)
+
+    async def main() -> list[Given]:
+        given = []
+        for item in asked:
+            await asyncio.sleep(max(0.0, item.at - clock.now()))
+            given.append(await one(item))
+        return given
+
+    return clock.run_virtual(main(), epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class Overheads:
+    """What a cache costs besides: `look_usd` a look-up (embedding and search), `storage_usd` a day, and `wrong_usd` for each
+    wrong answer that is given to somebody."""
+
+    look_usd: float = 0.0
+    storage_usd: float = 0.0
+    wrong_usd: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("look_usd", "storage_usd", "wrong_usd"):
+            if not getattr(self, name) >= 0:
+                raise InvalidRequest(f"{name} is {getattr(self, name)}; use USD from 0")
+
+
+def daily_bill(
+    given: Iterable[Given], asked: Sequence[Labelled], price: Callable[[Usage], Decimal], overheads: Overheads
+) -> pd.DataFrame:
+    """One row a day: `requests`, `hits`, `wrong`, then USD: `without` any cache, `engine`, `looking`, `storage`, `wrong_usd`
+    and `net` = without − all of the others. Answers that a look-up reached the engine with are looked up too."""
+    days: dict[int, dict[str, float]] = {}
+    for answer, item in zip(given, asked, strict=True):
+        day = days.setdefault(int(item.at // DAY) + 1, dict.fromkeys(_COLUMNS, 0.0))
+        day["requests"] += 1
+        day["hits"] += answer.layer != "engine"
+        day["wrong"] += not answer.right
+        day["without"] += float(price(item.usage))
+        day["engine"] += float(price(answer.usage))
+        day["looking"] += overheads.look_usd * (answer.layer in ("semantic", "engine"))
+        day["wrong_usd"] += overheads.wrong_usd * (not answer.right)
+    for day in days.values():
+        day["storage"] = overheads.storage_usd
+        day["net"] = day["without"] - day["engine"] - day["looking"] - day["storage"] - day["wrong_usd"]
+    return pd.DataFrame.from_dict(days, orient="index").rename_axis("day")
+
+
+_COLUMNS = ("requests", "hits", "wrong", "without", "engine", "looking", "storage", "wrong_usd", "net")
+
+
+def summary(bills: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The weeks side by side: shares of hits and of wrong ones among them, and USD over all days."""
+    rows = {}
+    for name, bill in bills.items():
+        total = bill.sum()
+        rows[name] = {
+            "hit rate": total.hits / total.requests,
+            "wrong per hit": total.wrong / total.hits if total.hits else 0.0,
+            **{column: total[column] for column in _COLUMNS[3:]},
+            "net saving": total.net / total.without,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")

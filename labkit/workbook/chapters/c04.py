@@ -1,0 +1,332 @@
+"""Chapter 04: answers given again, and what a wrong one costs."""
+# ruff: noqa: ARG005 - near misses and references keep the signature they share
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from scipy.stats import binom
+
+from labkit.caches import fingerprint, scope_of
+from labkit.lab.paraphrases import pairs
+from labkit.request import Message, Request
+from labkit.workbook.chapters import Chapter
+from labkit.workbook.exercise import Exercise, Outcome, agree, call, equals, holds
+
+# --- 04.1 -------------------------------------------------------------------------------------------------------------
+
+
+def net_saving(hit_rate: float, wrong_share: float, answer: float, look: float, wrong: float) -> float:
+    """Share of the bill without a cache that one saves, net; below 0 where it costs more than it saves.
+
+    Of all requests the share `hit_rate` is answered from the cache, of those answers `wrong_share` are wrong. An answer by
+    the model costs `answer`, every look-up `look`, and a wrong answer given to a customer `wrong` (USD).
+    """
+    return hit_rate - look / answer - hit_rate * wrong_share * wrong / answer
+
+
+def _check_net(answer: Callable[..., float], rng: random.Random) -> Iterator[Outcome]:
+    yield agree(
+        answer, 0.3, 0.0, 1.0, 0.0, 0.0, expected=0.3, why="Free look-ups and no wrong answers: hits are the saving."
+    )
+    yield agree(
+        answer, 0.3, 0.1, 0.01, 0.0, 0.1, expected=0.0, why="One hit in ten is wrong and costs ten answers: nothing is left."
+    )
+    for _ in range(25):
+        price = rng.uniform(0.001, 0.02)
+        given = (rng.random(), rng.random() * 0.3, price, price * rng.random() * 0.2, price * rng.uniform(0, 200))
+        yield agree(answer, *given, expected=net_saving(*given))
+
+
+# --- 04.2 -------------------------------------------------------------------------------------------------------------
+
+
+def cache_key(request: Request) -> Hashable:
+    """Equal for two requests exactly when one may be given the other's answer."""
+    return (
+        request.tenant,
+        request.permissions,
+        request.model,
+        request.messages,
+        request.max_tokens,
+        request.temperature,
+        request.top_p,
+        request.seed,
+        request.stop,
+    )
+
+
+_CHANGES: dict[str, Callable[[random.Random], dict[str, Any]]] = {
+    "tenant": lambda rng: {"tenant": rng.choice(["Trailhead", "Nordkapp"])},
+    "permissions": lambda rng: {"permissions": frozenset(rng.sample(["staff", "prices"], rng.randrange(3)))},
+    "model": lambda rng: {"model": rng.choice(["small", "large"])},
+    "question": lambda rng: {"messages": (Message("user", rng.choice(["May I?", "May I not?"])),)},
+    "system prompt": lambda rng: {"messages": (Message("system", rng.choice("ab")), Message("user", "May I?"))},
+    "max_tokens": lambda rng: {"max_tokens": rng.choice([5, 128])},
+    "stop": lambda rng: {"stop": (rng.choice(["\n", "."]),)},
+    "seed": lambda rng: {"seed": rng.choice([1, 2])},
+}
+_WHO_AND_WHEN: dict[str, Callable[[random.Random], dict[str, Any]]] = {
+    "user": lambda rng: {"user": rng.choice(["mira", "tom"])},
+    "feature": lambda rng: {"feature": rng.choice(["chat", "mail"])},
+    "priority": lambda rng: {"priority": rng.randrange(3)},
+    "attempt": lambda rng: {"attempt": rng.randrange(1, 4)},
+    "deadline": lambda rng: {"deadline": rng.choice([None, 5.0])},
+}
+
+
+def random_request(rng: random.Random) -> Request:
+    """A request with some of its fields drawn at random."""
+    fields: dict[str, Any] = {"messages": (Message("user", "May I?"),), "model": "small", "tenant": "Trailhead"}
+    for change in (*rng.sample(list(_CHANGES.values()), 2), *rng.sample(list(_WHO_AND_WHEN.values()), 2)):
+        fields |= change(rng)
+    return Request(**fields)
+
+
+def _check_key(answer: Callable[[Request], Hashable], rng: random.Random) -> Iterator[Outcome]:
+    base = Request((Message("user", "May I?"),), model="small", tenant="Trailhead")
+    for name, change in _CHANGES.items():
+        for _ in range(20):
+            other = replace(base, **change(rng))
+            if (scope_of(other), fingerprint(other)) != (scope_of(base), fingerprint(base)):
+                break
+        ours, theirs = call(answer, base), call(answer, other)
+        try:
+            hash(ours)
+        except TypeError:
+            yield holds("a key can be looked up in a dictionary", False, given="a plain request", actual=repr(ours))
+            return
+        yield holds(f"another {name} is another key", ours != theirs, given=f"requests that differ in their {name}")
+    for name, change in _WHO_AND_WHEN.items():
+        other = replace(base, **change(rng))
+        yield holds(
+            f"the {name} changes nothing", call(answer, base) == call(answer, other), given=f"requests that differ in {name}"
+        )
+    for _ in range(60):
+        a, b = random_request(rng), random_request(rng)
+        share = (scope_of(a), fingerprint(a)) == (scope_of(b), fingerprint(b))
+        yield equals("two random requests share an answer", call(answer, a) == call(answer, b), share)
+
+
+def leaks(key_of: Callable[[Request], Hashable], requests: Sequence[Request]) -> list[tuple[Request, Request]]:
+    """Play `requests` past a plain dictionary under `key_of`: those who were given an answer, with whom it was made for,
+    where the two may not share one."""
+    kept: dict[Hashable, Request] = {}
+    wrong = []
+    for request in requests:
+        first = kept.setdefault(key_of(request), request)
+        if (scope_of(first), fingerprint(first)) != (scope_of(request), fingerprint(request)):
+            wrong.append((first, request))
+    return wrong
+
+
+# --- 04.3 -------------------------------------------------------------------------------------------------------------
+
+
+def safe_threshold(scores: Sequence[float], right: Sequence[bool], bound: float, confidence: float) -> float:
+    """The lowest of the scores such that, from it on, at most `bound` of hits are wrong with `confidence`; else infinity.
+
+    Tried from the highest score down, ending with the first that fails, and never before the hits could prove anything.
+    """
+    order = sorted(zip(scores, right, strict=True), reverse=True)
+    best, wrong = math.inf, 0
+    for hits, (score, good) in enumerate(order, 1):
+        wrong += not good
+        # So few faults would be an accident if more than `bound` of such hits were wrong.
+        proved = binom.cdf(wrong, hits, bound) <= 1 - confidence
+        if proved:
+            best = score
+        elif hits >= math.log(1 - confidence) / math.log(1 - bound):
+            break
+    return best
+
+
+def _near_threshold(pick: Callable[[int, int, float, float], bool]) -> Callable[..., float]:
+    """Near misses: thresholds accepted by another rule than the proof."""
+
+    def choose(scores: Sequence[float], right: Sequence[bool], bound: float, confidence: float) -> float:
+        order = sorted(zip(scores, right, strict=True), reverse=True)
+        best, wrong = math.inf, 0
+        for hits, (score, good) in enumerate(order, 1):
+            wrong += not good
+            if pick(wrong, hits, bound, confidence):
+                best = score
+        return best
+
+    return choose
+
+
+def _check_threshold(answer: Callable[..., float], rng: random.Random) -> Iterator[Outcome]:
+    clean = [i / 1000 for i in range(1000)]
+    got = call(answer, clean[:20], [True] * 20, 0.05, 0.95)
+    yield equals("20 right hits cannot prove 5 % with 95 % confidence", got, math.inf)
+    got = call(answer, clean, [True] * 1000, 0.05, 0.95)
+    yield equals("1,000 hits without a fault prove 5 % down to the lowest score", got, 0.0)
+    for _ in range(12):
+        bound, confidence = rng.choice([0.02, 0.05, 0.1]), rng.choice([0.8, 0.9, 0.95])
+        knee = rng.uniform(0.3, 0.7)
+        scores = [round(rng.random(), 6) for _ in range(rng.randrange(300, 900))]
+        right = [rng.random() < 1 / (1 + math.exp(-18 * (s - knee))) for s in scores]
+        got = call(answer, scores, right, bound, confidence)
+        given = f"{len(scores)} scores, bound {bound}, confidence {confidence}"
+        yield holds("the answer is a number", isinstance(got, (int, float)), given=given, actual=repr(got))
+        if not isinstance(got, (int, float)):
+            return
+        hits = [good for s, good in zip(scores, right, strict=True) if s >= got]
+        if hits:
+            chance = float(binom.cdf(hits.count(False), len(hits), bound))
+            yield holds(
+                "from it on, the faults prove the bound",
+                chance <= 1 - confidence + 1e-9,
+                given=given,
+                expected=f"so few faults by accident at most {1 - confidence:.2f} of the time",
+                actual=f"{hits.count(False)} wrong of {len(hits)}, by accident {chance:.3f} of the time",
+            )
+        yield equals("the lowest score before the first that fails", got, safe_threshold(scores, right, bound, confidence))
+
+
+# --- 04.4 -------------------------------------------------------------------------------------------------------------
+
+
+def says_something_else(cached: str, new: str) -> bool:
+    """Whether two questions, however alike, differ in a number, an identifier, or in being negated."""
+
+    def literals(text: str) -> Counter[str]:
+        return Counter(re.findall(r"[a-z]*-?\d[\w-]*", text.lower()))
+
+    def denied(text: str) -> bool:
+        return len(re.findall(r"\b(?:not|never|no|cannot|impossible)\b|n['’]t\b", text.lower())) % 2 == 1
+
+    return literals(cached) != literals(new) or denied(cached) != denied(new)
+
+
+def _check_contrast(answer: Callable[[str, str], bool], rng: random.Random) -> Iterator[Outcome]:
+    for cached, new, expected in (
+        ("Where is order TS-1234?", "Where is order TS-1243?", True),
+        ("Can I return it?", "Can't I return it?", True),
+        ("May I pay in cash?", "Could I pay in cash?", False),
+    ):
+        yield agree(answer, cached, new, expected=expected)
+    caught: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    missed: dict[str, tuple[str, str]] = {}
+    for pair in pairs("test", 1200, seed=rng.randrange(10**6)):
+        if pair.kind not in ("paraphrase", "negation", "identifier", "number"):
+            continue
+        total[pair.kind] += 1
+        says = bool(call(answer, pair.cached.text, pair.new.text))
+        caught[pair.kind] += says
+        if says == (pair.kind == "paraphrase"):
+            missed.setdefault(pair.kind, (pair.cached.text, pair.new.text))
+    for kind, least in (("negation", 0.95), ("identifier", 0.99), ("number", 0.99)):
+        yield holds(
+            f"a changed {kind} is noticed",
+            caught[kind] >= least * total[kind],
+            given=f"{total[kind]} hidden pairs, for example {missed.get(kind, '')}",
+            expected=f"{least:.0%} of them",
+            actual=f"{caught[kind] / total[kind]:.0%}",
+        )
+    passed = 1 - caught["paraphrase"] / total["paraphrase"]
+    yield holds(
+        "paraphrases pass",
+        passed >= 0.85,
+        given=f"{total['paraphrase']} hidden pairs, for example {missed.get('paraphrase', '')}",
+        expected="85% of them",
+        actual=f"{passed:.0%}",
+    )
+
+
+CHAPTER = Chapter(
+    number="04",
+    name="response_and_semantic_caching",
+    title="Response and semantic caching: what an old answer is worth",
+    predictions=("04.wrong", "04.time", "04.week"),
+    quizzes=("04.q1", "04.q2", "04.q3"),
+    exercises=(
+        Exercise(
+            id="04.1",
+            title="What is left of a hit rate",
+            minutes=5,
+            difficulty=1,
+            answer="net_saving",
+            check=_check_net,
+            reference=net_saving,
+            hints=(
+                "What does one request cost on average? The look-up, the model for those that miss, the harm of the wrong.",
+                "Every request is looked up. Only the share `hit_rate * wrong_share` of all requests does harm.",
+                "saving = hit_rate − look/answer − hit_rate · wrong_share · wrong/answer",
+            ),
+            wrong=(
+                lambda hit_rate, wrong_share, answer, look, wrong: hit_rate,
+                lambda hit_rate, wrong_share, answer, look, wrong: hit_rate - look / answer - wrong_share * wrong / answer,
+                lambda hit_rate, wrong_share, answer, look, wrong: hit_rate * (1 - wrong_share) - look / answer,
+            ),
+        ),
+        Exercise(
+            id="04.2",
+            title="Mend the leak",
+            minutes=10,
+            difficulty=2,
+            answer="cache_key",
+            check=_check_key,
+            reference=cache_key,
+            hints=(
+                "Two questions: what changes the *answer*, and who may *see* it? Both belong in the key.",
+                "Go through the fields of `Request`. A user's name, a deadline or a priority changes neither.",
+                "tenant, permissions, model, messages, max_tokens, temperature, top_p, seed, stop: all can be hashed.",
+            ),
+            wrong=(
+                lambda request: request.messages[-1].content,
+                lambda request: (request.tenant, request.messages, request.model),
+                lambda request: request,
+            ),
+        ),
+        Exercise(
+            id="04.3",
+            title="A threshold that one can answer for",
+            minutes=20,
+            difficulty=3,
+            answer="safe_threshold",
+            check=_check_threshold,
+            reference=safe_threshold,
+            hints=(
+                "Sort by score, highest first. After each, count the hits so far and how many were wrong.",
+                "If more than `bound` of hits were wrong, how likely are so few faults? `binom.cdf(wrong, hits, bound)`. It "
+                "proves the bound where that is at most 1 − confidence.",
+                "Stop at the first score that fails once enough hits are in: `hits >= log(1 − confidence) / log(1 − "
+                "bound)`. Going on until another happens to pass would be trying until it fits.",
+            ),
+            wrong=(
+                _near_threshold(lambda wrong, hits, bound, confidence: wrong / hits <= bound),
+                _near_threshold(lambda wrong, hits, bound, confidence: wrong == 0),
+                lambda scores, right, bound, confidence: math.inf,
+            ),
+        ),
+        Exercise(
+            id="04.4",
+            title="The second look",
+            minutes=20,
+            difficulty=3,
+            answer="says_something_else",
+            check=_check_contrast,
+            reference=says_something_else,
+            hints=(
+                "Collect everything with a digit in it from both questions (`re.findall`); compare how often each occurs.",
+                "A question is denied by “not”, “never”, “no”, “cannot”, “impossible” and by what ends in “n't”. Two "
+                "denials make none: compare whether their number is odd.",
+            ),
+            wrong=(
+                lambda cached, new: cached != new,
+                lambda cached, new: False,
+                lambda cached, new: re.findall(r"\d", cached) != re.findall(r"\d", new),
+                lambda cached, new: ("not" in cached) != ("not" in new),
+            ),
+        ),
+    ),
+)
