@@ -196,7 +196,7 @@ show(
         ),
         tooltip=["score:Q", "kind:N", "cached:N", "new:N"],
     )
-    .properties(height=260, title="No threshold divides the blue from the red"),
+    .properties(height=260, title="No threshold divides right answers from wrong ones"),
     alt="Similarity of pairs by kind, medians: "
     + ", ".join(f"{kind} {rows.score.median():.2f}" for kind, rows in scored.groupby("kind"))
     + ". Paraphrases overlap with every kind of near-miss.",
@@ -205,7 +205,9 @@ show(
 
 # %%
 worst = scored[~scored.same].nlargest(6, "score")
-worst[["score", "kind", "cached", "new"]].style.hide(axis="index").format({"score": "{:.3f}"})
+worst[["score", "kind", "cached", "new"]].style.hide(axis="index").format({"score": "{:.3f}"}).set_properties(
+    **{"text-align": "left"}
+)
 
 # %% [markdown]
 # An embedding says what a text is *about*. “Can I return it?” and “Can't I return it?” are about the same; so are order 1234
@@ -245,7 +247,7 @@ pd.DataFrame(
         for row in worst.itertuples()
         if (found := differences(row.cached, row.new))
     ]
-).style.hide(axis="index")
+).style.hide(axis="index").set_properties(**{"text-align": "left"})
 
 # %%
 checked = rehearse(test, vectors)
@@ -552,13 +554,18 @@ show(
     .mark_line(point=True)
     .encode(
         x=alt.X("day:O", title="day"),
-        y=alt.Y("net:Q", title="saved less overheads and wrong answers (USD a day)"),
-        color=alt.Color("plan:N", title=None, sort=list(plans)),
+        y=alt.Y("net:Q", title="net saving (USD a day)"),
+        color=alt.Color(
+            "plan:N",
+            title=None,
+            scale=alt.Scale(domain=list(plans)[1:], range=[PALETTE[c] for c in ("grey", "red", "orange", "sky", "green")]),
+        ),
         tooltip=["plan:N", "day:O", "hits:Q", "wrong:Q", "net:Q"],
     )
     .properties(
+        width=460,
         title=f"The bare threshold {'saves' if totals.net['threshold 0.9'] > 0 else 'loses'} "
-        f"{abs(totals.net['threshold 0.9']):.2f} USD in a week; “{best}” saves {totals.net[best]:.2f}"
+        f"{abs(totals.net['threshold 0.9']):.2f} USD in a week; “{best}” saves {totals.net[best]:.2f}",
     ),
     alt="Net saving a day. Over the week: " + ", ".join(f"{name} {usd:.2f} USD" for name, usd in totals.net.items()) + ".",
     source=f"{len(planned)} requests on the virtual clock; {price.model}, {price.source}; {machine.name}, {machine.source}; "
