@@ -102,11 +102,21 @@ def _check_key(answer: Callable[[Request], Hashable], rng: random.Random) -> Ite
         except TypeError:
             yield holds("a key can be looked up in a dictionary", False, given="a plain request", actual=repr(ours))
             return
-        yield holds(f"another {name} is another key", ours != theirs, given=f"requests that differ in their {name}")
+        yield holds(
+            f"another {name} is another key",
+            ours != theirs,
+            given=f"requests that differ in their {name}",
+            expected="two different keys",
+            actual=f"{ours!r} for both",
+        )
     for name, change in _WHO_AND_WHEN.items():
         other = replace(base, **change(rng))
         yield holds(
-            f"the {name} changes nothing", call(answer, base) == call(answer, other), given=f"requests that differ in {name}"
+            f"the {name} changes nothing",
+            call(answer, base) == call(answer, other),
+            given=f"requests that differ in {name}",
+            expected="the same key",
+            actual=f"{call(answer, base)!r} and {call(answer, other)!r}",
         )
     for _ in range(60):
         a, b = random_request(rng), random_request(rng)
