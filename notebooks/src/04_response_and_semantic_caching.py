@@ -170,7 +170,7 @@ one_thing = meanings("test", 1, book.seed)[0]
 
 # %%
 encoder = embedder()
-known_pairs = list(pairs("test", book.pick(ci=600, learn=2000), book.seed))
+known_pairs = list(pairs("test", book.pick(ci=600, learn=1000), book.seed))
 vectors = CachedEmbedder(encoder, Store(), Scope(), now=lambda: 0.0)
 left, right = (vectors.encode([getattr(p, side).text for p in known_pairs]) for side in ("cached", "new"))
 scored = pd.DataFrame(
@@ -220,7 +220,7 @@ def desk_traffic(part, n, seed, things=MEANINGS):
     return [(q.tenant, q.text, q.answer) for q in traffic(part, n, seed, meanings_total=things, tenants=SHOPS)]
 
 
-many = book.pick(ci=1500, learn=4000)
+many = book.pick(ci=1500, learn=2500)
 test = desk_traffic("test", many, book.seed + 2)
 plain = rehearse(test, vectors, contrast=None)
 grid = np.round(np.arange(0.5, 1.0, 0.01), 2)
@@ -346,7 +346,7 @@ semantic = SemanticCache(
     seed=book.seed,
 )  # fmt: skip
 desk = booked(reuse(live, semantic), ledger, provider="lab", price=ledger_price(price))
-people = list(examples("test", "faq", book.pick(ci=120, learn=300), seed=book.seed + 5))
+people = list(examples("test", "faq", book.pick(ci=120, learn=200), seed=book.seed + 5))
 lived = []
 for e in people:
     done = await complete(desk, request_of(e))
@@ -472,7 +472,7 @@ Markdown(
 # look-up is paid for at this machine's price per second, and every wrong answer at yours.
 
 # %%
-per_day = book.pick(ci=150, learn=400)
+per_day = book.pick(ci=150, learn=250)
 week = list(traffic("test", 7 * per_day, book.seed + 7, meanings_total=MEANINGS, tenants=SHOPS))
 changed = set(book.rng("rules").sample(sorted({q.meaning.topic for q in week}), 5))
 
@@ -723,7 +723,7 @@ book.check("04.4", says_something_else)
 # %%
 repeats = []
 for things in (100, 300, 1000):
-    played = rehearse(desk_traffic("test", book.pick(ci=600, learn=2000), book.seed + 9, things), vectors)
+    played = rehearse(desk_traffic("test", book.pick(ci=600, learn=1000), book.seed + 9, things), vectors)
     h, wr = learned(played, Verified(curve, 0.01))
     net = book.reference("04.1")(h, wr, per_answer, look_usd, WRONG_ANSWER_USD)
     repeats.append({"different things asked": things, "hit rate": h, "wrong per hit": wr, "net saving": net})
