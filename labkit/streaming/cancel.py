@@ -120,10 +120,18 @@ def repeating(times: int = 4, at_least: int = 60, longest: int = 400) -> Conditi
     shortest = -(-at_least // times)
 
     def loops(text: str) -> bool:
-        for size in range(shortest, min(longest, len(text) // times) + 1):
-            passage = text[-size:]
+        if len(text) < times * shortest:
+            return False
+        tail = text[-shortest:]
+        first = len(text) - shortest - min(longest, len(text) // times)
+        # Only where the text's last characters stood before can a passage have begun again: asked at every chunk, trying
+        # each size would cost more than all the rest of the stream.
+        at = text.rfind(tail, max(0, first), len(text) - shortest)
+        while at >= 0:
+            passage = text[at + shortest :]
             if passage.strip() and text.endswith(passage * times):
                 return True
+            at = text.rfind(tail, max(0, first), at + shortest - 1)
         return False
 
     return loops

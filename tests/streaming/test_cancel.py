@@ -131,6 +131,12 @@ def test_a_loop_is_what_a_search_through_all_passages_finds(before, passage, cou
     assert loops(text) == brute
 
 
+def test_a_text_too_short_for_a_loop_is_none():
+    loops = repeating()
+    assert not any(loops(text) for text in ("", "a", "a" * 59, " " * 59))
+    assert loops("a" * 60)
+
+
 def test_conditions_combine_and_say_what_is_wrong_with_them():
     left = []
     condition = any_of(said(r"\b(yes|no)\b"), gone(lambda: bool(left)))
