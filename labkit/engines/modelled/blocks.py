@@ -51,6 +51,11 @@ class BlockManager:
         """Fraction of the blocks that sequences hold, 0 to 1."""
         return 1 - self.num_free / self.capacity
 
+    @property
+    def free_queue(self) -> tuple[Block, ...]:
+        """The blocks that no sequence holds, the one that is reused first in front."""
+        return tuple(self._free.values())
+
     def cached_prefix(self, sequence: Sequence) -> list[Block]:
         """The longest run of full blocks from the sequence's start that is still there.
 

@@ -1,0 +1,33 @@
+"""The KV cache's room: how much memory keys and values take, how it is dealt out, and how many sessions that makes.
+
+A served model keeps keys and values for every token of every request that runs, and on most machines that memory, not
+arithmetic, decides how many run at once. `kv_size` says what a token costs with every factor in sight, and `blocks_for` how
+many blocks vLLM makes of a memory; `contiguous` and `paged` show what becomes of it with and without blocks; `Allocator`
+deals blocks out while one watches; `plan` fits sessions onto a machine and names the limit that binds; `offload_break_even`
+tells when fetching a prefix from elsewhere beats computing it again. Sizes and blocks are checked against a live vLLM; the
+speeds are a latency model's, and only as good as its constants.
+"""
+
+from labkit.kvcache.allocator import Allocator, BlockView, Snapshot
+from labkit.kvcache.offload import BreakEven, offload_break_even
+from labkit.kvcache.plan import Plan, plan
+from labkit.kvcache.size import KVSize, blocks_for, kv_size
+from labkit.kvcache.waste import Lengths, Waste, contiguous, mean_block_waste, paged
+
+__all__ = [
+    "Allocator",
+    "BlockView",
+    "BreakEven",
+    "KVSize",
+    "Lengths",
+    "Plan",
+    "Snapshot",
+    "Waste",
+    "blocks_for",
+    "contiguous",
+    "kv_size",
+    "mean_block_waste",
+    "offload_break_even",
+    "paged",
+    "plan",
+]
