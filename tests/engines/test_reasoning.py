@@ -69,3 +69,30 @@ def test_the_marks_are_found_however_the_tokens_are_cut_into_deltas(tmp_path: Pa
                 if message is not None:
                     reasoning, answer = reasoning + (message.reasoning or ""), answer + (message.content or "")
             assert (reasoning, answer) == ("ABC", "DE"), cuts
+
+
+def test_the_answer_begins_behind_a_mark_that_the_text_leaves_out() -> None:
+    # As vLLM streams: special tokens are not in the text, letters of several tokens wait for their last byte.
+    from tokenizers.decoders import DecodeStream
+    from transformers import AutoTokenizer
+
+    from labkit.engines.host.think_marks import ThinkMarksParser
+    from labkit.lab import model_path
+
+    tokenizer = AutoTokenizer.from_pretrained(str(model_path("large")))
+    for thought, answer in (("5*77=385 free", "165 EUR"), ("über 4 × 2", "naïve – ja"), ("a", "5"), ("x " * 4, "")):
+        ids = [
+            i for text in ("<think>", thought, "</think>", answer) for i in tokenizer.encode(text, add_special_tokens=False)
+        ]
+        for cuts in [c for n in (0, 1, 2, 3) for c in combinations(range(1, len(ids)), n)]:
+            parser, stream = ThinkMarksParser(tokenizer), DecodeStream(skip_special_tokens=True)
+            reasoning = said = before = ""
+            for begin, end in pairwise((0, *cuts, len(ids))):
+                delta = "".join(stream.step(tokenizer.backend_tokenizer, i) or "" for i in ids[begin:end])
+                message = parser.extract_reasoning_streaming(
+                    before, before + delta, delta, ids[:begin], ids[:end], ids[begin:end]
+                )
+                before += delta
+                if message is not None:
+                    reasoning, said = reasoning + (message.reasoning or ""), said + (message.content or "")
+            assert (reasoning, said) == (thought, answer), cuts
