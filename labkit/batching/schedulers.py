@@ -154,8 +154,9 @@ def simulate(jobs: Sequence[Job], policy: Policy, limits: Limits, step_seconds: 
                 )
             now = later
             continue
-        running += [job for job in waiting if job in plan.tokens]
-        waiting = [job for job in waiting if job not in plan.tokens]
+        if plan.tokens.keys() - set(running):  # not in every step: under overload the queue is long
+            running += [job for job in waiting if job in plan.tokens]
+            waiting = [job for job in waiting if job not in plan.tokens]
         step = _step(now, plan.tokens, jobs, fed, running, limits, step_seconds)
         steps.append(step)
         now = step.end

@@ -1,0 +1,412 @@
+"""Chapter 07: how requests share a machine's steps."""
+# ruff: noqa: ARG005 - near misses and references keep the signature they share
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+
+from labkit.batching import Job, Limits, Plan, Schedule, View, chunked_prefill, simulate, static
+from labkit.request import InvalidRequest
+from labkit.workbook.chapters import Chapter
+from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
+
+
+def idle_share(outputs: Sequence[int], seats: int) -> float:
+    """Share of seat-steps that fixed batches leave empty, when a batch runs until its longest answer is written."""
+    paid = sum(seats * max(outputs[i : i + seats]) for i in range(0, len(outputs), seats))
+    return 1 - sum(outputs) / paid
+
+
+def _simulated_idle(outputs: Sequence[int], seats: int) -> float:
+    """The same, counted in the lab's step loop: one-token prompts, whose prefill step writes the first token."""
+    jobs = [Job(0.0, 1, tokens) for tokens in outputs]
+    steps = simulate(jobs, static, Limits(seats, max(seats, 64)), lambda prefill, decode: 1.0).steps
+    return 1 - sum(len(step.tokens) for step in steps) / (seats * len(steps))
+
+
+def _check_idle(answer: Callable[[Sequence[int], int], float], rng: random.Random) -> Iterator[Outcome]:
+    yield agree(answer, [10, 10, 10, 10], 4, expected=0.0, abs=1e-12, why="Equal answers end together: nothing is idle.")
+    yield agree(answer, [10, 2], 2, expected=0.4, why="Two seats for ten steps, and the short answer leaves 8 of 20 empty.")
+    yield agree(answer, [10, 10, 10], 2, expected=0.25, why="The last batch has one request, and its other seat is empty.")
+    for _ in range(20):
+        seats = rng.randrange(1, 9)
+        outputs = [1 + int(rng.expovariate(1 / 40)) for _ in range(rng.randrange(1, 40))]
+        yield agree(answer, outputs, seats, expected=_simulated_idle(outputs, seats), abs=1e-9)
+
+
+def batching_law(small: tuple[int, float], large: tuple[int, float], batch: int) -> tuple[float, float]:
+    """The exponent alpha of throughput ~ B^alpha through two measurements (batch, throughput), and how many times as long
+    a batch of `batch` takes as a batch of one if the law holds.
+    """
+    alpha = math.log(large[1] / small[1]) / math.log(large[0] / small[0])
+    return alpha, batch ** (1 - alpha)
+
+
+def _check_law(
+    answer: Callable[[tuple[int, float], tuple[int, float], int], tuple[float, float]], rng: random.Random
+) -> Iterator[Outcome]:
+    yield agree(answer, (1, 100.0), (16, 1600.0), 16, expected=(1.0, 1.0), why="16 times the throughput: batching is free.")
+    yield agree(
+        answer,
+        (1, 100.0),
+        (16, 100.0),
+        16,
+        expected=(0.0, 16.0),
+        abs=1e-12,
+        why="No gain: a batch of 16 takes 16 times as long.",
+    )
+    yield agree(answer, (1, 50.0), (16, 200.0), 16, expected=(0.5, 4.0), why="4 times at 16: the square root.")
+    yield agree(answer, (4, 50.0), (16, 100.0), 64, expected=(0.5, 8.0), why="The smaller batch need not be 1.")
+    for _ in range(20):
+        low = rng.randrange(1, 8)
+        high = low * rng.randrange(2, 20)
+        alpha, c = rng.uniform(0.0, 1.0), rng.uniform(10, 2000)
+        batch = rng.randrange(2, 300)
+        yield agree(
+            answer,
+            (low, c * low**alpha),
+            (high, c * high**alpha),
+            batch,
+            expected=(alpha, batch ** (1 - alpha)),
+            rel=1e-6,
+            abs=1e-9,
+        )
+
+
+RunSeconds = Callable[[int], float]
+StartBy = Callable[[float, int, RunSeconds, int, float], float]
+
+
+def start_by(oldest: float, waiting: int, run_s: RunSeconds, max_size: int, budget_s: float) -> float:
+    """The latest start of a batch that keeps its oldest item within the budget, even if one more item joins just before."""
+    if waiting >= max_size:
+        return oldest
+    return oldest + budget_s - run_s(waiting + 1)
+
+
+def _batches(
+    rule: StartBy, arrivals: Sequence[float], run_s: RunSeconds, max_size: int, budget_s: float
+) -> list[tuple[float, list[float]]]:
+    """(end, arrivals of its items) of each batch, one running at a time, started when `rule` says."""
+    queue = list(arrivals)
+    free, done = 0.0, []
+    while queue:
+        now = max(free, queue[0])
+        n = sum(at <= now for at in queue)
+        while True:
+            n = min(n, max_size)
+            start = max(now, call(rule, queue[0], n, run_s, max_size, budget_s))
+            if not math.isfinite(start):
+                return []
+            if n < max_size and n < len(queue) and queue[n] <= start:
+                now = max(now, queue[n])
+                n += 1
+                continue
+            break
+        free = start + run_s(n)
+        done.append((free, queue[:n]))
+        del queue[:n]
+    return done
+
+
+def _check_rule(answer: StartBy, rng: random.Random) -> Iterator[Outcome]:
+    full = call(answer, 5.0, 8, lambda n: 0.01 * n, 8, 1.0)
+    yield holds("it names a time", isinstance(full, (int, float)), expected="seconds, as a number", actual=repr(full))
+    if not isinstance(full, (int, float)):
+        return
+    yield holds(
+        "a full batch does not wait",
+        full <= 5.0,
+        given="oldest 5.0, 8 waiting, max_size 8",
+        expected="5.0 or earlier",
+        why="Nobody can join any more: waiting buys nothing.",
+    )
+    for _ in range(25):
+        max_size = rng.randrange(3, 24)
+        fixed, each = rng.uniform(0.002, 0.03), rng.uniform(0.0005, 0.004)
+
+        def run_s(n: int, fixed: float = fixed, each: float = each) -> float:
+            return fixed + each * n
+
+        budget = run_s(max_size) * rng.uniform(2.2, 6)
+        # Below what full batches could take, so that who is late is late by the rule.
+        rate = max_size / run_s(max_size) * rng.uniform(0.02, 0.25)
+        at, arrivals = 0.0, []
+        for _ in range(80):
+            at += rng.expovariate(rate)
+            arrivals.append(at)
+        given = (
+            f"{rate:.0f} items/s, a run of n takes {1000 * fixed:.1f} + {1000 * each:.2f}·n ms, at most {max_size} in it, "
+            f"budget {1000 * budget:.0f} ms"
+        )
+        lazy = _batches(start_by, arrivals, run_s, max_size, budget)
+        worst = max(end - min(items) for end, items in lazy)
+        found = _batches(answer, arrivals, run_s, max_size, budget)
+        yield holds("it names a time", bool(found), given=given, expected="a finite number of seconds")
+        if not found:
+            return
+        late = max(end - min(items) for end, items in found)
+        yield holds(
+            "nobody waits longer than the budget",
+            late <= max(budget, worst) + 1e-9,
+            given=given,
+            expected=f"at most {1000 * max(budget, worst):.1f} ms from arrival to answer",
+            actual=f"{1000 * late:.1f} ms",
+        )
+        yield holds(
+            "no more runs than needed",
+            len(found) <= len(lazy),
+            given=given,
+            expected=f"at most {len(lazy)} runs for {len(arrivals)} items",
+            actual=f"{len(found)} runs",
+            why="Every run pays its fixed part again; as long as nobody is late, wait for company.",
+        )
+
+
+def short_first(view: View, patience_s: float) -> Plan:
+    """Who writes goes on; then prompts, the shortest first, but those that have waited `patience_s` before all others."""
+    budget = view.limits.token_budget
+    tokens: dict[int, int] = {}
+    seats = view.limits.max_sequences - len(view.running)
+    writing = [job for job in view.running if view.fed[job] >= view.jobs[job].prompt]
+    reading = [job for job in view.running if view.fed[job] < view.jobs[job].prompt]
+    for job in writing:
+        tokens[job] = 1
+        budget -= 1
+
+    def turn(job: int) -> tuple[float, float]:
+        arrival, left = view.jobs[job].arrival, view.jobs[job].prompt - view.fed[job]
+        return (0.0, arrival) if view.now - arrival >= patience_s else (1.0, left)
+
+    for job in sorted([*reading, *view.waiting], key=turn):
+        new = min(view.jobs[job].prompt - view.fed[job], budget)
+        if new < 1 or (job in view.waiting and not seats):
+            continue
+        seats -= job in view.waiting
+        tokens[job] = new
+        budget -= new
+    return Plan(tokens)
+
+
+PolicyAnswer = Callable[[View, float], Plan]
+
+
+def _in_order(view: View, _: float) -> Plan:
+    """Near miss: the lab's own, where a long prompt holds up the short ones behind it."""
+    return chunked_prefill(view)
+
+
+def _no_patience(view: View, _: float) -> Plan:
+    """Near miss: always the shortest first, and the long prompt starves."""
+    return short_first(view, math.inf)
+
+
+def _prompts_before_writers(view: View, _: float) -> Plan:
+    """Near miss: prompts take the budget first, and those who write stand still."""
+    budget = view.limits.token_budget
+    tokens: dict[int, int] = {}
+    seats = view.limits.max_sequences - len(view.running)
+    new_ones = sorted(view.waiting, key=lambda job: view.jobs[job].prompt)[:seats]
+    reading = [job for job in view.running if view.fed[job] < view.jobs[job].prompt]
+    writing = [job for job in view.running if view.fed[job] >= view.jobs[job].prompt]
+    for job in [*reading, *new_ones, *writing]:
+        new = min(max(1, view.jobs[job].prompt - view.fed[job]), budget)
+        if new > 0:
+            tokens[job] = new
+            budget -= new
+    return Plan(tokens)
+
+
+def _over_budget(view: View, _: float) -> Plan:
+    """Near miss: whole prompts, whatever the budget says."""
+    seats = view.limits.max_sequences - len(view.running)
+    tokens = {job: max(1, view.jobs[job].prompt - view.fed[job]) for job in view.running}
+    tokens |= {job: view.jobs[job].prompt for job in sorted(view.waiting, key=lambda j: view.jobs[j].prompt)[:seats]}
+    return Plan(tokens)
+
+
+def _step_seconds(prefill: int, decode: int) -> float:
+    return 0.004 + 0.0001 * prefill + 0.0002 * decode
+
+
+def _stalled(schedule: Schedule) -> int | None:
+    """A job that had its first token, was not done, and got nothing in some step."""
+    for step in schedule.steps:
+        for i, served in enumerate(schedule.served):
+            if served.first_token <= step.at < served.finish and i not in step.tokens:
+                return i
+    return None
+
+
+def _check_policy(answer: PolicyAnswer, rng: random.Random) -> Iterator[Outcome]:
+    patience = 0.25
+    lab_ttft, own_ttft = [], []
+    for _ in range(8):
+        limits = Limits(rng.randrange(4, 9), rng.randrange(64, 200))
+        at, jobs = 0.0, []
+        for _ in range(40):
+            at += rng.expovariate(25)
+            long = rng.random() < 0.15
+            jobs.append(Job(at, rng.randrange(600, 1200) if long else rng.randrange(10, 60), 1 + int(rng.expovariate(0.08))))
+        given = f"40 requests, a few with long prompts; {limits}"
+        schedule, problem = _simulate(answer, jobs, limits, patience)
+        yield holds("the step loop accepts every plan", schedule is not None, given=given, actual=problem)
+        if schedule is None:
+            return
+        stalled = _stalled(schedule)
+        yield holds(
+            "who writes gets a token in every step",
+            stalled is None,
+            given=given,
+            actual=f"request {stalled} stood still in the middle of its answer",
+        )
+        lab = simulate(jobs, chunked_prefill, limits, _step_seconds)
+        lab_ttft += [s.first_token - j.arrival for s, j in zip(lab.served, jobs, strict=True) if j.prompt < 100]
+        own_ttft += [s.first_token - j.arrival for s, j in zip(schedule.served, jobs, strict=True) if j.prompt < 100]
+    lab_mean, own_mean = statistics.fmean(lab_ttft), statistics.fmean(own_ttft)
+    yield holds(
+        "short prompts get their first token sooner than first come, first served gives it to them",
+        own_mean < 0.9 * lab_mean,
+        given="mean TTFT of prompts below 100 tokens, over all of these loads",
+        expected=f"below {900 * lab_mean:.0f} ms (the lab's chunked_prefill: {1000 * lab_mean:.0f} ms)",
+        actual=f"{1000 * own_mean:.0f} ms",
+    )
+    # A flood of short prompts that never ends while the long one waits; two seats, so somebody always waits.
+    limits = Limits(2, 64)
+    jobs = [Job(0.0, 20, 10), Job(0.0, 20, 10), Job(0.001, 700, 4)] + [Job(0.002 + 0.01 * i, 15, 12) for i in range(200)]
+    schedule, problem = _simulate(answer, jobs, limits, patience)
+    yield holds("the step loop accepts every plan", schedule is not None, given="one long prompt in a flood", actual=problem)
+    if schedule is None:
+        return
+    begun = next(step.at for step in schedule.steps if 2 in step.tokens)
+    yield holds(
+        "nobody starves",
+        begun <= patience + 0.1,
+        given=f"one long prompt in a flood of short ones, patience {patience} s",
+        expected=f"its first tokens are read soon after {patience} s",
+        actual=f"they are read {begun:.2f} s after it came",
+    )
+    yield holds(
+        "until then, the short ones go first",
+        begun >= patience - 0.05,
+        given=f"one long prompt in a flood of short ones, patience {patience} s",
+        actual=f"the long prompt is read after {begun:.2f} s",
+    )
+
+
+def _simulate(answer: PolicyAnswer, jobs: Sequence[Job], limits: Limits, patience: float) -> tuple[Schedule | None, str]:
+    """The schedule, or why the step loop refused it. Not through `call`, which would copy the view for each step."""
+
+    def policy(view: View) -> Plan:
+        plan: object = answer(view, patience)
+        if not isinstance(plan, Plan):
+            if plan is ...:
+                raise NotImplementedError
+            raise TypeError(f"a policy returns a Plan, this one returned {plan!r:.80}")
+        return plan
+
+    try:
+        return simulate(jobs, policy, limits, _step_seconds), ""
+    except (InvalidRequest, TypeError) as error:
+        return None, str(error)
+
+
+CHAPTER = Chapter(
+    number="07",
+    name="batching_strategies",
+    title="Batching strategies: sharing a step, and what the waiting buys",
+    predictions=("07.alpha", "07.batcher", "07.window"),
+    quizzes=("07.q1", "07.q2", "07.q3"),
+    exercises=(
+        Exercise(
+            id="07.1",
+            title="The seats that fixed batches leave empty",
+            minutes=5,
+            difficulty=1,
+            answer="idle_share",
+            check=_check_idle,
+            reference=idle_share,
+            hints=(
+                "A batch holds all its seats for as many steps as its longest answer has tokens.",
+                "Take the answers `seats` at a time: `outputs[i : i + seats]`. The last batch may be smaller, but its seats "
+                "are paid for all the same.",
+            ),
+            wrong=(
+                lambda outputs, seats: 1 - sum(outputs) / (len(outputs) * max(outputs)),
+                lambda outputs, seats: (
+                    1
+                    - sum(outputs)
+                    / sum(len(outputs[i : i + seats]) * max(outputs[i : i + seats]) for i in range(0, len(outputs), seats))
+                ),
+            ),
+        ),
+        Exercise(
+            id="07.2",
+            title="What a claim of B^α says about the waiting",
+            minutes=8,
+            difficulty=2,
+            answer="batching_law",
+            check=_check_law,
+            reference=batching_law,
+            hints=(
+                "Take logarithms: log throughput is a straight line in log B, and α is its slope.",
+                "A batch of B takes B / throughput(B) seconds. Divide by the same for a batch of one.",
+            ),
+            wrong=(
+                lambda small, large, batch: (
+                    math.log(large[1]) / math.log(large[0]),
+                    batch ** (1 - math.log(large[1]) / math.log(large[0])),
+                ),
+                lambda small, large, batch: (
+                    math.log(large[1] / small[1]) / math.log(large[0] / small[0]),
+                    batch ** (math.log(large[1] / small[1]) / math.log(large[0] / small[0])),
+                ),
+                lambda small, large, batch: ((large[1] / small[1]) / (large[0] / small[0]), 1.0),
+            ),
+        ),
+        Exercise(
+            id="07.3",
+            title="Wait for company, but never too long",
+            minutes=15,
+            difficulty=2,
+            answer="start_by",
+            check=_check_rule,
+            reference=start_by,
+            hints=(
+                "A batch that starts at `t` answers its oldest item at `t + run_s(items in it)`.",
+                "A full batch cannot gain anything by waiting: start at once.",
+                "Somebody may join in the last moment, and then the run is longer: leave room for `waiting + 1`.",
+            ),
+            wrong=(
+                lambda oldest, waiting, run_s, max_size, budget_s: oldest,
+                lambda oldest, waiting, run_s, max_size, budget_s: oldest + 0.01,
+                lambda oldest, waiting, run_s, max_size, budget_s: oldest + budget_s - run_s(waiting),
+                lambda oldest, waiting, run_s, max_size, budget_s: (
+                    oldest if waiting >= max_size else oldest + budget_s - run_s(max_size)
+                ),
+                lambda oldest, waiting, run_s, max_size, budget_s: (
+                    oldest if waiting >= max_size else oldest + budget_s - run_s(waiting)
+                ),
+            ),
+        ),
+        Exercise(
+            id="07.4",
+            title="A scheduler of your own: short prompts first, and nobody starves",
+            minutes=25,
+            difficulty=3,
+            answer="short_first",
+            check=_check_policy,
+            reference=short_first,
+            hints=(
+                "Give each of those who write one token first; what is left of `view.limits.token_budget` is for prompts.",
+                "Then the prompts: those half read hold a seat; of `view.waiting`, take as many as there are free seats.",
+                "Sort them by a pair: (0, arrival) for who came `patience_s` ago or more, (1, prompt tokens left) for the "
+                "others. Feed `min(prompt − fed, budget left)`, and nothing where that is 0.",
+            ),
+            wrong=(_in_order, _no_patience, _prompts_before_writers, _over_budget),
+        ),
+    ),
+)
