@@ -347,7 +347,7 @@ show(
         .mark_line(strokeOpacity=0.5)
         .encode(x="score %:Q", y="right %:Q", color=alt.Color("signal:N", title=None, sort=list(named)))
         + alt.Chart(bins)
-        .mark_circle(opacity=0.9)
+        .mark_circle(opacity=1)
         .encode(
             x=alt.X("score %:Q", title="what the score says (%)"),
             y=alt.Y("right %:Q", title="answers that were right (%)"),
