@@ -344,7 +344,7 @@ show(
     (
         alt.Chart(pd.DataFrame({"x": [0, 100]})).mark_line(color=PALETTE["grey"], strokeDash=[4, 3]).encode(x="x:Q", y="x:Q")
         + alt.Chart(bins)
-        .mark_line(strokeOpacity=0.5)
+        .mark_line(strokeWidth=1)
         .encode(x="score %:Q", y="right %:Q", color=alt.Color("signal:N", title=None, sort=list(named)))
         + alt.Chart(bins)
         .mark_circle(opacity=1)
