@@ -351,7 +351,7 @@ show(
         .encode(
             x=alt.X("score %:Q", title="what the score says (%)"),
             y=alt.Y("right %:Q", title="answers that were right (%)"),
-            size=alt.Size("count:Q", title="answers"),
+            size=alt.Size("count:Q", title="answers", legend=alt.Legend(symbolFillColor=PALETTE["grey"])),
             color=alt.Color("signal:N", title=None, sort=list(named)),
             tooltip=["signal:N", "count:Q", alt.Tooltip("score %:Q", format=".0f"), alt.Tooltip("right %:Q", format=".0f")],
         )
