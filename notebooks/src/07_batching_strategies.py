@@ -406,7 +406,7 @@ WAITS_MS = (0, 10, 50, 100)
 
 # %%
 encoder = embedder()
-asks = [q.text for q in traffic("test", 4000, seed, meanings_total=2000)]
+asks = [q.text for q in traffic("test", 8000, seed, meanings_total=2000)]
 asks = iter(dict.fromkeys(asks))  # each question once: nothing is answered twice
 encoder.encode(list(islice(asks, MAX_BATCH)))
 
@@ -448,7 +448,7 @@ def against(rows, setting, base):
     return ratios.median().to_dict(), {k: f"{r.min():.2f} to {r.max():.2f}" for k, r in ratios.items()}
 
 
-many = CALLERS * book.pick(ci=2, learn=8, gpu=8)
+many = CALLERS * book.pick(ci=2, learn=4, gpu=4)
 embedded = []
 for i in range(book.pick(ci=3, learn=5, gpu=5)):
     for how in ("none", *WAITS_MS)[:: 1 - 2 * (i % 2)]:
