@@ -24,6 +24,7 @@ import ipywidgets as w
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
+from scipy.optimize import nnls
 
 from labkit.batching import (
     Job,
@@ -301,7 +302,10 @@ tpot = company[company.people.isin((1, 8, 32))].groupby("people").tpot_s.min()
 
 
 per_token = max(0.0, float(np.polyfit(ttft.index, ttft, 1)[0]))
-per_answer, per_step = (float(v) for v in np.polyfit(tpot.index, tpot, 1, w=1 / tpot))
+# Neither may come out below zero, however disturbed the rounds were, and no step is free.
+weighted = np.column_stack([np.ones(len(tpot)), tpot.index]) / tpot.to_numpy()[:, None]
+per_step, per_answer = (float(v) for v in nnls(weighted, np.ones(len(tpot)))[0])
+per_step = max(per_step, 0.01 * float(tpot.min()))
 way = max(0.0, float(ttft[64]) - per_step - per_token * 64)
 let_in = max(0.0, float(first_of[32] - first_of[1]) / 15.5 - per_token * 64)  # the one in the middle waits for 15 or 16
 
