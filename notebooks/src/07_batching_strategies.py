@@ -787,12 +787,11 @@ helps, hurts = p[days[0], names[0]] / p[days[0], names[1]], p[days[1], names[1]]
 chart = alt.Chart(found).encode(
     x=alt.X("p95:Q", title="p95 TTFT of chats (ms), logarithmic", scale=alt.Scale(type="log")),
     y=alt.Y("pools:N", title=None, sort=names),
-    color=alt.Color("pools:N", legend=None, sort=names),
     tooltip=["pools:N", alt.Tooltip("p95:Q", format=".0f"), alt.Tooltip("bulk:Q", format=".1f", title="bulk job (s)")],
 )
 show(
     (
-        chart.mark_point(filled=True, size=140, opacity=1)
+        chart.mark_point(filled=True, size=140, opacity=1).encode(color=alt.Color("pools:N", legend=None, sort=names))
         + chart.mark_text(align="left", dx=10).encode(text=alt.Text("p95:Q", format=",.0f"))
     )
     .properties(height=75)
