@@ -35,7 +35,6 @@ from labkit.caches import (
     calibrated_threshold,
     fit_curve,
 )
-from labkit.caches.acceptance import Observation
 from labkit.caches.rehearsal import Rehearsal, rehearse
 from labkit.caches.semantic import Asked, Match, Plan
 from labkit.embeddings import Embedder, embedder
@@ -148,18 +147,6 @@ def lookup_table(encoder: Embedder, entries: int, rounds: int) -> None:
         print(f"| {name_} | {1000 * statistics.median(times):.2f} | {ratio:.2f} |")
 
 
-def replayed(rehearsal: Rehearsal, verified: Verified) -> tuple[float, float]:
-    """Hit and false-hit rate of an acceptance that learns from its misses, as the cache does."""
-    seen: dict[int, list[Observation]] = defaultdict(list)
-    hits = wrong = 0
-    for score, right, entry in zip(rehearsal.scores, rehearsal.right, rehearsal.entries, strict=True):
-        if verified.decide(float(score), seen[entry]).accept:
-            hits, wrong = hits + 1, wrong + (not right)
-        else:
-            seen[entry].append(Observation(float(score), bool(right)))
-    return hits / rehearsal.questions, wrong / max(hits, 1)
-
-
 def static_at(rehearsal: Rehearsal, hit_rate: float) -> float:
     """False-hit rate of the fixed threshold that reaches `hit_rate` on this very traffic: the baseline at its best."""
     kept = round(hit_rate * rehearsal.questions)
@@ -188,7 +175,7 @@ def quality_table(encoder: Embedder, n: int) -> None:
             "contrast, calibrated threshold": (
                 new.at(calibrated_threshold(known.scores, known.right, bound=bound).threshold)
             ),
-            "contrast, verified per entry": replayed(new, Verified(curve, bound)),
+            "contrast, verified per entry": new.learned(Verified(curve, bound)),
         }
         for name, (hit, wrong) in rows.items():
             print(f"| {name} | {bound:.0%} | {hit:.1%} | {wrong:.2%} | {static_at(plain, hit):.2%} |")

@@ -55,15 +55,4 @@ class _Window:
             self.loop, self.until = loop, now + self.seconds
         if self.until <= now:
             return
-        woken: asyncio.Future[None] = loop.create_future()
-        # not asyncio.sleep: each would add its own delay to its own now, round to another second, and wake apart
-        timer = loop.call_at(self.until, _wake, woken)
-        try:
-            await woken
-        finally:
-            timer.cancel()
-
-
-def _wake(woken: asyncio.Future[None]) -> None:
-    if not woken.done():
-        woken.set_result(None)
+        await clock.sleep_until(self.until)

@@ -23,7 +23,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize
 from scipy.special import betaln, expit, logsumexp
 from scipy.stats import beta
 
@@ -132,8 +132,8 @@ def _quantile(curve: Curve, seen: Sequence[Observation], share: float) -> float:
         scores = np.array([o.score for o in seen])
         right = np.array([o.right for o in seen])
         logits = curve.intercept + curve.slope * scores[:, None] + curve.spread * _STEPS[None, :]
-        weights = np.exp(_log_likelihood(logits, right[:, None]) - logsumexp(_log_likelihood(logits, right[:, None])))
-        weights = weights * _NORMAL
+        likelihood = _log_likelihood(logits, right[:, None])
+        weights = np.exp(likelihood - likelihood.max()) * _NORMAL
         weights /= weights.sum()
     return float(np.interp(share, np.cumsum(weights), _STEPS))
 
@@ -149,8 +149,6 @@ def fit_curve(scores: ArrayLike, right: ArrayLike, entries: Sequence[object] | N
     without it every comparison counts as another entry's and the spread is 0. The slope is kept from 0 up: more alike is
     never less right. Raises `InvalidRequest` for fewer than 20 comparisons, or all of one kind.
     """
-    from scipy.optimize import minimize
-
     s, y = np.asarray(scores, np.float64), np.asarray(right, bool)
     if s.shape != y.shape or s.ndim != 1 or len(s) < 20:
         raise InvalidRequest(f"{s.shape} scores and {y.shape} labels; give at least 20 of each, one per comparison")
@@ -245,15 +243,6 @@ def upper_bound(wrong: int, checked: int, confidence: float = 0.95) -> float:
         raise InvalidRequest(f"{wrong} wrong of {checked} checked; counts go from 0 to the number checked")
     if not 0 < confidence < 1:
         raise InvalidRequest(f"confidence is {confidence}; use a share between 0 and 1")
-    return _edge(wrong, checked, confidence)
-
-
-def lower_bound(wrong: int, checked: int, confidence: float = 0.95) -> float:
-    """What the share of wrong hits is at least; see `upper_bound`."""
-    return 1 - upper_bound(checked - wrong, checked, confidence)
-
-
-def _edge(wrong: int, checked: int, confidence: float) -> float:
     evidence = float(betaln(wrong + 0.5, checked - wrong + 0.5) - betaln(0.5, 0.5)) + math.log(1 - confidence)
 
     def excess(p: float) -> float:
@@ -263,3 +252,8 @@ def _edge(wrong: int, checked: int, confidence: float) -> float:
     if wrong == checked or excess(end) < 0:
         return 1.0
     return float(brentq(excess, start, end))
+
+
+def lower_bound(wrong: int, checked: int, confidence: float = 0.95) -> float:
+    """What the share of wrong hits is at least; see `upper_bound`."""
+    return 1 - upper_bound(checked - wrong, checked, confidence)

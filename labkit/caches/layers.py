@@ -13,8 +13,6 @@ from labkit.caches.store import Store
 from labkit.ledger import Ledger, Price
 from labkit.request import Handler
 
-_ROUTES = {streams.RESPONSE: "response", streams.SEMANTIC: "semantic", streams.FLIGHT: "single flight"}
-
 
 def reuse(
     inner: Handler,
@@ -64,7 +62,7 @@ def accounts(store: Store, ledger: Ledger | None = None) -> pd.DataFrame:
         return frame
     money: dict[str, list[tuple[int, Decimal]]] = {}
     for row in savings(ledger, ("labkit.route",)).to_dict("records"):
-        layer = next(_ROUTES[hop] for hop in row["labkit.route"] if hop in _ROUTES)
+        layer = next(streams.LAYERS[hop] for hop in row["labkit.route"] if hop in streams.LAYERS)
         money.setdefault(layer, []).append((int(row["answers"]), Decimal(row["saved"])))
     frame = frame.reindex(list(dict.fromkeys([*frame.index, *money])))
     frame["answers"] = [sum(n for n, _ in money.get(layer, [])) for layer in frame.index]

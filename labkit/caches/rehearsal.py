@@ -6,12 +6,14 @@ answer would have been right too, and at which scores. Calibrate on one part of 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from labkit.caches.acceptance import Acceptance, Observation
 from labkit.caches.contrast import Difference, differences
 from labkit.caches.index import Index
 from labkit.embeddings import Embedder
@@ -35,6 +37,17 @@ class Rehearsal:
         hit = self.scores >= threshold
         wrong = float((hit & ~self.right).sum() / hit.sum()) if hit.any() else 0.0
         return float(hit.sum() / self.questions), wrong
+
+    def learned(self, acceptance: Acceptance) -> tuple[float, float]:
+        """The same for an acceptance that learns, as the cache's does, from each answer it did not give."""
+        seen: dict[int, list[Observation]] = defaultdict(list)
+        hits = wrong = 0
+        for score, right, entry in zip(self.scores, self.right, self.entries, strict=True):
+            if acceptance.decide(float(score), seen[entry]).accept:
+                hits, wrong = hits + 1, wrong + (not right)
+            else:
+                seen[entry].append(Observation(float(score), bool(right)))
+        return hits / self.questions, wrong / max(hits, 1)
 
 
 def rehearse(

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 
 from labkit.caches.rules import fingerprint, scope_of
+from labkit.caches.streams import FLIGHT
 from labkit.request import Chunk, Done, EngineError, Event, Handler, Request, Timing, Usage, clock, deadlines
 
-ROUTE = "single-flight"
 FlightKey = Callable[[Request], Hashable | None]
 
 
@@ -162,7 +162,7 @@ class _Flight:
         if seat.leads and pays:
             return event
         timing = Timing(seat.sent, seat.first_token, seat.last_token, now, seat.started_unix)
-        done = replace(event, usage=usage, timing=timing).via(ROUTE)
+        done = replace(event, usage=usage, timing=timing).via(FLIGHT)
         return done if pays else replace(done, cost=Decimal(0), currency=currency)
 
     def leave(self, seat: _Seat) -> None:

@@ -415,17 +415,18 @@ class Store:
         """
         try:
             with self._reading() as connection:
+                # The mark first: what another process stores between the two questions lies behind it, not before it.
+                last = int(connection.execute("SELECT coalesce(max(id), 0) FROM entries").fetchone()[0])
                 rows = connection.execute(
-                    "SELECT id, scope, key, created, lifetime, facts, tags, cost, uses, digest, value FROM entries "
-                    "WHERE id > ? AND layer = ? ORDER BY id",
-                    (after, layer),
+                    "SELECT scope, key, created, lifetime, facts, tags, cost, uses, digest, value FROM entries "
+                    "WHERE id > ? AND id <= ? AND layer = ? ORDER BY id",
+                    (after, last, layer),
                 ).fetchall()
-                last = connection.execute("SELECT coalesce(max(id), ?) FROM entries", (after,)).fetchone()[0]
         except sqlite3.Error as error:
             self._trouble(error)
             return [], after
-        found = [_entry(layer, Scope.from_text(scope), key, *rest) for _, scope, key, *rest in rows]
-        return [entry for entry in found if entry is not None], max(after, int(last))
+        found = [_entry(layer, Scope.from_text(scope), key, *rest) for scope, key, *rest in rows]
+        return [entry for entry in found if entry is not None], max(after, last)
 
     def entries(self, *, layer: str, scope: Scope | None = None) -> Iterator[Entry]:
         """All whole entries of a layer, fresh or not, oldest first, to rebuild an index from. Show none without `get`."""

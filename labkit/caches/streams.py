@@ -15,6 +15,8 @@ from labkit.request import Chunk, Done, Event, Handler, Request, Timing, TokenLo
 STORED_REASONS = frozenset({"stop", "length", "tool_calls"})
 RESPONSE, SEMANTIC, FLIGHT = "response-cache", "semantic-cache", "single-flight"
 """What caches write on the route of an answer that they gave."""
+LAYERS = {RESPONSE: "response", SEMANTIC: "semantic", FLIGHT: "single flight"}
+"""The layers by their mark on a route, as tables name them."""
 
 Keep = Callable[[list[Chunk], Done], None]
 

@@ -18,7 +18,6 @@ import pandas as pd
 from labkit.caches import streams
 from labkit.request import Chunk, Done, Event, Handler, InvalidRequest, Request, Timing, Usage, clock, complete
 
-_LAYERS = {streams.RESPONSE: "response", streams.SEMANTIC: "semantic", streams.FLIGHT: "single flight"}
 DAY = 86_400.0
 
 
@@ -69,7 +68,7 @@ def try_out(
         nonlocal current
         current = item
         found = await complete(stack, item.request)
-        layer = next((_LAYERS[hop] for hop in found.done.route if hop in _LAYERS), "engine")
+        layer = next((streams.LAYERS[hop] for hop in found.done.route if hop in streams.LAYERS), "engine")
         return Given(item.at, layer, found.text == item.answer, found.done.usage)
 
     async def main() -> list[Given]:

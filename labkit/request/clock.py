@@ -36,6 +36,25 @@ def unix_now() -> float:
     return loop.epoch + loop.time() if isinstance(loop, VirtualLoop) else time.time()
 
 
+async def sleep_until(when: float) -> None:
+    """Wake at `when`, in seconds of `now()`: exactly then, and in one step with all who wait for the same moment.
+
+    asyncio.sleep adds a delay to a now of its own, and the sum rounds: its sleepers would wake apart.
+    """
+    loop = asyncio.get_running_loop()
+    woken: asyncio.Future[None] = loop.create_future()
+    timer = loop.call_at(when, _wake, woken)
+    try:
+        await woken
+    finally:
+        timer.cancel()
+
+
+def _wake(woken: asyncio.Future[None]) -> None:
+    if not woken.done():
+        woken.set_result(None)
+
+
 async def off_loop(work: Callable[[], T]) -> T:
     """What `work` returns, computed in a thread so that the loop's other tasks go on.
 

@@ -15,7 +15,7 @@
 import asyncio
 import math
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Hashable, Sequence
 
 import altair as alt
@@ -41,7 +41,7 @@ from labkit.caches import (
     reuse,
     writing_tool,
 )
-from labkit.caches.acceptance import Observation, upper_bound
+from labkit.caches.acceptance import upper_bound
 from labkit.caches.contrast import differences
 from labkit.caches.rehearsal import rehearse
 from labkit.caches.semantic import asked_of
@@ -301,18 +301,6 @@ known_plain = rehearse(desk_traffic("calibration", many, book.seed + 1), vectors
 curve = fit_curve(known.scores, known.right, known.entries)
 bounds = (0.01, 0.02, 0.05)
 
-
-def learned(played, acceptance):
-    """Hit rate and wrong share of an acceptance that learns from each miss what its entry was worth."""
-    seen, hits, wrong = defaultdict(list), 0, 0
-    for score, right, entry in zip(played.scores, played.right, played.entries, strict=True):
-        if acceptance.decide(float(score), seen[entry]).accept:
-            hits, wrong = hits + 1, wrong + (not right)
-        else:
-            seen[entry].append(Observation(float(score), bool(right)))
-    return hits / played.questions, wrong / max(hits, 1)
-
-
 rows = []
 for bound in bounds:
     alone = calibrated_threshold(known_plain.scores, known_plain.right, bound=bound)
@@ -320,7 +308,7 @@ for bound in bounds:
     for name, (h, wr), how in (
         ("score alone", plain.at(alone.threshold), str(alone)),
         ("score, then contrast", checked.at(proved.threshold), str(proved)),
-        ("contrast, verified per entry", learned(checked, Verified(curve, bound)), f"at least {1 - bound:.0%} likely right"),
+        ("contrast, verified per entry", checked.learned(Verified(curve, bound)), f"at least {1 - bound:.0%} likely right"),
     ):
         rows.append({"bound": f"{bound:.0%}", "acceptance": name, "hit rate": h, "wrong per hit": wr, "why": how})
 held = pd.DataFrame(rows)
@@ -724,7 +712,7 @@ book.check("04.4", says_something_else)
 repeats = []
 for things in (100, 300, 1000):
     played = rehearse(desk_traffic("test", book.pick(ci=600, learn=1000), book.seed + 9, things), vectors)
-    h, wr = learned(played, Verified(curve, 0.01))
+    h, wr = played.learned(Verified(curve, 0.01))
     net = book.reference("04.1")(h, wr, per_answer, look_usd, WRONG_ANSWER_USD)
     repeats.append({"different things asked": things, "hit rate": h, "wrong per hit": wr, "net saving": net})
 repeats = pd.DataFrame(repeats)

@@ -140,6 +140,7 @@ def test_a_rehearsal_counts_what_a_cache_that_kept_everything_would_have_found()
     assert (found.questions, found.apart) == (5, 1)
     assert found.at(0.99) == (2 / 5, 1 / 2)
     assert found.at(1.01) == (0, 0)
+    assert found.learned(StaticThreshold(0.99)) == found.at(0.99)
     assert len(rehearse(questions, Words(), contrast=None).scores) == 3
 
 

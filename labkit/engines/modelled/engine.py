@@ -181,7 +181,7 @@ class ModelledEngine:
                 self._counters.preemptions += len(step.preempted)
                 if step.scheduled:
                     now += self.latency.step_seconds(step.work)
-                    await _sleep_until(now)
+                    await clock.sleep_until(now)
                 for sequence in self._scheduler.complete(step):
                     self._counters.count_token(sequence)
                     if sequence.id in self._streams:
@@ -221,18 +221,3 @@ class ModelledEngine:
 
 def _usage(sequence: Sequence, written: int) -> Usage:
     return Usage(len(sequence.prompt), written, sequence.cached_tokens)
-
-
-async def _sleep_until(when: float) -> None:
-    loop = asyncio.get_running_loop()
-    woken: asyncio.Future[None] = loop.create_future()
-    timer = loop.call_at(when, _wake, woken)  # not asyncio.sleep: it adds the time to now, and the sum rounds
-    try:
-        await woken
-    finally:
-        timer.cancel()
-
-
-def _wake(woken: asyncio.Future[None]) -> None:
-    if not woken.done():
-        woken.set_result(None)
