@@ -1,7 +1,9 @@
 """Settings that every test shares."""
 
 import os
+import random
 
+import pytest
 from hypothesis import settings
 
 # CI machines are slow and noisy, and no test asserts an absolute time: hypothesis's own deadline would.
@@ -10,3 +12,11 @@ settings.register_profile("lab", deadline=None)
 # so the search for a counterexample goes on, and what it finds is kept as an @example.
 settings.register_profile("ci", settings.get_profile("lab"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "lab")
+
+
+@pytest.fixture
+def dice() -> random.Random:
+    """For tests that drive something at random by hand: the same choices in CI, new ones at a desk, printed for a repeat."""
+    seed = 0 if os.environ.get("CI") else random.SystemRandom().getrandbits(32)
+    print(f"seed {seed}")
+    return random.Random(seed)

@@ -16,6 +16,7 @@ order, `accounts` what each layer did, and `savings` reads from the ledger what 
 """
 
 from labkit.caches.acceptance import Acceptance, StaticThreshold, Verified, calibrated_threshold, fit_curve
+from labkit.caches.entry import CacheError, Entry, Lookup, Removal, Ticket
 from labkit.caches.layers import accounts, reuse
 from labkit.caches.memo import CachedEmbedder, cached_search, reading_tool, writing_tool
 from labkit.caches.prefix import Hits, PrefixCache, block_hits
@@ -23,7 +24,8 @@ from labkit.caches.response import response_cache, savings
 from labkit.caches.rules import CacheControl, Scope, fingerprint, scope_of
 from labkit.caches.semantic import SemanticCache, semantic_cache
 from labkit.caches.singleflight import Flights, single_flight
-from labkit.caches.store import CacheError, Entry, Lookup, Removal, Stats, Store, Ticket
+from labkit.caches.stats import Stats
+from labkit.caches.store import Store
 
 __all__ = [
     "Acceptance",

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from labkit.caches.entry import Entry
 from labkit.caches.rules import CacheControl, Scope, digest
-from labkit.caches.store import Entry, Store
+from labkit.caches.store import Store
 from labkit.embeddings import Embedder, Vectors
 from labkit.request import InvalidRequest, clock
 

@@ -23,8 +23,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from labkit.caches import singleflight, streams
+from labkit.caches.entry import Entry, Ticket
 from labkit.caches.rules import CacheControl, Scope, fingerprint, scope_of
-from labkit.caches.store import Entry, Store, Ticket
+from labkit.caches.store import Store
 from labkit.ledger import Ledger, Price
 from labkit.ledger.store import check_names
 from labkit.request import Chunk, Done, Event, Handler, Request, clock

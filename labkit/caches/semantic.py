@@ -33,10 +33,11 @@ import numpy as np
 from labkit.caches import streams
 from labkit.caches.acceptance import Acceptance, Decision, Observation, lower_bound, upper_bound
 from labkit.caches.contrast import Difference, differences
+from labkit.caches.entry import Entry, Miss, Ticket
 from labkit.caches.index import Index
 from labkit.caches.response import Control, worth
 from labkit.caches.rules import CacheControl, Scope, digest, fingerprint, scope_of
-from labkit.caches.store import Entry, Miss, Store, Ticket
+from labkit.caches.store import Store
 from labkit.embeddings import Embedder, Vectors
 from labkit.ledger import Price
 from labkit.request import Chunk, Done, Event, Handler, InvalidRequest, Message, Request, clock

@@ -9,14 +9,7 @@ seen; a time more than `clock_slack_s` before it starts a new *era*, and entries
 by less (two tasks that read the clock in one order and arrive in the other) count as the latest time seen. A step back
 that is over before the store is next used cannot be seen; entries then live longer by that step.
 
-**Worth.** Over `limit_bytes`, what has expired goes first, then GreedyDual-Size-Frequency (L. Cherkasova, "Improving WWW
-proxies performance with GreedyDual-Size-Frequency caching policy", HP Labs HPL-98-69R1, 1998): the entry with the
-smallest
-
-    H = L + F × C / S
-
-goes, where F counts its uses (storing it is the first), C is what computing it cost, S its bytes, and L, the age of the
-cache, is the H of the last one that went. L is added when an entry is stored or used, so that unused ones sink.
+**Worth.** Over `limit_bytes`, what has expired goes first, then what is worth least (`labkit.caches.worth`).
 
 **Durability.** Puts commit to a write-ahead log without waiting for the disk: they survive `kill -9`, and a power cut at
 worst forgets some (a miss). Invalidations wait for the disk (`synchronous=FULL`), because forgetting one would be a wrong
@@ -26,158 +19,42 @@ answer. A full or failing disk never fails a request: `get` misses, `put` does n
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
 import sqlite3
-import threading
-import time
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Self
 
-from filelock import FileLock
+from labkit.caches.entry import (
+    CacheError,
+    Entry,
+    Lookup,
+    Miss,
+    Refusal,
+    Removal,
+    Ticket,
+    Versions,
+    seal,
+    size_of,
+    to_json,
+    to_text,
+    whole_entry,
+)
+from labkit.caches.rules import CacheControl, Scope
+from labkit.caches.schema import open_cache, trouble
+from labkit.caches.stats import Counts, Event, Stats
+from labkit.caches.worth import make_room, note_uses, worth
+from labkit.request import InvalidRequest
+from labkit.sqlite import NotOpen, SharedFile, transaction
 
-from labkit.caches.rules import CacheControl, Scope, digest
-from labkit.request import InvalidRequest, LabError
-
-SCHEMA_VERSION = 2
-_APPLICATION_ID = 0x1AB_CAC4E  # "lab cache": how a cache is told from any other SQLite file
 _SQLITE_INTEGER = 2**63 - 1
 _PENDING_USES = 256
 _log = logging.getLogger(__name__)
 
-Miss = Literal[
-    "no-cache", "absent", "scope", "expired", "max-age", "facts", "epoch", "clock", "corrupt", "unavailable",
-    "unlike", "contrast", "verified",
-]  # fmt: skip
-"""Why there was no answer: the request forbade it; nobody stored one; only another scope has one; past its lifetime; older
-than this request accepts; made from other versions of its facts; from before its tenant's epoch; from before the clock
-stepped back; damaged; or the file could not be read. In a semantic layer also: nothing stored is alike enough; what is
-alike says something else; or it was asked anew to check the one that would have been given."""
-Refusal = Literal["no-store", "too-large", "invalidated", "facts", "clock", "unavailable"]
-"""Why something was not stored: the request forbade it; larger than the whole cache; an invalidation or a new fact came
-while it was being computed; the clock stepped back meanwhile; or the file could not be written (a full disk)."""
-Versions = Callable[[str], str | None]
-"""The current version of a fact, None when nobody knows."""
-
-
-class CacheError(LabError):
-    """The cache's file cannot be used, or an invalidation did not happen; the message names the path and the fix."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """The state of a tenant's invalidations when some work began; what it brings is stored only if that has not changed."""
-
-    epoch: int
-    changes: int
-    all_changes: int
-    era: int
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A value with what it belongs to. `created` is in seconds since 1970, `cost` in any one unit (the same for all)."""
-
-    scope: Scope
-    key: str
-    value: bytes
-    created: float
-    layer: str = "response"
-    lifetime: float | None = None
-    facts: Mapping[str, str] = field(default_factory=dict)
-    tags: frozenset[str] = frozenset()
-    cost: float = 1.0
-    uses: int = 1
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.value, bytes):
-            raise InvalidRequest(f"an entry's value is bytes, not {type(self.value).__name__}; encode it first")
-        if not (math.isfinite(self.cost) and self.cost >= 0):
-            raise InvalidRequest(f"an entry's cost is {self.cost}; use a finite number from 0")
-        if not math.isfinite(self.created):
-            raise InvalidRequest(f"an entry was created at {self.created}; use seconds since 1970")
-        for name in ("created", "lifetime", "cost"):  # as the file will give them back
-            if (number := getattr(self, name)) is not None:
-                object.__setattr__(self, name, float(number))
-
-
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """What a look-up came to: an entry and its age in seconds, or the reason why there is none."""
-
-    entry: Entry | None
-    reason: Miss | None = None
-    age_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Removal:
-    """What an invalidation takes away, or would: entries as (layer, scope, key), and their bytes."""
-
-    entries: tuple[tuple[str, Scope, str], ...]
-    bytes: int
-    dry_run: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What this `Store` object did since it was opened, in one layer or in all.
-
-    `looked_up` = `hits` + all of `misses`. What it put in and what went out again balance: `stores` − `replaced` −
-    `evicted` − `expired` − `deleted` − `dropped` is what is left of it. `expired` entries made room before they were
-    evicted; `dropped` ones were damaged.
-    """
-
-    hits: int
-    misses: Mapping[str, int]
-    stores: int
-    replaced: int
-    refused: Mapping[str, int]
-    evicted: int
-    expired: int
-    deleted: int
-    dropped: int
-
-    @property
-    def looked_up(self) -> int:
-        """Look-ups, hits and misses together."""
-        return self.hits + sum(self.misses.values())
-
-    @property
-    def hit_rate(self) -> float | None:
-        """Hits per look-up; None before the first."""
-        return self.hits / self.looked_up if self.looked_up else None
-
-
-_SCHEMA = (
-    """CREATE TABLE entries (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, layer TEXT NOT NULL, scope TEXT NOT NULL, key TEXT NOT NULL,
-        tenant TEXT NOT NULL, epoch INTEGER NOT NULL, era INTEGER NOT NULL, created REAL NOT NULL, lifetime REAL,
-        expires REAL, facts TEXT NOT NULL, tags TEXT NOT NULL, cost REAL NOT NULL, uses INTEGER NOT NULL,
-        priority REAL NOT NULL, bytes INTEGER NOT NULL, digest TEXT NOT NULL, value BLOB NOT NULL,
-        UNIQUE (layer, key, scope)) STRICT""",
-    "CREATE INDEX entries_by_worth ON entries (priority, id)",
-    "CREATE INDEX entries_by_expiry ON entries (expires) WHERE expires IS NOT NULL",
-    "CREATE INDEX entries_by_tenant ON entries (tenant, epoch)",
-    "CREATE INDEX entries_by_key ON entries (key)",
-    "CREATE TABLE tags (tag TEXT NOT NULL, entry INTEGER NOT NULL, PRIMARY KEY (tag, entry)) STRICT, WITHOUT ROWID",
-    "CREATE INDEX tags_by_entry ON tags (entry)",
-    "CREATE TABLE tenants (tenant TEXT PRIMARY KEY, epoch INTEGER NOT NULL, changes INTEGER NOT NULL) STRICT, WITHOUT ROWID",
-    """CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), entries INTEGER NOT NULL, bytes INTEGER NOT NULL,
-        inflation REAL NOT NULL, era INTEGER NOT NULL, latest REAL NOT NULL, all_changes INTEGER NOT NULL) STRICT""",
-    "INSERT INTO state VALUES (1, 0, 0, 0.0, 0, -1e300, 0)",
-    """CREATE TRIGGER counted_in AFTER INSERT ON entries BEGIN
-        UPDATE state SET entries = entries + 1, bytes = bytes + NEW.bytes; END""",
-    """CREATE TRIGGER counted_out AFTER DELETE ON entries BEGIN
-        UPDATE state SET entries = entries - 1, bytes = bytes - OLD.bytes; DELETE FROM tags WHERE entry = OLD.id; END""",
-)
 _SELECT = """
 SELECT state.era, state.latest, coalesce(tenants.epoch, 0), entries.id, entries.epoch, entries.era, created, lifetime, facts,
   tags, cost, uses, digest, value
@@ -219,15 +96,15 @@ class Store:
         self.limit_bytes = limit_bytes
         self._versions = versions
         self._slack = clock_slack_s
-        self._busy_timeout = busy_timeout
-        self._lock = threading.RLock()
-        self._owner = os.getpid()
-        self._inherited: list[sqlite3.Connection | None] = []
         self._latest = -math.inf
         self._uses: Counter[int] = Counter()
-        self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._counts = Counts()
         self._warned = False
-        self._connection: sqlite3.Connection | None = self._open(set_aside)
+        self._file = SharedFile(
+            lambda: open_cache(self.path, busy_timeout=busy_timeout, set_aside=set_aside),
+            in_memory=self.in_memory,
+            forked=self._uses.clear,  # the parent notes those
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -250,13 +127,12 @@ class Store:
 
     def close(self) -> None:
         """Close the file; closing again does nothing, using it afterwards raises `CacheError`."""
-        with self._lock:
-            if self._connection is not None and self._owner == os.getpid():
-                with suppress(sqlite3.Error, CacheError), self._writing() as connection:
-                    self._note_uses(connection)
-                    connection.execute("UPDATE state SET latest = max(latest, ?)", (max(self._latest, -1e300),))
-                self._connection.close()
-            self._connection = None
+        self._file.close(before=self._settle)
+
+    def _settle(self) -> None:
+        with suppress(sqlite3.Error, CacheError), self._writing() as connection:
+            note_uses(connection, self._uses)
+            connection.execute("UPDATE state SET latest = max(latest, ?)", (max(self._latest, -1e300),))
 
     def ticket(self, scope: Scope) -> Ticket:
         """Take this *before* computing what `put` will store, so that an invalidation meanwhile is not undone by it."""
@@ -265,7 +141,7 @@ class Store:
                 row = connection.execute(
                     "SELECT coalesce(tenants.epoch, 0), coalesce(changes, 0), all_changes, era "
                     "FROM state LEFT JOIN tenants ON tenant = ?",
-                    (_text(scope.tenant),),
+                    (to_text(scope.tenant),),
                 ).fetchone()
         except sqlite3.Error as error:
             self._trouble(error)
@@ -306,7 +182,7 @@ class Store:
         """
         now = entry.created if now is None else now
         refusal: Refusal | None
-        size = _bytes(entry)
+        size = size_of(entry)
         if ticket.era < 0:
             refusal = "unavailable"
         elif size > self.limit_bytes:
@@ -317,17 +193,17 @@ class Store:
             try:
                 with self._writing() as connection:
                     refusal, went = self._put(connection, entry, ticket, now, size)
-                self._counts.update(went)  # counted once the commit is through, or the accounts would not balance
+                self._counts.add(went)  # counted once the commit is through, or the accounts would not balance
             except sqlite3.Error as error:
                 self._trouble(error)
                 refusal = "unavailable"
         if refusal is not None:
-            self._counts[entry.layer, "refused", refusal] += 1
+            self._counts.one(entry.layer, "refused", refusal)
         return refusal
 
     def refuse(self, layer: str, reason: Refusal) -> None:
         """Count something that its owner did not even try to store ("no-store")."""
-        self._counts[layer, "refused", reason] += 1
+        self._counts.one(layer, "refused", reason)
 
     def delete(
         self,
@@ -349,9 +225,9 @@ class Store:
         if key is not None:
             given.append(("key = ?", key))
         if tag is not None:
-            given.append(("id IN (SELECT entry FROM tags WHERE tag = ?)", _text(tag)))
+            given.append(("id IN (SELECT entry FROM tags WHERE tag = ?)", to_text(tag)))
         if tenant is not None:
-            given.append(("tenant = ?", _text(tenant)))
+            given.append(("tenant = ?", to_text(tenant)))
         if layer is not None:
             given.append(("layer = ?", layer))
         if before_epoch is not None:
@@ -378,15 +254,15 @@ class Store:
                     f"SELECT layer, scope, key, bytes FROM entries WHERE {where} ORDER BY id", values
                 ).fetchall()
                 if not dry_run:
-                    self._note_uses(connection)
+                    note_uses(connection, self._uses)
                     connection.execute(f"DELETE FROM entries WHERE {where}", values)
                     if next_epoch and tenant is not None:
                         epoch = self._epoch(connection, tenant) + 1
                     self._note_change(connection, tenant, epoch)
         except sqlite3.Error as error:
-            raise self._error(error, "invalidate entries of") from error
+            raise trouble(error, "invalidate entries of", self.path) from error
         if not dry_run:
-            self._counts.update((row[0], "deleted", "") for row in rows)
+            self._counts.add(Counter((row[0], "deleted", "") for row in rows))
         entries = tuple((row[0], Scope.from_text(row[1]), row[2]) for row in rows)
         return Removal(entries, sum(row[3] for row in rows), dry_run)
 
@@ -396,16 +272,15 @@ class Store:
             with self._reading() as connection:
                 return self._epoch(connection, tenant)
         except sqlite3.Error as error:
-            raise self._error(error, "read the epoch of a tenant of") from error
+            raise trouble(error, "read the epoch of a tenant of", self.path) from error
 
     def advance_epoch(self, tenant: str, *, dry_run: bool = True) -> Removal:
         """Start a new epoch for `tenant`: none of its entries so far is ever seen again."""
-        return self._delete([("tenant = ?", _text(tenant))], tenant, 0, dry_run, next_epoch=True)
+        return self._delete([("tenant = ?", to_text(tenant))], tenant, 0, dry_run, next_epoch=True)
 
     def miss(self, layer: str, reason: Miss) -> None:
         """Count a look-up that its owner decided by itself, without `get`."""
-        with self._lock:
-            self._counts[layer, "miss", reason] += 1
+        self._counts.one(layer, "miss", reason)
 
     def follow(self, layer: str, after: int = 0) -> tuple[list[Entry], int]:
         """Whole entries of a layer stored since mark `after`, by any process, oldest first, and the mark to go on from.
@@ -425,7 +300,7 @@ class Store:
         except sqlite3.Error as error:
             self._trouble(error)
             return [], after
-        found = [_entry(layer, Scope.from_text(scope), key, *rest) for scope, key, *rest in rows]
+        found = [whole_entry(layer, Scope.from_text(scope), key, *rest) for scope, key, *rest in rows]
         return [entry for entry in found if entry is not None], max(after, last)
 
     def entries(self, *, layer: str, scope: Scope | None = None) -> Iterator[Entry]:
@@ -437,29 +312,17 @@ class Store:
                 (layer, *[None if scope is None else scope.to_text()] * 2),
             ).fetchall()
         for text, key, *rest in rows:
-            entry = _entry(layer, Scope.from_text(text), key, *rest)
+            entry = whole_entry(layer, Scope.from_text(text), key, *rest)
             if entry is not None:
                 yield entry
 
     def layers(self) -> tuple[str, ...]:
         """The layers this `Store` object has accounts of, by name."""
-        with self._lock:
-            return tuple(sorted({layer for layer, _, _ in self._counts}))
+        return self._counts.layers()
 
     def stats(self, layer: str | None = None) -> Stats:
         """The accounts of `layer`, or of all together."""
-
-        def by_detail(kind: str) -> dict[str, int]:
-            found: Counter[str] = Counter()
-            for (of, what, detail), number in counts.items():
-                if what == kind and layer in (None, of):
-                    found[detail] += number
-            return dict(found)
-
-        with self._lock:
-            counts = dict(self._counts)
-        total = {kind: sum(by_detail(kind).values()) for kind in _COUNTED}
-        return Stats(misses=by_detail("miss"), refused=by_detail("refused"), **total)
+        return self._counts.stats(layer)
 
     # -- look-up -------------------------------------------------------------------------------------------------------
 
@@ -474,7 +337,7 @@ class Store:
         use: bool,
     ) -> Lookup:
         text = scope.to_text()
-        row = connection.execute(_SELECT, (layer, key, text, _text(scope.tenant))).fetchone()
+        row = connection.execute(_SELECT, (layer, key, text, to_text(scope.tenant))).fetchone()
         now, era = self._at(now, row[0], row[1])
         _, _, epoch, row_id, entry_epoch, entry_era, created, lifetime, *rest = row
         if row_id is None:
@@ -489,7 +352,7 @@ class Store:
             return Lookup(None, "expired", age)
         if control.max_age_s is not None and age >= control.max_age_s:
             return Lookup(None, "max-age", age)
-        entry = _entry(layer, scope, key, created, lifetime, *rest)
+        entry = whole_entry(layer, scope, key, created, lifetime, *rest)
         if entry is None:
             self._drop(row_id, layer)
             return Lookup(None, "corrupt", age)
@@ -500,7 +363,7 @@ class Store:
             if len(self._uses) >= _PENDING_USES:
                 # Uses are noted in bulk: a write for every read would cost more than many an answer.
                 with suppress(sqlite3.Error), self._writing() as writer:
-                    self._note_uses(writer)
+                    note_uses(writer, self._uses)
         return Lookup(entry, None, age)
 
     def _at(self, now: float, era: int, latest: float) -> tuple[float, int]:
@@ -526,82 +389,56 @@ class Store:
 
     def _counted(self, found: Lookup, layer: str, count: bool) -> Lookup:
         if count:
-            key = (layer, "hits", "") if found.reason is None else (layer, "miss", found.reason)
-            with self._lock:
-                self._counts[key] += 1
+            self._counts.one(layer, "miss" if found.reason else "hits", found.reason or "")
         return found
 
     def _drop(self, row_id: int, layer: str) -> None:
         with suppress(sqlite3.Error), self._writing() as connection:
             gone = connection.execute("DELETE FROM entries WHERE id = ?", (row_id,)).rowcount
-            self._counts[layer, "dropped", ""] += gone
+            self._counts.add({(layer, "dropped", ""): gone})
 
     # -- storing -------------------------------------------------------------------------------------------------------
 
     def _put(
         self, connection: sqlite3.Connection, entry: Entry, ticket: Ticket, now: float, size: int
-    ) -> tuple[Refusal | None, Counter[tuple[str, str, str]]]:
-        went: Counter[tuple[str, str, str]] = Counter()
+    ) -> tuple[Refusal | None, Counter[Event]]:
+        went: Counter[Event] = Counter()
         era, latest, inflation, epoch, changes, all_changes = connection.execute(
             "SELECT era, latest, inflation, coalesce(tenants.epoch, 0), coalesce(changes, 0), all_changes "
             "FROM state LEFT JOIN tenants ON tenant = ?",
-            (_text(entry.scope.tenant),),
+            (to_text(entry.scope.tenant),),
         ).fetchone()
         known = max(self._latest, latest)
-        if now < known - self._slack or ticket.era != era:
-            # The clock went back since this work began, or in this very moment: `created` says nothing about its age.
-            if now < known - self._slack:
-                connection.execute("UPDATE state SET era = era + 1, latest = ?", (now,))
-                self._latest = now
+        if now < known - self._slack:
+            connection.execute("UPDATE state SET era = era + 1, latest = ?", (now,))
+            self._latest = now
             return "clock", went
-        self._latest = now = max(known, now)
+        self._latest = now = max(known, now)  # a time seen, whatever becomes of the entry
+        if ticket.era != era:
+            return "clock", went  # the clock went back since this work began: `created` says nothing about its age
         if (ticket.epoch, ticket.changes, ticket.all_changes) != (epoch, changes, all_changes):
             return "invalidated", went
-        self._note_uses(connection)
+        note_uses(connection, self._uses)
         scope = entry.scope.to_text()
         if connection.execute(
             "DELETE FROM entries WHERE layer = ? AND key = ? AND scope = ?", (entry.layer, entry.key, scope)
         ).rowcount:
             went[entry.layer, "replaced", ""] += 1
-        facts, tags = _json(entry.facts), _json(sorted(entry.tags))
+        facts, tags = to_json(entry.facts), to_json(sorted(entry.tags))
         expires = None if entry.lifetime is None else entry.created + entry.lifetime
         row_id = connection.execute(
             _INSERT,
             (
-                entry.layer, scope, entry.key, _text(entry.scope.tenant), epoch, era, float(entry.created), entry.lifetime,
-                expires, facts, tags, float(entry.cost), entry.uses, inflation + entry.uses * entry.cost / size, size,
-                _seal(entry), entry.value,
+                entry.layer, scope, entry.key, to_text(entry.scope.tenant), epoch, era, float(entry.created), entry.lifetime,
+                expires, facts, tags, float(entry.cost), entry.uses, worth(inflation, entry.uses, entry.cost, size), size,
+                seal(entry), entry.value,
             ),
         ).lastrowid  # fmt: skip
-        connection.executemany("INSERT INTO tags VALUES (?, ?)", [(_text(tag), row_id) for tag in entry.tags])
+        connection.executemany("INSERT INTO tags VALUES (?, ?)", [(to_text(tag), row_id) for tag in entry.tags])
         went[entry.layer, "stores", ""] += 1
         connection.execute("UPDATE state SET latest = max(latest, ?)", (now,))
-        self._make_room(connection, now, went)
+        went.update(make_room(connection, self.limit_bytes, now))
         return None, went
-
-    def _make_room(self, connection: sqlite3.Connection, now: float, went: Counter[tuple[str, str, str]]) -> None:
-        def used() -> int:
-            return int(connection.execute("SELECT bytes FROM state").fetchone()[0])
-
-        if used() <= self.limit_bytes:
-            return
-        for (layer,) in connection.execute("DELETE FROM entries WHERE expires <= ? RETURNING layer", (now,)).fetchall():
-            went[layer, "expired", ""] += 1
-        while used() > self.limit_bytes:
-            row_id, layer, priority = connection.execute(
-                "SELECT id, layer, priority FROM entries ORDER BY priority, id LIMIT 1"
-            ).fetchone()
-            connection.execute("DELETE FROM entries WHERE id = ?", (row_id,))
-            connection.execute("UPDATE state SET inflation = max(inflation, ?)", (priority,))
-            went[layer, "evicted", ""] += 1
-
-    def _note_uses(self, connection: sqlite3.Connection) -> None:
-        connection.executemany(
-            "UPDATE entries SET uses = uses + ?1, priority = (SELECT inflation FROM state) + (uses + ?1) * cost / bytes "
-            "WHERE id = ?2",
-            [(number, row_id) for row_id, number in self._uses.items()],
-        )
-        self._uses.clear()
 
     def _note_change(self, connection: sqlite3.Connection, tenant: str | None, epoch: int) -> None:
         if tenant is None:
@@ -610,22 +447,22 @@ class Store:
         connection.execute(
             "INSERT INTO tenants VALUES (?1, ?2, 1) ON CONFLICT (tenant) DO UPDATE SET changes = changes + 1, "
             "epoch = max(epoch, ?2)",
-            (_text(tenant), epoch),
+            (to_text(tenant), epoch),
         )
 
     def _epoch(self, connection: sqlite3.Connection, tenant: str) -> int:
-        row = connection.execute("SELECT epoch FROM tenants WHERE tenant = ?", (_text(tenant),)).fetchone()
+        row = connection.execute("SELECT epoch FROM tenants WHERE tenant = ?", (to_text(tenant),)).fetchone()
         return int(row[0]) if row else 0
 
     # -- the file ------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._follow_fork()
-            if self._connection is None:
-                raise CacheError(f"the cache {self.path} is closed; open it again with Store(path)")
-            yield self._connection
+        try:
+            with self._file.use() as connection:
+                yield connection
+        except NotOpen as error:
+            raise CacheError(f"the cache {self.path} {error}") from error
 
     @contextmanager
     def _writing(self, durable: bool = False) -> Iterator[sqlite3.Connection]:
@@ -636,180 +473,15 @@ class Store:
             if durable:
                 connection.execute("PRAGMA synchronous=FULL")
             try:
-                connection.execute("BEGIN IMMEDIATE")
-                yield connection
-                connection.execute("COMMIT")
+                with transaction(connection):
+                    yield connection
             finally:
-                if connection.in_transaction:
-                    with suppress(sqlite3.Error):
-                        connection.execute("ROLLBACK")
                 if durable:
                     with suppress(sqlite3.Error):
                         connection.execute("PRAGMA synchronous=NORMAL")
-
-    def _open(self, set_aside: bool) -> sqlite3.Connection:
-        if self.in_memory:
-            return self._connect()
-        if not Path(self.path).parent.is_dir():
-            raise CacheError(f"cannot open the cache {self.path}: its folder does not exist; create it first")
-        # One opener at a time: none may set aside what another has just started anew.
-        with FileLock(f"{self.path}.lock"):
-            try:
-                return self._connect()
-            except _Unusable as unusable:
-                if not set_aside:
-                    raise CacheError(
-                        f"the cache {self.path} is unusable: {unusable}; delete it or set_aside=True"
-                    ) from unusable
-                aside = f"{self.path}.{unusable.kind}-{uuid.uuid4().hex[:8]}"
-                for suffix in ("", "-wal", "-shm"):  # a log left beside a new file would be played into it
-                    with suppress(FileNotFoundError):
-                        Path(self.path + suffix).rename(aside + suffix)
-                _log.warning(
-                    "the cache %s is unusable (%s): set aside as %s, an empty one is started", self.path, unusable, aside
-                )
-                return self._connect()
-
-    def _connect(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = None
-        try:
-            connection = sqlite3.connect(
-                self.path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=64
-            )
-            self._prepare(connection)
-        except BaseException as error:
-            if connection is not None:
-                connection.close()
-            if isinstance(error, sqlite3.Error):
-                if _code(error) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-                    raise _Unusable("damaged", str(error)) from error
-                raise self._error(error, "open") from error
-            raise
-        return connection
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            self._check_kind(connection)
-        until = time.monotonic() + self._busy_timeout
-        while True:  # SQLite does not wait by itself for this switch while another process is at the file
-            try:
-                connection.execute("PRAGMA journal_mode=WAL")
-                break
-            except sqlite3.OperationalError as error:
-                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                    raise
-                time.sleep(0.005)
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                self._check_kind(connection)
-            else:
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-            connection.execute("COMMIT")
-        finally:
-            if connection.in_transaction:
-                with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-
-    def _check_kind(self, connection: sqlite3.Connection) -> None:
-        kind = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if kind != _APPLICATION_ID:
-            raise CacheError(f"{self.path} is an SQLite file but not a cache; it is left as it is, choose another path")
-        if version > SCHEMA_VERSION:
-            raise CacheError(
-                f"the cache {self.path} has schema version {version}, this labkit knows up to {SCHEMA_VERSION}; "
-                "update labkit, or choose another path"
-            )
-        if version < SCHEMA_VERSION:
-            raise _Unusable("old", f"schema version {version}, this labkit writes {SCHEMA_VERSION}")
-        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise _Unusable("damaged", str(verdict))
-
-    def _follow_fork(self) -> None:
-        """After a fork, give this process a connection of its own: SQLite's cannot be shared with the parent."""
-        if self._owner == os.getpid():
-            return
-        self._owner = os.getpid()
-        self._lock = threading.RLock()
-        self._uses.clear()
-        if self._connection is not None:
-            self._inherited.append(self._connection)  # not closed: closing it would drop the parent's file locks
-            self._connection = None
-            if self.in_memory:
-                raise CacheError("a cache in memory belongs to the process that made it; use a file to share one")
-            self._connection = self._open(set_aside=False)
 
     def _trouble(self, error: sqlite3.Error) -> None:
         """Say once that the cache does not work; every further time is in the counts."""
         if not self._warned:
             self._warned = True
-            _log.warning("%s; answers are delivered without it", self._error(error, "use"))
-
-    def _error(self, error: sqlite3.Error, action: str) -> CacheError:
-        return CacheError(
-            f"cannot {action} the cache {self.path}: {error} ({_FIXES.get(_code(error), 'see the cause above')})"
-        )
-
-
-class _Unusable(LabError):
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-
-
-_COUNTED = ("hits", "stores", "replaced", "evicted", "expired", "deleted", "dropped")
-_FIXES: Mapping[int, str] = {
-    sqlite3.SQLITE_FULL: "the disk is full: free some space",
-    sqlite3.SQLITE_IOERR: "the disk failed or is full: check it",
-    sqlite3.SQLITE_READONLY: "the file or its folder is read-only: make it writable or choose another path",
-    sqlite3.SQLITE_CANTOPEN: "the folder must exist and be writable: create it or choose another path",
-    sqlite3.SQLITE_BUSY: "another process holds it: close that, or raise busy_timeout",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged: close it; the next Store(path) sets it aside and starts an empty one",
-    sqlite3.SQLITE_NOTADB: "the file is damaged: close it; the next Store(path) sets it aside and starts an empty one",
-}
-
-
-def _code(error: sqlite3.Error) -> int:
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), sort_keys=True)
-
-
-def _text(name: str) -> str:
-    """A name as SQLite can keep it: in ASCII, for a lone surrogate (broken JSON from a client) has no UTF-8 form."""
-    return json.dumps(name)
-
-
-def _bytes(entry: Entry) -> int:
-    texts = (entry.key, entry.scope.to_text(), _json(entry.facts), _json(sorted(entry.tags)))
-    return len(entry.value) + sum(map(len, texts))
-
-
-def _seal(entry: Entry) -> str:
-    """What ties all that decides about an entry together, so that one damaged on the disk is not believed."""
-    return digest(
-        entry.layer, entry.scope.to_text(), entry.key, repr(entry.created), repr(entry.lifetime),
-        _json(entry.facts), _json(sorted(entry.tags)), entry.value,
-    )  # fmt: skip
-
-
-def _entry(
-    layer: str, scope: Scope, key: str, created: float, lifetime: float | None, facts: str, tags: str, cost: float,
-    uses: int, seal: str, value: bytes,
-) -> Entry | None:  # fmt: skip
-    """The entry as it was stored, or None where it no longer is."""
-    try:
-        entry = Entry(
-            scope, key, value, created, layer, lifetime, json.loads(facts), frozenset(json.loads(tags)), cost, uses
-        )
-        return entry if _seal(entry) == seal else None
-    except (ValueError, TypeError, AttributeError):
-        return None
+            _log.warning("%s; answers are delivered without it", trouble(error, "use", self.path))

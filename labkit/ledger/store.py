@@ -18,8 +18,6 @@ import os
 import re
 import sqlite3
 import tempfile
-import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from decimal import ROUND_HALF_EVEN, Context, Decimal
@@ -32,9 +30,8 @@ import pyarrow.parquet as pq
 
 from labkit.ledger.errors import LedgerError
 from labkit.ledger.row import COLUMNS, COST_PLACES, DERIVED, KINDS, Kind, Row, from_sql
+from labkit.sqlite import FileKind, NotOpen, SharedFile, Unusable, explain, open_file, primary_code, transaction
 
-SCHEMA_VERSION = 1
-_APPLICATION_ID = 0x1AB_1ED6E  # "lab ledge(r)": how a ledger is told from any other SQLite file
 _SQL_TYPES: Mapping[Kind, str] = {
     "text": "TEXT", "integer": "INTEGER", "real": "REAL", "flag": "INTEGER", "list": "TEXT", "money": "TEXT",
 }  # fmt: skip
@@ -67,6 +64,7 @@ _SCHEMA = (
     "CREATE TRIGGER attempts_are_not_deleted BEFORE DELETE ON attempts "
     "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: start a new file instead of deleting rows'); END",
 )
+_LEDGER = FileKind("ledger", application_id=0x1AB_1ED6E, version=1, schema=_SCHEMA, durable=True)  # "lab ledge(r)"
 
 
 class DecimalSum:
@@ -100,11 +98,7 @@ class Ledger:
         self.in_memory = os.fspath(path) == ":memory:"
         self.path = ":memory:" if self.in_memory else str(Path(path).absolute())
         self._busy_timeout = busy_timeout
-        self._lock = threading.RLock()
-        self._owner = os.getpid()
-        self._inherited: list[sqlite3.Connection] = []
-        self._connection: sqlite3.Connection | None = None
-        self._connection = self._open()
+        self._file = SharedFile(self._open, in_memory=self.in_memory)
 
     def __enter__(self) -> Self:
         return self
@@ -117,11 +111,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file; appending or reading afterwards raises. Closing again does nothing."""
-        self._follow_fork()
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+        self._file.close()
 
     def append(self, row: Row) -> None:
         """Keep `row` for good: on return it is on the disk.
@@ -138,22 +128,15 @@ class Ledger:
             if not isinstance(row, Row):
                 raise LedgerError(f"a ledger keeps Row values, not {type(row).__name__}: {row!r:.80}", self.path, rows)
             values.append(row.to_sql())
-        self._follow_fork()
-        with self._lock:
-            connection = self._connected(rows)
-            try:
-                connection.execute("BEGIN IMMEDIATE")
+        try:
+            with self._file.use() as connection, transaction(connection):
                 for row, value in zip(rows, values, strict=True):
                     if connection.execute(_INSERT, value).rowcount == 0:
                         self._check_same(connection, row, rows)
-                connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                raise self._error(error, "append to", rows) from error
-            finally:
-                if connection.in_transaction:
-                    # A rollback on a disk in trouble may fail as well; the error on its way out is the one that matters.
-                    with suppress(sqlite3.Error):
-                        connection.execute("ROLLBACK")
+        except NotOpen as error:
+            raise LedgerError(f"the ledger {self.path} {error}", self.path, rows) from error
+        except sqlite3.Error as error:
+            raise self._error(error, "append to", rows) from error
 
     def rows(self) -> list[Row]:
         """Every row in the order it was appended."""
@@ -236,114 +219,36 @@ class Ledger:
     def _open(self) -> sqlite3.Connection:
         if not self.in_memory and not Path(self.path).parent.is_dir():
             raise LedgerError(f"cannot open the ledger {self.path}: its folder does not exist; create it first", self.path)
-        connection: sqlite3.Connection | None = None
         try:
-            connection = sqlite3.connect(
-                self.path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=16
-            )
-            self._prepare(connection)
+            connection = open_file(self.path, _LEDGER, busy_timeout=self._busy_timeout)
+        except Unusable as error:
+            raise LedgerError(str(error), self.path) from error
         except sqlite3.Error as error:
-            if connection is not None:
-                connection.close()
             raise self._error(error, "open", ()) from error
-        except LedgerError:
-            if connection is not None:
-                connection.close()
-            raise
-        return connection
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        """Make sure the file is a ledger of ours, creating the schema in an empty one."""
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if tables:
-            self._check_kind(connection)
-        self._use_wal(connection)
-        connection.execute("PRAGMA synchronous=FULL")
         connection.create_aggregate("decimal_sum", 1, DecimalSum)  # type: ignore[arg-type]
-        # The write lock decides which of several first openers creates the schema; it also proves that we may write.
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                self._check_kind(connection)
-            else:
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-            connection.execute("COMMIT")
-        finally:
-            if connection.in_transaction:
-                with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-
-    def _use_wal(self, connection: sqlite3.Connection) -> None:
-        """Switch the file to a write-ahead log, which SQLite does not wait for by itself while another process is at it."""
-        until = time.monotonic() + self._busy_timeout
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode=WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                    raise
-                time.sleep(0.005)
-
-    def _check_kind(self, connection: sqlite3.Connection) -> None:
-        kind = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if kind != _APPLICATION_ID:
-            raise LedgerError(
-                f"{self.path} is an SQLite file but not a ledger; it is left as it is, choose another path", self.path
-            )
-        if version > SCHEMA_VERSION:
-            raise LedgerError(
-                f"the ledger {self.path} has schema version {version}, this labkit knows up to {SCHEMA_VERSION}; "
-                "update labkit, or choose another path",
-                self.path,
-            )
-
-    def _follow_fork(self) -> None:
-        """After a fork, give this process a connection and a lock of its own: SQLite's cannot be shared with the parent."""
-        if self._owner == os.getpid():
-            return
-        self._lock = threading.RLock()
-        self._owner = os.getpid()
-        if self._connection is not None:
-            # Not closed: closing it here would drop the parent's file locks.
-            self._inherited.append(self._connection)
-            self._connection = None
-            if self.in_memory:
-                raise LedgerError(
-                    "a ledger in memory belongs to the process that made it; use a file to share one", self.path
-                )
-            self._connection = self._open()
-
-    def _connected(self, rows: tuple[Row, ...] = ()) -> sqlite3.Connection:
-        if self._connection is None:
-            raise LedgerError(f"the ledger {self.path} is closed; open it again with Ledger(path)", self.path, rows)
-        return self._connection
+        return connection
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         """A connection that cannot write; on a file it is one of its own, so that a long read never delays an append."""
-        self._follow_fork()
         connection: sqlite3.Connection | None = None
         try:
             if self.in_memory:
-                with self._lock:
-                    shared = self._connected()
+                with self._file.use() as shared:
                     shared.execute("PRAGMA query_only=ON")
                     try:
                         yield shared
                     finally:
                         shared.execute("PRAGMA query_only=OFF")
             else:
-                self._connected()
+                self._file.check()
                 connection = sqlite3.connect(
                     f"{Path(self.path).as_uri()}?mode=ro", uri=True, timeout=self._busy_timeout, isolation_level=None
                 )
                 connection.create_aggregate("decimal_sum", 1, DecimalSum)  # type: ignore[arg-type]
                 yield connection
+        except NotOpen as error:
+            raise LedgerError(f"the ledger {self.path} {error}", self.path) from error
         except sqlite3.Error as error:
             raise self._error(error, "read", ()) from error
         finally:
@@ -379,32 +284,18 @@ class Ledger:
             )
 
     def _error(self, error: sqlite3.Error, action: str, rows: tuple[Row, ...]) -> LedgerError:
-        code = _code(error)
-        fix = _FIXES.get(code, "see the cause above")
-        if code == sqlite3.SQLITE_BUSY:
-            fix = f"another process has kept it locked for {self._busy_timeout:g} s; {fix}"
-        if action == "read" and code == sqlite3.SQLITE_ERROR:
-            fix = "check the query; attribute names need double quotes, values single ones"
+        reading_wrong = action == "read" and primary_code(error) == sqlite3.SQLITE_ERROR
+        cause = explain(error, {**_FIXES, sqlite3.SQLITE_ERROR: _QUERY_FIX} if reading_wrong else _FIXES)
         kept = f"; {len(rows)} unsaved row(s) are in this exception's rows" if rows else ""
-        return LedgerError(f"cannot {action} the ledger {self.path}: {error} ({fix}){kept}", self.path, rows)
+        return LedgerError(f"cannot {action} the ledger {self.path}: {cause}{kept}", self.path, rows)
 
 
+_QUERY_FIX = "check the query; attribute names need double quotes, values single ones"
 _FIXES: Mapping[int, str] = {
-    sqlite3.SQLITE_FULL: "the disk is full: free some space and append the rows again",
-    sqlite3.SQLITE_IOERR: "the disk failed or is full: check it, then append the rows again",
-    sqlite3.SQLITE_READONLY: "the file or its folder is read-only: make it writable or choose another path",
-    sqlite3.SQLITE_CANTOPEN: "the folder must exist and be writable: create it or choose another path",
-    sqlite3.SQLITE_PERM: "the file is not yours: change its permissions or choose another path",
-    sqlite3.SQLITE_BUSY: "close what holds it, or raise busy_timeout",
     sqlite3.SQLITE_NOTADB: "it is not an SQLite file: it is left as it is, choose another path",
     sqlite3.SQLITE_CORRUPT: "the file is damaged: keep it, save what is left (`sqlite3 FILE .recover`), start a new one",
     sqlite3.SQLITE_AUTH: "this is not allowed on a ledger",
 }
-
-
-def _code(error: sqlite3.Error) -> int:
-    """The primary result code (the low byte of SQLite's extended one); 0 where the error came from Python's module."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def check_names(names: Iterable[str], path: str) -> None:

@@ -18,8 +18,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labkit.caches.entry import Entry
 from labkit.caches.rules import CacheControl, Scope
-from labkit.caches.store import Entry, Store
+from labkit.caches.store import Store
 
 SLACK = 1.0
 LIMIT = 6000

@@ -257,7 +257,7 @@ def test_a_store_that_fails_costs_hits_but_no_answers(store, caplog):
     engine = Scripted()
     handler = response_cache(engine, store)
     asks(handler, ASKED)
-    store._connection.execute("DROP TABLE entries")
+    store._file.check().execute("DROP TABLE entries")
     assert [a.text for a in asks(handler, ASKED, ASKED)] == ["a2b2c2", "a3b3c3"]
     assert store.stats().misses == {"absent": 1, "unavailable": 2}
     assert store.stats().refused == {"unavailable": 2}

@@ -365,10 +365,7 @@ def test_a_killed_cache_keeps_every_answer_it_had_finished(tmp_path: Path) -> No
             assert hit.answer == f"echo {text}"
 
 
-def test_random_traffic_never_crosses_a_border_and_the_accounts_are_exact(tmp_path: Path) -> None:
-    seed = random.SystemRandom().getrandbits(32)
-    print(f"seed {seed}")
-    dice = random.Random(seed)
+def test_random_traffic_never_crosses_a_border_and_the_accounts_are_exact(tmp_path: Path, dice: random.Random) -> None:
     facts = {"price": 0}
     epochs = {"a": 0, "b": 0}
     store = Store(tmp_path / "cache.db", limit_bytes=60_000, versions=lambda name: str(facts[name]))

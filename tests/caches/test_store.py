@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit.caches import CacheError, Entry, Scope, Store
-from labkit.caches.store import SCHEMA_VERSION
+from labkit.caches import CacheControl, CacheError, Entry, Scope, Store
+from labkit.caches.schema import CACHE
 from labkit.request import InvalidRequest
 from tests.caches.model import Pair, drive
 
@@ -32,11 +32,9 @@ def store_one(store: Store, made: Entry) -> str | None:
 
 
 @pytest.mark.parametrize("where", ["memory", "file"])
-def test_every_operation_does_what_the_model_says(where: str, tmp_path: Path) -> None:
-    seed = random.SystemRandom().getrandbits(32)
-    print(f"seed {seed}")
+def test_every_operation_does_what_the_model_says(where: str, tmp_path: Path, dice: random.Random) -> None:
     pair = Pair(":memory:" if where == "memory" else tmp_path / "cache.db")
-    drive(pair, 50_000, random.Random(seed))
+    drive(pair, 50_000, dice)
     pair.close()
     # Each way an answer can be refused was met, or the judge had nothing to judge.
     missed = {reason for _, kind, reason in pair.model.counts if kind == "miss"}
@@ -156,12 +154,12 @@ def test_files_of_other_versions_and_other_programs(tmp_path: Path) -> None:
     path = tmp_path / "cache.db"
     Store(path).close()
     with sqlite3.connect(path) as raw:
-        raw.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
+        raw.execute(f"PRAGMA user_version={CACHE.version + 1}")
     raw.close()
-    with pytest.raises(CacheError, match=rf"schema version {SCHEMA_VERSION + 1}.*update labkit"):
+    with pytest.raises(CacheError, match=rf"schema version {CACHE.version + 1}.*update labkit"):
         Store(path)
     with sqlite3.connect(path) as raw:
-        raw.execute(f"PRAGMA user_version={SCHEMA_VERSION - 1}")
+        raw.execute(f"PRAGMA user_version={CACHE.version - 1}")
     raw.close()
     with Store(path) as store:
         assert len(store) == 0
@@ -212,3 +210,13 @@ def test_impossible_values_are_named() -> None:
         store.delete()
     with pytest.raises(CacheError, match="is closed"):
         len(store)
+
+
+def test_a_put_counts_as_a_time_seen_even_where_its_ticket_is_of_an_older_era(tmp_path: Path) -> None:
+    with Store(tmp_path / "cache.db") as store:
+        before = store.ticket(SCOPE)
+        store.get(SCOPE, "k", 1000.0)
+        store.get(SCOPE, "k", 10.0)  # the clock steps back
+        assert store_one(store, entry("k", created=10.0)) is None
+        assert store.put(entry("other", created=40.5), before) == "clock"
+        assert store.get(SCOPE, "k", 40.0, CacheControl(max_age_s=30.2)).reason == "max-age", "it is 40.5 at least"

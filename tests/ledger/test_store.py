@@ -84,8 +84,8 @@ def test_rows_outlive_the_ledger_that_wrote_them(tmp_path):
 
 
 def test_commits_reach_the_disk_before_they_are_acknowledged(ledger):
-    assert ledger._connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL, in SQLite's documentation
-    assert ledger._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert ledger._file.check().execute("PRAGMA synchronous").fetchone() == (2,)  # FULL, in SQLite's documentation
+    assert ledger._file.check().execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 @pytest.mark.parametrize("statement", ["UPDATE attempts SET \"labkit.cost\" = '0'", "DELETE FROM attempts"])
@@ -323,8 +323,8 @@ def test_a_long_read_does_not_hold_up_an_append(ledger):
 
 def test_a_full_disk_gives_the_row_back_and_it_can_be_appended_once_there_is_room(ledger):
     ledger.append(FULL)
-    pages = ledger._connection.execute("PRAGMA page_count").fetchone()[0]
-    ledger._connection.execute(f"PRAGMA max_page_count={pages}")
+    pages = ledger._file.check().execute("PRAGMA page_count").fetchone()[0]
+    ledger._file.check().execute(f"PRAGMA max_page_count={pages}")
     kept = 1
     with pytest.raises(LedgerError, match="disk is full") as caught:  # noqa: PT012 - which append fills it is not known
         for _ in range(200):
@@ -332,7 +332,7 @@ def test_a_full_disk_gives_the_row_back_and_it_can_be_appended_once_there_is_roo
             kept += 1
     assert ledger.path in str(caught.value)
     assert len(ledger) == kept
-    ledger._connection.execute("PRAGMA max_page_count=1000000")
+    ledger._file.check().execute("PRAGMA max_page_count=1000000")
     ledger.append(caught.value.row)
     assert ledger.rows()[-1] == caught.value.row
 

@@ -1,0 +1,11 @@
+"""SQLite files of our own, which threads and processes share: what the ledger and the caches have in common.
+
+`open_file` opens a file of one `FileKind`, making it where it is missing, and touches no other; `SharedFile` is its
+connection for all threads of a process and for what forks from it; `transaction` commits or rolls back; `explain` says what
+to do about SQLite's errors.
+"""
+
+from labkit.sqlite.file import FileKind, Unusable, open_file
+from labkit.sqlite.shared import NotOpen, SharedFile, explain, primary_code, transaction
+
+__all__ = ["FileKind", "NotOpen", "SharedFile", "Unusable", "explain", "open_file", "primary_code", "transaction"]

@@ -1,0 +1,101 @@
+"""Opening an SQLite file of a kind of ours, and telling it from everybody else's."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from labkit.request import LabError
+from labkit.sqlite.shared import primary_code, transaction
+
+
+@dataclass(frozen=True, slots=True)
+class FileKind:
+    """What a file is for (`noun`, as errors call it), the `application_id` that tells it from any other SQLite file, and the
+    statements of its `schema`, of this `version`.
+
+    `durable`: a commit returns only after its pages are on the disk (synchronous=FULL). Otherwise it survives the process
+    but not a power cut (NORMAL).
+    """
+
+    noun: str
+    application_id: int
+    version: int
+    schema: tuple[str, ...]
+    durable: bool
+
+
+class Unusable(LabError):
+    """A file that is not to be used as it is: `why` is "foreign" (of no such kind), "newer" or "older" (of another version).
+
+    It has not been changed.
+    """
+
+    def __init__(self, message: str, why: Literal["foreign", "newer", "older"]) -> None:
+        super().__init__(message)
+        self.why = why
+
+
+def open_file(path: str, kind: FileKind, *, busy_timeout: float) -> sqlite3.Connection:
+    """A connection in autocommit mode to the file of `kind` at `path` (or ":memory:"), created where there is none.
+
+    The journal is a write-ahead log. `busy_timeout`: seconds to wait for another process. Raises `Unusable`, and SQLite's
+    own errors.
+    """
+    connection = sqlite3.connect(
+        path, timeout=busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=64
+    )
+    try:
+        if _tables(connection):
+            _check(connection, path, kind)  # before anything is changed
+        _use_write_ahead_log(connection, busy_timeout)
+        connection.execute(f"PRAGMA synchronous={'FULL' if kind.durable else 'NORMAL'}")
+        # The write lock decides which of several first openers creates the schema; it also proves that we may write.
+        with transaction(connection):
+            if _tables(connection):
+                _check(connection, path, kind)
+            else:
+                for statement in kind.schema:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id={kind.application_id}")
+                connection.execute(f"PRAGMA user_version={kind.version}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _tables(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+
+
+def _check(connection: sqlite3.Connection, path: str, kind: FileKind) -> None:
+    found = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found != kind.application_id:
+        raise Unusable(
+            f"{path} is an SQLite file but not a {kind.noun}; it is left as it is, choose another path", "foreign"
+        )
+    if version > kind.version:
+        raise Unusable(
+            f"the {kind.noun} {path} has schema version {version}, this labkit knows up to {kind.version}; update labkit, "
+            "or choose another path",
+            "newer",
+        )
+    if version < kind.version:
+        raise Unusable(f"schema version {version}, this labkit writes {kind.version}", "older")
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection, busy_timeout: float) -> None:
+    """Switch the file's journal, for which SQLite does not wait by itself while another process is at the file."""
+    until = time.monotonic() + busy_timeout
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.005)

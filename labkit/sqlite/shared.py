@@ -1,0 +1,119 @@
+"""One connection for the threads of a process, and one more for each process that forks from it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+from labkit.request import LabError
+
+
+class NotOpen(LabError):
+    """The file was closed, or was in the memory of another process; the message goes on from the file's name."""
+
+
+class SharedFile:
+    """The connection that `connect` opens: at once, and anew in every process forked from this one.
+
+    SQLite's connections cannot be taken across a fork, nor can locks, which another thread may have held at that moment.
+    `forked` is called in the new process before it connects.
+    """
+
+    def __init__(
+        self, connect: Callable[[], sqlite3.Connection], *, in_memory: bool, forked: Callable[[], None] = lambda: None
+    ) -> None:
+        self._connect = connect
+        self._in_memory = in_memory
+        self._forked = forked
+        self._lock = threading.RLock()
+        self._owner = os.getpid()
+        self._inherited: list[sqlite3.Connection] = []
+        self._connection: sqlite3.Connection | None = connect()
+
+    @contextmanager
+    def use(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for one thread at a time; a thread may use it within its own use. Raises `NotOpen`."""
+        with self.locked():
+            yield self.check()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """For one thread at a time, open or not."""
+        self._follow_fork()
+        with self._lock:
+            yield
+
+    def check(self) -> sqlite3.Connection:
+        """Raises `NotOpen` unless the file is open in this process."""
+        self._follow_fork()
+        if self._connection is None:
+            raise NotOpen("is closed; open it again by its path")
+        return self._connection
+
+    def close(self, before: Callable[[], None] = lambda: None) -> None:
+        """Close it, after calling `before` where it is open in this very process; closing again does nothing."""
+        if self._owner != os.getpid():
+            self._inherit()
+        with self._lock:
+            if self._connection is not None:
+                before()
+                self._connection.close()
+                self._connection = None
+
+    def _follow_fork(self) -> None:
+        if self._owner == os.getpid():
+            return
+        had = self._inherit()
+        self._forked()
+        if had:
+            if self._in_memory:
+                raise NotOpen("is in memory and belongs to the process that made it; use a file to share one")
+            self._connection = self._connect()
+
+    def _inherit(self) -> bool:
+        """Lay the parent's connection aside; whether there was one."""
+        self._lock = threading.RLock()
+        self._owner = os.getpid()
+        if self._connection is None:
+            return False
+        self._inherited.append(self._connection)  # not closed: closing it here would drop the parent's file locks
+        self._connection = None
+        return True
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Write with SQLite's one write lock; all of it is committed, or none where an exception leaves the block."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            # A rollback on a disk in trouble may fail as well; the error on its way out is the one that matters.
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+
+
+def explain(error: sqlite3.Error, fixes: Mapping[int, str]) -> str:
+    """SQLite's error and what to do about it, where `fixes` by primary code go before those for all files."""
+    code = primary_code(error)
+    return f"{error} ({fixes.get(code) or _FIXES.get(code, 'see the cause above')})"
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """The primary result code (the low byte of SQLite's extended one); 0 where the error came from Python's module."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+_FIXES: Mapping[int, str] = {
+    sqlite3.SQLITE_FULL: "the disk is full: free some space and try again",
+    sqlite3.SQLITE_IOERR: "the disk failed or is full: check it, then try again",
+    sqlite3.SQLITE_READONLY: "the file or its folder is read-only: make it writable or choose another path",
+    sqlite3.SQLITE_CANTOPEN: "the folder must exist and be writable: create it or choose another path",
+    sqlite3.SQLITE_PERM: "the file is not yours: change its permissions or choose another path",
+    sqlite3.SQLITE_BUSY: "another process keeps it locked: close that, or raise busy_timeout",
+}
