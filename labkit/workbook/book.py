@@ -1,4 +1,4 @@
-"""The open chapter: what a notebook calls to predict, reveal, check, hint, quiz and look back."""
+"""The open chapter: what a notebook calls to predict, reveal, judge, check, hint, quiz and look back."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import textwrap
 from html import escape
 from typing import Any
 
-from labkit.workbook import forms
+from labkit.workbook import bill, claims, forms
+from labkit.workbook.bill import BillLine
 from labkit.workbook.chapters import Chapter, chapter, chapters
+from labkit.workbook.claims import Claim
 from labkit.workbook.exercise import CheckFailed, Exercise, ExerciseError, Verdict, run_check
 from labkit.workbook.paths import repo_root, state_dir
 from labkit.workbook.prediction import (
@@ -125,6 +127,59 @@ class Book:
             )
         header, caption = ("question", "you predicted", "result", "score"), "Predictions and results"
         show_html(table_html(header, rows, caption), table_text(header, rows, caption))
+
+    # Claims and the bill
+
+    def claim(
+        self,
+        id: str,
+        text: str,
+        *,
+        claimed: float | tuple[float, float],
+        measured: float,
+        unit: str,
+        where: str,
+        unless: str,
+        source: str,
+        interval: tuple[float, float] | None = None,
+        tolerance: float = 0.0,
+    ) -> None:
+        """Judge a widely quoted claim by what this chapter measured, and keep the verdict for chapter 17 (see `Claim`)."""
+        low, high = claimed if isinstance(claimed, tuple) else (claimed, claimed)
+        made = Claim(
+            self._declared(id, "claims"), text, float(low), float(high), float(measured), unit, where, unless, source,
+            None if interval is None else (float(interval[0]), float(interval[1])), tolerance,
+        )  # fmt: skip
+        self._journal.append("claim", id, **claims.to_fields(made))
+        title = f"“{text}” {made.verdict.capitalize()}."
+        parts = (f"Claimed: {made.claimed}. Measured: {made.found}, {where}.", unless, source)
+        show_html(
+            panel_html(title, "<br>".join(map(escape, parts)), _tone(made.verdict == claims.HOLDS)),
+            " ".join((title, *parts)),
+        )
+
+    def claims(self) -> None:
+        """All claims judged so far, of all chapters, by the newest run of each."""
+        newest = {entry["item"]: entry for entry in self._journal.entries("claim")}
+        judged = [made for id in sorted(newest) if (made := claims.from_entry(newest[id])) is not None]
+        header = ("claim", "claimed", "measured", "where", "verdict", "when it is otherwise", "source")
+        rows = [(c.text, c.claimed, c.found, c.where, c.verdict, c.unless, c.source) for c in judged]
+        show_html(table_html(header, rows, "Claims, judged"), table_text(header, rows, "Claims, judged"))
+
+    def bill(self, lever: str, *, of: str, before: Any, after: Any, source: str) -> None:
+        """Add this chapter's line to the running case's bill, and show the newest of each chapter and lever.
+
+        `before` and `after` in USD a month, of the part of the bill that `of` names.
+        """
+        line = BillLine(self.chapter.number, lever, of, float(before), float(after), source)
+        self._journal.append("bill", f"{self.chapter.number} {lever}", **bill.to_fields(line))
+        newest = {entry["item"]: entry for entry in self._journal.entries("bill")}
+        rows = [made.row for item in sorted(newest) if (made := bill.from_entry(newest[item])) is not None]
+        caption = "The portal's bill, a lever at a time (each over its own part of it: lines do not add up)"
+        show_html(
+            table_html(bill.HEADER, rows, caption) + f"<small>{escape(source)}</small>",
+            f"{table_text(bill.HEADER, rows, caption)}\n{source}",
+        )
 
     # Exercises
 

@@ -100,6 +100,7 @@ def _declared(cells: list[Any], contents: Chapter) -> list[str]:
         "book.predict": (_called("predict", code) + _called("predict_choice", code), contents.predictions),
         "book.reveal": (_called("reveal", code), contents.predictions),
         "book.quiz": (_called("quiz", code), contents.quizzes),
+        "book.claim": (_called("claim", code), contents.claims),
         "book.check": (_called("check", code), exercises),
         "an exercise cell": ([c.metadata["exercise"] for c in cells if "exercise" in c.metadata], exercises),
         "{{exercise NN.k}}": (re.findall(r"\{\{exercise (\d\d\.\d+)\}\}", prose), exercises),

@@ -273,6 +273,20 @@ show(
     f"{100 * holds_for:.0f} % lie between 3 and 10.",
     source=f"{price.source}: all token-priced, non-deprecated models of five providers, today's price.",
 )
+outside = ratios[~ratios.ratio.between(3, 10)].sort_values("ratio")
+book.claim(
+    "01.output_price",
+    "Output tokens cost 3 to 10 times as much as input tokens.",
+    claimed=(3, 10),
+    measured=ratios.ratio.median(),
+    unit="times",
+    where=f"the median of {len(ratios)} listed models; {100 * holds_for:.0f} % of them lie in that range",
+    unless=f"Outside of it are {len(outside)} models, from {outside.model.iloc[0]} ({outside.ratio.iloc[0]:.1f} times) to "
+    f"{outside.model.iloc[-1]} ({outside.ratio.iloc[-1]:.1f} times): read the list of your own."
+    if len(outside)
+    else "No model of these lies outside of it.",
+    source=f"{price.source}, {price.as_of}.",
+)
 book.reveal(
     "01.ratio",
     "nearly all models" if holds_for >= 0.9 else "more than half of them" if holds_for > 0.5 else "less than half of them",
@@ -539,6 +553,18 @@ Markdown(
     f"**{swings[0].name.replace('_', ' ')}**, then **{swings[1].name.replace('_', ' ')}**.\n\n"
     "No pressure is relieved yet; you know where it is. In production, watch *dollars per workflow*, not per call: a cheaper "
     "model that needs one more retry shows up only there."
+)
+
+# %% [markdown]
+# The bill has its first line. It has no lever yet: every chapter from here on adds one, with what it took off, measured.
+
+# %%
+book.bill(
+    "none yet",
+    of=f"all of it, with {first}",
+    before=exact[first],
+    after=exact[first],
+    source=f"{cases} cases from the ledger, scaled to {USERS:,} users. {source}. {price_named(first).source}, {price_named(first).as_of}.",
 )
 
 # %%

@@ -671,6 +671,16 @@ Markdown(
 )
 
 # %%
+answers = 100_000 * 4 * 30  # the portal's users, their questions a day, and a month
+book.bill(
+    "a promise of latency",
+    of="machines of one's own, answering all of it",
+    before=answers * per_answer["flat out"],
+    after=answers * per_answer["promised"],
+    source=f"{machine.name}, {machine.usd_per_hour} USD an hour, {machine.source}, {machine.as_of}. Rates modelled; constants from: {source}",
+)
+
+# %%
 book.recap()
 
 # %% [markdown]

@@ -538,10 +538,29 @@ others = "; ".join(
     for m in elsewhere[:2]
     for r in [m.frame().groupby("prompt_tokens").median().iloc[-1]]
 )
+book.claim(
+    "03.share",
+    "Prefix caching saves the cached share of the input.",
+    claimed=share,
+    measured=saved,
+    unit="% of the input bill",
+    where=f"the reordered template, {len(bills['instructions first']):,} requests",
+    unless="Reading the cache is not free, and filling it costs a premium: the saving comes close to the share where prefixes are "
+    "long, reads cheap, and the next request comes before the prefix is forgotten.",
+    source=f"Provider's terms: {terms.name}; {price.model}, {price.source}, {price.as_of}. Tokens: {source}",
+    tolerance=0.05,
+)
+book.bill(
+    "a stable prefix",
+    of="input tokens",
+    before=month["clock first"],
+    after=month["instructions first"],
+    source=f"{REQUESTS_PER_MONTH:,} requests a month. {price.model}, {price.source}, {price.as_of}. Tokens: {source}",
+)
+
+# %%
 Markdown(
-    f"**The claim** “prefix caching saves the cached share of the input”: at these terms the cache serves {share:.0f} % of the "
-    f"input, and the input bill falls by **{saved:.0f} %**, because reading the cache is not free and filling it costs a "
-    f"premium. The pressure relieved: prefill, so TTFT and compute; the largest "
+    f"The pressure relieved: prefill, so TTFT and compute; the largest "
     f"prompts gain most{': the second first token took ' + others if others else ''}. Where it moved: into memory that now "
     f"holds other people's prefixes, and into your templates, which became an interface. In production, watch cached tokens "
     f"over input tokens per feature, and alarm when a release makes it drop."

@@ -1361,11 +1361,46 @@ show(
 )
 
 # %%
+best = savings["cascade, whole answer"]
+book.claim(
+    "05.formula",
+    "A cascade costs c_small + (1 − p)·c_large.",
+    claimed=1000 * bars["formula, average large answer"],
+    measured=1000 * bars["the ledger, live"],
+    unit="USD per 1,000 questions",
+    where=f"{len(half)} questions, live, {100 * up.mean():.0f} % sent up; the formula with the average large answer",
+    unless="What goes up is harder, so its large answers are longer than average. With the cost of those that do go up the formula "
+    f"says {1000 * bars['formula, large answers of those sent up']:.3g}.",
+    source=f"{priced_as}. {source}",
+    tolerance=0.05,
+)
+book.claim(
+    "05.cascade",
+    "Cascades save 72 to 80 % at 95 % of the large model's quality.",
+    claimed=(72, 80),
+    measured=100 * best.estimate,
+    interval=(100 * best.low, 100 * best.high),
+    unit="% of the large model's bill",
+    where=f"{len(test)} questions, sent up by doubt, the threshold at its best",
+    unless=f"An oracle saves {100 * best_possible:.0f} % here; "
+    + (
+        f"72 % comes true where at most {enough:.0f} % of the questions are hard."
+        if enough > 0
+        else "72 % does not come true at any share of hard questions tried."
+    ),
+    source=f"{priced_as}. {source}",
+)
+book.bill(
+    "a cascade",
+    of="all of it, with the large model",
+    before=month["always large"][0] * REQUESTS_PER_MONTH,
+    after=month["cascade"][0] * REQUESTS_PER_MONTH,
+    source=f"Right answers: {100 * month['always large'][1]:.1f} % before, {100 * month['cascade'][1]:.1f} % after. {priced_as}. {source}",
+)
+
+# %%
 Markdown(
-    f"**The claims.** “A cascade costs c_small + (1 − p)·c_large”: with the average large answer it missed {short:.0f} % of the "
-    f"live bill, because what goes up is dearer than average. “Cascades save 72 to 80 % at 95 % quality”: "
-    f"**{within(savings['cascade, whole answer'])} %** here by doubt, {within(savings['cascade, doubt per dollar'])} % by doubt "
-    f"per dollar, thresholds at their best; an oracle saves {100 * best_possible:.0f} %. The pressure relieved: tokens "
+    f"By doubt per dollar it is {within(savings['cascade, doubt per dollar'])} %. The pressure relieved: tokens "
     f"of the large model. Where it moved: into waiting (whoever goes up waits for both), into an evaluation set that must be kept "
     f"fresh, and into wrong answers that look like all the others. In production, watch the share sent up by kind of question, the "
     f"calibration error on graded samples, and the large model's tokens per request that reaches it."

@@ -856,6 +856,16 @@ Markdown(
 )
 
 # %%
+line = bill.loc[f"1 % leave: a policy that {LEAVE_AFTER} words will do"]
+book.bill(
+    "stop where readers stop",
+    of="output tokens of the 1 % who leave",
+    before=line.before * per_token,
+    after=line.after * per_token,
+    source=f"{REQUESTS_PER_MONTH:,} requests a month; {price.model}, {price.source}, {price.as_of}. {source}",
+)
+
+# %%
 book.recap()
 
 # %% [markdown]

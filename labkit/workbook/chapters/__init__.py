@@ -1,4 +1,4 @@
-"""What each chapter asks of the learner, importable: its exercises, and the ids of its predictions and quiz.
+"""What each chapter asks of the learner, importable: its exercises, and the ids of its predictions, quiz and claims.
 
 One module a chapter, `cNN.py`, exporting `CHAPTER`. The prose and the code of a chapter live in `notebooks/src/NN_name.py`.
 """
@@ -25,11 +25,12 @@ class Chapter:
     exercises: tuple[Exercise, ...] = ()
     predictions: tuple[str, ...] = ()
     quizzes: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\d\d", self.number):
             raise ExerciseError(f"chapter number {self.number!r} must be two digits, as in '03'")
-        ids = [exercise.id for exercise in self.exercises] + [*self.predictions, *self.quizzes]
+        ids = [exercise.id for exercise in self.exercises] + [*self.predictions, *self.quizzes, *self.claims]
         foreign = [i for i in ids if not i.startswith(f"{self.number}.")]
         if foreign:
             raise ExerciseError(

@@ -176,6 +176,7 @@ CHAPTER = Chapter(
     title="Cost anatomy: where the money goes",
     predictions=("01.json", "01.hidden", "01.ratio"),
     quizzes=("01.q1", "01.q2", "01.q3"),
+    claims=("01.output_price",),
     exercises=(
         Exercise(
             id="01.1",

@@ -197,6 +197,7 @@ CHAPTER = Chapter(
     title="Prompt caching: what a stable prefix is worth",
     predictions=("03.warm", "03.clock", "03.once"),
     quizzes=("03.q1", "03.q2", "03.q3"),
+    claims=("03.share",),
     exercises=(
         Exercise(
             id="03.1",

@@ -258,6 +258,7 @@ CHAPTER = Chapter(
     title="Response and semantic caching: what an old answer is worth",
     predictions=("04.wrong", "04.time", "04.week"),
     quizzes=("04.q1", "04.q2", "04.q3"),
+    claims=("04.hit_rate", "04.repetitive"),
     exercises=(
         Exercise(
             id="04.1",

@@ -286,6 +286,7 @@ CHAPTER = Chapter(
     title="Model routing: which question needs the large model",
     predictions=("05.saving", "05.calls", "05.sure"),
     quizzes=("05.q1", "05.q2", "05.q3"),
+    claims=("05.formula", "05.cascade"),
     exercises=(
         Exercise(
             id="05.1",

@@ -1,0 +1,129 @@
+"""Claims and the bill: verdicts follow from numbers, and what chapters found is there for the last one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.workbook import ExerciseError
+from labkit.workbook.bill import BillLine
+from labkit.workbook.book import Book
+from labkit.workbook.claims import HOLDS, LESS, MORE, OPEN, Claim
+from labkit.workbook.store import Journal
+from tests.workbook import tiny
+
+CHAPTER = replace(tiny.CHAPTER, claims=("99.half", "99.formula"))
+
+numbers = st.floats(-1e6, 1e6)
+
+
+def claim(low: float, high: float, measured: float, **more) -> Claim:
+    return Claim("99.half", "It halves.", low, high, measured, "times", "here", "elsewhere", "this run", **more)
+
+
+def book(journal: Journal) -> Book:
+    return Book(CHAPTER, profile="ci", engine="auto", seed=0, solutions=False, journal=journal)
+
+
+@pytest.mark.parametrize(
+    ("measured", "interval", "verdict"),
+    [
+        (4.0, None, HOLDS),
+        (3.0, None, HOLDS),
+        (1.1, None, LESS),
+        (5.2, None, MORE),
+        (4.0, (3.2, 4.9), HOLDS),
+        (4.0, (2.9, 4.9), OPEN),
+        (1.1, (0.9, 2.9), LESS),
+        (1.1, (0.9, 3.1), OPEN),
+        (7.0, (5.1, 9.0), MORE),
+        (4.0, (1.0, 9.0), OPEN),
+    ],
+)
+def test_a_verdict_is_where_the_measurement_lies(measured, interval, verdict):
+    assert claim(3, 5, measured, interval=interval).verdict == verdict
+
+
+def test_a_formula_may_be_off_by_its_tolerance():
+    assert claim(10, 10, 10.9, tolerance=0.1).verdict == HOLDS
+    assert claim(10, 10, 11.1, tolerance=0.1).verdict == MORE
+    assert claim(-10, -10, -11.1, tolerance=0.1).verdict == LESS
+
+
+@given(numbers, numbers, numbers, numbers, numbers)
+def test_a_wider_interval_never_makes_a_verdict_surer(a, b, c, d, e):
+    low, high = sorted((a, b))
+    least, measured, most = sorted((c, d, e))
+    sure = claim(low, high, measured).verdict
+    wide = claim(low, high, measured, interval=(least, most)).verdict
+    assert wide in (sure, OPEN)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"low": 6.0}, "smaller number first"),
+        ({"measured": float("nan")}, "not measured"),
+        ({"interval": (5.0, 6.0)}, "outside its own interval"),
+        ({"source": " "}, "needs source="),
+        ({"unless": ""}, "needs unless="),
+    ],
+)
+def test_a_claim_that_cannot_be_judged_is_refused(change, message):
+    with pytest.raises(ExerciseError, match=message):
+        replace(claim(3, 5, 4.0), **change)
+
+
+def judge(b: Book, measured: float) -> None:
+    b.claim(
+        "99.half", "It halves.", claimed=(3, 5), measured=measured, unit="times", where="here", unless="elsewhere",
+        source="this run", interval=(measured - 0.5, measured + 0.5),
+    )  # fmt: skip
+
+
+def test_the_newest_verdict_of_each_claim_is_kept_for_later_chapters(tmp_path, capsys):
+    path = tmp_path / "j.jsonl"
+    judge(book(Journal(path)), 4.0)
+    assert "“It halves.” Holds here." in capsys.readouterr().out
+    judge(book(Journal(path)), 1.25)
+    book(Journal(path)).claim(
+        "99.formula", "It is ten.", claimed=10, measured=10.2, unit="", where="here", unless="never", source="this run",
+        tolerance=0.05,
+    )  # fmt: skip
+    with path.open("a") as file:
+        file.write('{"kind": "claim", "item": "99.old", "at": 0, "text": "of a version long ago"}\n')
+    capsys.readouterr()
+    book(Journal(path)).claims()
+    text = capsys.readouterr().out
+    assert "1.25 times (0.75 to 1.75)" in text
+    assert "less than claimed" in text
+    assert "10.2" in text
+    assert "(3.5 to 4.5)" not in text
+    assert "long ago" not in text
+
+
+def test_an_undeclared_claim_is_named():
+    with pytest.raises(ExerciseError, match=r"99\.other"):
+        book(Journal(None)).claim(
+            "99.other", "?", claimed=1, measured=1, unit="", where="here", unless="never", source="this run"
+        )
+
+
+def test_the_bill_shows_every_chapters_line_once(tmp_path, capsys):
+    path = tmp_path / "j.jsonl"
+    for after in (90.0, 75.0):
+        book(Journal(path)).bill("caching", of="input tokens", before=100, after=after, source="prices of a day")
+    book(Journal(path)).bill("promise", of="machines", before=100, after=130, source="prices of a day")
+    text = capsys.readouterr().out.rsplit("The portal's bill", 1)[1]
+    assert "25 %" in text
+    assert "10 %" not in text
+    assert "costs 30 % more" in text
+
+
+@pytest.mark.parametrize("change", [{"before": 0.0}, {"after": -1.0}, {"after": float("inf")}, {"of": ""}])
+def test_a_line_of_the_bill_needs_its_numbers(change):
+    with pytest.raises(ExerciseError, match="bill of chapter 03"):
+        replace(BillLine("03", "caching", "input tokens", 100.0, 60.0, "prices of a day"), **change)
