@@ -18,13 +18,14 @@ from labkit.engines.host import Lease, lease_engine
 from labkit.engines.host.arguments import model_name
 from labkit.engines.metrics import MetricsSnapshot, parse_metrics
 from labkit.engines.provenance import Provenance, arguments_text, gpu, machine, today
-from labkit.engines.replay import Recording
+from labkit.engines.replay import Recording, recorded
 from labkit.request.errors import EngineError, InvalidRequest
 from labkit.request.handler import Handler
 from labkit.request.values import Event, Request
 
 Progress = Callable[[str], None]
 LAB_MODELS = ("small", "large")
+_RECORD = "record:"
 _LAB_OVERRIDES = {"small": "LABKIT_SMALL", "large": "LABKIT_LARGE"}
 
 
@@ -49,6 +50,7 @@ class Engine:
         api_key: str = "",
         log: Path | None = None,
         close: Callable[[], Awaitable[None]] | None = None,
+        metrics: Callable[[], Awaitable[MetricsSnapshot]] | None = None,
     ) -> None:
         self.model = model
         self.context_window = context_window
@@ -59,6 +61,7 @@ class Engine:
         self.log = log
         self._source = source
         self._close = close
+        self._metrics = metrics
         self._closed = False
 
     async def __call__(self, request: Request) -> AsyncGenerator[Event, None]:
@@ -68,10 +71,14 @@ class Engine:
                 yield event
 
     async def metrics(self) -> MetricsSnapshot:
-        """The engine's own metrics now. Raises `EngineError` where there are none: a replay, or an endpoint without them."""
+        """The engine's own metrics now; of a replay, the counters of what it played. Raises `EngineError` without any."""
+        if self._metrics is not None:
+            return await self._metrics()
         handler = await self._handler()
+        if isinstance(handler, Recording):
+            return handler.metrics()
         if not isinstance(handler, OpenAIEngine):
-            raise EngineError("a replay has no engine to measure; connect to a live one for metrics")
+            raise EngineError("this engine exports no metrics; connect to a live one for them")
         return parse_metrics(await handler.get_text("/metrics", root=True))
 
     async def aclose(self) -> None:
@@ -86,6 +93,27 @@ class Engine:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+    def recording(self, path: Path | str) -> Engine:
+        """This engine, with every whole answer written to `path` (see `recorded`). Closing it closes this one."""
+
+        writer = recorded(self, path, self.provenance, self.context_window, self.metrics)
+
+        async def source() -> Handler:
+            return writer
+
+        return Engine(
+            model=self.model,
+            context_window=self.context_window,
+            provenance=self.provenance,
+            tokenizer_path=self.tokenizer_path,
+            source=source,
+            url=self.url,
+            api_key=self.api_key,
+            log=self.log,
+            close=self.aclose,
+            metrics=self.metrics,
+        )
 
     def __repr__(self) -> str:
         return f"<Engine {self.provenance.caption()}>"
@@ -110,8 +138,9 @@ async def connect(
     """Connect to an engine that serves `model`.
 
     `engine`: "vllm" (live on this machine, shared with the user's other processes), "endpoint" (LABKIT_BASE_URL, with
-    LABKIT_API_KEY), an http(s) base URL, "replay", or "auto": the endpoint when LABKIT_BASE_URL is set, else vLLM when it is
-    installed, else a replay.
+    LABKIT_API_KEY), an http(s) base URL, "replay", "record:FILE" (live, and every answer and what the engine counted for it
+    are written to FILE, for a replay; nobody else should use that engine meanwhile), or "auto": the endpoint when
+    LABKIT_BASE_URL is set, else vLLM when it is installed, else a replay.
     `model`: "small" or "large" (the lab's own, or what LABKIT_SMALL and LABKIT_LARGE name), a folder, or a hub id.
     `progress` is called with each step of the start-up; by default they are printed on one line.
     `recording` is the file to replay; by default the newest in data/recordings made with `model`.
@@ -123,6 +152,9 @@ async def connect(
     Raises `EngineStartError`, `EngineArgumentError`, `EngineUnreachable`, `RecordingError`, `InvalidRequest`.
     """
     report = progress or _OneLine(model)
+    if engine.startswith(_RECORD):
+        live = await _live(model, vllm_arguments, report, idle_s, linger_s, stall_s)
+        return live.recording(engine.removeprefix(_RECORD))
     kind = _choose(engine)
     if kind == "vllm":
         return await _live(model, vllm_arguments, report, idle_s, linger_s, stall_s)
@@ -165,7 +197,9 @@ def _choose(engine: str) -> str:
     if engine == "endpoint" and not os.environ.get("LABKIT_BASE_URL"):
         raise InvalidRequest("engine 'endpoint' needs LABKIT_BASE_URL, an address like http://127.0.0.1:8000/v1")
     if engine not in ("vllm", "endpoint", "replay"):
-        raise InvalidRequest(f"engine {engine!r} is unknown; use auto, vllm, endpoint, replay or an http address")
+        raise InvalidRequest(
+            f"engine {engine!r} is unknown; use auto, vllm, endpoint, replay, record:FILE or an http address"
+        )
     return engine
 
 

@@ -173,6 +173,20 @@ class MetricsSnapshot:
         return replace(self, **counters, **histograms, samples=samples)
 
 
+def counters_of(run: MetricsSnapshot) -> dict[str, float]:
+    """The counters of a run (the difference of two snapshots), those that the engine exports."""
+    return {name: value for name in _COUNTERS if (value := getattr(run, name)) is not None}
+
+
+def counted(counters: Mapping[str, float]) -> MetricsSnapshot:
+    """A snapshot that knows these counters and nothing else. Raises `MetricMissing` for a name that is no counter."""
+    if unknown := sorted(counters.keys() - _COUNTERS.keys()):
+        raise MetricMissing(f"{', '.join(unknown)} are no counters; those that are: {', '.join(_COUNTERS)}")
+    nothing: dict[str, Any] = dict.fromkeys((*_GAUGES, *_HISTOGRAMS))
+    known: dict[str, Any] = {name: counters.get(name) for name in _COUNTERS}
+    return MetricsSnapshot(**nothing, **known, cache_config={}, process_started=None, samples={})
+
+
 def parse_metrics(text: str) -> MetricsSnapshot:
     """A snapshot from the text of `/metrics`. Raises `MetricMissing` when it holds none of vLLM's metrics."""
     families = {family.name: family.samples for family in text_string_to_metric_families(text)}

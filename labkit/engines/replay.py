@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from labkit.engines.errors import RecordingError
+from labkit.engines.metrics import MetricsSnapshot, counted, counters_of
 from labkit.engines.provenance import Provenance
 from labkit.request import clock
+from labkit.request.errors import EngineError
 from labkit.request.handler import Handler, complete
 from labkit.request.values import Chunk, Done, Event, Request, Timing, TokenLogprob, Usage
 
@@ -25,10 +28,11 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One recorded answer: chunks and end with times relative to the send."""
+    """One recorded answer: chunks and end with times relative to the send, and what the engine itself counted for it."""
 
     chunks: tuple[Chunk, ...]
     done: Done
+    counters: Mapping[str, float] | None = None
 
 
 class Recording:
@@ -47,6 +51,7 @@ class Recording:
         for key, exchange in exchanges:
             self._exchanges.setdefault(key, []).append(exchange)
         self._turn = dict.fromkeys(self._exchanges, 0)
+        self._counted: Counter[str] | None = Counter()
 
     @classmethod
     def load(cls, path: Path | str) -> Recording:
@@ -90,6 +95,7 @@ class Recording:
             )
         exchange = exchanges[self._turn[key] % len(exchanges)]
         self._turn[key] += 1
+        self._count(exchange)
         sent, started_unix = clock.now(), clock.unix_now()
         for chunk in exchange.chunks:
             await asyncio.sleep(max(0.0, sent + chunk.at - clock.now()))
@@ -102,10 +108,29 @@ class Recording:
         )
         yield replace(exchange.done, timing=shifted)
 
+    def metrics(self) -> MetricsSnapshot:
+        """The engine's counters, over the answers played so far. Raises `EngineError` where one was recorded without."""
+        if self._counted is None:
+            raise EngineError("this recording does not hold what the engine counted; connect to a live one for metrics")
+        return counted(self._counted)
 
-def recorded(inner: Handler, path: Path | str, provenance: Provenance, context_window: int | None = None) -> Handler:
+    def _count(self, exchange: Exchange) -> None:
+        if exchange.counters is None:
+            self._counted = None
+        elif self._counted is not None:
+            self._counted.update(exchange.counters)
+
+
+def recorded(
+    inner: Handler,
+    path: Path | str,
+    provenance: Provenance,
+    context_window: int | None = None,
+    metrics: Callable[[], Awaitable[MetricsSnapshot]] | None = None,
+) -> Handler:
     """A lever that writes every whole answer of `inner` to `path`; cancelled and failed ones are not answers.
 
+    With `metrics`, what the engine counted for an answer is recorded too, of answers that had the engine to themselves.
     Raises `RecordingError` when `path` exists, since a recording has one provenance.
     """
     path = Path(path)
@@ -120,15 +145,27 @@ def recorded(inner: Handler, path: Path | str, provenance: Provenance, context_w
     except FileExistsError:
         raise RecordingError(f"{path} exists; delete it, or record to another file") from None
 
+    begun, running = 0, 0
+
     async def handle(request: Request) -> AsyncGenerator[Event, None]:
+        nonlocal begun, running
         chunks: list[Chunk] = []
-        async with aclosing(inner(request)) as events:
-            async for event in events:
-                if isinstance(event, Chunk):
-                    chunks.append(event)
-                else:
-                    _append(path, _write_exchange(request, chunks, event))
-                yield event
+        begun, running = begun + 1, running + 1
+        number, alone = begun, running == 1
+        try:
+            before = await metrics() if metrics is not None else None
+            async with aclosing(inner(request)) as events:
+                async for event in events:
+                    if isinstance(event, Chunk):
+                        chunks.append(event)
+                    else:
+                        counters = None
+                        if metrics is not None and before is not None and alone and begun == number:
+                            counters = counters_of(await metrics() - before)
+                        _append(path, _write_exchange(request, chunks, event, counters))
+                    yield event
+        finally:
+            running -= 1
 
     return handle
 
@@ -190,7 +227,9 @@ def _summary(identity: Mapping[str, Any]) -> str:
     return f"{role}: {text!r} (max_tokens={identity['max_tokens']}, temperature={identity['temperature']})"
 
 
-def _write_exchange(request: Request, chunks: list[Chunk], done: Done) -> dict[str, Any]:
+def _write_exchange(
+    request: Request, chunks: list[Chunk], done: Done, counters: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     timing = done.timing
     times = [None if t is None else t - timing.sent for t in (timing.first_token, timing.last_token, timing.done)]
     return {
@@ -213,6 +252,7 @@ def _write_exchange(request: Request, chunks: list[Chunk], done: Done) -> dict[s
             "model": done.model,
             "response_id": done.response_id,
         },
+        **({} if counters is None else {"counters": dict(counters)}),
     }
 
 
@@ -234,9 +274,10 @@ def _read_exchange(exchange: Mapping[str, Any]) -> Exchange:
     done = exchange["done"]
     first, last, end = done["times"]
     timing = Timing(0.0, first, last, end)
-    return Exchange(
-        chunks, Done(Usage(**done["usage"]), timing, done["finish_reason"], done["model"], response_id=done["response_id"])
+    end_of_stream = Done(
+        Usage(**done["usage"]), timing, done["finish_reason"], done["model"], response_id=done["response_id"]
     )
+    return Exchange(chunks, end_of_stream, exchange.get("counters"))
 
 
 def _shift(time: float | None, by: float) -> float | None:

@@ -94,7 +94,7 @@ class MemoryPeak:
         return found
 
 
-def run_notebook(path: Path, out: Path, *, profile: str, solutions: bool, timeout_s: int = 900) -> Ran:
+def run_notebook(path: Path, out: Path, *, profile: str, solutions: bool, engine: str = "auto", timeout_s: int = 900) -> Ran:
     """Execute one notebook into the folder `out` and inspect what came out."""
     out.mkdir(parents=True, exist_ok=True)
     executed = out / path.name
@@ -105,7 +105,7 @@ def run_notebook(path: Path, out: Path, *, profile: str, solutions: bool, timeou
             papermill.execute_notebook(
                 str(path),
                 str(executed),
-                parameters={"profile": profile, "solutions": solutions},
+                parameters={"profile": profile, "engine": engine, "solutions": solutions},
                 kernel_name="python3",
                 cwd=str(path.parent),
                 progress_bar=False,
@@ -165,13 +165,13 @@ def report_markdown(ran: Sequence[Ran]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run_all(names: Sequence[str], out: Path, *, profile: str, solutions: bool) -> list[Ran]:
+def run_all(names: Sequence[str], out: Path, *, profile: str, solutions: bool, engine: str = "auto") -> list[Ran]:
     """Execute the notebooks one after the other and write the report. Runs of the other kind in `out` are kept in it."""
     folder = notebooks_dir() / "solutions" if solutions else notebooks_dir()
     kind = "solved" if solutions else "learner"
     ran = []
     for source in sources(names):
-        one = run_notebook(folder / f"{source.stem}.ipynb", out / kind, profile=profile, solutions=solutions)
+        one = run_notebook(folder / f"{source.stem}.ipynb", out / kind, profile=profile, solutions=solutions, engine=engine)
         print(
             f"{one.notebook} ({kind}): {'ok' if one.ok else 'FAILED'}, {one.wall_s:.1f} s, {one.peak_mib:.0f} MiB",
             flush=True,
@@ -187,9 +187,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="notebooks, such as 00_start_here; all of them by default")
     parser.add_argument("--solutions", action="store_true", help="the solved notebooks instead of the learner's")
     parser.add_argument("--profile", default="ci", choices=PROFILES)
+    parser.add_argument("--engine", default="auto", help="as for connect(); record:FILE makes a recording for a replay")
     parser.add_argument("--out", type=Path, default=Path("build/notebooks"))
     options = parser.parse_args(arguments)
-    ran = run_all(options.names, options.out, profile=options.profile, solutions=options.solutions)
+    ran = run_all(options.names, options.out, profile=options.profile, solutions=options.solutions, engine=options.engine)
     for one in ran:
         for problem in one.problems:
             print(f"{one.notebook}: {problem}", file=sys.stderr)

@@ -14,10 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labkit.engines import Engine, Provenance, Recording, RecordingError, connect, record, recorded
+from labkit.engines.metrics import MetricsSnapshot, counted
 from labkit.request import (
     Chunk,
     Completion,
     Done,
+    EngineError,
     Event,
     InvalidRequest,
     Request,
@@ -187,7 +189,7 @@ def test_connect_replays_and_says_so(tmp_path: Path) -> None:
             assert "REPLAYED" in engine.provenance.caption()
             assert engine.context_window == 2048
             assert (await complete(engine, Request("q"))).text == "x"
-            with pytest.raises(Exception, match="no engine to measure"):
+            with pytest.raises(Exception, match="does not hold what the engine counted"):
                 await engine.metrics()
 
     clock.run_virtual(scenario())
@@ -205,3 +207,52 @@ def test_a_live_answer_replays_token_for_token(live: Engine, tmp_path: Path) -> 
     replayed = clock.run_virtual(complete(Recording.load(path), request))
     assert relative(replayed) == relative(original)
     assert Recording.load(path).provenance == replace(live.provenance, kind="replay")
+
+
+class Counting:
+    """An engine that counts what it answers, as vLLM does: a prompt when it has been read, and each token as it is sent."""
+
+    def __init__(self) -> None:
+        self.counts = {"prompt_tokens": 100.0, "generation_tokens": 50.0}
+
+    async def __call__(self, request: Request) -> AsyncIterator[Event]:
+        self.counts["prompt_tokens"] += 4
+        async with aclosing(modelled([0.1, 0.1], ["x", "y"])(request)) as events:
+            async for event in events:
+                self.counts["generation_tokens"] += isinstance(event, Chunk)
+                yield event
+
+    async def metrics(self) -> MetricsSnapshot:
+        return counted(self.counts)
+
+
+def test_a_replay_counts_what_the_engine_counted_for_the_answers_played(tmp_path):
+    async def play() -> None:
+        engine, path = Counting(), tmp_path / "r.jsonl"
+        writer = recorded(engine, path, ORIGIN, metrics=engine.metrics)
+        await complete(writer, Request("a"))
+        await complete(writer, Request("b"))
+        replay = Recording.load(path)
+        before = replay.metrics()
+        for question in ("b", "a", "a"):
+            await complete(replay, Request(question))
+        run = replay.metrics() - before
+        assert (run.prompt_tokens, run.generation_tokens, run.preemptions) == (12, 6, None)
+
+    clock.run_virtual(play())
+
+
+def test_answers_that_shared_the_engine_are_recorded_without_counts(tmp_path):
+    async def play() -> None:
+        engine, path = Counting(), tmp_path / "r.jsonl"
+        writer = recorded(engine, path, ORIGIN, metrics=engine.metrics)
+        await asyncio.gather(complete(writer, Request("a")), complete(writer, Request("b")))
+        await complete(writer, Request("c"))
+        replay = Recording.load(path)
+        await complete(replay, Request("c"))
+        assert replay.metrics().generation_tokens == 2
+        await complete(replay, Request("a"))
+        with pytest.raises(EngineError, match="does not hold what the engine counted"):
+            replay.metrics()
+
+    clock.run_virtual(play())

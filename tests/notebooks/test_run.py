@@ -22,3 +22,8 @@ def test_a_notebook_runs_to_its_end(name, solutions):
     assert ran.problems == ()
     assert ran.charts > 0
     assert ran.peak_mib > 0
+
+
+def test_chapter_00_runs_without_vllm_from_its_recording():
+    (ran,) = run_all(["00_start_here"], OUT.with_name("replayed"), profile="ci", solutions=True, engine="replay")
+    assert ran.problems == ()
