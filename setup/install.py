@@ -88,12 +88,15 @@ def run(command: list[str], environment: dict[str, str], fix: str) -> None:
         sys.exit(f"setup: failed: {' '.join(command)}\nFix: {fix}")
 
 
-def quiet_first_screen() -> None:
-    """JupyterLab's own defaults for this environment only: no news prompt over chapter 00, no look for updates."""
+def lab_defaults() -> None:
+    """JupyterLab's defaults for this environment only: no news prompt over chapter 00, and widgets saved with a notebook."""
     folder = VENV / "share" / "jupyter" / "lab" / "settings"
     folder.mkdir(parents=True, exist_ok=True)
-    quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
-    (folder / "overrides.json").write_text(json.dumps(quiet, indent=2) + "\n")
+    defaults = {
+        "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+        "@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": True},
+    }
+    (folder / "overrides.json").write_text(json.dumps(defaults, indent=2) + "\n")
 
 
 def main() -> None:
@@ -124,7 +127,7 @@ def main() -> None:
     pins = ["-r", str(PINS / "common.txt"), "-r", str(PINS / f"{engine}.txt")]
     run([*uv, *torch_source(engine, environment), *pins], environment, online)
     run([*uv, "--quiet", "--editable", str(REPO)], environment, online)
-    quiet_first_screen()
+    lab_defaults()
     STAMP.write_text(json.dumps(want, indent=2) + "\n")
     print("setup: done", flush=True)
 

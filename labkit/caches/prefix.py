@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from labkit.engines.modelled import Block, BlockManager
+from labkit.engines.modelled import Block, BlockManager, Evict
 from labkit.engines.modelled import Sequence as EngineSequence
 from labkit.request.errors import ContextWindowExceeded, InvalidRequest
 
@@ -20,14 +20,15 @@ from labkit.request.errors import ContextWindowExceeded, InvalidRequest
 class PrefixCache:
     """The prefix cache of an engine with `num_blocks` KV blocks of `block_size` tokens, empty at first.
 
-    `num_blocks` is what vLLM logs and exports (`vllm:cache_config_info`); one of them is its placeholder.
+    `num_blocks` is what vLLM logs and exports (`vllm:cache_config_info`); one of them is its placeholder. `evict` replaces
+    vLLM's order, least recently used first, by a choice of one's own.
     """
 
-    def __init__(self, num_blocks: int, block_size: int) -> None:
+    def __init__(self, num_blocks: int, block_size: int, evict: Evict | None = None) -> None:
         if num_blocks < 2 or block_size < 1:
             raise InvalidRequest(f"{num_blocks} blocks of {block_size} tokens hold nothing; vLLM keeps one block back")
         self.block_size = block_size
-        self._blocks = BlockManager(num_blocks, block_size)
+        self._blocks = BlockManager(num_blocks, block_size, evict=evict)
         self._serial = count()
 
     def serve(self, prompt: Sequence[int], output: Sequence[int] = (), salt: str = "") -> int:

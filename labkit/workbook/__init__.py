@@ -1,10 +1,12 @@
 """What makes a notebook a chapter: predictions, self-checking exercises, quizzes, progress and charts.
 
-A notebook opens its chapter (`open_chapter`, which gives the `Book` that it calls `book`) and shows charts (`show`,
-`live_chart`). A chapter's exercises are declared in `labkit.workbook.chapters` in the words of `labkit.workbook.exercise`.
-`labkit.workbook.build` generates the notebooks from their sources and `labkit.workbook.run` executes them headless.
+A notebook opens its chapter (`open_chapter`, which gives the `Book` that it calls `book`), and shows charts (`show`,
+`live_chart`) and the KV blocks of a live engine (`watch_blocks`). A chapter's exercises are declared in
+`labkit.workbook.chapters` in the words of `labkit.workbook.exercise`. `labkit.workbook.build` generates the notebooks from
+their sources and `labkit.workbook.run` executes them headless.
 """
 
+from labkit.workbook.blocks import Seen, watch_blocks
 from labkit.workbook.book import Book, open_chapter
 from labkit.workbook.chapters import Chapter
 from labkit.workbook.charts import ChartError, Figure, live_chart, show
@@ -19,6 +21,7 @@ __all__ = [
     "ExerciseError",
     "Figure",
     "Outcome",
+    "Seen",
     "agree",
     "call",
     "equals",
@@ -26,4 +29,5 @@ __all__ = [
     "live_chart",
     "open_chapter",
     "show",
+    "watch_blocks",
 ]

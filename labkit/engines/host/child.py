@@ -16,6 +16,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from labkit.engines.host.block_frames import FOLDER_VARIABLE
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -76,7 +78,7 @@ def serve_forked(
 
 def environment(scratch: Path) -> dict[str, str]:
     """Where the engine may put files: all of it in `scratch`, which the host deletes, so a killed engine leaves none."""
-    return {"TMPDIR": str(scratch), "VLLM_RPC_BASE_PATH": str(scratch)}
+    return {"TMPDIR": str(scratch), "VLLM_RPC_BASE_PATH": str(scratch), FOLDER_VARIABLE: str(scratch)}
 
 
 def _detach(log: Path, scratch: Path, inherited: Iterable[int], parent: int) -> None:

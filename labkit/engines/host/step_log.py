@@ -1,8 +1,7 @@
 """What vLLM's scheduler really put into each step, as JSON lines: for drawing it, and for checking a model of it.
 
-Pass `scheduler_cls=SCHEDULER` as an engine argument and say where the lines go, with the engine argument
+Start the engine with `labkit.engines.host.scheduler.SCHEDULER` and say where the lines go, with the engine argument
 `additional_config={"labkit_step_log": path}` or, where that is not given, with the environment variable LABKIT_STEP_LOG.
-Nothing else about the engine changes: the steps are those of the installed vLLM's own V1 scheduler.
 
 A line is one step that held something::
 
@@ -18,13 +17,11 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from labkit.request.errors import InvalidRequest
 
-SCHEDULER = "labkit.engines.host.step_log.scheduler"
 CONFIG_KEY = "labkit_step_log"
 VARIABLE = "LABKIT_STEP_LOG"
 
@@ -56,56 +53,35 @@ def read_step_log(path: Path | str) -> list[LoggedStep]:
     return steps
 
 
-def scheduler(vllm_config: Any, **arguments: Any) -> Any:
-    """The scheduler that writes the log; vLLM calls this by its name, as it would call a scheduler class."""
-    # vLLM runs its asynchronous scheduler unless told otherwise (never on a CPU), and its step loop must match.
-    made = _scheduler_class(bool(vllm_config.scheduler_config.async_scheduling))
-    return made(vllm_config=vllm_config, **arguments)
-
-
-@lru_cache(maxsize=2)
-def _scheduler_class(asynchronous: bool) -> Any:
-    # Only an engine's process gets here: reading a log needs no vLLM.
-    if asynchronous:
-        from vllm.v1.core.sched.async_scheduler import AsyncScheduler as Base
-    else:
-        from vllm.v1.core.sched.scheduler import Scheduler as Base
-
-    class StepLogScheduler(Base):  # type: ignore[misc]
-        """The installed scheduler, writing down each step as it is made up."""
-
-        def __init__(self, *, vllm_config: Any, **arguments: Any) -> None:
-            super().__init__(vllm_config=vllm_config, **arguments)
-            self._step_log = _log_path(vllm_config).open("a", encoding="utf-8", buffering=1)
-
-        def schedule(self, *args: Any, **kwargs: Any) -> Any:
-            output = super().schedule(*args, **kwargs)
-            preempted = sorted(output.preempted_req_ids or ())
-            if output.num_scheduled_tokens or preempted:
-                entry = {
-                    # schedule() has counted the step's tokens as computed already.
-                    "tokens": [
-                        [id, new, self.requests[id].num_computed_tokens - new]
-                        for id, new in output.num_scheduled_tokens.items()
-                    ],
-                    "preempted": preempted,
-                    "free_blocks": self.kv_cache_manager.block_pool.get_num_free_blocks(),
-                }
-                self._step_log.write(json.dumps(entry, separators=(",", ":")) + "\n")
-            return output
-
-        def shutdown(self) -> None:
-            self._step_log.close()
-            super().shutdown()
-
-    return StepLogScheduler
-
-
-def _log_path(vllm_config: Any) -> Path:
+def observer(vllm_config: Any) -> StepLog | None:
+    """The log that the engine was started with; None for an engine without one."""
     config = vllm_config.additional_config
     chosen = (config.get(CONFIG_KEY) if isinstance(config, dict) else None) or os.environ.get(VARIABLE)
-    if not chosen:
-        raise InvalidRequest(
-            f"the step log has no file to go to; pass additional_config={{{CONFIG_KEY!r}: path}} or set {VARIABLE}"
-        )
-    return Path(chosen)
+    return StepLog(Path(chosen)) if chosen else None
+
+
+class StepLog:
+    """Writes down each step as it is made up."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+
+    def observe(self, scheduler: Any, output: Any) -> None:
+        """Append the step, unless it held nothing."""
+        preempted = sorted(output.preempted_req_ids or ())
+        if output.num_scheduled_tokens or preempted:
+            entry = {
+                # schedule() has counted the step's tokens as computed already.
+                "tokens": [
+                    [id, new, scheduler.requests[id].num_computed_tokens - new]
+                    for id, new in output.num_scheduled_tokens.items()
+                ],
+                "preempted": preempted,
+                "free_blocks": scheduler.kv_cache_manager.block_pool.get_num_free_blocks(),
+            }
+            self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

@@ -5,7 +5,7 @@ blocks, prefix cache and eviction; tests drive vLLM's own classes beside them. `
 step loop, and `simulate` takes a long `Trace` through the same loop in compiled code. Nothing they say was measured.
 """
 
-from labkit.engines.modelled.blocks import Block, BlockManager
+from labkit.engines.modelled.blocks import Block, BlockManager, Evict
 from labkit.engines.modelled.engine import ModelledEngine
 from labkit.engines.modelled.fast import simulate
 from labkit.engines.modelled.scheduler import ContinuousBatching, Scheduler, Share, Step
@@ -18,6 +18,7 @@ __all__ = [
     "BlockManager",
     "ContinuousBatching",
     "EngineSettings",
+    "Evict",
     "ModelledEngine",
     "Outcome",
     "Scheduler",

@@ -8,34 +8,51 @@ content until it is handed out anew.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from collections.abc import Sequence as Items
 from typing import TYPE_CHECKING
+
+from labkit.request.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from labkit.engines.modelled.sequence import Sequence
 
 
 class Block:
-    """One block: `users` sequences hold it; `hash` is what its content is found by, None while it is not full."""
+    """One block: `users` sequences hold it; `hash` is what its content is found by, None while it is not full.
 
-    __slots__ = ("hash", "id", "users")
+    For whoever must choose among free ones: how many prompts found it since it was filled (`hits`), its place in its
+    sequence (`depth`, 0 for the beginning), and when it was last given back (`freed`, in prompts, see `BlockManager.now`).
+    """
+
+    __slots__ = ("depth", "freed", "hash", "hits", "id", "users")
 
     def __init__(self, id: int) -> None:
         self.id = id
         self.users = 0
         self.hash: bytes | None = None
+        self.hits = 0
+        self.depth = 0
+        self.freed = 0
+
+
+# (the free blocks that may still be found, least recently used first; the time in prompts) → the one to reuse.
+Evict = Callable[[Items[Block], int], Block]
 
 
 class BlockManager:
     """Hands out blocks, takes them back, and finds a prompt's beginning among those that still hold it.
 
     The free queue is in eviction order. A freed sequence's blocks join it tail first, so that beginnings, which others
-    may share, live longest; blocks that nobody can find are reused before any that somebody might.
+    may share, live longest; blocks that nobody can find are reused before any that somebody might. `evict` chooses among
+    the others instead of that order; vLLM has no such choice.
     """
 
-    def __init__(self, num_blocks: int, block_size: int, caching: bool = True) -> None:
+    def __init__(self, num_blocks: int, block_size: int, caching: bool = True, evict: Evict | None = None) -> None:
         self.block_size = block_size
         self.caching = caching
+        self.evict = evict
+        self.now = 0  # prompts that were given their first blocks until now
         self.capacity = num_blocks - 1  # vLLM sets block 0 aside as a placeholder
         self._free = OrderedDict((id, Block(id)) for id in range(1, num_blocks))
         # Two sequences that computed the same content at the same time hold two blocks of one hash; the older is found.
@@ -82,10 +99,12 @@ class BlockManager:
 
         From now, not from the step's end: requests scheduled in the same step may share them, as in vLLM.
         """
+        self.now += not sequence.blocks
         for block in prefix:
             if block.users == 0:
                 del self._free[block.id]
             block.users += 1
+            block.hits += 1
             sequence.blocks.append(block)
         sequence.hashed_blocks += len(prefix)
         while len(sequence.blocks) * self.block_size < tokens:
@@ -95,6 +114,7 @@ class BlockManager:
             for index in range(sequence.hashed_blocks, full):
                 block = sequence.blocks[index]
                 block.hash = sequence.block_hash(index, self.block_size)
+                block.hits, block.depth = 0, index
                 self._cached.setdefault(block.hash, OrderedDict())[block.id] = block
             sequence.hashed_blocks = max(sequence.hashed_blocks, full)
 
@@ -104,6 +124,7 @@ class BlockManager:
         for block in reversed(sequence.blocks):
             block.users -= 1
             if block.users == 0:
+                block.freed = self.now
                 released.append(block)
                 self._free[block.id] = block
         for block in reversed(released):
@@ -113,7 +134,12 @@ class BlockManager:
         sequence.hashed_blocks = 0
 
     def _take(self) -> Block:
-        _, block = self._free.popitem(last=False)
+        block = next(iter(self._free.values()))
+        if self.evict is not None and block.hash is not None:
+            block = self.evict(self.free_queue, self.now)
+            if not isinstance(block, Block) or self._free.get(block.id) is not block:
+                raise InvalidRequest(f"the eviction policy chose {block!r:.80}; only blocks of the free queue can be reused")
+        del self._free[block.id]
         if block.hash is not None:
             same = self._cached[block.hash]
             del same[block.id]

@@ -17,7 +17,8 @@ import pytest
 
 from labkit.engines import connect
 from labkit.engines.host.client import _host_environment
-from labkit.engines.host.step_log import CONFIG_KEY, SCHEDULER, LoggedStep, read_step_log, scheduler
+from labkit.engines.host.scheduler import SCHEDULER, scheduler
+from labkit.engines.host.step_log import CONFIG_KEY, LoggedStep, observer, read_step_log
 from labkit.engines.modelled.scheduler import ContinuousBatching
 from labkit.engines.modelled.sequence import Sequence
 from labkit.engines.modelled.settings import EngineSettings
@@ -150,18 +151,26 @@ def test_a_live_server_writes_its_steps_where_connect_says(runtime: Path, tmp_pa
     assert [new for step in steps for _, new, _ in step.tokens][1:] == [1, 1, 1, 1], "the prompt, then four more tokens"
 
 
-def test_a_log_without_a_place_is_refused_with_both_ways_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_goes_where_the_engine_or_else_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("LABKIT_STEP_LOG", raising=False)
-    from labkit.engines.host.step_log import _log_path
-
     config: Any = type("Config", (), {"additional_config": {}})()
-    with pytest.raises(InvalidRequest, match=r"additional_config=\{'labkit_step_log': path\} or set LABKIT_STEP_LOG"):
-        _log_path(config)
-    monkeypatch.setenv("LABKIT_STEP_LOG", "/tmp/here")
-    assert _log_path(config) == Path("/tmp/here")
-    config.additional_config = {CONFIG_KEY: "/tmp/there"}
-    assert _log_path(config) == Path("/tmp/there"), "an engine's own argument goes first"
-    assert callable(scheduler)
+    assert observer(config) is None
+    monkeypatch.setenv("LABKIT_STEP_LOG", str(tmp_path / "here"))
+    for additional, name in (({}, "here"), ({CONFIG_KEY: str(tmp_path / "there")}, "there")):
+        config.additional_config = additional
+        log = observer(config)
+        assert log is not None
+        assert log.path == tmp_path / name
+        log.close()
+
+
+def test_a_scheduler_that_tells_nobody_is_refused_with_the_ways_to_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LABKIT_STEP_LOG", raising=False)
+    config: Any = type("Config", (), {"additional_config": {}})()
+    with pytest.raises(
+        InvalidRequest, match=r"\{'labkit_step_log': path\} or set LABKIT_STEP_LOG .*\{'labkit_blocks': \{\}\}"
+    ):
+        scheduler(config)
 
 
 def test_a_log_is_read_while_it_is_written_and_a_strange_file_is_refused(tmp_path: Path) -> None:
