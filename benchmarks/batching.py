@@ -1,13 +1,15 @@
 """What batching wins and costs here: throughput against company, coalescing windows, the batcher and the step loop.
 
-    python -m benchmarks.batching [--rounds 6] [--only company,windows,embedder,overhead,simulator] [--peer FOLDER]
+    python -m benchmarks.batching [--rounds 6] [--only company,windows,embedder,overhead,pools,simulator] [--peer FOLDER]
 
 *company*: throughput against answers at once on the live engine, beside the step loop's prediction from five numbers that
 were measured without it, and alpha of throughput ≈ B^alpha with its interval. *windows*: holding chat requests 0 to 100 ms,
 closed loop, short and longer answers; ratios to no window in the same round. *embedder*: the same waits in the dynamic
 batcher, with callers that never fill a batch; and the batcher `batched` (mixedbread) where it can be imported, from FOLDER
 if given: `pip install --target FOLDER --no-deps batched==0.1.5`. *overhead*: microseconds a batcher adds to a call, on a
-function that does nothing. *simulator*: requests per second of `simulate`, by policy.
+function that does nothing. *pools*: microseconds that each lever which holds requests adds to one, on an engine that answers
+at once; and what chats feel beside a flood on a live engine of eight seats, first come first served, with priority, and with
+a limit. *simulator*: requests per second of `simulate`, by policy.
 
 Rounds go forwards and backwards in turn, so that a drifting machine meets all settings alike.
 """
@@ -16,26 +18,32 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
 
 from labkit.batching import (
     Batcher,
+    Gate,
     Job,
     Limits,
+    Pool,
     chunked_prefill,
     coalescing_window,
     continuous,
     dynamic,
     embed_batcher,
     fit_exponent,
+    off_peak,
+    pooled,
     simulate,
     static,
 )
@@ -43,7 +51,8 @@ from labkit.embeddings import embedder
 from labkit.engines import Engine, connect
 from labkit.experiments import concurrency, prefill
 from labkit.lab.paraphrases import traffic
-from labkit.load import ExactLengths, closed_loop, poisson
+from labkit.load import ExactLengths, closed_loop, open_loop, poisson
+from labkit.request import Done, Event, Handler, Message, Request, Timing, Usage, clock, complete
 
 WAITS_MS = (0, 5, 20, 50, 100)
 Submit = Callable[[Any], Awaitable[Any]]
@@ -56,9 +65,9 @@ def turns(settings: Sequence[Any], rounds: int) -> Iterable[tuple[int, Any]]:
             yield number, setting
 
 
-def spread(ratios: Sequence[float]) -> str:
+def spread(values: Sequence[float], digits: int = 2) -> str:
     """Median and range."""
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
 
 
 async def company(live: Engine, make: ExactLengths, rounds: int) -> None:
@@ -191,6 +200,80 @@ async def overhead(rounds: int) -> None:
         print(f"| {name} | {statistics.median(values):.0f} |")
 
 
+async def at_once(_: Request) -> AsyncGenerator[Event, None]:
+    """An engine that takes no time."""
+    now = clock.now()
+    yield Done(Usage(1, 1), Timing(now, now, now, now))
+
+
+async def levers(rounds: int) -> None:
+    """What each lever that holds requests adds to one, by how many come at the same time."""
+    gate = Gate(8, Pool("chat"), Pool("bulk", priority=10))
+    due = clock.now() + 1e6
+    question = (Message("user", "q"),)
+    chat, bulk = Request(question, feature="chat"), Request(question, feature="bulk", deadline=due)
+    night = off_peak(at_once, level=8, seats=8, work_s=lambda _: 1.0)
+    handlers: dict[str, tuple[Handler, Request]] = {
+        "no lever": (at_once, chat),
+        "pooled": (pooled(at_once, gate), chat),
+        "off_peak, not held": (night, chat),
+        "off_peak, held": (night, bulk),
+        "coalescing_window of 0": (coalescing_window(at_once, 0), chat),
+    }
+    found: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for _, (name, n) in turns([(name, n) for name in handlers for n in (1, 32, 256)], rounds):
+        handler, request = handlers[name]
+        ask = functools.partial(complete, handler)
+        found[name, n].append(1e6 / (await callers(ask, n, [request] * 3_000))[0])
+    print("\n| µs per request | 1 caller | 32 | 256 |\n|---|--:|--:|--:|")
+    for name in handlers:
+        print(f"| {name} | " + " | ".join(spread(found[name, n], 0) for n in (1, 32, 256)) + " |")
+
+
+async def priorities(rounds: int) -> None:
+    """Chats beside a flood on a live engine of eight seats, under both of vLLM's policies."""
+    regimes = {
+        "chats alone": (Pool("chat"),),
+        "one priority": (Pool("chat"), Pool("bulk")),
+        "chats first": (Pool("chat"), Pool("bulk", priority=10)),
+        "bulk, 3 at a time": (Pool("chat"), Pool("bulk", at_most=3)),
+    }
+    print("\n| vLLM's policy | pools | p95 TTFT of chats (ms) | bulk/s |\n|---|---|--:|--:|")
+    for policy in ("fcfs", "priority"):
+        async with await connect(model="small", progress=lambda _: None, max_num_seqs=8, scheduling_policy=policy) as live:
+            make = ExactLengths(str(live.tokenizer_path))
+            stock = [replace(make(600, 64), feature="bulk") for _ in range(60)]
+            felt: dict[str, list[float]] = defaultdict(list)
+            rates: dict[str, list[float]] = defaultdict(list)
+            for number, name in turns(list(regimes), rounds):
+                chats = [(at, replace(make(64, 12), feature="chat")) for at in islice(poisson(15.0, number), 40)]
+                seconds, ended, ttfts = await beside(live, regimes[name], stock, chats, f"{number} {name}")
+                felt[name].append(1000 * float(np.percentile(ttfts, 95)))
+                rates[name].append(ended / seconds)
+        for name in regimes:
+            print(f"| {policy} | {name} | {spread(felt[name], 0)} | {spread(rates[name], 1)} |")
+
+
+async def beside(
+    live: Engine, pools: Sequence[Pool], stock: Sequence[Request], chats: Sequence[tuple[float, Request]], mark: str
+) -> tuple[float, int, list[float]]:
+    """Seconds, bulk requests ended in them, and TTFT of chats, with 24 of `stock` under way all the time."""
+    handler, over, begin = pooled(live, Gate(96, *pools)), False, clock.now()
+
+    def flood() -> Iterable[Request]:
+        for n, old in enumerate(cycle(stock if len(pools) > 1 else ())):
+            if over:
+                return
+            yield replace(old, extra={**old.extra, "cache_salt": f"{mark} {begin} {n}"})
+
+    job = asyncio.create_task(closed_loop(handler, flood(), 24))
+    await asyncio.sleep(0.3)
+    run = await open_loop(handler, chats)
+    over, end = True, clock.now()
+    ended = sum(s.timing is not None and (s.timing.done or end) < end for s in (await job).samples)
+    return end - begin, ended, [s.ttft_from_due for s in run.samples if s.ttft_from_due is not None]
+
+
 def simulator(rounds: int) -> None:
     """Requests per second through the step loop."""
     rng = np.random.default_rng(0)
@@ -227,13 +310,16 @@ async def measure(parts: Sequence[str], rounds: int) -> None:
         await embedding(rounds)
     if "overhead" in parts:
         await overhead(rounds)
+    if "pools" in parts:
+        await levers(rounds)
+        await priorities(rounds)
     if "simulator" in parts:
         simulator(rounds)
 
 
 def main() -> None:
     """Print the tables."""
-    everything = "company,windows,embedder,overhead,simulator"
+    everything = "company,windows,embedder,overhead,pools,simulator"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--only", default=everything)

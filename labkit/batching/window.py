@@ -11,9 +11,10 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from labkit.request import Done, Event, Handler, InvalidRequest, Request, clock
+from labkit.batching.held import counted
+from labkit.request import Event, Handler, InvalidRequest, Request, clock
 
 ROUTE = "coalescing-window"
 
@@ -33,9 +34,7 @@ def coalescing_window(inner: Handler, window_s: float) -> Handler:
         await window.end()
         async with aclosing(inner(request)) as events:
             async for event in events:
-                if isinstance(event, Done):
-                    event = replace(event, timing=replace(event.timing, sent=sent, started_unix=started_unix)).via(ROUTE)
-                yield event
+                yield counted(event, sent, started_unix, ROUTE)
 
     return handle
 

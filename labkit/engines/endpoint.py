@@ -32,6 +32,8 @@ from labkit.request.values import Chunk, Done, Event, Request, Timing, TokenLogp
 # 1921 input tokens"; OpenAI: "maximum context length is 128000 tokens. However, your messages resulted in 140005 tokens".
 _WINDOW = re.compile(r"(?:maximum context length is |greater than max_model_len=)(\d+)")
 _ASKED = re.compile(r"(?:contains|resulted in|requested|has)\D{0,40}?(\d+) (?:input |prompt )?tokens")
+# vLLM on a prompt that fills the window to its last token: it cuts our max_tokens to what is left, and then refuses it.
+_NO_ROOM = "max_tokens must be at least 1, got 0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,14 +192,15 @@ class OpenAIEngine:
 
     async def _refusal(self, response: httpx.Response, request: Request) -> Exception:
         text = _message(response)
-        window = _WINDOW.search(text)
+        found = _WINDOW.search(text)
+        window = found[1] if found else self.dialect.context_window if _NO_ROOM in text else None
         if response.status_code == 400 and window:
             prompt = await self._prompt_tokens(request)
             asked = _ASKED.findall(text)
             length = f"{prompt}" if prompt is not None else f"at least {asked[-1]}" if asked else "more"
             return ContextWindowExceeded(
                 f"the prompt has {length} tokens and asks for up to {request.max_tokens} more, and the context window of "
-                f"{request.model or self.model} is {window[1]} tokens; shorten the prompt or lower max_tokens"
+                f"{request.model or self.model} is {window} tokens; shorten the prompt or lower max_tokens"
             )
         return EngineError(f"{self.base_url} answered {response.status_code}: {text}", response.status_code)
 

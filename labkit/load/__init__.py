@@ -4,7 +4,7 @@ Arrivals (Poisson, bursty, a trace's own), requests of exact lengths, an open an
 and the probe that fits a latency model to a live engine. Everything runs on both clocks.
 """
 
-from labkit.load.arrivals import constant, from_times, gamma, poisson
+from labkit.load.arrivals import by_hour, constant, from_times, gamma, poisson
 from labkit.load.generate import Run, closed_loop, open_loop
 from labkit.load.probe import ProbePlan, probe
 from labkit.load.prompts import ExactLengths, MakeRequest
@@ -19,6 +19,7 @@ __all__ = [
     "TraceRequest",
     "TwoViews",
     "as_load",
+    "by_hour",
     "closed_loop",
     "constant",
     "from_times",

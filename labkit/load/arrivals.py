@@ -33,6 +33,32 @@ def gamma(rate: float, cv: float, seed: int) -> Iterator[float]:
     return times()
 
 
+def by_hour(rates: Sequence[float], hour_s: float, seed: int) -> Iterator[float]:
+    """Poisson arrivals whose rate changes from slot to slot: `rates` per second, each for `hour_s` seconds, then no more.
+
+    A Poisson process of rate 1 on the axis of expected arrivals, read off in time (Çinlar, "Introduction to Stochastic
+    Processes", 1975, section 4.7). A day in a minute is 24 rates and an `hour_s` of 2.5.
+    """
+    if not (hour_s > 0 and math.isfinite(hour_s)):
+        raise InvalidRequest(f"hour_s is {hour_s}; give each rate some seconds")
+    for hour, rate in enumerate(rates):
+        if not (rate >= 0 and math.isfinite(rate)):
+            raise InvalidRequest(f"the rate of hour {hour} is {rate} requests per second; give finite rates from 0")
+    rng = random.Random(seed)
+
+    def times() -> Iterator[float]:
+        left = rng.expovariate(1)
+        for hour, rate in enumerate(rates):
+            passed = 0.0
+            while rate > 0 and (gap := left / rate) < hour_s - passed:
+                passed += gap
+                yield hour * hour_s + passed
+                left = rng.expovariate(1)
+            left = max(0.0, left - rate * (hour_s - passed))
+
+    return times()
+
+
 def constant(rate: float) -> Iterator[float]:
     """One request every 1/`rate` seconds, the first at once."""
     if not (rate > 0 and math.isfinite(rate)):

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from scipy.stats import kstest
 
 from labkit.lab import model_path
-from labkit.load import ExactLengths, Run, closed_loop, constant, from_times, gamma, open_loop, poisson
+from labkit.load import ExactLengths, Run, by_hour, closed_loop, constant, from_times, gamma, open_loop, poisson
 from labkit.request import Chunk, Done, Event, InvalidRequest, Request, Timing, Usage, clock
 from labkit.request.clock import run_virtual
 from labkit.request.errors import EngineUnreachable
@@ -31,6 +32,21 @@ def test_gamma_gaps_have_their_rate_and_spread(cv: float) -> None:
 def test_poisson_counts_are_as_spread_as_their_mean() -> None:
     counts = np.bincount(np.floor(list(islice(poisson(5.0, seed=3), 20_000))).astype(int))[:-1]
     assert counts.var() / counts.mean() == pytest.approx(1.0, abs=0.1)
+
+
+def test_arrivals_by_hour_are_a_poisson_process_of_each_hours_rate() -> None:
+    rates, hour_s = [3.0, 0.0, 0.05, 10.0], 2.0
+    days = [list(by_hour(rates, hour_s, seed)) for seed in range(2_000)]
+    assert all(day == sorted(day) and (not day or 0 <= day[0] <= day[-1] < 8) for day in days)
+    counts = np.array([np.histogram(day, bins=4, range=(0, 8))[0] for day in days])
+    for rate, count in zip(rates, counts.T, strict=True):
+        # Mean and variance of a Poisson count, each within five standard errors.
+        assert abs(count.mean() - rate * hour_s) <= 5 * (rate * hour_s / len(days)) ** 0.5
+        if rate >= 3:
+            assert count.var() / count.mean() == pytest.approx(1, abs=5 * (2 / len(days)) ** 0.5)
+    last = np.concatenate([day for day in days])
+    assert kstest((last[last >= 6] - 6) / 2, "uniform").pvalue > 1e-4
+    assert abs(np.corrcoef(counts[:, 0], counts[:, 3])[0, 1]) < 5 / len(days) ** 0.5, "hours know nothing of each other"
 
 
 @example([0.0, 5e-324], 0.5)
@@ -138,6 +154,10 @@ def test_loads_that_make_no_sense_are_refused() -> None:
         poisson(0, 1)
     with pytest.raises(InvalidRequest, match="cv is -1"):
         gamma(1, -1, 1)
+    with pytest.raises(InvalidRequest, match="hour 1 is -1"):
+        by_hour([1, -1], 1, 1)
+    with pytest.raises(InvalidRequest, match="hour_s is 0"):
+        by_hour([1], 0, 1)
     with pytest.raises(InvalidRequest, match="no arrival times"):
         from_times([])
     with pytest.raises(InvalidRequest, match="arrival 1 at 1 s comes before arrival 0 at 2 s"):
