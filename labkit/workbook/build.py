@@ -2,13 +2,15 @@
 
 A source holds the solutions; the learner's notebook gets a stub in their place, decided by marks in cells that carry
 `exercise="NN.k"` (see `notebooks/AUTHORING.md`). The build adds the papermill `parameters` cell and the cell that opens the
-chapter. The output depends on the source and the chapter's declaration only, so `--check` can compare it byte by byte; it
-holds no outputs, and a committed notebook that does is refused for the same reason.
+chapter, and folds the code of cells that only import, ask or tell. The output depends on the source and the chapter's
+declaration only, so `--check` can compare it byte by byte; it holds no outputs, and a committed notebook that does is
+refused for the same reason.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import re
 import sys
@@ -48,6 +50,8 @@ _SOLUTION = re.compile(
     r"(?:[ \t]*# BEGIN STUB\n(?P<stub>.*?)^[ \t]*# END STUB\n?)?",
     re.MULTILINE | re.DOTALL,
 )
+_FOLDED = {"jupyter": {"source_hidden": True}}  # JupyterLab shows a bar that opens with a click
+_WORDS = frozenset({"predict", "predict_choice", "quiz", "claim", "bill", "recap", "progress"})
 _EXERCISE = re.compile(r"\{\{exercise (\d\d\.\d+)\}\}")
 
 
@@ -145,7 +149,7 @@ def _notebook(cells: Sequence[Any], contents: Chapter, *, solutions: bool) -> st
     made = [_cell(cell, contents, solutions=solutions) for cell in cells]
     made[1:1] = [
         nbformat.v4.new_code_cell(_PARAMETERS.format(solutions=solutions), metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell(_OPEN.format(number=contents.number), metadata={"tags": ["bootstrap"]}),
+        nbformat.v4.new_code_cell(_OPEN.format(number=contents.number), metadata={"tags": ["bootstrap"], **_FOLDED}),
     ]
     seen: dict[str, int] = {}
     for cell in made:
@@ -159,7 +163,7 @@ def _notebook(cells: Sequence[Any], contents: Chapter, *, solutions: bool) -> st
 
 
 def _cell(cell: Any, contents: Chapter, *, solutions: bool) -> Any:
-    metadata = {"tags": list(cell.metadata["tags"])} if cell.metadata.get("tags") else {}
+    metadata: dict[str, Any] = {"tags": list(cell.metadata["tags"])} if cell.metadata.get("tags") else {}
     if cell.cell_type == "markdown":
         return nbformat.v4.new_markdown_cell(
             _EXERCISE.sub(lambda m: contents.exercise(m[1]).heading, cell.source), metadata=metadata
@@ -172,6 +176,8 @@ def _cell(cell: Any, contents: Chapter, *, solutions: bool) -> Any:
             raise ExerciseError(
                 f'{contents.notebook}: a cell with a solution lacks its mark; write `# %% exercise="NN.k"` above it'
             )
+        if "imports" in metadata.get("tags", ()) or _only_words(cell.source):
+            metadata |= _FOLDED
         return nbformat.v4.new_code_cell(cell.source, metadata=metadata)
     contents.exercise(id)
     if "# BEGIN SOLUTION" not in cell.source:
@@ -182,6 +188,23 @@ def _cell(cell: Any, contents: Chapter, *, solutions: bool) -> Any:
     except ExerciseError as error:
         raise ExerciseError(f"{contents.notebook}, exercise {id}: {error}") from error
     return nbformat.v4.new_code_cell(code, metadata=metadata)
+
+
+def _only_words(code: str) -> bool:
+    """Whether a cell ends in a text or a question, and neither defines anything nor runs anything live.
+
+    Its code would give the answer away, or say everything twice.
+    """
+    tree = ast.parse(code)
+    if any(isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Await) for part in ast.walk(tree)):
+        return False
+    statements = tree.body
+    if not statements or not isinstance(statements[-1], ast.Expr) or not isinstance(statements[-1].value, ast.Call):
+        return False
+    called = statements[-1].value.func
+    if isinstance(called, ast.Attribute):
+        return isinstance(called.value, ast.Name) and called.value.id == "book" and called.attr in _WORDS
+    return isinstance(called, ast.Name) and called.id == "Markdown"
 
 
 def _ended(code: str) -> str:

@@ -2,7 +2,8 @@ import nbformat
 import pytest
 
 from labkit.workbook import ExerciseError
-from labkit.workbook.build import build, main, solution_of, stub_of
+from labkit.workbook.build import build, main, solution_of, sources, stub_of
+from labkit.workbook.paths import notebooks_dir
 from tests.workbook.tiny import CHAPTER, SOURCE
 
 CODE = "def f(x):\n    # BEGIN SOLUTION\n    return x + 1\n    # END SOLUTION"
@@ -48,3 +49,31 @@ def test_a_solution_without_its_mark_cannot_leak():
 def test_an_unknown_notebook_is_named(capsys):
     assert main(["--check", "77_nothing"]) == 2
     assert "77_nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "folded"),
+    [
+        ('book.quiz("99.q2", "?", options=("a", "b"), answer="a", why="So.")', True),
+        ("n = 2\nMarkdown(f'{n}')", True),
+        ('book.check("99.1", cached_share)', False),
+        ("show(chart, alt='', source='')", False),
+        ("def f():\n    return 1\n\n\nMarkdown(f'{f()}')", False),
+        ("found = await run()\nMarkdown(f'{found}')", False),
+        ("Markdown", False),
+    ],
+)
+def test_code_that_only_asks_or_tells_is_folded(code, folded):
+    built = build(f"{SOURCE}\n# %%\n{code}\n", CHAPTER)
+    for text in (built.learner, built.solved):
+        last = nbformat.reads(text, as_version=4).cells[-1]
+        assert last.source == code
+        assert last.metadata.get("jupyter", {}).get("source_hidden", False) is folded
+
+
+def test_no_quiz_shows_its_answer_above_the_question():
+    for path in sources():
+        notebook = nbformat.read(notebooks_dir() / f"{path.stem}.ipynb", as_version=4)
+        quizzes = [cell for cell in notebook.cells if cell.cell_type == "code" and "book.quiz(" in cell.source]
+        assert len(quizzes) == 3
+        assert all(cell.metadata["jupyter"]["source_hidden"] for cell in quizzes)
