@@ -2,7 +2,7 @@
 
 A source holds the solutions; the learner's notebook gets a stub in their place, decided by marks in cells that carry
 `exercise="NN.k"` (see `notebooks/AUTHORING.md`). The build adds the papermill `parameters` cell and the cell that opens the
-chapter, and folds the code of cells that only import, ask or tell. The output depends on the source and the chapter's
+chapter, and folds the code of cells that only import, ask or show. The output depends on the source and the chapter's
 declaration only, so `--check` can compare it byte by byte; it holds no outputs, and a committed notebook that does is
 refused for the same reason.
 """
@@ -51,7 +51,8 @@ _SOLUTION = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _FOLDED = {"jupyter": {"source_hidden": True}}  # JupyterLab shows a bar that opens with a click
-_WORDS = frozenset({"predict", "predict_choice", "quiz", "claim", "bill", "recap", "progress"})
+_WORDS = frozenset({"predict", "predict_choice", "reveal", "quiz", "claim", "bill", "recap", "progress"})
+_SHOWS = frozenset({"Markdown", "show", "live_chart"})
 _EXERCISE = re.compile(r"\{\{exercise (\d\d\.\d+)\}\}")
 
 
@@ -176,7 +177,7 @@ def _cell(cell: Any, contents: Chapter, *, solutions: bool) -> Any:
             raise ExerciseError(
                 f'{contents.notebook}: a cell with a solution lacks its mark; write `# %% exercise="NN.k"` above it'
             )
-        if "imports" in metadata.get("tags", ()) or _only_words(cell.source):
+        if "imports" in metadata.get("tags", ()) or _only_shows(cell.source):
             metadata |= _FOLDED
         return nbformat.v4.new_code_cell(cell.source, metadata=metadata)
     contents.exercise(id)
@@ -190,21 +191,25 @@ def _cell(cell: Any, contents: Chapter, *, solutions: bool) -> Any:
     return nbformat.v4.new_code_cell(code, metadata=metadata)
 
 
-def _only_words(code: str) -> bool:
-    """Whether a cell ends in a text or a question, and neither defines anything nor runs anything live.
+def _only_shows(code: str) -> bool:
+    """Whether a cell ends in a text, a chart or a question, and neither runs anything live nor defines what others call.
 
-    Its code would give the answer away, or say everything twice.
+    The code of a question gives the answer away, that of a text says everything twice, and that of a chart is longer than
+    what it shows. A moving chart is the exception: the function that draws it is nobody else's.
     """
     tree = ast.parse(code)
-    if any(isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Await) for part in ast.walk(tree)):
-        return False
     statements = tree.body
     if not statements or not isinstance(statements[-1], ast.Expr) or not isinstance(statements[-1].value, ast.Call):
         return False
     called = statements[-1].value.func
-    if isinstance(called, ast.Attribute):
-        return isinstance(called.value, ast.Name) and called.value.id == "book" and called.attr in _WORDS
-    return isinstance(called, ast.Name) and called.id == "Markdown"
+    name = called.id if isinstance(called, ast.Name) else ""
+    own = isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) and called.value.id == "book"
+    asks = own and isinstance(called, ast.Attribute) and called.attr in _WORDS
+    if not (asks or name in _SHOWS):
+        return False
+    definitions = ast.AsyncFunctionDef | ast.ClassDef | ast.Await
+    unseen = definitions if name == "live_chart" else definitions | ast.FunctionDef
+    return not any(isinstance(part, unseen) for part in ast.walk(tree))
 
 
 def _ended(code: str) -> str:

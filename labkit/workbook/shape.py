@@ -24,6 +24,7 @@ _FORBIDDEN = {
 }
 _PARAMETERS = frozenset({"profile", "engine", "seed", "solutions"})
 _QUIZZES = 3
+_BEFORE_THE_BILL = "00"  # it makes the meter; chapter 01 the first line
 _EXERCISES = 3
 
 
@@ -117,6 +118,8 @@ def _declared(cells: list[Any], contents: Chapter) -> list[str]:
     if not len(contents.predictions) >= 1:
         found.append("a chapter has at least one prediction")
     found += [] if "book.recap()" in code else ["the chapter does not end with book.recap()"]
+    if "book.bill(" not in code and contents.number != _BEFORE_THE_BILL:
+        found.append("the chapter adds no line to the running case's bill; call book.bill()")
     return found
 
 

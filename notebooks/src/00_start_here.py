@@ -31,7 +31,8 @@ from labkit.workbook.paths import state_dir
 # Every chapter has the same bones. You **predict** before you see, **run** it live, **move** a chart, **do** a few exercises
 # that check themselves, and read what it means for a bill. A wrong answer never breaks a later cell, so feel free to be wrong.
 #
-# Run a cell with Shift+Enter.
+# Run a cell with Shift+Enter. Code that only asks or draws is folded: a click on its bar opens it (*View*, *Expand All Code*
+# opens all).
 
 # %% [markdown]
 # ## Predict

@@ -57,13 +57,16 @@ def test_an_unknown_notebook_is_named(capsys):
         ('book.quiz("99.q2", "?", options=("a", "b"), answer="a", why="So.")', True),
         ("n = 2\nMarkdown(f'{n}')", True),
         ('book.check("99.1", cached_share)', False),
-        ("show(chart, alt='', source='')", False),
+        ("chart = alt.Chart(rows)\nshow(chart, alt='', source='')", True),
+        ("def mean(rows):\n    return rows\n\n\nshow(mean(rows), alt='', source='')", False),
+        ("def draw(n):\n    return n\n\n\nlive_chart(draw, n=slider)", True),
+        ("show(await measured(), alt='', source='')", False),
         ("def f():\n    return 1\n\n\nMarkdown(f'{f()}')", False),
         ("found = await run()\nMarkdown(f'{found}')", False),
         ("Markdown", False),
     ],
 )
-def test_code_that_only_asks_or_tells_is_folded(code, folded):
+def test_code_that_only_asks_or_shows_is_folded(code, folded):
     built = build(f"{SOURCE}\n# %%\n{code}\n", CHAPTER)
     for text in (built.learner, built.solved):
         last = nbformat.reads(text, as_version=4).cells[-1]
