@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from labkit.sqlite import ProcessLock
 
 Event = tuple[str, str, str]
 """A layer, what happened ("hits", "miss", "stores", …), and the reason, where there are several."""
@@ -46,11 +47,11 @@ class Counts:
 
     def __init__(self) -> None:
         self._counts: Counter[Event] = Counter()
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
 
     def add(self, events: Mapping[Event, int]) -> None:
         """Count events that have happened."""
-        with self._lock:
+        with self._lock.mine():
             self._counts.update(events)
 
     def one(self, layer: str, what: str, detail: str = "") -> None:
@@ -59,7 +60,7 @@ class Counts:
 
     def layers(self) -> tuple[str, ...]:
         """The layers with any event, by name."""
-        with self._lock:
+        with self._lock.mine():
             return tuple(sorted({layer for layer, _, _ in self._counts}))
 
     def stats(self, layer: str | None) -> Stats:
@@ -72,7 +73,7 @@ class Counts:
                     found[detail] += number
             return dict(found)
 
-        with self._lock:
+        with self._lock.mine():
             counts = dict(self._counts)
         total = {kind: sum(by_detail(kind).values()) for kind in _TOTALS}
         return Stats(misses=by_detail("miss"), refused=by_detail("refused"), **total)

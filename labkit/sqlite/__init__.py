@@ -6,6 +6,16 @@ to do about SQLite's errors.
 """
 
 from labkit.sqlite.file import FileKind, Unusable, open_file
-from labkit.sqlite.shared import NotOpen, SharedFile, explain, primary_code, transaction
+from labkit.sqlite.shared import NotOpen, ProcessLock, SharedFile, explain, primary_code, transaction
 
-__all__ = ["FileKind", "NotOpen", "SharedFile", "Unusable", "explain", "open_file", "primary_code", "transaction"]
+__all__ = [
+    "FileKind",
+    "NotOpen",
+    "ProcessLock",
+    "SharedFile",
+    "Unusable",
+    "explain",
+    "open_file",
+    "primary_code",
+    "transaction",
+]

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from labkit.request import LabError
 
@@ -15,11 +15,27 @@ class NotOpen(LabError):
     """The file was closed, or was in the memory of another process; the message goes on from the file's name."""
 
 
+class ProcessLock:
+    """A reentrant lock for the threads of a process; a forked process has another one, which nobody holds.
+
+    Another thread may have held the parent's at that moment, and nobody in the new process would ever release it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._owner = os.getpid()
+
+    def mine(self) -> AbstractContextManager[bool]:
+        """This process's lock."""
+        if self._owner != os.getpid():
+            self._lock, self._owner = threading.RLock(), os.getpid()
+        return self._lock
+
+
 class SharedFile:
     """The connection that `connect` opens: at once, and anew in every process forked from this one.
 
-    SQLite's connections cannot be taken across a fork, nor can locks, which another thread may have held at that moment.
-    `forked` is called in the new process before it connects.
+    SQLite's connections cannot be taken across a fork. `forked` is called in the new process before it connects.
     """
 
     def __init__(
@@ -28,7 +44,7 @@ class SharedFile:
         self._connect = connect
         self._in_memory = in_memory
         self._forked = forked
-        self._lock = threading.RLock()
+        self._lock = ProcessLock()
         self._owner = os.getpid()
         self._inherited: list[sqlite3.Connection] = []
         self._connection: sqlite3.Connection | None = connect()
@@ -36,15 +52,8 @@ class SharedFile:
     @contextmanager
     def use(self) -> Iterator[sqlite3.Connection]:
         """The connection, for one thread at a time; a thread may use it within its own use. Raises `NotOpen`."""
-        with self.locked():
+        with self._lock.mine():
             yield self.check()
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """For one thread at a time, open or not."""
-        self._follow_fork()
-        with self._lock:
-            yield
 
     def check(self) -> sqlite3.Connection:
         """Raises `NotOpen` unless the file is open in this process."""
@@ -57,7 +66,7 @@ class SharedFile:
         """Close it, after calling `before` where it is open in this very process; closing again does nothing."""
         if self._owner != os.getpid():
             self._inherit()
-        with self._lock:
+        with self._lock.mine():
             if self._connection is not None:
                 before()
                 self._connection.close()
@@ -75,7 +84,6 @@ class SharedFile:
 
     def _inherit(self) -> bool:
         """Lay the parent's connection aside; whether there was one."""
-        self._lock = threading.RLock()
         self._owner = os.getpid()
         if self._connection is None:
             return False

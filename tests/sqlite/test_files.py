@@ -60,7 +60,7 @@ def test_a_process_forked_while_a_thread_writes_has_a_lock_of_its_own(tmp_path):
     holding, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with store._file.use():
+        with store._file.use(), store._counts._lock.mine():
             holding.set()
             release.wait(30)
 
