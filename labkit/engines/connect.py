@@ -46,11 +46,11 @@ class Engine:
         provenance: Provenance,
         tokenizer_path: str | None,
         source: Callable[[], Awaitable[Handler]],
+        metrics: Callable[[], Awaitable[MetricsSnapshot]],
         url: str = "",
         api_key: str = "",
         log: Path | None = None,
         close: Callable[[], Awaitable[None]] | None = None,
-        metrics: Callable[[], Awaitable[MetricsSnapshot]] | None = None,
     ) -> None:
         self.model = model
         self.context_window = context_window
@@ -72,14 +72,8 @@ class Engine:
 
     async def metrics(self) -> MetricsSnapshot:
         """The engine's own metrics now; of a replay, the counters of what it played. Raises `EngineError` without any."""
-        if self._metrics is not None:
-            return await self._metrics()
-        handler = await self._handler()
-        if isinstance(handler, Recording):
-            return handler.metrics()
-        if not isinstance(handler, OpenAIEngine):
-            raise EngineError("this engine exports no metrics; connect to a live one for them")
-        return parse_metrics(await handler.get_text("/metrics", root=True))
+        self._check_open()
+        return await self._metrics()
 
     async def aclose(self) -> None:
         """Give the engine back."""
@@ -96,7 +90,6 @@ class Engine:
 
     def recording(self, path: Path | str) -> Engine:
         """This engine, with every whole answer written to `path` (see `recorded`). Closing it closes this one."""
-
         writer = recorded(self, path, self.provenance, self.context_window, self.metrics)
 
         async def source() -> Handler:
@@ -108,20 +101,23 @@ class Engine:
             provenance=self.provenance,
             tokenizer_path=self.tokenizer_path,
             source=source,
+            metrics=self.metrics,
             url=self.url,
             api_key=self.api_key,
             log=self.log,
             close=self.aclose,
-            metrics=self.metrics,
         )
 
     def __repr__(self) -> str:
         return f"<Engine {self.provenance.caption()}>"
 
     async def _handler(self) -> Handler:
+        self._check_open()
+        return await self._source()
+
+    def _check_open(self) -> None:
         if self._closed:
             raise EngineError(f"this connection to {self.model} was closed; connect again")
-        return await self._source()
 
 
 async def connect(
@@ -263,6 +259,7 @@ async def _live(
         provenance=provenance,
         tokenizer_path=path,
         source=source,
+        metrics=lambda: _read_metrics(source),
         url=lease.info.url,
         api_key=lease.info.api_key,
         log=lease.info.log,
@@ -305,6 +302,7 @@ async def _endpoint(base_url: str, model: str, report: Progress, stall_s: float)
         provenance=provenance,
         tokenizer_path=_tokenizer(model),
         source=source,
+        metrics=lambda: _read_metrics(source),
         url=endpoint.base_url,
         api_key=api_key,
         close=endpoint.aclose,
@@ -318,13 +316,21 @@ def _replay(model: str, path: Path | str | None, report: Progress) -> Engine:
     async def source() -> Handler:
         return recording
 
+    async def metrics() -> MetricsSnapshot:
+        return recording.metrics()
+
     return Engine(
         model=recording.provenance.model,
         context_window=recording.context_window,
         provenance=recording.provenance,
         tokenizer_path=_tokenizer(model),
         source=source,
+        metrics=metrics,
     )
+
+
+async def _read_metrics(source: Callable[[], Awaitable[OpenAIEngine]]) -> MetricsSnapshot:
+    return parse_metrics(await (await source()).get_text("/metrics", root=True))
 
 
 def recordings_dir() -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from labkit.engines.host.step_log import LoggedStep
-from labkit.engines.modelled import ContinuousBatching, EngineSettings
+from labkit.engines.modelled import ContinuousBatching, EngineSettings, Step
 from labkit.engines.modelled import Sequence as EngineSequence
 from labkit.request.errors import InvalidRequest
 
@@ -82,8 +82,7 @@ def replayed(
             batching.add(EngineSequence(id, prompt, output_tokens, float(turn)))
         turn += 1
         if (made := batching.schedule(float(turn))) is not None:
-            shares = tuple((share.id, share.new, share.context) for share in made.scheduled)
-            found.append(LoggedStep(shares, tuple(sorted(made.preempted)), batching.blocks.num_free))
+            found.append(_logged(made, batching))
             batching.complete(made)
     return found
 
@@ -111,9 +110,14 @@ def foretold(lengths: Sequence[tuple[int, int]], clients: int, settings: EngineS
         ask()
     found: list[LoggedStep] = []
     while (made := batching.schedule(float(len(found)))) is not None:
-        shares = tuple((share.id, share.new, share.context) for share in made.scheduled)
-        found.append(LoggedStep(shares, tuple(sorted(made.preempted)), batching.blocks.num_free))
+        found.append(_logged(made, batching))
         for sequence in batching.complete(made):
             if sequence.finished:
                 ask()
     return found
+
+
+def _logged(step: Step, batching: ContinuousBatching) -> LoggedStep:
+    """A step that was just made up, as a live engine's log would have it."""
+    shares = tuple((share.id, share.new, share.context) for share in step.scheduled)
+    return LoggedStep(shares, tuple(sorted(step.preempted)), batching.blocks.num_free)

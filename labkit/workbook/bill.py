@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
 
 from labkit.workbook.exercise import ExerciseError
 from labkit.workbook.store import Entry
@@ -50,13 +49,8 @@ class BillLine:
 HEADER = ("chapter", "lever", "of the bill", "before (USD a month)", "after", "saved")
 
 
-def to_fields(line: BillLine) -> dict[str, Any]:
-    """As the journal keeps it, under chapter and lever."""
-    return {f.name: getattr(line, f.name) for f in fields(BillLine)}
-
-
 def from_entry(entry: Entry) -> BillLine | None:
-    """As the journal kept it; None where it is not one that this version understands."""
+    """As the journal kept it, field by field; None where it is not one that this version understands."""
     try:
         return BillLine(**{f.name: entry[f.name] for f in fields(BillLine)})
     except (KeyError, TypeError, ValueError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import random
 import textwrap
+from dataclasses import asdict
 from html import escape
 from typing import Any
 
@@ -172,7 +173,7 @@ class Book:
         `before` and `after` in USD a month, of the part of the bill that `of` names.
         """
         line = BillLine(self.chapter.number, lever, of, float(before), float(after), source)
-        self._journal.append("bill", f"{self.chapter.number} {lever}", **bill.to_fields(line))
+        self._journal.append("bill", f"{self.chapter.number} {lever}", **asdict(line))
         newest = {entry["item"]: entry for entry in self._journal.entries("bill")}
         rows = [made.row for item in sorted(newest) if (made := bill.from_entry(newest[item])) is not None]
         caption = "The portal's bill, a lever at a time (each over its own part of it: lines do not add up)"
