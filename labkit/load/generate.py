@@ -82,7 +82,7 @@ async def open_loop(handler: Handler, load: Iterable[tuple[float, Request]], tim
             if at < before:
                 raise InvalidRequest(f"a request is due at {at} s, after one at {before} s; sort the load by time")
             before = at
-            await _sleep_until(begin + at)
+            await clock.sleep_until(begin + at)
             if gone.reason:
                 break
             tasks.append(asyncio.create_task(_sample_of(handler, request, begin + at, timeout_s, gone)))
@@ -147,10 +147,6 @@ async def _sample_of(handler: Handler, request: Request, due: float, timeout_s: 
     gone.count(error)
     first = chunks[0][0] if chunks else None
     return Sample(due, Timing(sent, first, chunks[-1][0] if chunks else None), usage, tuple(chunks), error)
-
-
-async def _sleep_until(when: float) -> None:
-    await asyncio.sleep(max(0.0, when - clock.now()))
 
 
 def _sample(row: dict[str, Any]) -> Sample:

@@ -244,15 +244,6 @@ def test_an_engine_that_cannot_be_watched_is_named_with_the_fix(short: Path) -> 
         watchable(fps=0)
 
 
-@pytest.fixture(scope="module")
-def runtime() -> Iterator[None]:
-    path = tempfile.mkdtemp(prefix="lkb-", dir="/tmp")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LABKIT_RUNTIME_DIR", path)
-        yield
-    shutil.rmtree(path, ignore_errors=True)
-
-
 @pytest.mark.live
 @pytest.mark.timeout(300)
 def test_every_frame_of_a_live_engine_adds_up(runtime: None, tmp_path: Path) -> None:

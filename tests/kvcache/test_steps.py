@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -107,15 +104,6 @@ def test_what_cannot_be_read_is_refused() -> None:
         replayed(LOG, {"a": (range(7), 4)}, EngineSettings(10, 4))
     with pytest.raises(InvalidRequest, match="clients is 0"):
         foretold([(1, 1)], 0, EngineSettings(10, 4))
-
-
-@pytest.fixture
-def runtime() -> Iterator[None]:
-    path = tempfile.mkdtemp(prefix="lks-", dir="/tmp")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LABKIT_RUNTIME_DIR", path)
-        yield
-    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.mark.live

@@ -10,40 +10,28 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from labkit.engines.host.block_frames import CONFIG_KEY, SOCKET_NAME
 from labkit.engines.host.client import _host_environment
-from labkit.engines.host.scheduler import SCHEDULER
-from labkit.engines.modelled.scheduler import ContinuousBatching
-from labkit.engines.modelled.sequence import Sequence
 from labkit.kvcache import BlockFrame
 from tests.engines.modelled.test_step_log import TOO_SMALL_A_CACHE as SCENARIO
+from tests.engines.modelled.test_step_log import modelled_turns, play, watched_llm
 
 State = tuple[dict[str, tuple[int, tuple[int, ...]]], list[int], int]
 
 
 def modelled_states() -> list[State]:
     """After each step is made up: tokens and block ids by request, the free blocks that can be found, and how many wait."""
-    batching = ContinuousBatching(SCENARIO.settings)
     states: list[State] = []
-    turn, pending = 0, list(enumerate(SCENARIO.arrivals))
-    while pending or batching.num_running or batching.num_waiting:
-        while pending and pending[0][1].at <= turn:
-            number, arrival = pending.pop(0)
-            batching.add(Sequence(f"r{number}", arrival.prompt, arrival.output_tokens, float(turn)))
-        turn += 1
-        step = batching.schedule(float(turn))
+    for batching, step in modelled_turns(SCENARIO):
         assert step is not None, "the scenario keeps the engine busy, so steps can be counted"
         held = {s.id: (s.computed, tuple(block.id for block in s.blocks)) for s in batching.running}
         findable = [block.id for block in batching.blocks.free_queue if block.hash is not None]
         states.append((held, findable, batching.num_waiting))
-        batching.complete(step)
     return states
 
 
@@ -78,23 +66,9 @@ def _serve(folder: Path) -> None:
     """The engine's side: one LLM that is watched from a thread of its own process, each request added at its step."""
     import socket
 
-    from vllm import LLM, SamplingParams, TokensPrompt
-
     job = json.loads((folder / "job.json").read_text())
-    settings: dict[str, Any] = dict(job["scenario"]["settings"])
     with tempfile.TemporaryDirectory(prefix="lkb-", dir="/tmp") as place:
-        llm = LLM(
-            job["model"],
-            enforce_eager=True,
-            async_scheduling=False,  # what the model has, and a CPU; on a GPU it must be said
-            kv_cache_memory_bytes=32 << 20,
-            num_gpu_blocks_override=settings.pop("num_blocks"),
-            scheduling_policy=settings.pop("policy"),
-            scheduler_cls=SCHEDULER,
-            additional_config={CONFIG_KEY: {"fps": 60, "path": place}},
-            disable_log_stats=True,
-            **settings,
-        )
+        llm = watched_llm(job["model"], job["scenario"]["settings"], {CONFIG_KEY: {"fps": 60, "path": place}})
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.connect(f"{place}/{SOCKET_NAME}")
         ended = threading.Event()
@@ -109,17 +83,9 @@ def _serve(folder: Path) -> None:
 
         watching = threading.Thread(target=watch, daemon=True)
         watching.start()
-        engine, turn, pending = llm.llm_engine, 0, list(enumerate(job["scenario"]["arrivals"]))
-        while pending or engine.has_unfinished_requests():
-            while pending and pending[0][1]["at"] <= turn:
-                number, arrival = pending.pop(0)
-                parameters = SamplingParams(max_tokens=arrival["output_tokens"], ignore_eos=True, temperature=0)
-                engine.add_request(f"r{number}", TokensPrompt(prompt_token_ids=arrival["prompt"]), parameters)
-            turn += 1
-            engine.step()
-            time.sleep(0.02)  # a step of so small a model takes less than a frame's turn
+        play(llm.llm_engine, job["scenario"]["arrivals"], pause_s=0.02)  # its steps take less than a frame's turn
         ended.set()
-        engine.step()  # the last one finished in the step before: the core tells its workers in one of no tokens
+        llm.llm_engine.step()  # the last one finished in the step before: the core tells its workers in one of no tokens
         watching.join(30)
         assert not watching.is_alive()
 

@@ -9,6 +9,8 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from labkit.engines import connect
 from labkit.engines.host.client import _host_environment
 from labkit.engines.host.scheduler import SCHEDULER, scheduler
 from labkit.engines.host.step_log import CONFIG_KEY, LoggedStep, observer, read_step_log
-from labkit.engines.modelled.scheduler import ContinuousBatching
+from labkit.engines.modelled.scheduler import ContinuousBatching, Step
 from labkit.engines.modelled.sequence import Sequence
 from labkit.engines.modelled.settings import EngineSettings
 from labkit.request import InvalidRequest, Message, Request, complete
@@ -81,19 +83,28 @@ TOO_SMALL_A_CACHE = Scenario(
 SCENARIOS = (MORE_REQUESTS_THAN_PLACES, LONG_PROMPTS_IN_CHUNKS, TOO_SMALL_A_CACHE)
 
 
-def modelled_steps(scenario: Scenario) -> list[LoggedStep]:
-    """What the modelled scheduler does with the scenario, as the log of a live engine would have it."""
+def modelled_turns(scenario: Scenario) -> Iterator[tuple[ContinuousBatching, Step | None]]:
+    """The modelled scheduler in the scenario, at each turn: once the step is made up, and before it is done."""
     batching = ContinuousBatching(scenario.settings)
-    steps, turn, pending = [], 0, list(enumerate(scenario.arrivals))
+    turn, pending = 0, list(enumerate(scenario.arrivals))
     while pending or batching.num_running or batching.num_waiting:
         while pending and pending[0][1].at <= turn:
             number, arrival = pending.pop(0)
             batching.add(Sequence(f"r{number}", arrival.prompt, arrival.output_tokens, float(turn)))
         turn += 1
-        if (step := batching.schedule(float(turn))) is not None:
+        step = batching.schedule(float(turn))
+        yield batching, step
+        if step is not None:
+            batching.complete(step)
+
+
+def modelled_steps(scenario: Scenario) -> list[LoggedStep]:
+    """What the modelled scheduler does with the scenario, as the log of a live engine would have it."""
+    steps = []
+    for batching, step in modelled_turns(scenario):
+        if step is not None:
             shares = tuple((share.id, share.new, share.context) for share in step.scheduled)
             steps.append(LoggedStep(shares, tuple(sorted(step.preempted)), batching.blocks.num_free))
-            batching.complete(step)
     return steps
 
 
@@ -182,37 +193,51 @@ def test_a_log_is_read_while_it_is_written_and_a_strange_file_is_refused(tmp_pat
         read_step_log(log)
 
 
-def _serve(folder: Path) -> None:
-    """The engine's side: one LLM per scenario, each request added at its step."""
-    import gc
+def watched_llm(model: str, settings: dict[str, Any], told: dict[str, Any]) -> Any:
+    """A real engine with the settings of a scenario, its scheduler watched; `told` is its additional_config."""
+    from vllm import LLM
 
-    from vllm import LLM, SamplingParams, TokensPrompt
+    rest = dict(settings)
+    return LLM(
+        model,
+        enforce_eager=True,
+        async_scheduling=False,  # what the model has, and a CPU; on a GPU it must be said
+        kv_cache_memory_bytes=32 << 20,
+        num_gpu_blocks_override=rest.pop("num_blocks"),
+        scheduling_policy=rest.pop("policy"),
+        scheduler_cls=SCHEDULER,
+        additional_config=told,
+        disable_log_stats=True,
+        **rest,
+    )
+
+
+def play(engine: Any, arrivals: list[dict[str, Any]], pause_s: float = 0.0) -> None:
+    """Take a real engine through a scenario: each request is added at its step."""
+    from vllm import SamplingParams, TokensPrompt
+
+    turn, pending = 0, list(enumerate(arrivals))
+    while pending or engine.has_unfinished_requests():
+        while pending and pending[0][1]["at"] <= turn:
+            number, arrival = pending.pop(0)
+            parameters = SamplingParams(max_tokens=arrival["output_tokens"], ignore_eos=True, temperature=0)
+            engine.add_request(f"r{number}", TokensPrompt(prompt_token_ids=arrival["prompt"]), parameters)
+        turn += 1
+        engine.step()
+        time.sleep(pause_s)
+
+
+def _serve(folder: Path) -> None:
+    """The engine's side: one LLM per scenario."""
+    import gc
 
     job = json.loads((folder / "job.json").read_text())
     for scenario in job["scenarios"]:
-        settings = dict(scenario["settings"])
-        llm = LLM(
-            job["model"],
-            enforce_eager=True,
-            async_scheduling=False,  # what the model has, and a CPU; on a GPU it must be said
-            kv_cache_memory_bytes=32 << 20,
-            num_gpu_blocks_override=settings.pop("num_blocks"),
-            scheduling_policy=settings.pop("policy"),
-            scheduler_cls=SCHEDULER,
-            additional_config={CONFIG_KEY: str(folder / f"{scenario['name']}.jsonl")},
-            disable_log_stats=True,
-            **settings,
-        )
-        engine, turn, pending = llm.llm_engine, 0, list(enumerate(scenario["arrivals"]))
-        while pending or engine.has_unfinished_requests():
-            while pending and pending[0][1]["at"] <= turn:
-                number, arrival = pending.pop(0)
-                parameters = SamplingParams(max_tokens=arrival["output_tokens"], ignore_eos=True, temperature=0)
-                engine.add_request(f"r{number}", TokensPrompt(prompt_token_ids=arrival["prompt"]), parameters)
-            turn += 1
-            engine.step()
+        told = {CONFIG_KEY: str(folder / f"{scenario['name']}.jsonl")}
+        llm = watched_llm(job["model"], scenario["settings"], told)
+        play(llm.llm_engine, scenario["arrivals"])
         # Two engines cannot live in one process: their parallel state is global.
-        del engine, llm
+        del llm
         gc.collect()
 
 
