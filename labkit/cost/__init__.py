@@ -7,7 +7,7 @@ Money is `Decimal` from end to end, prices are per million tokens, and a bad val
   -> Price`, `output_input_ratio(provider, at=None) -> dict[str, Decimal]`, `catalogue_version() -> str` and
   `catalogue_date(at=None) -> date`. A `Price` has `rates` (and `batch`), which hold up to the first of its `tiers`.
 - What was used: `price_request(usage, price, batch=False) -> Cost` by disjoint kind of token, `price_workflow(usages, price)
-  -> Cost`, the lever `priced(inner, price, batch=False) -> Handler`, and `ledger_price(price)` for `labkit.ledger.booked`.
+  -> Cost`. A whole stack is priced by `labkit.ledger.Booked(ledger, {"model": price})`.
 - Machines: `hosts() -> dict[str, Host]`, `host(key) -> Host`, `machines_for(peak, rate, headroom=0) -> int`,
   `cost_per_mtok(usd_per_hour, tokens_per_second, utilisation=1.0) -> Decimal`.
 - The calculator: `Scenario` (and its `to_query`, `from_query`, `to_json`, `from_json`, `save`), `month(scenario)`,
@@ -15,7 +15,7 @@ Money is `Decimal` from end to end, prices are per million tokens, and a bad val
   `elasticity(scenario, cost, name)`, where `cost` is any function of a scenario.
 """
 
-from labkit.cost.bill import TOKEN_KINDS, Cost, ledger_price, price_request, price_workflow, priced
+from labkit.cost.bill import TOKEN_KINDS, Cost, price_request, price_workflow
 from labkit.cost.calculator import (
     BOUNDS,
     MonthlyCost,
@@ -60,7 +60,6 @@ __all__ = [
     "host",
     "hosted_month",
     "hosts",
-    "ledger_price",
     "listed",
     "machines_for",
     "month",
@@ -69,7 +68,6 @@ __all__ = [
     "price_of",
     "price_request",
     "price_workflow",
-    "priced",
     "self_defined",
     "tornado",
 ]

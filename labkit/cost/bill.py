@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import aclosing
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from decimal import Decimal
 
 from labkit.cost.prices import MTOK, Price
-from labkit.request import Done, Event, Handler, Request, Usage
+from labkit.request import Usage
 
 TOKEN_KINDS = ("fresh_input", "cached_input", "cache_write", "visible_output", "reasoning")
 
@@ -66,27 +65,3 @@ def price_request(usage: Usage, price: Price, batch: bool = False) -> Cost:
 def price_workflow(usages: Iterable[Usage], price: Price, batch: bool = False) -> Cost:
     """Cost of a workflow: every attempt of every call in it, retries and shadow calls included."""
     return sum((price_request(usage, price, batch) for usage in usages), Cost())
-
-
-def ledger_price(price: Price) -> Callable[[str, Usage], Decimal]:
-    """`price` as the function that `labkit.ledger.booked` takes, whatever the model is called."""
-    return lambda _model, usage: price_request(usage, price).total
-
-
-def priced(inner: Handler, price: Price, batch: bool = False) -> Handler:
-    """A lever that writes the cost of the answer, in `price.currency`, on its `Done`.
-
-    Raises `UnknownPrice` at once, not after the tokens are spent, when `batch` is asked for and none is offered.
-    """
-    price.rates_for(0, batch)
-
-    async def handle(request: Request) -> AsyncGenerator[Event, None]:
-        async with aclosing(inner(request)) as events:
-            async for event in events:
-                if isinstance(event, Done):
-                    cost = price_request(event.usage, price, batch).total
-                    yield replace(event, cost=cost, currency=price.currency)
-                else:
-                    yield event
-
-    return handle

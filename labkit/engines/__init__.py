@@ -12,6 +12,7 @@ from labkit.engines.host import EngineInfo, running_engines
 from labkit.engines.metrics import Histogram, MetricsSnapshot, parse_metrics
 from labkit.engines.provenance import Provenance
 from labkit.engines.replay import Recording, record, recorded
+from labkit.engines.scripted import ScriptedEngine
 
 __all__ = [
     "Dialect",
@@ -27,6 +28,7 @@ __all__ = [
     "Provenance",
     "Recording",
     "RecordingError",
+    "ScriptedEngine",
     "connect",
     "lab_model",
     "parse_metrics",

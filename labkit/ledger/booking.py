@@ -1,180 +1,291 @@
-"""The lever that keeps the books: one row for every attempt that passes through it, however it ends."""
+"""The lever that keeps the books: one row for every attempt in its stack, however it ends."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from labkit.ledger.errors import LedgerError
-from labkit.ledger.row import Outcome, Row, UsageSource, usage_fields
+from labkit.cost import Price, price_request
+from labkit.ledger.row import Row, usage_fields
 from labkit.ledger.store import Ledger
-from labkit.request import Chunk, Done, Event, Handler, Request, Usage, clock
+from labkit.request import (
+    Arrived,
+    Books,
+    Chooser,
+    Done,
+    Event,
+    Handler,
+    InvalidRequest,
+    LabError,
+    Lever,
+    Placed,
+    Request,
+    Usage,
+    clock,
+)
+from labkit.request.books import joined
 
-Price = Callable[[str, Usage], Decimal]
-"""What an attempt costs: `price(model, usage)`, in the currency given to `booked`."""
+ANY_MODEL = "*"
+"""The name, in a price list, of every model that has no price of its own."""
+_UNKEPT = 10_000
+_log = logging.getLogger(__name__)
 
 
-def booked(
-    inner: Handler,
-    ledger: Ledger,
-    *,
-    provider: str,
-    price: Price | None = None,
-    currency: str = "USD",
-    operation: str = "chat",
-) -> Handler:
-    """Book every attempt at `inner`: completed, cancelled or failed, one row each.
+@dataclass(frozen=True)
+class Booked(Lever):
+    """Book every attempt in this stack: completed, cancelled, failed or served by a cache, one row each.
 
-    A completed attempt's row is on the disk before its `Done` is handed on, so whoever has seen a `Done` can count on it.
-    Where the `Done` has no cost yet, `price` sets it; then it travels on the `Done` as well. A stream that was cut short
-    is booked with the engine's last running count plus the tokens of the chunks after it, or with the tokens of its
-    chunks alone where the engine gave none (then the input is unknown and the cost too: `usage_source` is "counted").
+    It may stand anywhere in the stack. Whoever computes an answer (an engine) or serves one (a cache) records the attempt,
+    once for each ledger; levers that only forward record nothing. With two ledgers in one stack each has every attempt.
 
-    Place it right around what is paid for: inside a retry, so that each attempt gets a row, around an engine or a cache.
-    Two of them in one path book twice.
+    `prices` maps a model's name to its price list; the name "*" stands for all models without one. The name is the one that
+    the request asks by (a router's own name for the model), else the one that the engine answers with. Every model that a
+    chooser in the stack can choose must have a price, or none may: `InvalidRequest` says so when the stack is built. The
+    price is set on the `Done` as well, in the list's own currency. `provider` goes into the rows; where it is empty, that of
+    the price list does.
 
-    If the row cannot be kept, `LedgerError` is raised with the row in it, in place of the `Done` or of the error that
-    ended the stream (its cause). If `price` fails, the attempt is booked without a cost; then that error goes on, or a
-    note of it on the error that ended the stream.
+    A completed attempt's row is on the disk before its `Done` is handed on, so whoever has seen a `Done` can count on it. A
+    stream that was cut short is booked with the engine's last running count plus the tokens of the chunks after it, or with
+    the tokens of its chunks alone where the engine gave none (then the input is unknown and the cost too: `usage_source` is
+    "counted").
+
+    Bookkeeping never costs an answer. Where the price or the ledger fails, the answer goes on, with the failure in
+    `Done.faults`; the attempt is booked with what is known, and its `note` says what is not. A row that could not be kept is
+    tried again with the next one (the latest 10,000 are remembered).
 
     The row is written on the event loop's own thread: on a local disk, handing rows to other threads takes longer than
     the commits themselves (`benchmarks/ledger_overhead.py`), and virtual time cannot model a thread.
     """
 
-    async def handle(request: Request) -> AsyncGenerator[Event, None]:
-        # Made first: a request that could not be booked must not cost anything.
-        arrived = _Arrived(_opening(request, provider, currency, operation))
-        booked_already = False
-        try:
-            async with aclosing(inner(request)) as events:
+    ledger: Ledger
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    provider: str = ""
+    _book: _Book = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.ledger, Ledger):
+            raise InvalidRequest(f"Booked needs a Ledger, such as Ledger('books.db'); it got {self.ledger!r:.80}")
+        if not isinstance(self.prices, Mapping):
+            raise InvalidRequest(
+                f'prices maps model names to price lists, as in {{"small": price}} or {{"*": price}} for all; it is '
+                f"{self.prices!r:.80}"
+            )
+        for name, price in self.prices.items():
+            if not isinstance(name, str) or not isinstance(price, Price):
+                raise InvalidRequest(f"prices[{name!r}] is {price!r:.80}; map a model's name to a labkit.cost.Price")
+        object.__setattr__(self, "prices", dict(self.prices))
+        object.__setattr__(self, "_book", _Book(self.ledger, self.prices, self.provider))
+
+    @property
+    def books(self) -> Books:
+        """What its stack records in."""
+        return self._book
+
+    def over(self, inner: Handler) -> Handler:
+        """`inner`, with these books on every request to it."""
+        self._check_prices(inner)
+
+        async def handle(request: Request) -> AsyncGenerator[Event, None]:
+            async with aclosing(inner(replace(request, books=joined(request.books, (self._book,))))) as events:
                 async for event in events:
-                    if isinstance(event, Chunk):
-                        arrived.note(event)
-                    elif not booked_already:
-                        booked_already = True
-                        event = _book_done(arrived, event, ledger, price, currency)
                     yield event
-            if not booked_already:
-                # A stream without a Done is passed on as it is, and `complete` refuses it; it was paid for all the same.
-                booked_already = True
-                _book_cut(arrived, "failed", "StreamIncomplete", ledger, price)
-        except BaseException as error:
-            if not booked_already:
-                outcome: Outcome = "failed" if isinstance(error, Exception) else "cancelled"
-                try:
-                    _book_cut(arrived, outcome, _error_type(error) if outcome == "failed" else None, ledger, price)
-                except LedgerError as unkept:
-                    raise unkept from error
-                except Exception as unpriced:  # noqa: BLE001 - what ended the stream matters more than its price
-                    error.add_note(f"the attempt is booked without a cost: {unpriced!r}")
-            raise
 
-    return handle
+        return handle
+
+    def _check_prices(self, inner: Handler) -> None:
+        if not self.prices or ANY_MODEL in self.prices:
+            return
+        missing = [
+            name for name, model in _models(inner, "") if name and name not in self.prices and model not in self.prices
+        ]
+        if missing:
+            raise InvalidRequest(
+                f"the price list has no {', '.join(dict.fromkeys(missing))}; it has {', '.join(self.prices)}. Add the "
+                f'models that the stack can choose, or "{ANY_MODEL}" for all others'
+            )
 
 
-@dataclass(slots=True)
-class _Arrived:
-    """What is known of an attempt while its stream runs."""
-
-    opening: Row
-    running: Usage | None = None
-    tokens_since: int = 0
-    first_token: float | None = None
-    last_token: float | None = None
-
-    def note(self, chunk: Chunk) -> None:
-        if chunk.text or chunk.reasoning:
-            self.last_token = chunk.at
-            if self.first_token is None:
-                self.first_token = chunk.at
-        if chunk.usage is None:
-            self.tokens_since += chunk.tokens
-        else:
-            self.running, self.tokens_since = chunk.usage, 0
-
-    def usage(self) -> dict[str, Any]:
-        if self.running is not None:
-            return usage_fields(self.running + Usage(output_tokens=self.tokens_since), "running")
-        source: UsageSource = "counted" if self.tokens_since else "unknown"
-        return {"output_tokens": self.tokens_since or None, "usage_source": source}
-
-
-def _opening(request: Request, provider: str, currency: str, operation: str) -> Row:
-    return Row(
-        provider=provider,
-        operation=operation,
-        request_model=request.model,
-        max_tokens=request.max_tokens,
-        temperature=request.temperature,
-        currency=currency,
-        tenant=request.tenant,
-        user=request.user,
-        feature=request.feature,
-        workflow=request.workflow,
-        idempotency_key=request.idempotency_key,
-        attempt=request.attempt,
-        shadow=request.shadow,
-        sent=clock.now(),
-        started_unix=clock.unix_now(),
-    )
-
-
-def _book_done(arrived: _Arrived, done: Done, ledger: Ledger, price: Price | None, currency: str) -> Done:
-    timing = done.timing
-    row = replace(
-        arrived.opening,
-        outcome="completed",
-        response_model=done.model or None,
-        response_id=done.response_id or None,
-        finish_reasons=(done.finish_reason,),
-        route=done.route,
-        sent=timing.sent,
-        first_token=timing.first_token,
-        last_token=timing.last_token,
-        done=timing.done,
-        started_unix=arrived.opening.started_unix if timing.started_unix is None else timing.started_unix,
-        cost=done.cost,
-        currency=currency if done.cost is None else done.currency,
-        **usage_fields(done.usage, "reported"),
-    )
-    if done.cost is not None or price is None:
-        ledger.append(row)
-        return done
-    priced = _append_priced(row, done.model or row.request_model, done.usage, ledger, price)
-    return replace(done, cost=priced, currency=currency)
-
-
-def _book_cut(arrived: _Arrived, outcome: Outcome, error_type: str | None, ledger: Ledger, price: Price | None) -> None:
-    row = replace(
-        arrived.opening,
-        outcome=outcome,
-        error_type=error_type,
-        first_token=arrived.first_token,
-        last_token=arrived.last_token,
-        done=clock.now(),
-        **arrived.usage(),
-    )
-    if price is None or row.usage_source != "running" or row.usage is None:
-        ledger.append(row)
+def _models(handler: object, name: str) -> Iterator[tuple[str, str]]:
+    """The engines of a stack: the name that requests reach each by, where that is settled, and its own."""
+    if not isinstance(handler, Placed):
+        engine = getattr(handler, "inner", handler)
+        yield name, str(getattr(engine, "model", "") or "")
+    elif isinstance(handler.inner, Mapping):
+        renames = isinstance(handler.lever, Chooser) and handler.lever.renames
+        for key, model in handler.inner.items():
+            yield from _models(model, key if renames else name)
     else:
-        _append_priced(row, row.request_model, row.usage, ledger, price)
+        yield from _models(handler.inner, name)
 
 
-def _append_priced(row: Row, model: str, usage: Usage, ledger: Ledger, price: Price) -> Decimal | None:
-    """Book `row` with its price; where there is none, book it without one and let the price's error go on."""
+class _Book:
+    """One ledger with its price list, and the rows that it could not keep yet."""
+
+    def __init__(self, ledger: Ledger, prices: Mapping[str, Price], provider: str) -> None:
+        self.ledger = ledger
+        self.prices = prices
+        self.provider = provider
+        self.unkept: deque[Row] = deque(maxlen=_UNKEPT)
+        self.name = f"memory-{id(ledger)}" if ledger.in_memory else ledger.path
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset((self.name,))
+
+    def open(self, request: Request, model: str) -> _Page:
+        asked = request.model or model
+        price = self.price(asked, model)
+        opening = Row(
+            provider=self.provider or (price.provider if price else "") or "unknown",
+            request_model=asked,
+            max_tokens=request.max_tokens,
+            temperature=request.temperature,
+            currency=price.currency if price else next((p.currency for p in self.prices.values()), "USD"),
+            tenant=request.tenant,
+            user=request.user,
+            feature=request.feature,
+            workflow=request.workflow,
+            idempotency_key=request.idempotency_key,
+            attempt=request.attempt,
+            shadow=request.shadow,
+            sent=clock.now(),
+            started_unix=clock.unix_now(),
+        )
+        return _Page(self, opening, model)
+
+    def price(self, *names: str) -> Price | None:
+        """The price list of the first of `names` that has one."""
+        return next((self.prices[name] for name in (*names, ANY_MODEL) if name and name in self.prices), None)
+
+    def keep(self, row: Row) -> LabError | None:
+        """Append `row` and those left over from before; the error where that failed, and then they wait for the next one."""
+        try:
+            self.ledger.extend((*self.unkept, row))
+        except LabError as error:
+            self.unkept.append(row)
+            _log.warning("%s; the row is kept in memory and tried again with the next one", error)
+            return error
+        self.unkept.clear()
+        return None
+
+
+class _Page:
+    """One attempt, from before anything is paid for to its row."""
+
+    def __init__(self, book: _Book, opening: Row, model: str) -> None:
+        self._book = book
+        self._opening = opening
+        self._model = model
+
+    def completed(self, arrived: Arrived, done: Done) -> Done:
+        if self._book.name in done.booked:
+            return done  # by a stack that this handler asked without saying for whom
+        timing = done.timing
+        why: list[str] = []
+        faults: list[Exception] = []
+        cost, currency = done.cost, done.currency
+        if cost is None:
+            cost, currency = self._priced(done.model, done.usage, why, faults)
+        price = self._book.price(self._opening.request_model, str(done.model), self._model)
+        row = _as_known(
+            self._opening,
+            why,
+            [
+                {"outcome": "completed"},
+                {"provider": self._book.provider or (price.provider if price else "") or "unknown"},
+                {"response_model": done.model or None},
+                {"response_id": done.response_id or None},
+                {"finish_reasons": (done.finish_reason,)},
+                {"route": done.route},
+                {"sent": timing.sent},
+                {"first_token": timing.first_token, "last_token": timing.last_token},
+                {"done": timing.done},
+                {} if timing.started_unix is None else {"started_unix": timing.started_unix},
+                usage_fields(done.usage, "reported"),
+                {"cost": cost, "currency": currency},
+            ],
+        )
+        if row.usage is None:
+            row = _as_known(row, why, [usage_fields(arrived.usage, arrived.source)])
+        unkept = self._book.keep(_with_note(row, why))
+        faults += [] if unkept is None else [unkept]
+        for fault in faults:
+            done = done.beside("booked", fault)
+        if done.cost is None and row.cost is not None:
+            done = replace(done, cost=row.cost, currency=row.currency)
+        return replace(done, booked=(*done.booked, self._book.name))
+
+    def cut(self, arrived: Arrived, error: BaseException | None, *, served: bool) -> None:
+        failed = error is None or isinstance(error, Exception)
+        why: list[str] = []
+        known: dict[str, Any] = {} if arrived.source == "unknown" else usage_fields(arrived.usage, arrived.source)
+        if arrived.source == "counted":
+            known = {"output_tokens": arrived.usage.output_tokens, "usage_source": "counted"}
+        cost: Decimal | None = None
+        currency = self._opening.currency
+        if served:
+            cost = Decimal(0)
+        elif arrived.source == "running":
+            cost, currency = self._priced("", arrived.usage, why, [])
+        row = _as_known(
+            self._opening,
+            why,
+            [
+                {"outcome": "failed" if failed else "cancelled"},
+                {"error_type": _error_type(error) if failed else None},
+                {"first_token": arrived.first_token, "last_token": arrived.last_token},
+                {"done": clock.now()},
+                known,
+                {"cost": cost, "currency": currency},
+            ],
+        )
+        unkept = self._book.keep(_with_note(row, why))
+        if unkept is not None and error is not None:
+            error.add_note(f"and its attempt is not in the books yet: {unkept}")
+
+    def _priced(self, answered_by: str, usage: Usage, why: list[str], faults: list[Exception]) -> tuple[Decimal | None, str]:
+        """The cost and its currency; None with the reason added to `why` where it is not known."""
+        currency = self._opening.currency
+        if not self._book.prices:
+            return None, currency
+        try:
+            price = self._book.price(self._opening.request_model, answered_by, self._model)
+            if price is None:
+                names = dict.fromkeys(name for name in (self._opening.request_model, answered_by) if name)
+                why.append(f"no price for {' or '.join(names) or 'a model without a name'}")
+                return None, currency
+            return price_request(usage, price).total, price.currency
+        except Exception as error:  # noqa: BLE001 - whatever a price raises, the answer was paid for
+            faults.append(error)
+            why.append(f"the price failed: {error!r:.200}")
+            return None, currency
+
+
+def _as_known(row: Row, why: list[str], parts: list[dict[str, Any]]) -> Row:
+    """`row` with `parts`; a part that cannot be booked is left out, and `why` says so."""
     try:
-        row = replace(row, cost=price(model, usage))
-    except Exception:
-        ledger.append(row)
-        raise
-    ledger.append(row)
-    return row.cost
+        return replace(row, **{name: value for part in parts for name, value in part.items()})
+    except LabError:
+        for part in parts:
+            try:
+                row = replace(row, **part)
+            except LabError as error:
+                why.append(f"{error!s:.200}")
+        return row
 
 
-def _error_type(error: BaseException) -> str:
+def _with_note(row: Row, why: list[str]) -> Row:
+    return replace(row, note="; ".join(why)[:1000]) if why else row
+
+
+def _error_type(error: BaseException | None) -> str:
     """`error.type`: the HTTP status where there is one, else the name of the exception's class."""
+    if error is None:
+        return "StreamIncomplete"
     status = getattr(error, "status", None)
     return str(status) if isinstance(status, int) else type(error).__qualname__

@@ -16,10 +16,9 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any, Literal, get_args
 
 from labkit.ledger.errors import InvalidRow
-from labkit.request import InvalidRequest, Timing, Usage
+from labkit.request import InvalidRequest, Timing, Usage, UsageSource
 
 Outcome = Literal["completed", "cancelled", "failed"]
-UsageSource = Literal["reported", "running", "counted", "unknown"]
 Kind = Literal["text", "integer", "real", "flag", "list", "money"]
 
 COST_PLACES = 18
@@ -73,6 +72,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("last_token", "labkit.last_token", "real"),
     Column("done", "labkit.done", "real"),
     Column("started_unix", "labkit.started_unix", "real"),
+    Column("note", "labkit.note", "text"),
 )
 """Every stored column, in the ledger's order."""
 
@@ -98,6 +98,8 @@ class Row:
 
     `cost` is exact money in `currency`, rounded half-even to 18 places once, here, so that the ledger, a dataframe and a
     Parquet file all hold the same number; None means nobody priced the attempt.
+
+    `note` says in words what is not known of the attempt, and why; None where all is.
 
     `sent`, `first_token`, `last_token` and `done` are seconds on the clock of the run (arbitrary zero); `started_unix` is
     `sent` as seconds since 1970. Raises `InvalidRow`.
@@ -134,6 +136,7 @@ class Row:
     last_token: float | None = None
     done: float | None = None
     started_unix: float | None = None
+    note: str | None = None
     attempt_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:

@@ -64,7 +64,15 @@ _SCHEMA = (
     "CREATE TRIGGER attempts_are_not_deleted BEFORE DELETE ON attempts "
     "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: start a new file instead of deleting rows'); END",
 )
-_LEDGER = FileKind("ledger", application_id=0x1AB_1ED6E, version=1, schema=_SCHEMA, durable=True)  # "lab ledge(r)"
+_TPOT = "labkit.tpot"
+_UPGRADES = {
+    1: (
+        f'ALTER TABLE attempts DROP COLUMN "{_TPOT}"',
+        f'ALTER TABLE attempts ADD COLUMN "{_TPOT}" REAL AS ({DERIVED[_TPOT]}) VIRTUAL',
+        'ALTER TABLE attempts ADD COLUMN "labkit.note" TEXT',
+    )
+}
+_LEDGER = FileKind("ledger", 0x1AB_1ED6E, version=2, schema=_SCHEMA, durable=True, upgrades=_UPGRADES)  # "lab ledge(r)"
 
 
 class DecimalSum:

@@ -1,13 +1,23 @@
-"""The one idea of the package: a request flows through a stack of handlers to an engine.
+"""The one idea of the package: a request flows through a stack of levers to an engine.
 
 This room holds the values that flow (`Request`, `Chunk`, `Done`, `Usage`, `Timing`), the protocol they flow by (`Handler`),
-the fold that turns a stream into an answer (`complete`), how handlers are stacked (`stack`), the deadline every request may
-carry (`deadlines`), and the two clocks (`clock`): the same handlers run on wall time against a live engine and on virtual
-time against a modelled one.
+the fold that turns a stream into an answer (`complete`), levers and how they are stacked (`Lever`, `Chooser`, `stack`), who
+records an attempt (`metered`, `served`), the deadline every request may carry (`within`, `held`), and the two clocks
+(`clock`): the same handlers run on wall time against a live engine and on virtual time against a modelled one.
 """
 
-from labkit.request import clock
-from labkit.request.deadline import deadlines, within
+from labkit.request import clock, hops
+from labkit.request.arrived import Arrived, UsageSource
+from labkit.request.asked import asked, canonical
+from labkit.request.books import Books, Page, served
+from labkit.request.codec import (
+    chunk_from_json,
+    chunk_to_json,
+    done_from_json,
+    done_to_json,
+    event_to_json,
+)
+from labkit.request.deadline import held, within
 from labkit.request.errors import (
     ContextWindowExceeded,
     DeadlineExceeded,
@@ -18,10 +28,15 @@ from labkit.request.errors import (
     LabError,
     StreamIncomplete,
 )
-from labkit.request.handler import Completion, Handler, Lever, complete, stack
-from labkit.request.values import Chunk, Done, Event, Message, Request, Timing, TokenLogprob, Usage
+from labkit.request.handler import Completion, Handler, complete
+from labkit.request.lever import Chooser, Lever, Placed, books_in, metered, placed, stack
+from labkit.request.streams import opened, taken_down
+from labkit.request.values import Chunk, Done, Event, Fault, Message, Request, Timing, TokenLogprob, Usage
 
 __all__ = [
+    "Arrived",
+    "Books",
+    "Chooser",
     "Chunk",
     "Completion",
     "ContextWindowExceeded",
@@ -31,19 +46,37 @@ __all__ = [
     "EngineStalled",
     "EngineUnreachable",
     "Event",
+    "Fault",
     "Handler",
     "InvalidRequest",
     "LabError",
     "Lever",
     "Message",
+    "Page",
+    "Placed",
     "Request",
     "StreamIncomplete",
     "Timing",
     "TokenLogprob",
     "Usage",
+    "UsageSource",
+    "asked",
+    "books_in",
+    "canonical",
+    "chunk_from_json",
+    "chunk_to_json",
     "clock",
     "complete",
-    "deadlines",
+    "done_from_json",
+    "done_to_json",
+    "event_to_json",
+    "held",
+    "hops",
+    "metered",
+    "opened",
+    "placed",
+    "served",
     "stack",
+    "taken_down",
     "within",
 ]

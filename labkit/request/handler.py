@@ -1,30 +1,21 @@
 """The handler protocol: a request in, a stream of events out.
 
-A stream is any number of `Chunk` and then exactly one `Done`. A lever is a plain function that wraps a handler:
-
-    def shout(inner: Handler) -> Handler:
-        async def handle(request: Request) -> AsyncIterator[Event]:
-            async with aclosing(inner(request)) as events:        # closing us closes what we wrap, down to the engine
-                async for event in events:
-                    yield replace(event, text=event.text.upper()) if isinstance(event, Chunk) else event
-        return handle
-
-`aclosing` is what carries a cancellation through the stack: when the caller stops listening, Python closes the outermost
-generator, and each `aclosing` closes the next one in. Without it the engine would go on generating, and billing.
+A stream is any number of `Chunk` and then exactly one `Done`; `complete` folds it into one value. How levers are put around
+handlers is in `labkit.request.lever`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Self
 
-from labkit.request.errors import InvalidRequest, StreamIncomplete
+from labkit.request.errors import StreamIncomplete
 from labkit.request.values import Chunk, Done, Event, Request, TokenLogprob
 
 Handler = Callable[[Request], AsyncGenerator[Event, None]]
-Lever = Callable[[Handler], Handler]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +27,12 @@ class Completion:
     chunks: tuple[Chunk, ...]
     done: Done
 
+    @classmethod
+    def of(cls, chunks: Iterable[Chunk], done: Done) -> Self:
+        """The chunks of a whole stream and its `Done`, folded."""
+        chunks = tuple(chunks)
+        return cls("".join(c.text for c in chunks), "".join(c.reasoning for c in chunks), chunks, done)
+
     @property
     def logprobs(self) -> tuple[TokenLogprob, ...]:
         """Log-probabilities of the generated tokens in order; empty unless the request asked for them."""
@@ -44,7 +41,7 @@ class Completion:
     @property
     def inter_chunk_latencies(self) -> tuple[float, ...]:
         """Gaps between streamed chunks, s. Chunks, not tokens: an engine may send several tokens in one."""
-        times = [chunk.at for chunk in self.chunks if chunk.text or chunk.reasoning]
+        times = [chunk.at for chunk in self.chunks if chunk.has_content]
         return tuple(later - earlier for earlier, later in pairwise(times))
 
     @property
@@ -70,16 +67,4 @@ async def complete(handler: Handler, request: Request) -> Completion:
                 chunks.append(event)
     if done is None:
         raise StreamIncomplete(f"the stream ended after {len(chunks)} chunks without a Done; the answer is not whole")
-    text = "".join(chunk.text for chunk in chunks)
-    return Completion(text, "".join(chunk.reasoning for chunk in chunks), tuple(chunks), done)
-
-
-def stack(*levers: Lever, engine: Handler) -> Handler:
-    """`stack(a, b, engine=e)` is `a(b(e))`: the first lever is the outermost, the one the request meets first."""
-    for lever in (*levers, engine):
-        if not callable(lever):
-            raise InvalidRequest(f"a stack is made of callables, not {type(lever).__name__}: {lever!r:.80}")
-    handler = engine
-    for lever in reversed(levers):
-        handler = lever(handler)
-    return handler
+    return Completion.of(chunks, done)

@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from labkit.request.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from labkit.request.books import Books
 
 Role = Literal["system", "user", "assistant", "tool"]
 _ROLES = ("system", "user", "assistant", "tool")
@@ -43,6 +46,8 @@ class Request:
     `priority` follows vLLM: a lower number is served earlier.
     `attempt` counts from 1; a retry is the same request with the next number. `shadow` marks traffic whose answer nobody
     sees but somebody pays for. `extra` is passed to the engine's request body as it is.
+
+    `books` and `held` are the stack's own notes: where to record attempts, and the deadline that a lever further out holds.
     """
 
     messages: tuple[Message, ...]
@@ -65,6 +70,8 @@ class Request:
     attempt: int = 1
     shadow: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
+    books: tuple[Books, ...] = field(default=(), repr=False, compare=False)
+    held: float | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         messages = _tuple_of(self.messages, lone=lambda text: Message("user", text))
@@ -189,12 +196,35 @@ class Chunk:
     logprobs: tuple[TokenLogprob, ...] = ()
     usage: Usage | None = None
 
+    @property
+    def has_content(self) -> bool:
+        """Whether it carries something of the answer; engines may send chunks that are empty."""
+        return bool(self.text or self.reasoning)
+
+    @property
+    def counted(self) -> Usage:
+        """Its tokens by themselves, as output; those of a chunk that is all reasoning as reasoning too."""
+        return Usage(output_tokens=self.tokens, reasoning_tokens=self.tokens if self.reasoning and not self.text else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that went wrong beside a whole answer: which lever met it, and the error, with all that it holds."""
+
+    where: str
+    error: Exception
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.error!s:.300}" if str(self.error) else f"{self.where}: {type(self.error).__name__}"
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
     """The end of a stream: what it used, how long it took, and which way it went (`route`, outermost hop first).
 
-    `cost` is the price of this answer in `currency`, or None while nothing in the stack has priced it.
+    `cost` is the price of this answer in `currency`, or None while nothing in the stack has priced it. `faults` is what went
+    wrong in the levers' own work (a price, a ledger's disk, a cache's file): the answer is whole all the same. `booked` are
+    the ledgers that hold the attempt.
     """
 
     usage: Usage
@@ -205,10 +235,20 @@ class Done:
     cost: Decimal | None = None
     currency: str = "USD"
     response_id: str = ""
+    faults: tuple[Fault, ...] = ()
+    booked: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def via(self, hop: str) -> Done:
         """This `Done` with `hop` put in front of its route."""
         return replace(self, route=(hop, *self.route))
+
+    def since(self, sent: float, started_unix: float) -> Done:
+        """This `Done` with its latencies counted from `sent` (`clock.now()`): the caller waited from there."""
+        return replace(self, timing=replace(self.timing, sent=sent, started_unix=started_unix))
+
+    def beside(self, where: str, error: Exception) -> Done:
+        """This `Done` with one more fault told on it."""
+        return replace(self, faults=(*self.faults, Fault(where, error)))
 
 
 Event = Chunk | Done

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from labkit.request import LabError
@@ -14,7 +15,8 @@ from labkit.sqlite.shared import primary_code, transaction
 @dataclass(frozen=True, slots=True)
 class FileKind:
     """What a file is for (`noun`, as errors call it), the `application_id` that tells it from any other SQLite file, and the
-    statements of its `schema`, of this `version`.
+    statements of its `schema`, of this `version`. `upgrades` holds, for an older version, the statements that make the next
+    one of it; a file whose version has none is "older".
 
     `durable`: a commit returns only after its pages are on the disk (synchronous=FULL). Otherwise it survives the process
     but not a power cut (NORMAL).
@@ -25,6 +27,7 @@ class FileKind:
     version: int
     schema: tuple[str, ...]
     durable: bool
+    upgrades: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Unusable(LabError):
@@ -56,6 +59,10 @@ def open_file(path: str, kind: FileKind, *, busy_timeout: float) -> sqlite3.Conn
         with transaction(connection):
             if _tables(connection):
                 _check(connection, path, kind)
+                for older in range(_version(connection), kind.version):
+                    for statement in kind.upgrades[older]:
+                        connection.execute(statement)
+                connection.execute(f"PRAGMA user_version={kind.version}")
             else:
                 for statement in kind.schema:
                     connection.execute(statement)
@@ -71,9 +78,13 @@ def _tables(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
 
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
 def _check(connection: sqlite3.Connection, path: str, kind: FileKind) -> None:
     found = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    version = _version(connection)
     if found != kind.application_id:
         raise Unusable(
             f"{path} is an SQLite file but not a {kind.noun}; it is left as it is, choose another path", "foreign"
@@ -84,7 +95,7 @@ def _check(connection: sqlite3.Connection, path: str, kind: FileKind) -> None:
             "or choose another path",
             "newer",
         )
-    if version < kind.version:
+    if any(older not in kind.upgrades for older in range(version, kind.version)):
         raise Unusable(f"schema version {version}, this labkit writes {kind.version}", "older")
 
 

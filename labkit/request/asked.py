@@ -1,0 +1,51 @@
+"""What is asked: everything of a request that changes its answer, as one canonical text. Who asks, and why, is not in it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from labkit.request.errors import InvalidRequest
+from labkit.request.values import Message, Request
+
+
+def asked(request: Request) -> dict[str, Any]:
+    """What is asked, as JSON values: messages, sampling, limits, `response_format` and all of `extra` (tools are there).
+
+    Not in it: the model, tenant and user, and when, how urgently or for the how-manieth time.
+
+    Texts count as they are, code point by code point, with no Unicode normalisation or trimming: "é" as one code point and
+    as two are different tokens to a model, so they are different questions.
+    """
+    return {
+        "messages": [_message(message) for message in request.messages],
+        "max_tokens": request.max_tokens,
+        "temperature": float(request.temperature) + 0.0,  # 0, 0.0 and -0.0 are one temperature
+        "top_p": float(request.top_p),
+        "seed": request.seed,
+        "stop": list(request.stop),
+        "logprobs": request.logprobs,
+        "response_format": None if request.response_format is None else dict(request.response_format),
+        "extra": dict(request.extra),
+    }
+
+
+def canonical(what: dict[str, Any]) -> str:
+    """`what` as JSON in ASCII: equal for equal questions, different for different ones.
+
+    The names of the request's own fields and of `extra` are sorted. Key order *inside* `response_format` and inside each
+    value of `extra` is kept: a grammar writes properties in the schema's order, and a chat template prints tools into the
+    prompt in theirs.
+
+    Raises `InvalidRequest` where `extra` or `response_format` is not JSON.
+    """
+    extra = what.get("extra") or {}
+    ordered = {name: what[name] for name in sorted(what)} | {"extra": {name: extra[name] for name in sorted(extra)}}
+    try:
+        return json.dumps(ordered, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(f"extra and response_format must be JSON to be told apart from others: {error}") from error
+
+
+def _message(message: Message) -> list[Any]:
+    return [message.role, message.content]

@@ -1,0 +1,55 @@
+"""What several levers do to a stream: hold it back until it begins, or take it down while it passes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+from labkit.request.errors import EngineStalled, StreamIncomplete
+from labkit.request.handler import Completion
+from labkit.request.values import Chunk, Done, Event
+
+
+async def opened(events: AsyncGenerator[Event, None], first_token_s: float) -> AsyncGenerator[Event, None]:
+    """`events`, held back until the first token (or the `Done`) is there, which must be within `first_token_s` seconds.
+
+    Raises `EngineStalled` where it is not, and `StreamIncomplete` where the stream ends without a `Done`.
+    """
+    waiting: list[Event] = []
+    begun = ended = False
+    async with aclosing(events):
+        try:
+            async with asyncio.timeout(first_token_s) as limit:
+                async for event in events:
+                    waiting.append(event)
+                    ended = isinstance(event, Done)
+                    begun = ended or (isinstance(event, Chunk) and event.has_content)
+                    if begun:
+                        break
+        except TimeoutError as error:
+            if not limit.expired():  # somebody else's, such as a deadline's
+                raise
+            raise EngineStalled(f"no token within {first_token_s:.3g} s") from error
+        for event in waiting:
+            yield event
+        async for event in events:
+            ended = ended or isinstance(event, Done)
+            yield event
+    if not ended:
+        raise StreamIncomplete("the stream ended without a Done; the answer is not whole")
+
+
+async def taken_down(events: AsyncGenerator[Event, None], keep: Callable[[Completion], Done]) -> AsyncGenerator[Event, None]:
+    """`events`; `keep` is called on the whole answer just before its `Done` is handed on, and says which `Done` that is.
+
+    So whoever has seen the end of an answer finds it kept. A stream without its `Done` is not whole and not kept.
+    """
+    chunks: list[Chunk] = []
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Chunk):
+                chunks.append(event)
+                yield event
+            else:
+                yield keep(Completion.of(chunks, event))
