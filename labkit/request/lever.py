@@ -48,7 +48,7 @@ class Lever(ABC):
 
     @abstractmethod
     def over(self, inner: Handler) -> Handler:
-        """`inner` with this lever around it. Called once for each place that the lever has; its running state begins here."""
+        """`inner` with this lever around it. Called once for each place; its running state begins here."""
 
     def __call__(self, inner: Handler) -> Placed:
         """The lever around `inner`, as a handler that prints itself and compares."""
@@ -113,7 +113,7 @@ class Placed:
 def stack(*levers: object, engine: Handler | Mapping[str, Handler]) -> Handler:
     """`stack(a, b, engine=e)` is `a(b(e))`: the first lever is the outermost, the one the request meets first.
 
-    Where the last lever is a chooser, `engine` is a mapping from model names to handlers. `print` shows a stack line by line.
+    Where the last lever is a chooser, `engine` is a mapping from model names to handlers. `print` shows it.
     Raises `InvalidRequest` for what is no lever, and for levers that do not fit together.
     """
     handler: Handler | Mapping[str, Handler] = engine

@@ -1,9 +1,7 @@
-"""What holds for every bill, whatever the price: parts, monotony, batch; and the lever that writes the bill."""
+"""What holds for every bill, whatever the price: parts, monotony, batch."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -21,15 +19,13 @@ from labkit.cost import (
     Rates,
     UnknownPrice,
     catalogue_date,
-    ledger_price,
     listed,
     price_of,
     price_request,
     price_workflow,
-    priced,
     self_defined,
 )
-from labkit.request import Chunk, Done, Event, InvalidRequest, Request, Timing, Usage, complete
+from labkit.request import InvalidRequest, Usage
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 PEERS = {(p.id, m.id): (p, m) for p in get_snapshot().providers for m in p.models}
@@ -101,7 +97,6 @@ def test_moving_a_token_into_the_cache_changes_only_its_own_price(usage: Usage, 
 def test_a_workflow_costs_what_its_calls_cost(calls: list[Usage], price: Price) -> None:
     total = sum((price_request(usage, price).total for usage in calls), Decimal(0))
     assert price_workflow(calls, price).total == total
-    assert sum((ledger_price(price)("any name", usage) for usage in calls), Decimal(0)) == total
 
 
 @pytest.mark.parametrize("batch", [False, True])
@@ -143,41 +138,6 @@ def test_no_batch_price_in_the_catalogue_is_above_the_standard_one() -> None:
         for tokens in (1, *(start + 1 for start, _ in price.tiers)):
             pairs = zip(_amounts(price.rates_for(tokens, batch=True)), _amounts(price.rates_for(tokens)), strict=True)
             assert all(low <= high for low, high in pairs if low is not None and high is not None), price.model
-
-
-async def _engine(request: Request) -> AsyncGenerator[Event, None]:
-    yield Chunk("hello", at=0.0)
-    yield Done(Usage(1_000, 100, 400), Timing(0.0, done=1.0))
-
-
-def test_the_lever_writes_the_cost_and_its_currency_on_the_answer() -> None:
-    price = replace(self_defined("m", "2", "10", cached="0.5"), currency="EUR")
-    done = asyncio.run(complete(priced(_engine, price), Request("hi"))).done
-    assert (done.cost, done.currency) == (Decimal("0.0024"), "EUR")  # 600 × 2 + 400 × 0.5 + 100 × 10, in millionths
-
-
-def test_the_lever_closes_the_engine_when_its_caller_leaves() -> None:
-    closed: list[bool] = []
-
-    async def engine(request: Request) -> AsyncGenerator[Event, None]:
-        try:
-            while True:
-                yield Chunk("more", at=0.0)
-        finally:
-            closed.append(True)
-
-    async def leave() -> None:
-        stream = priced(engine, self_defined("m", "1", "1"))(Request("hi"))
-        await anext(stream)
-        await stream.aclose()
-        assert closed == [True]
-
-    asyncio.run(leave())
-
-
-def test_a_lever_for_a_batch_price_that_does_not_exist_fails_before_any_request() -> None:
-    with pytest.raises(UnknownPrice, match="no batch price for m"):
-        priced(_engine, self_defined("m", "1", "1"), batch=True)
 
 
 def test_costs_add_and_multiply_part_by_part() -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from labkit.request import Chunk, Done, Event, Handler, Request, Timing, Usage, clock
+from labkit.request import Chunk, Done, Event, Handler, Lever, Request, Timing, Usage, clock
 
 
 @dataclass
@@ -34,10 +34,16 @@ class ScriptedEngine:
             self.journal.append("closed")
 
 
-def shouting(inner: Handler) -> Handler:
-    async def handle(request: Request) -> AsyncGenerator[Event, None]:
-        async with aclosing(inner(request)) as events:
-            async for event in events:
-                yield replace(event, text=event.text.upper()) if isinstance(event, Chunk) else event.via("shouting")
+@dataclass(frozen=True)
+class Shouting(Lever):
+    """Says everything in capitals, and that it was there."""
 
-    return handle
+    name: str = "shouting"
+
+    def over(self, inner: Handler) -> Handler:
+        async def handle(request: Request) -> AsyncGenerator[Event, None]:
+            async with aclosing(inner(request)) as events:
+                async for event in events:
+                    yield replace(event, text=event.text.upper()) if isinstance(event, Chunk) else event.via(self.name)
+
+        return handle

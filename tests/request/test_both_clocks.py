@@ -4,11 +4,11 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 from decimal import Decimal
-from functools import partial
 
 import pytest
 
-from labkit.ledger import Ledger, booked
+from labkit.cost import self_defined
+from labkit.ledger import Booked, Ledger
 from labkit.request import (
     Chunk,
     DeadlineExceeded,
@@ -20,22 +20,20 @@ from labkit.request import (
     Usage,
     clock,
     complete,
-    deadlines,
     stack,
     within,
 )
-from request.stacks import ScriptedEngine, shouting
+from request.stacks import ScriptedEngine, Shouting
 
 BOTH = pytest.mark.parametrize("run", [asyncio.run, clock.run_virtual], ids=["wall", "virtual"])
 ANSWER = ("ABCD", ("shouting",), Decimal("0.07"), Usage(3, 4))
 
 
-def price(model, usage):
-    return Decimal("0.01") * (usage.input_tokens + usage.output_tokens)
+PRICES = {"scripted": self_defined("scripted", "10000", "10000")}
 
 
 def whole_stack(engine, ledger):
-    return stack(deadlines, shouting, partial(booked, ledger=ledger, provider="lab", price=price), engine=engine)
+    return stack(Shouting(), Booked(ledger, PRICES), engine=engine)
 
 
 @BOTH
@@ -86,9 +84,8 @@ def test_cancelling_through_five_layers_closes_the_engine_exactly_once(run):
 
     async def main():
         with Ledger(":memory:") as ledger:
-            handler = stack(
-                shouting, deadlines, shouting, partial(booked, ledger=ledger, provider="lab"), shouting, engine=engine
-            )
+            levers = (Shouting(), Shouting(), Shouting(), Booked(ledger), Shouting())
+            handler = stack(*levers, engine=engine)
             async with aclosing(handler(within(Request("hi"), 30))) as events:
                 async for event in events:
                     assert event.text == "A"
@@ -106,7 +103,7 @@ def test_a_cancelled_task_closes_the_engine_before_it_ends(run):
     engine = ScriptedEngine(gap=0.2)
 
     async def main():
-        task = asyncio.create_task(complete(stack(shouting, deadlines, shouting, shouting, engine=engine), Request("hi")))
+        task = asyncio.create_task(complete(stack(*[Shouting()] * 4, engine=engine), Request("hi")))
         await asyncio.sleep(0.3)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -142,14 +139,14 @@ def test_a_deadline_does_not_fire_while_the_consumer_is_busy_but_at_the_next_eve
     async def main():
         seen = []
         with pytest.raises(DeadlineExceeded) as caught:  # noqa: PT012 - the consumer's work is part of what is tested
-            async with aclosing(deadlines(engine)(within(Request("hi"), 0.3))) as events:
+            async with aclosing(stack(Shouting(), engine=engine)(within(Request("hi"), 0.3))) as events:
                 async for event in events:
                     seen.append(event.text)
                     await asyncio.sleep(0.5)
                     seen.append("the consumer was not interrupted")
         return seen, caught.value.partial
 
-    assert run(main()) == (["a", "the consumer was not interrupted"], "a")
+    assert run(main()) == (["A", "the consumer was not interrupted"], "A")
     assert engine.journal == ["started", "sent a", "closed"]
 
 
@@ -159,7 +156,7 @@ def test_a_deadline_already_past_never_starts_the_engine(run):
 
     async def main():
         with pytest.raises(DeadlineExceeded):
-            await complete(deadlines(engine), replace(Request("hi"), deadline=clock.now() - 1))
+            await complete(stack(Shouting(), engine=engine), replace(Request("hi"), deadline=clock.now() - 1))
 
     run(main())
     assert engine.journal == []
@@ -186,7 +183,7 @@ def test_an_engines_own_error_passes_a_deadline_as_itself(run):
 
     async def main():
         with pytest.raises(ConnectionError, match="reset"):
-            await complete(deadlines(failing), within(Request("hi"), 30))
+            await complete(stack(Shouting(), engine=failing), within(Request("hi"), 30))
 
     run(main())
 

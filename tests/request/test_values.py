@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.request import (
+    Chooser,
     Chunk,
     Completion,
     Done,
@@ -18,7 +19,7 @@ from labkit.request import (
     complete,
     stack,
 )
-from request.stacks import ScriptedEngine, shouting
+from request.stacks import ScriptedEngine, Shouting
 
 counts = st.integers(0, 10**9)
 parts = st.tuples(counts, counts, counts, counts, counts)
@@ -120,23 +121,55 @@ def test_complete_folds_a_stream_and_measures_gaps_between_chunks():
 
 
 def test_stack_puts_the_first_lever_outermost():
-    def naming(name):
-        def lever(inner):
-            async def handle(request):
-                async for event in inner(request):
-                    yield event.via(name) if isinstance(event, Done) else event
-
-            return handle
-
-        return lever
-
-    handler = stack(naming("outer"), naming("inner"), shouting, engine=ScriptedEngine())
+    handler = stack(Shouting("outer"), Shouting("inner"), Shouting(), engine=ScriptedEngine())
     assert clock.run_virtual(complete(handler, Request("hi"))).done.route == ("outer", "inner", "shouting")
 
 
-def test_a_stack_of_something_else_is_refused():
-    with pytest.raises(InvalidRequest, match="not int"):
-        stack(3, engine=ScriptedEngine())
+def test_a_stack_prints_itself_and_compares_by_its_settings():
+    engine = ScriptedEngine()
+    one = stack(Shouting("a"), Shouting("b"), engine=engine)
+    assert str(one).splitlines() == ["Shouting(name='a')", "Shouting(name='b')", repr(engine)]
+    assert one == Shouting("a")(Shouting("b")(engine))
+    assert one != stack(Shouting("b"), Shouting("a"), engine=engine)
+    assert hash(one) == hash(stack(Shouting("a"), Shouting("b"), engine=engine))
+
+
+def test_a_stack_of_choosers_prints_each_model_below_its_name():
+    engine = ScriptedEngine()
+    handler = stack(Shouting("a"), First(), engine={"x": Shouting("b")(engine), "y": engine})
+    told = str(handler).splitlines()
+    assert told[:3] == ["Shouting(name='a')", "First()", "  x:"]
+    assert told[3:] == ["    Shouting(name='b')", f"    {engine!r}", "  y:", f"    {engine!r}"]
+
+
+@pytest.mark.parametrize(
+    ("levers", "engine", "message"),
+    [
+        ((3,), ScriptedEngine(), "3 is none"),
+        ((Shouting,), ScriptedEngine(), "make a value of it first"),
+        ((lambda inner: inner,), ScriptedEngine(), "is none"),
+        ((Shouting(),), 5, "5 is none"),
+        ((Shouting(),), Shouting(), "is none"),
+        ((Shouting(),), {"x": ScriptedEngine()}, "takes one handler and was given 1 models"),
+        ((), {"x": ScriptedEngine()}, "end the stack with a chooser"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_with_what_to_do(levers, engine, message):
+    with pytest.raises(InvalidRequest, match=message):
+        stack(*levers, engine=engine)
+
+
+def test_a_chooser_comes_last_and_wants_models():
+    with pytest.raises(InvalidRequest, match="so it comes last"):
+        stack(First(), Shouting(), engine=ScriptedEngine())
+    with pytest.raises(InvalidRequest, match="chooses among models"):
+        stack(First(), engine=ScriptedEngine())
+
+
+@dataclasses.dataclass(frozen=True)
+class First(Chooser):
+    def over(self, models):
+        return next(iter(models.values()))
 
 
 def test_labs_errors_can_be_told_from_bugs_and_caught_as_builtins():
