@@ -19,10 +19,10 @@ import ipywidgets as w
 import pandas as pd
 from IPython.display import Markdown
 
-from labkit.cost import ledger_price, price_of, price_request, self_defined
+from labkit.cost import price_of, price_request, self_defined
 from labkit.engines import connect
-from labkit.ledger import Ledger, booked
-from labkit.request import Chunk, Event, Handler, Message, Request, Usage, complete, stack
+from labkit.ledger import Booked, Ledger
+from labkit.request import Chunk, Event, Handler, Lever, Message, Request, Usage, complete, stack
 from labkit.workbook import Figure, live_chart, show
 from labkit.workbook.charts import PALETTE
 from labkit.workbook.paths import state_dir
@@ -217,7 +217,7 @@ witnesses
 # %%
 ledger = Ledger(state_dir() / "ledger.sqlite")
 price = price_of("gpt-5-mini")
-kept = booked(live, ledger, provider="lab", price=ledger_price(price))
+kept = stack(Booked(ledger, {"*": price}, provider="lab"), engine=live)
 
 answer = await complete(kept, request)
 row = ledger.frame({"gen_ai.response.id": answer.done.response_id}).iloc[-1]
@@ -330,48 +330,58 @@ book.check("00.2", time_per_output_token)
 
 # %% [markdown]
 # {{exercise 00.3}}
-# A lever is a function that takes a handler and returns a handler. Here is one that shouts:
+# A lever is a value: its settings, and how it is put over a handler. Here is one that shouts:
 #
 # ```python
-# def shout(inner):
-#     async def handle(request):
-#         async with aclosing(inner(request)) as events:   # closing us closes what we wrap, down to the engine
-#             async for event in events:
-#                 yield replace(event, text=event.text.upper()) if isinstance(event, Chunk) else event
-#     return handle
+# @dataclass(frozen=True)
+# class Shout(Lever):
+#     mark: str = "!"
+#
+#     def over(self, inner):
+#         async def handle(request):
+#             async with aclosing(inner(request)) as events:   # closing us closes what we wrap, down to the engine
+#                 async for event in events:
+#                     yield replace(event, text=event.text.upper() + self.mark) if isinstance(event, Chunk) else event
+#         return handle
+#
+# loud = stack(Shout("?"), engine=engine)
 # ```
 #
-# Write `capped`: whatever a caller asks for, no request may ask the engine for more than `ceiling` output tokens. It is the
+# Write `Capped`: whatever a caller asks for, no request may ask the engine for more than `ceiling` output tokens. It is the
 # cheapest guard against a runaway bill there is.
 
 
 # %% exercise="00.3"
-def capped(inner: Handler, ceiling: int) -> Handler:
-    """A lever that lets no request ask for more than `ceiling` output tokens."""
+@dataclass(frozen=True)
+class Capped(Lever):
+    """Lets no request ask for more than `ceiling` output tokens."""
 
-    async def handle(request: Request) -> AsyncGenerator[Event, None]:
-        # BEGIN SOLUTION
-        async with aclosing(inner(replace(request, max_tokens=min(request.max_tokens, ceiling)))) as events:
-            async for event in events:
-                yield event
-        # END SOLUTION
-        # BEGIN STUB
-        # async with aclosing(inner(request)) as events:
-        #     async for event in events:
-        #         yield event
-        # END STUB
+    ceiling: int
 
-    return handle
+    def over(self, inner: Handler) -> Handler:
+        async def handle(request: Request) -> AsyncGenerator[Event, None]:
+            # BEGIN SOLUTION
+            async with aclosing(inner(replace(request, max_tokens=min(request.max_tokens, self.ceiling)))) as events:
+                async for event in events:
+                    yield event
+            # END SOLUTION
+            # BEGIN STUB
+            # async with aclosing(inner(request)) as events:
+            #     async for event in events:
+            #         yield event
+            # END STUB
+
+        return handle
 
 
 # %%
-book.check("00.3", capped)
+book.check("00.3", Capped)
 
 # %% [markdown]
 # Does it work on the real engine? The next cell uses the book's own solution, so that it runs whatever you wrote.
 
 # %%
-guarded = stack(lambda inner: book.reference("00.3")(inner, 5), engine=kept)
+guarded = stack(book.reference("00.3")(5), engine=kept)
 cut = await complete(guarded, request)
 print(f"{cut.text!r}: {cut.done.usage.output_tokens} output tokens, finish reason {cut.done.finish_reason!r}")
 

@@ -36,8 +36,8 @@ from labkit.cost import (
 )
 from labkit.engines import connect
 from labkit.lab import examples, grade
-from labkit.ledger import Ledger, booked
-from labkit.request import Done, Event, Handler, Request, Usage, clock, complete
+from labkit.ledger import Booked, Ledger
+from labkit.request import Done, Event, Handler, Request, Usage, clock, complete, stack
 from labkit.tokens import available, tokenizer
 from labkit.workbook import Figure, live_chart, show
 from labkit.workbook.calculator import dashboard
@@ -147,7 +147,8 @@ small = await connect(book.engine, model="small", progress=print)
 large = await connect(book.engine, model="large", progress=print)
 source = f"{small.provenance.caption()}; {large.provenance.caption()}"
 ledger = Ledger(state_dir() / "ledger.sqlite")
-desk = {"small": booked(small, ledger, provider="lab"), "large": booked(large, ledger, provider="lab")}
+books = Booked(ledger, provider="lab")
+desk = {"small": stack(books, engine=small), "large": stack(books, engine=large)}
 
 
 # %%
@@ -512,7 +513,7 @@ book.check("01.3", tornado_order)
 
 # %% [markdown]
 # {{exercise 01.4}}
-# The piece that gateways are sold for: a lever that lets requests through while there is money, and refuses them, *before*
+# The piece that gateways are sold for: a handler around another one that lets requests through while there is money, and refuses them, *before*
 # the engine hears of them, once `dollars` have been spent. `price(usage)` is the cost of an answer. (The last request may
 # overshoot: its cost is known only when it is done.)
 

@@ -28,31 +28,31 @@ from scipy.stats import binom
 from labkit.caches import (
     CacheControl,
     CachedEmbedder,
+    CachePolicy,
+    ResponseCache,
     Scope,
     SemanticCache,
     StaticThreshold,
     Store,
     Verified,
     accounts,
+    asked_of,
     calibrated_threshold,
     fit_curve,
     reading_tool,
-    response_cache,
-    reuse,
     writing_tool,
 )
 from labkit.caches.acceptance import upper_bound
 from labkit.caches.contrast import differences
 from labkit.caches.rehearsal import rehearse
-from labkit.caches.semantic import asked_of
 from labkit.caches.trial import DAY, Labelled, Overheads, daily_bill, summary, try_out
-from labkit.cost import host, ledger_price, price_of, price_request
+from labkit.cost import host, price_of, price_request
 from labkit.embeddings import embedder
 from labkit.engines import connect
 from labkit.lab.paraphrases import meanings, pairs, questions, traffic
 from labkit.lab.tasks import examples, grade
-from labkit.ledger import Ledger, booked
-from labkit.request import Request, Usage, clock, complete
+from labkit.ledger import Booked, Ledger
+from labkit.request import Request, Usage, clock, complete, stack
 from labkit.workbook import Figure, live_chart, show
 from labkit.workbook.chapters.c04 import leaks, random_request
 from labkit.workbook.charts import PALETTE
@@ -120,7 +120,8 @@ def request_of(example, tenant="Trailhead"):
 
 
 store = Store()
-exact = booked(response_cache(live, store), ledger, provider="lab", price=ledger_price(price))
+books = Booked(ledger, {"small": price}, provider="lab")
+exact = stack(books, ResponseCache(store), engine=live)
 for e in asked[:3]:
     await complete(live, request_of(e))  # warm-up
 times = []
@@ -333,7 +334,7 @@ semantic = SemanticCache(
     live_store, encoder, StaticThreshold(calibrated_threshold(known.scores, known.right, bound=0.02).threshold), verify=0.25,
     seed=book.seed,
 )  # fmt: skip
-desk = booked(reuse(live, semantic), ledger, provider="lab", price=ledger_price(price))
+desk = stack(books, semantic, engine=live)
 people = list(examples("test", "faq", book.pick(ci=120, learn=200), seed=book.seed + 5))
 lived = []
 for e in people:
@@ -496,12 +497,12 @@ def caching(name, acceptance=None, contrast=differences, verify=0.0, fresh=True)
     """How to build a cache around the desk: word for word, and by meaning where an acceptance is given."""
 
     def build(desk):
-        control = rulebook if fresh else CacheControl(ttl_s=None)
+        policy = CachePolicy(control=rulebook if fresh else CacheControl(ttl_s=None))
         kept = stores[name] = Store(versions=rules_now)
         if acceptance is None:
-            return response_cache(desk, kept, control=control)
-        cache = SemanticCache(kept, vectors, acceptance, contrast=contrast, verify=verify, seed=book.seed)
-        return reuse(desk, cache, control=control)
+            return stack(ResponseCache(kept, policy), engine=desk)
+        cache = SemanticCache(kept, vectors, acceptance, policy, contrast=contrast, verify=verify, seed=book.seed)
+        return stack(cache, engine=desk)
 
     return build
 

@@ -28,34 +28,35 @@ import pandas as pd
 from IPython.display import Markdown
 from sklearn.metrics import roc_auc_score
 
-from labkit.cost import ledger_price, price_of, price_request
+from labkit.cost import price_of, price_request
 from labkit.engines import connect
 from labkit.lab.tasks import examples, families, grade
-from labkit.ledger import Ledger, booked, spend, waste
-from labkit.request import Completion, EngineError, Message, Request, clock, complete
+from labkit.ledger import Booked, Ledger, spend, waste
+from labkit.request import Completion, EngineError, Message, Request, clock, complete, stack
 from labkit.routing import (
     Breaker,
     Classifier,
     Floor,
     Outcomes,
     PairedTest,
-    Policy,
+    RoutingContext,
+    RoutingPolicy,
+    Route,
+    Shadow,
     Thompson,
     baselines,
     bootstrap,
-    cascade,
+    Cascade,
+    Fallback,
+    Hedge,
     drift,
     frontier,
-    hedge,
-    route_before,
-    shadow,
-    with_fallback,
 )
 from labkit.routing.calibration import calibrate
 from labkit.routing.evaluate import at_threshold, cascade_cost
 from labkit.routing.experiment import utility
 from labkit.routing.hashed import HashedWords
-from labkit.routing.judges import all_of, calibrated_judge, margin, self_consistency, sequence_logprob, verdict
+from labkit.routing.judges import AllOf, CalibratedJudge, Margin, SelfConsistency, SequenceLogprob, verdict
 from labkit.routing.metrics import apgr, cpt, ece, knn_scores, reliability
 from labkit.routing.signals import Rule, Score, asks_for_agent, rules
 from labkit.routing.validators import finished, json_schema, unsafe_phrases, valid
@@ -117,10 +118,8 @@ source = f"{small.provenance.caption()}; {large.provenance.caption()}"
 prices = dict(zip((SMALL, LARGE), map(price_of, PAIR), strict=True))
 priced_as = f"priced as {PAIR[0]} and {PAIR[1]}, {prices[SMALL].source}"
 ledger = Ledger(":memory:")
-models = {
-    name: booked(engine, ledger, provider="lab", price=ledger_price(prices[name]))
-    for name, engine in ((SMALL, small), (LARGE, large))
-}
+books = Booked(ledger, prices, provider="lab")
+models = {SMALL: stack(books, engine=small), LARGE: stack(books, engine=large)}
 per_family = book.pick(ci=24, learn=80, gpu=80)
 pd.set_option("display.max_colwidth", None)
 
@@ -237,7 +236,7 @@ by_rules = rules(
     Rule(0.2, words={"customer"}),  # whole conversations
     Rule(0.3, min_chars=400),
 )
-sampled = self_consistency(models[SMALL], n=3)
+sampled = SelfConsistency(models[SMALL], n=3)
 
 # %%
 clocked = {}
@@ -260,9 +259,9 @@ async def sample(example, answer):
 
 
 judges = {
-    "whole answer": sequence_logprob("total"),
-    "mean per token": sequence_logprob("mean"),
-    "margin": margin("min"),
+    "whole answer": SequenceLogprob("total"),
+    "mean per token": SequenceLogprob("mean"),
+    "margin": Margin("min"),
 }
 scores = {
     "rules": timed("rules", lambda: [by_rules(ask(e)).value for e in test]),
@@ -622,10 +621,10 @@ pd.DataFrame(kept).set_index("router").T
 # and the formula stands beside.
 
 # %%
-policy = Policy("v1", (SMALL, LARGE), (min(1.0, thresholds["cascade, whole answer"]),))
-policy_before = Policy("v1", (SMALL, LARGE), (min(1.0, thresholds["before, classifier"]),))
-policy_dollar = Policy("v1", (SMALL, LARGE), (min(1.0, thresholds["cascade, doubt per dollar"]),))
-sure_enough = calibrated_judge(sequence_logprob("total"), calibration)
+policy = RoutingPolicy("v1", (SMALL, LARGE), (min(1.0, thresholds["cascade, whole answer"]),))
+policy_before = RoutingPolicy("v1", (SMALL, LARGE), (min(1.0, thresholds["before, classifier"]),))
+policy_dollar = RoutingPolicy("v1", (SMALL, LARGE), (min(1.0, thresholds["cascade, doubt per dollar"]),))
+sure_enough = CalibratedJudge(SequenceLogprob("total"), calibration)
 
 
 async def worth_it(request, answer):
@@ -636,11 +635,11 @@ async def worth_it(request, answer):
 
 
 ways = {
-    "always small": with_fallback(models, (SMALL,), Breaker()),
-    "always large": with_fallback(models, (LARGE,), Breaker()),
-    "route before": route_before(models, policy_before, classifier),
-    "cascade": cascade(models, policy, sure_enough, logprobs=0),
-    "cascade, per dollar": cascade(models, policy_dollar, worth_it, logprobs=0),
+    "always small": Fallback((SMALL,))(models),
+    "always large": Fallback((LARGE,))(models),
+    "route before": Route(policy_before, classifier)(models),
+    "cascade": Cascade(policy, sure_enough, logprobs=0)(models),
+    "cascade, per dollar": Cascade(policy_dollar, worth_it, logprobs=0)(models),
 }
 half = test[: len(test) // 2]
 live = {name: await answers(way, half, at_once=8, feature=name) for name, way in ways.items()}
@@ -731,7 +730,7 @@ heard = {}
 
 
 async def careful(request, answer):
-    score = await verdict(all_of(*checks.get(request.feature, ()), sure_enough), request, answer)
+    score = await verdict(AllOf(*checks.get(request.feature, ()), sure_enough), request, answer)
     heard[request.workflow] = answer, score
     return score
 
@@ -741,10 +740,10 @@ def note(request, decision):
 
 
 decided = {}
-desk = route_before(
-    {"cascade": cascade(models, policy, careful, logprobs=0, observe=note), LARGE: models[LARGE]},
-    Policy("v1", ("cascade", LARGE), (0.5,)),
-    asks_for_agent(),
+by_judge = Cascade(policy, careful, logprobs=0, context=RoutingContext(observe=note))
+desk = stack(
+    Route(RoutingPolicy("v1", ("cascade", LARGE), (0.5,)), asks_for_agent()),
+    engine={"cascade": by_judge(models), LARGE: models[LARGE]},
 )
 
 
@@ -778,7 +777,7 @@ for why, request in triggers.items():
         {
             "reason": why,
             "the small model said": "(not asked)" if answer is None else answer.text,
-            "sure of it": "" if answer is None else f"{100 * sequence_logprob('total')(request, answer).value:.1f} %",
+            "sure of it": "" if answer is None else f"{100 * SequenceLogprob('total')(request, answer).value:.1f} %",
             "the judge": "" if score is None else f"{score.value:.2f} {score.reason}"[:70],
             "answered by": got.done.model,
             "delivered": got.text,
@@ -806,7 +805,8 @@ strict = replace(
     fallbacks={LARGE: (SMALL,)},
 )
 spent = {"spendthrift": Decimal("0.02")}
-guarded = cascade(models, strict, sure_enough, logprobs=0, observe=note, spent=lambda tenant: spent.get(tenant, Decimal(0)))
+watched = RoutingContext(observe=note, spent=lambda tenant: spent.get(tenant, Decimal(0)))
+guarded = Cascade(strict, sure_enough, logprobs=0, context=watched)(models)
 cases = {
     "an easy question": ask(faq),
     "an easy question, but about a refund": ask(faq, feature="refund"),
@@ -845,11 +845,11 @@ async def hangs(request):
     yield
 
 
-broken = {LARGE: booked(hangs, ledger, provider="lab"), SMALL: models[SMALL]}
+broken = {LARGE: stack(books, engine=hangs), SMALL: models[SMALL]}
 breaker = Breaker(failures=3, cool_down_s=60)
 plans = {
-    "fallback + breaker": with_fallback(broken, (LARGE, SMALL), breaker, first_token_s=GIVE_UP_S),
-    "hedge": hedge(broken, IMPATIENT_S),
+    "fallback + breaker": Fallback((LARGE, SMALL), breaker, first_token_s=GIVE_UP_S)(broken),
+    "hedge": Hedge(IMPATIENT_S)(broken),
 }
 rows = []
 for plan, handler in plans.items():
@@ -880,7 +880,8 @@ show(
 
 # %%
 try:
-    protected = route_before(broken, replace(strict, budgets={}), classifier, first_token_s=GIVE_UP_S)
+    patience = RoutingContext(first_token_s=GIVE_UP_S)
+    protected = Route(replace(strict, budgets={}), classifier, patience)(broken)
     await complete(protected, ask(faq, feature="refund"))
 except EngineError as error:
     told = str(error)
@@ -949,13 +950,9 @@ def compare(request, main, copy):
             closed[rival] = pairs
 
 
-in_shadow = shadow(
-    with_fallback(models, (LARGE,), Breaker()),
-    cascade(models, policy, listening, logprobs=0),
-    1.0,
-    at_most=16,
-    compare=compare,
-    running=under_way,
+in_shadow = stack(
+    Shadow(1.0, at_most=16, compare=compare, running=under_way),
+    engine={"large": Fallback((LARGE,))(models), "cascade": Cascade(policy, listening, logprobs=0)(models)},
 )
 sent = 0
 while sent < len(fresh) and len(closed) < len(trials):

@@ -24,13 +24,18 @@ import pandas as pd
 from IPython.display import Markdown
 from transformers import AutoTokenizer
 
-from labkit.cost import ledger_price, price_of
+from labkit.cost import price_of
 from labkit.engines import connect
 from labkit.lab.tasks import examples, grade
-from labkit.ledger import Ledger, booked
+from labkit.ledger import Booked, Ledger
 from labkit.load import ExactLengths
-from labkit.request import Chunk, Done, Request, complete
+from labkit.request import Chunk, Done, Request, complete, stack
 from labkit.streaming import (
+    EnoughWords,
+    JsonComplete,
+    Paced,
+    Said,
+    StopWhen,
     WORDS_PER_S,
     Final,
     JsonFields,
@@ -39,13 +44,8 @@ from labkit.streaming import (
     Resumable,
     StreamGone,
     buffered,
-    enough_words,
     first_useful_at,
-    json_complete,
-    paced,
     progressive,
-    said,
-    stop_when,
     streamed,
     word_arrivals,
 )
@@ -266,7 +266,7 @@ truth = [json.loads(e.answer) for e in examples("test", "extract", len(hot), see
 
 
 def broken(text):
-    """A condition for `stop_when`: no JSON document begins like this one."""
+    """A condition for `StopWhen`: no JSON document begins like this one."""
     return any(isinstance(found, Malformed) for found in PartialJSON(after_prose=True).feed(text))
 
 
@@ -286,7 +286,7 @@ async def one_by_one(handler, requests):
 
 
 whole_ones, all_tokens = await counted(one_by_one(small, hot))
-cut_ones, cut_tokens = await counted(one_by_one(stop_when(small, broken), hot))
+cut_ones, cut_tokens = await counted(one_by_one(stack(StopWhen(broken), engine=small), hot))
 faults, kept_right, kept_all = [], 0, 0
 for answer, facts in zip(whole_ones, truth, strict=True):
     found = list(progressive([answer.text], after_prose=True))
@@ -361,7 +361,7 @@ pd.DataFrame(
 # %%
 price = price_of("gpt-5-mini")
 books = Ledger(":memory:")
-kept = booked(small, books, provider="lab", price=ledger_price(price))
+kept = stack(Booked(books, {"*": price}, provider="lab"), engine=small)
 
 
 async def reads(handler, request, words, rate=None, then_idle=0.0):
@@ -385,10 +385,10 @@ ways = {
     f"stops reading at word {LEAVE_AFTER}, line left open": lambda r: reads(kept, r, LEAVE_AFTER, then_idle=1.0),
     f"reads {LEAVE_AFTER} words at reading speed, presses stop": lambda r: reads(kept, r, LEAVE_AFTER, WORDS_PER_S),
     "the same, with a queue between ledger and reader": lambda r: reads(
-        paced(kept, 16, "merge"), r, LEAVE_AFTER, WORDS_PER_S
+        stack(Paced(16, "merge"), engine=kept), r, LEAVE_AFTER, WORDS_PER_S
     ),
     f"a policy closes it when {LEAVE_AFTER} words are written": lambda r: reads(
-        stop_when(kept, enough_words(LEAVE_AFTER)), r, 10_000
+        stack(StopWhen(EnoughWords(LEAVE_AFTER)), engine=kept), r, 10_000
     ),
 }
 left = []
@@ -432,11 +432,11 @@ tasks = [
     *examples("test", "faq", book.pick(ci=10, learn=20, gpu=20), seed=4),
     *examples("test", "extract", book.pick(ci=10, learn=20, gpu=20), seed=4),
 ]
-one_sentence = said(r"[.!?](\s|$)")
+one_sentence = Said(r"[.!?](\s|$)")
 
 
 def by_task(example):
-    return json_complete if example.family == "extract" else one_sentence
+    return JsonComplete() if example.family == "extract" else one_sentence
 
 
 def up_to(condition, text):
@@ -458,7 +458,7 @@ outcome = []
 for name, (condition_for, endless) in policies.items():
     extra = {"ignore_eos": True} if endless else {}
     asked = [Request(e.messages, max_tokens=CEILING, extra=extra) for e in tasks]
-    jobs = [complete(stop_when(small, condition_for(e)), request) for e, request in zip(tasks, asked, strict=True)]
+    jobs = [complete(stack(StopWhen(condition_for(e)), engine=small), request) for e, request in zip(tasks, asked, strict=True)]
     answers, engine_tokens = await counted(asyncio.gather(*jobs))
     shown_texts = [up_to(condition_for(e), a.text) for e, a in zip(tasks, answers, strict=True)]
     outcome.append(
@@ -513,7 +513,7 @@ request = make(60, LONG)
 for policy_ in ("wait", "merge"):
     before = await small.metrics()
     taken, text = 0, ""
-    async with aclosing(paced(small, QUEUE, policy_)(request)) as events:
+    async with aclosing(Paced(QUEUE, policy_)(small)(request)) as events:
         async for event in events:
             await asyncio.sleep(SLOW_S)
             if isinstance(event, Chunk):

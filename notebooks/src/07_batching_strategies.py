@@ -27,6 +27,9 @@ from IPython.display import Markdown
 from scipy.optimize import nnls
 
 from labkit.batching import (
+    CoalescingWindow,
+    OffPeak,
+    Pooled,
     Gate,
     Job,
     Limits,
@@ -34,17 +37,14 @@ from labkit.batching import (
     Pool,
     View,
     chunked_prefill,
-    coalescing_window,
     continuous,
     dynamic,
     embed_batcher,
     fit_exponent,
-    off_peak,
-    pooled,
     simulate,
     static,
 )
-from labkit.caches.singleflight import single_flight
+from labkit.caches import SingleFlight
 from labkit.cost import cost_per_mtok, host, price_of
 from labkit.embeddings import embedder
 from labkit.engines import connect
@@ -503,7 +503,7 @@ chats = CLIENTS * book.pick(ci=2, learn=8, gpu=8)
 held = []
 for i in range(book.pick(ci=4, learn=6, gpu=6)):
     for ms in WAITS_MS[:: 1 - 2 * (i % 2)]:
-        run = await closed_loop(coalescing_window(live, ms / 1000), [make(64, 48) for _ in range(chats)], CLIENTS)
+        run = await closed_loop(CoalescingWindow(ms / 1000)(live), [make(64, 48) for _ in range(chats)], CLIENTS)
         p95 = float(np.percentile([s.e2e for s in run.samples], 95))
         held.append({"round": i, "ms": ms, "per_s": len(run.samples) / run.seconds, "p95": p95})
 chat_gain, chat_range = against(held, "ms", 0)
@@ -511,7 +511,7 @@ full = pd.DataFrame(held).groupby("ms").median()
 calm = {}
 for ms in WAITS_MS:
     times = list(islice(poisson(0.3 * float(full.per_s[0]), seed), book.pick(ci=20, learn=80, gpu=80)))
-    run = await open_loop(coalescing_window(live, ms / 1000), [(at, make(64, 16)) for at in times])
+    run = await open_loop(CoalescingWindow(ms / 1000)(live), [(at, make(64, 16)) for at in times])
     calm[ms] = float(np.percentile([s.ttft_from_due for s in run.samples], 95))
 
 
@@ -575,13 +575,13 @@ Markdown(
 
 # %% [markdown]
 # **Three: identical requests.** An outage begins and everybody asks the same thing in the same second. No answer is there yet
-# to cache, but one is on its way: `single_flight` sends the first and lets all the others listen in.
+# to cache, but one is on its way: `SingleFlight` sends the first and lets all the others listen in.
 
 # %%
 crowd = 32
 bursts = []
 for i in range(book.pick(ci=3, learn=6, gpu=6)):
-    for name, handler in (("each on its own", live), ("single flight", single_flight(live))):
+    for name, handler in (("each on its own", live), ("single flight", SingleFlight()(live))):
         same = replace(make(200, 32), extra={"cache_salt": f"{seed} {name} {i} {clock.unix_now():.6f}"})
         run = await closed_loop(handler, [same] * crowd, crowd)
         wrote = sum(sample.usage.output_tokens for sample in run.samples)
@@ -667,7 +667,7 @@ book.claim(
 # ### Interactive and bulk: one pool or two?
 #
 # Somebody starts the nightly summaries at noon: long prompts, long answers, two dozen at a time, on an engine of eight seats.
-# `labkit.batching.pooled` puts every request through a **pool** before it may go to the engine: a pool has a limit, perhaps
+# `labkit.batching.Pooled` puts every request through a **pool** before it may go to the engine: a pool has a limit, perhaps
 # seats of its own, and the priority that the engine is told. Live, on the same chats: no bulk at all; bulk let loose, both
 # pools of one priority, which is first come, first served; bulk let loose, but chats first (`scheduling_policy=priority`);
 # and bulk held to three requests at a time.
@@ -691,7 +691,7 @@ n_chat = book.pick(ci=24, learn=40, gpu=40)
 
 async def beside_bulk(pools, number):
     """TTFT of chats while a bulk job, if it has a pool, keeps `LOOSE` requests going; and its answers per second."""
-    handler, over, begin = pooled(narrow, Gate(4 * LOOSE, *pools)), False, clock.now()
+    handler, over, begin = Pooled(Gate(4 * LOOSE, *pools))(narrow), False, clock.now()
 
     def summaries():
         for n, old in enumerate(cycle(stock)):
@@ -1075,7 +1075,7 @@ BULK_AT = 18  # the last conversations of a working day are over
 LEVEL, BULK_SEATS = 5, 3  # of eight seats: so many taken and no summary starts; so many for summaries at most
 
 # %% [markdown]
-# Own machines first. `labkit.batching.off_peak` holds a request whose deadline is far, and starts it, earliest deadline first, in
+# Own machines first. `labkit.batching.OffPeak` holds a request whose deadline is far, and starts it, earliest deadline first, in
 # the valley: when fewer than so many seats are taken. Or when its slack is used up, valley or not. Here is a day from 8 h to 8 h,
 # squeezed into seconds: that very lever, on a modelled engine of eight seats with the five numbers above. Every fourth chat ends a
 # conversation and asks for its summary; those of before midnight are due at 8 h.
@@ -1099,7 +1099,7 @@ def seconds_of(request):
 
 
 def held_until(level):
-    return lambda engine: off_peak(engine, level=level, seats=BULK_SEATS, work_s=seconds_of, min_slack_s=hour_s)
+    return OffPeak(level, BULK_SEATS, work_s=seconds_of, min_slack_s=hour_s)
 
 
 async def one_day(plan, machines=1, kinds=("chat", "summary")):

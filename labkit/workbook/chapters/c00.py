@@ -7,9 +7,9 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from labkit.request import Chunk, Done, Event, Handler, Message, Request, Timing, Usage, clock, complete
+from labkit.request import Chunk, Done, Event, Handler, Lever, Message, Request, Timing, Usage, clock, complete, stack
 from labkit.workbook.chapters import Chapter
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, equals, holds
 
@@ -45,18 +45,24 @@ def _check_tpot(answer: Callable[..., float | None], rng: random.Random) -> Iter
     yield agree(answer, 1.0, 1.5, 1.5, 1, expected=None, why="One token has no token after the first: TPOT is undefined.")
 
 
-def capped(inner: Handler, ceiling: int) -> Handler:
-    """A lever that lets no request ask for more than `ceiling` output tokens."""
+@dataclass(frozen=True)
+class Capped(Lever):
+    """Lets no request ask for more than `ceiling` output tokens."""
 
-    async def handle(request: Request) -> AsyncGenerator[Event, None]:
-        async with aclosing(inner(replace(request, max_tokens=min(request.max_tokens, ceiling)))) as events:
-            async for event in events:
-                yield event
+    ceiling: int
 
-    return handle
+    def over(self, inner: Handler) -> Handler:
+        """`inner`, asked for no more than that."""
+
+        async def handle(request: Request) -> AsyncGenerator[Event, None]:
+            async with aclosing(inner(replace(request, max_tokens=min(request.max_tokens, self.ceiling)))) as events:
+                async for event in events:
+                    yield event
+
+        return handle
 
 
-def _check_capped(answer: Callable[..., Handler], rng: random.Random) -> Iterator[Outcome]:
+def _check_capped(answer: Callable[[int], Lever], rng: random.Random) -> Iterator[Outcome]:
     seen: list[Request] = []
     closed: list[bool] = []
 
@@ -70,13 +76,16 @@ def _check_capped(answer: Callable[..., Handler], rng: random.Random) -> Iterato
         finally:
             closed.append(True)
 
+    def guarded(ceiling: int) -> Handler:
+        return stack(answer(ceiling), engine=engine)
+
     for _ in range(10):
         wanted, ceiling = rng.randrange(1, 300), rng.randrange(1, 300)
         request = Request(
             (Message("user", "hello"),), max_tokens=wanted, tenant=f"t{rng.randrange(9)}", priority=rng.randrange(3)
         )
         seen.clear()
-        result = clock.run_virtual(complete(call(answer, engine, ceiling), request))
+        result = clock.run_virtual(complete(call(guarded, ceiling), request))
         asked = f"a request for {wanted} tokens, ceiling {ceiling}"
         yield equals(f"what the engine was asked for, given {asked}", [r.max_tokens for r in seen], [min(wanted, ceiling)])
         yield holds(
@@ -91,7 +100,7 @@ def _check_capped(answer: Callable[..., Handler], rng: random.Random) -> Iterato
 
     async def leave_early() -> bool:
         closed.clear()
-        stream = call(answer, engine, 5)(Request((Message("user", "hello"),), max_tokens=5))
+        stream = call(guarded, 5)(Request((Message("user", "hello"),), max_tokens=5))
         await anext(stream)
         await stream.aclose()
         return bool(closed)
@@ -104,12 +113,24 @@ def _check_capped(answer: Callable[..., Handler], rng: random.Random) -> Iterato
     )
 
 
-def _leaky(inner: Handler, ceiling: int) -> Handler:
-    async def handle(request: Request) -> AsyncGenerator[Event, None]:
-        async for event in inner(replace(request, max_tokens=min(request.max_tokens, ceiling))):
-            yield event
+@dataclass(frozen=True)
+class _Leaky(Lever):
+    ceiling: int
 
-    return handle
+    def over(self, inner: Handler) -> Handler:
+        async def handle(request: Request) -> AsyncGenerator[Event, None]:
+            async for event in inner(replace(request, max_tokens=min(request.max_tokens, self.ceiling))):
+                yield event
+
+        return handle
+
+
+@dataclass(frozen=True)
+class _Idle(Lever):
+    ceiling: int
+
+    def over(self, inner: Handler) -> Handler:
+        return inner
 
 
 CHAPTER = Chapter(
@@ -162,18 +183,18 @@ CHAPTER = Chapter(
             title="Your first lever",
             minutes=10,
             difficulty=2,
-            answer="capped",
+            answer="Capped",
             check=_check_capped,
-            reference=capped,
+            reference=Capped,
             hints=(
-                "A lever returns a handler: an async generator function that takes a request and yields events.",
+                "`over` returns a handler: an async generator function that takes a request and yields events.",
                 "`replace(request, max_tokens=...)` gives a copy of the request with one field changed.",
-                "Copy the shape of `shout` above; change the request on the way in instead of the text on the way out.",
+                "Copy the shape of `Shout` above; change the request on the way in instead of the text on the way out.",
             ),
             wrong=(
-                lambda inner, ceiling: inner,
-                _leaky,
-                lambda inner, ceiling: capped(inner, ceiling + 1),
+                _Idle,
+                _Leaky,
+                lambda ceiling: Capped(ceiling + 1),
             ),
         ),
     ),

@@ -105,7 +105,7 @@ class BudgetSpent(Exception):
 
 
 def within_budget(inner: Handler, dollars: Decimal, price: Callable[[Usage], Decimal]) -> Handler:
-    """A lever that refuses a request once `dollars` have been spent, before the engine hears of it."""
+    """`inner`, except that requests are refused once `dollars` have been spent, before it hears of them."""
     spent = Decimal(0)
 
     async def handle(request: Request) -> AsyncGenerator[Event, None]:

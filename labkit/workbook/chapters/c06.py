@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
-from labkit.streaming import Decoder, buffered, repeating, streamed
+from labkit.streaming import Decoder, Repeating, buffered, streamed
 from labkit.streaming.sse import frame
 from labkit.workbook.chapters import Chapter
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
@@ -164,7 +164,7 @@ def _check_circles(answer: Callable[[str], bool], rng: random.Random) -> Iterato
     yield agree(answer, "Yes. " + once * 4, expected=True, why="The fourth time in a row: it will not end by itself.")
     yield agree(answer, "Yes. " + once * 3, expected=False, why="Three times is a refrain.")
     yield agree(answer, "a | b\n" + "-" * 50, expected=False, why="A rule of dashes is no loop yet.")
-    lab = repeating()
+    lab = Repeating()
     best = mine = 0
     for _ in range(12):
         good = _good(rng)
