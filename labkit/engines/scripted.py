@@ -22,7 +22,7 @@ class ScriptedEngine:
     gets half of what is left.
 
     `asked` are the requests it got, `finished` and `closed` how many answers came to their end and to any end, `used` the
-    tokens that it counted for all of them, those of answers that were cut short included.
+    tokens that it told of, in a `Done` or, where an answer was cut short, until then.
     """
 
     pieces: tuple[str, ...] | Callable[[Request], Iterable[str]] = ("a ", "b ", "c ")
@@ -52,7 +52,7 @@ class ScriptedEngine:
         sent, unix, times = clock.now(), clock.unix_now(), []
         said = tuple(self.pieces(request) if callable(self.pieces) else self.pieces)[: request.max_tokens]
         usage = Usage(self.input_tokens, 0, self.cached_tokens)
-        begun = False
+        told = Usage()
         try:
             await asyncio.sleep(self.delay_s)
             for i, piece in enumerate(said):
@@ -60,12 +60,13 @@ class ScriptedEngine:
                 if self.fail_at == i:
                     raise self.error
                 times.append(clock.now())
-                usage, begun = Usage(self.input_tokens, i + 1, self.cached_tokens), True
+                usage = Usage(self.input_tokens, i + 1, self.cached_tokens)
                 running = usage if self.running_usage else None
+                told = running or Usage(output_tokens=i + 1)
                 yield Chunk(piece, clock.now(), logprobs=self._logprobs(piece, request), usage=running)
             if self.without_done:
                 return
-            begun = True
+            told = usage
             self.finished += 1
             first, last = (times[0], times[-1]) if times else (None, None)
             timing = Timing(sent, first, last, clock.now(), unix)
@@ -73,8 +74,7 @@ class ScriptedEngine:
             yield Done(usage, timing, self.finish_reason, model, response_id=f"{self.model}-{id(self)}-{number}")
         finally:
             self.closed += 1
-            if begun:
-                self.used = self.used + usage
+            self.used = self.used + told
 
     def _logprobs(self, piece: str, request: Request) -> tuple[TokenLogprob, ...]:
         if request.logprobs is None:

@@ -12,7 +12,7 @@
 # %% tags=["imports"]
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import altair as alt
 import ipywidgets as w

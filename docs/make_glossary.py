@@ -1,0 +1,60 @@
+"""Writes docs/glossary.md: every noun of the package with its meaning, from the docstrings where they are defined.
+
+python docs/make_glossary.py
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import labkit
+
+HEAD = """# Glossary
+
+What the lab's words mean. The first table is written by hand; the second is made from the package's docstrings by
+`python docs/make_glossary.py`, and a test keeps it so. One noun has one meaning.
+
+## Words
+
+{words}
+
+## Nouns of the package
+
+| noun | meaning | room |
+|---|---|---|
+{nouns}
+"""
+FILE = Path(__file__).with_name("glossary.md")
+WORDS = Path(__file__).with_name("words.md")
+
+
+def nouns() -> Iterator[tuple[str, str, str]]:
+    """(noun, meaning, room) of every class that a room exports."""
+    for found in pkgutil.iter_modules(labkit.__path__):
+        if found.ispkg:
+            room = importlib.import_module(f"labkit.{found.name}")
+            for name in getattr(room, "__all__", ()):
+                thing = getattr(room, name)
+                if inspect.isclass(thing) and thing.__module__.startswith(room.__name__):
+                    yield name, meaning(thing), room.__name__
+
+
+def meaning(thing: type) -> str:
+    """The first sentence of its docstring, on one line."""
+    text = " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
+    return re.split(r"(?<=[.:;])\s", text, maxsplit=1)[0].rstrip(".:;").replace("|", "\\|")
+
+
+def glossary() -> str:
+    """The whole page."""
+    rows = [f"| `{name}` | {told} | `{room}` |" for name, told, room in sorted(nouns(), key=lambda row: row[0].lower())]
+    return HEAD.format(words=WORDS.read_text(encoding="utf-8").strip(), nouns="\n".join(rows))
+
+
+if __name__ == "__main__":
+    FILE.write_text(glossary(), encoding="utf-8")
