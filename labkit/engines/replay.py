@@ -25,7 +25,6 @@ from labkit.request import (
     EngineError,
     Event,
     Handler,
-    InvalidRequest,
     Lever,
     Request,
     StreamIncomplete,
@@ -198,19 +197,26 @@ class Recorded(Lever):
             begun, running = begun + 1, running + 1
             number, alone = begun, running == 1
             try:
-                before = await _read(metrics, faults)
+                before = None
+                if metrics is not None:
+                    try:
+                        before = await metrics()
+                    except Exception as error:  # noqa: BLE001 - the answer is wanted more than its counters
+                        faults.append(error)
                 async with aclosing(inner(request)) as events:
                     async for event in events:
                         if isinstance(event, Chunk):
                             chunks.append(event)
                         else:
                             counters = None
-                            if before is not None and alone and begun == number:
-                                after = await _read(metrics, faults)
-                                counters = None if after is None else counters_of(after - before)
+                            try:
+                                if metrics is not None and before is not None and alone and begun == number:
+                                    counters = counters_of(await metrics() - before)
+                            except Exception as error:  # noqa: BLE001 - whatever it raises, the answer was paid for
+                                faults.append(error)
                             try:
                                 _append(path, _write_exchange(request, chunks, event, counters))
-                            except (OSError, InvalidRequest) as error:
+                            except Exception as error:  # noqa: BLE001 - the same
                                 faults.append(error)
                             for fault in faults:
                                 event = event.beside(_BESIDE, fault)
@@ -219,17 +225,6 @@ class Recorded(Lever):
                 running -= 1
 
         return handle
-
-
-async def _read(metrics: Callable[[], Awaitable[MetricsSnapshot]] | None, faults: list[Exception]) -> MetricsSnapshot | None:
-    """The engine's metrics; None where there are none to be had, with the reason in `faults`."""
-    if metrics is None:
-        return None
-    try:
-        return await metrics()
-    except Exception as error:  # noqa: BLE001 - whatever it raises, the answer is being paid for
-        faults.append(error)
-        return None
 
 
 async def record(
