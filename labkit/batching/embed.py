@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from labkit.batching.dynamic import Batcher
-from labkit.embeddings import Vectors
+from labkit.batching.batcher import Batcher
 from labkit.request import clock
+
+if TYPE_CHECKING:
+    from labkit.embeddings import Vectors
 
 
 def embed_batcher(
@@ -23,7 +25,6 @@ def embed_batcher(
     """
 
     async def run(texts: Sequence[str]) -> Sequence[Vectors]:
-        virtual = isinstance(asyncio.get_running_loop(), clock.VirtualLoop)
-        return list(encode(texts) if virtual else await asyncio.to_thread(encode, texts))
+        return list(await clock.off_loop(lambda: encode(texts)))
 
     return Batcher(run, max_size=max_size, max_wait_s=max_wait_s, queue_limit=queue_limit, identity=str)

@@ -23,58 +23,71 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
-from labkit.batching.dynamic import QueueFull
-from labkit.batching.held import counted
-from labkit.request import Event, Handler, InvalidRequest, Request, clock
+from labkit.batching.errors import FunctionFailed, QueueFull
+from labkit.request import Chunk, Event, Handler, InvalidRequest, LabError, Lever, Request, clock, hops
 
-ROUTE = "off-peak"
 _SOON_S = 1e-3  # a deadline this near counts as reached: the time it takes to notice
 
 
-def off_peak(
-    inner: Handler,
-    *,
-    level: int,
-    seats: int,
-    work_s: Callable[[Request], float],
-    min_slack_s: float = 60.0,
-    queue_limit: int = 10_000,
-) -> Handler:
+@dataclass(frozen=True)
+class OffPeak(Lever):
     """Hold requests with more than `min_slack_s` of slack until fewer than `level` are under way, or their time is up.
 
     All traffic of the engine must come through here, for that is how `level` is known; what has no deadline, or too little
     slack, goes on at once. Of those held, at most `seats` are under way together. `work_s(request)` is how many seconds one
-    takes on a busy engine: estimate it too low, and deadlines are missed; too high, and the valley is used less.
+    takes on a busy engine: estimate it too low, and deadlines are missed, which ends the answer; too high, and the valley is
+    used less.
 
     While the engine is busy, every newcomer costs a look at all who are held: tenths of a millisecond for a thousand.
 
-    The `Done` counts the hold as the caller's and has "off-peak" on its route. `labkit.request.deadlines` belongs outside,
-    and ends what could not be met. Raises `QueueFull` where `queue_limit` are held, and `InvalidRequest` for work that is no
-    time.
+    The `Done` counts the hold as the caller's and has "off-peak" on its route. Raises, before anything is sent, `QueueFull`
+    where `queue_limit` are held, and `FunctionFailed` where `work_s` raised or gave no time.
     """
-    if level < 1 or seats < 1:
-        raise InvalidRequest(f"level is {level} and seats {seats}; both are requests under way, from 1")
-    if not (min_slack_s >= 0 and math.isfinite(min_slack_s)):
-        raise InvalidRequest(f"min_slack_s is {min_slack_s}; hold what has 0 or more seconds of slack")
-    if queue_limit < 1:
-        raise InvalidRequest(f"queue_limit is {queue_limit}; let 1 or more be held")
-    valley = _Valley(level, seats, queue_limit)
 
-    async def handle(request: Request) -> AsyncGenerator[Event, None]:
-        sent, started_unix = clock.now(), clock.unix_now()
-        work = work_s(request)
+    level: int
+    seats: int
+    work_s: Callable[[Request], float]
+    min_slack_s: float = 60.0
+    queue_limit: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.level < 1 or self.seats < 1:
+            raise InvalidRequest(f"level is {self.level} and seats {self.seats}; both are requests under way, from 1")
+        if not callable(self.work_s):
+            raise InvalidRequest(f"work_s is a function from a request to its seconds of work, not {self.work_s!r:.80}")
+        if not (self.min_slack_s >= 0 and math.isfinite(self.min_slack_s)):
+            raise InvalidRequest(f"min_slack_s is {self.min_slack_s}; hold what has 0 or more seconds of slack")
+        if self.queue_limit < 1:
+            raise InvalidRequest(f"queue_limit is {self.queue_limit}; let 1 or more be held")
+
+    def over(self, inner: Handler) -> Handler:
+        """`inner`, with a hold of its own in front."""
+        valley = _Valley(self.level, self.seats, self.queue_limit)
+
+        async def handle(request: Request) -> AsyncGenerator[Event, None]:
+            sent, started_unix = clock.now(), clock.unix_now()
+            work = self._work(request)
+            if request.deadline is None or request.deadline - sent - work <= self.min_slack_s:
+                async with valley.passing(), aclosing(inner(request)) as events:
+                    async for event in events:
+                        yield event
+            else:
+                async with valley.turn(request.deadline, work), aclosing(inner(request)) as events:
+                    async for event in events:
+                        yield event if isinstance(event, Chunk) else event.since(sent, started_unix).via(hops.OFF_PEAK)
+
+        return handle
+
+    def _work(self, request: Request) -> float:
+        try:
+            work = float(self.work_s(request))
+        except LabError:
+            raise
+        except Exception as error:
+            raise FunctionFailed(f"OffPeak could not tell how long a request works: work_s raised {error!r:.200}") from error
         if not (work >= 0 and math.isfinite(work)):
-            raise InvalidRequest(f"work_s gave {work} for a request of {request.max_tokens} tokens; give seconds from 0")
-        if request.deadline is None or request.deadline - sent - work <= min_slack_s:
-            async with valley.passing(), aclosing(inner(request)) as events:
-                async for event in events:
-                    yield event
-        else:
-            async with valley.turn(request.deadline, work), aclosing(inner(request)) as events:
-                async for event in events:
-                    yield counted(event, sent, started_unix, ROUTE)
-
-    return handle
+            raise FunctionFailed(f"work_s gave {work} for a request of {request.max_tokens} tokens; give seconds from 0")
+        return work
 
 
 @dataclass(slots=True, eq=False)

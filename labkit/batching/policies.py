@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 
-from labkit.batching.schedulers import Plan, Policy, View
+from labkit.batching.schedulers import Plan, StepPolicy, View
 from labkit.request import InvalidRequest
 
 
@@ -27,7 +27,7 @@ def static(view: View) -> Plan:
     return _whole_batches(view, math.inf)
 
 
-def dynamic(max_wait_s: float) -> Policy:
+def dynamic(max_wait_s: float) -> StepPolicy:
     """Batches run to their end, which start full, or when the first of their requests has waited `max_wait_s`."""
     if not max_wait_s >= 0:
         raise InvalidRequest(f"max_wait_s is {max_wait_s}; use seconds from 0")

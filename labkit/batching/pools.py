@@ -19,9 +19,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from labkit.batching.dynamic import QueueFull
-from labkit.batching.held import counted
-from labkit.request import Event, Handler, InvalidRequest, Request, clock
+from labkit.batching.errors import FunctionFailed, QueueFull
+from labkit.request import Chunk, Event, Handler, InvalidRequest, LabError, Lever, Request, clock, hops
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +75,9 @@ class Gate:
         self._priority_s = priority_s
         self._lines = {pool.name: _Line(pool) for pool in pools}
 
+    def __repr__(self) -> str:
+        return f"Gate({', '.join([str(self.seats), *(repr(line.pool) for line in self._lines.values())])})"
+
     def under_way(self, pool: str) -> int:
         """Requests of `pool` that have a seat."""
         return self._line(pool).seated
@@ -111,10 +113,10 @@ class Gate:
             self._fill()
 
     def _line(self, pool: str) -> _Line:
-        try:
-            return self._lines[pool]
-        except KeyError:
-            raise InvalidRequest(f"there is no pool {pool!r}; this gate has {', '.join(self._lines)}") from None
+        line = self._lines.get(pool) if isinstance(pool, str) else None
+        if line is None:
+            raise InvalidRequest(f"there is no pool {pool!r:.80}; this gate has {', '.join(self._lines)}")
+        return line
 
     def _fill(self) -> None:
         """Give every seat that may be taken to whoever is next."""
@@ -136,24 +138,50 @@ def feature_of(request: Request) -> str:
     return request.feature
 
 
-def pooled(inner: Handler, gate: Gate, which: Callable[[Request], str] = feature_of) -> Handler:
-    """Let a request on to `inner` when its pool `which(request)` has a seat for it, with that pool's priority.
+@dataclass(frozen=True)
+class Pooled(Lever):
+    """Let a request on when its pool `which(request)` has a seat for it in `gate`, with that pool's priority.
 
-    The `Done` counts the wait as the caller's, and has "pool:NAME" on its route. A deadline belongs outside of this lever.
-    Pools with engines of their own share no seats: route first, and put a gate in front of each. Raises `QueueFull` before
-    anything is sent, and `InvalidRequest` for a pool that the gate does not have.
+    The `Done` counts the wait as the caller's, and has "pool:NAME" on its route. Pools with engines of their own share no
+    seats: route first, and put a gate in front of each. Raises, before anything is sent, `QueueFull`, `InvalidRequest` for a
+    pool that the gate does not have, and `FunctionFailed` where `which` raised.
     """
 
-    async def handle(request: Request) -> AsyncGenerator[Event, None]:
-        sent, started_unix = clock.now(), clock.unix_now()
-        async with (
-            gate.seat(which(request)) as pool,
-            aclosing(inner(replace(request, priority=pool.priority))) as events,
-        ):
-            async for event in events:
-                yield counted(event, sent, started_unix, f"pool:{pool.name}")
+    gate: Gate
+    which: Callable[[Request], str] = feature_of
 
-    return handle
+    def __post_init__(self) -> None:
+        if not isinstance(self.gate, Gate):
+            raise InvalidRequest(f"Pooled takes a Gate, such as Gate(8, Pool('chat')), not {self.gate!r:.80}")
+        if not callable(self.which):
+            raise InvalidRequest(f"which is a function from a request to its pool's name, not {self.which!r:.80}")
+
+    def over(self, inner: Handler) -> Handler:
+        """`inner`, behind the gate."""
+
+        async def handle(request: Request) -> AsyncGenerator[Event, None]:
+            sent, started_unix = clock.now(), clock.unix_now()
+            async with (
+                self.gate.seat(self._pool(request)) as pool,
+                aclosing(inner(replace(request, priority=pool.priority))) as events,
+            ):
+                async for event in events:
+                    if isinstance(event, Chunk):
+                        yield event
+                    else:
+                        yield event.since(sent, started_unix).via(hops.hop(hops.POOL, pool.name))
+
+        return handle
+
+    def _pool(self, request: Request) -> str:
+        try:
+            return self.which(request)
+        except LabError:
+            raise
+        except Exception as error:
+            raise FunctionFailed(
+                f"Pooled could not tell the request's pool: which raised {error!r:.200}; mend it"
+            ) from error
 
 
 @dataclass(slots=True, eq=False)

@@ -122,10 +122,11 @@ class Plan:
     again: float = math.inf
 
 
-Policy = Callable[[View], Plan]
+StepPolicy = Callable[[View], Plan]
+"""What the next step holds."""
 
 
-def simulate(jobs: Sequence[Job], policy: Policy, limits: Limits, step_seconds: StepSeconds) -> Schedule:
+def simulate(jobs: Sequence[Job], policy: StepPolicy, limits: Limits, step_seconds: StepSeconds) -> Schedule:
     """Take `jobs` through step after step until all are done.
 
     Raises `InvalidRequest` for a step that takes no time, and for a policy that breaks the limits or leaves jobs behind,

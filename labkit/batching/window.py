@@ -13,30 +13,35 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from labkit.batching.held import counted
-from labkit.request import Event, Handler, InvalidRequest, Request, clock
-
-ROUTE = "coalescing-window"
+from labkit.request import Chunk, Event, Handler, InvalidRequest, Lever, Request, clock, hops
 
 
-def coalescing_window(inner: Handler, window_s: float) -> Handler:
+@dataclass(frozen=True)
+class CoalescingWindow(Lever):
     """Release requests together, `window_s` seconds after the first of them; 0 holds none.
 
     Who leaves while held costs nothing. The `Done` counts the hold as the caller's: its timing begins when the request
-    came here. A deadline belongs outside of this lever.
+    came here.
     """
-    if not (window_s >= 0 and math.isfinite(window_s)):
-        raise InvalidRequest(f"window_s is {window_s}; hold requests for 0 or more seconds")
-    window = _Window(window_s)
 
-    async def handle(request: Request) -> AsyncGenerator[Event, None]:
-        sent, started_unix = clock.now(), clock.unix_now()
-        await window.end()
-        async with aclosing(inner(request)) as events:
-            async for event in events:
-                yield counted(event, sent, started_unix, ROUTE)
+    window_s: float
 
-    return handle
+    def __post_init__(self) -> None:
+        if not (self.window_s >= 0 and math.isfinite(self.window_s)):
+            raise InvalidRequest(f"window_s is {self.window_s}; hold requests for 0 or more seconds")
+
+    def over(self, inner: Handler) -> Handler:
+        """`inner`, with a window of its own in front."""
+        window = _Window(self.window_s)
+
+        async def handle(request: Request) -> AsyncGenerator[Event, None]:
+            sent, started_unix = clock.now(), clock.unix_now()
+            await window.end()
+            async with aclosing(inner(request)) as events:
+                async for event in events:
+                    yield event if isinstance(event, Chunk) else event.since(sent, started_unix).via(hops.COALESCING_WINDOW)
+
+        return handle
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from labkit.engines.errors import EngineArgumentError, EngineRestarted, EngineSt
 from labkit.engines.host import EngineInfo, running_engines
 from labkit.engines.metrics import Histogram, MetricsSnapshot, parse_metrics
 from labkit.engines.provenance import Provenance
-from labkit.engines.replay import Recording, record, recorded
+from labkit.engines.replay import Recorded, Recording, record
 from labkit.engines.scripted import ScriptedEngine
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "MetricsSnapshot",
     "OpenAIEngine",
     "Provenance",
+    "Recorded",
     "Recording",
     "RecordingError",
     "ScriptedEngine",
@@ -33,7 +34,6 @@ __all__ = [
     "lab_model",
     "parse_metrics",
     "record",
-    "recorded",
     "recordings_dir",
     "running_engines",
 ]

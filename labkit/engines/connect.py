@@ -18,7 +18,7 @@ from labkit.engines.host import Lease, lease_engine
 from labkit.engines.host.arguments import model_name
 from labkit.engines.metrics import MetricsSnapshot, parse_metrics
 from labkit.engines.provenance import Provenance, arguments_text, gpu, machine, today
-from labkit.engines.replay import Recording, recorded
+from labkit.engines.replay import Recorded, Recording
 from labkit.request.errors import EngineError, InvalidRequest
 from labkit.request.handler import Handler
 from labkit.request.values import Event, Request
@@ -89,8 +89,8 @@ class Engine:
         await self.aclose()
 
     def recording(self, path: Path | str) -> Engine:
-        """This engine, with every whole answer written to `path` (see `recorded`). Closing it closes this one."""
-        writer = recorded(self, path, self.provenance, self.context_window, self.metrics)
+        """This engine, with every whole answer written to `path` (see `Recorded`). Closing it closes this one."""
+        writer = Recorded(path, self.provenance, self.context_window, self.metrics)(self)
 
         async def source() -> Handler:
             return writer

@@ -8,22 +8,40 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from labkit.engines.errors import RecordingError
 from labkit.engines.metrics import MetricsSnapshot, counted, counters_of
 from labkit.engines.provenance import Provenance
-from labkit.request import clock
-from labkit.request.errors import EngineError
-from labkit.request.handler import Handler, complete
-from labkit.request.values import Chunk, Done, Event, Request, Timing, TokenLogprob, Usage
+from labkit.request import (
+    Chunk,
+    Done,
+    EngineError,
+    Event,
+    Handler,
+    Lever,
+    Request,
+    StreamIncomplete,
+    Timing,
+    asked,
+    canonical,
+    chunk_from_json,
+    chunk_to_json,
+    clock,
+    complete,
+    done_from_json,
+    done_to_json,
+    held,
+)
 
 _FORMAT = 1
+_BESIDE = "recorded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +77,17 @@ class Recording:
         path = Path(path)
         try:
             # Not splitlines(): an answer may hold U+2028 or U+0085, which it takes for line ends and JSON does not.
-            lines = path.read_text(encoding="utf-8").split("\n")
+            lines = path.read_bytes().decode("utf-8").split("\n")
+            header, *exchanges = (json.loads(line) for line in lines if line.strip())
         except OSError as error:
             raise RecordingError(f"no recording at {path}: {error.strerror}") from error
-        try:
-            header, *exchanges = (json.loads(line) for line in lines if line.strip())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RecordingError(f"{path} is not a recording: {error}") from error
-        if not isinstance(header, dict) or header.get("labkit_recording") != _FORMAT or "provenance" not in header:
+        if (
+            not isinstance(header, dict)
+            or header.get("labkit_recording") != _FORMAT
+            or not isinstance(header.get("provenance"), dict)
+        ):
             raise RecordingError(
                 f"{path} has no provenance header; numbers of unknown origin are not shown, record them again"
             )
@@ -74,7 +95,12 @@ class Recording:
             provenance = Provenance.from_dict(header["provenance"])
         except RecordingError as error:
             raise RecordingError(f"{path}: {error}") from error
-        parsed = ((request_key(e["request"]), _read_exchange(e)) for e in exchanges)
+        parsed = []
+        for number, exchange in enumerate(exchanges, 1):
+            try:
+                parsed.append(_read_exchange(exchange))
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError, StreamIncomplete) as error:
+                raise RecordingError(f"exchange {number} of {path} is damaged: {error!r:.200}; record it again") from error
         return cls(provenance, parsed, header.get("context_window"))
 
     @property
@@ -82,15 +108,19 @@ class Recording:
         """What it can answer, each request by the end of its last message."""
         return tuple(_summary(json.loads(key)) for key in self._exchanges)
 
-    async def __call__(self, request: Request) -> AsyncGenerator[Event, None]:
+    def __call__(self, request: Request) -> AsyncGenerator[Event, None]:
         """Play the recorded answer."""
-        key = request_key(_identity(request))
+        return held(self._play, request)
+
+    async def _play(self, request: Request) -> AsyncGenerator[Event, None]:
+        what = asked(request)
+        key = canonical(what)
         exchanges = self._exchanges.get(key)
         if exchanges is None:
             known = "\n".join(f"  {summary}" for summary in self.requests[:20])
             more = f"\n  and {len(self.requests) - 20} more" if len(self.requests) > 20 else ""
             raise RecordingError(
-                f"the recording does not hold this request: {_summary(_identity(request))}\n"
+                f"the recording does not hold this request: {_summary(what)}\n"
                 f"A replay answers only what was recorded:\n{known}{more}\nConnect to a live engine for anything else."
             )
         exchange = exchanges[self._turn[key] % len(exchanges)]
@@ -121,53 +151,80 @@ class Recording:
             self._counted.update(exchange.counters)
 
 
-def recorded(
-    inner: Handler,
-    path: Path | str,
-    provenance: Provenance,
-    context_window: int | None = None,
-    metrics: Callable[[], Awaitable[MetricsSnapshot]] | None = None,
-) -> Handler:
-    """A lever that writes every whole answer of `inner` to `path`; cancelled and failed ones are not answers.
+@dataclass(frozen=True)
+class Recorded(Lever):
+    """Writes every whole answer of an engine to `path`; cancelled and failed ones are not answers.
 
-    With `metrics`, what the engine counted for an answer is recorded too, of answers that had the engine to themselves.
-    Raises `RecordingError` when `path` exists, since a recording has one provenance.
+    With `metrics`, what the engine counted for an answer is recorded too, of answers that had the engine to themselves. An
+    answer that could not be written goes on all the same, and tells so among its faults.
+
+    Placing it begins the file. Raises `RecordingError` when `path` exists, since a recording has one provenance, and when
+    there is nothing measured to record.
     """
-    path = Path(path)
-    Provenance.from_dict(provenance.as_dict())
-    if provenance.kind in ("replay", "modelled"):
-        raise RecordingError(f"a {provenance.kind} engine cannot be recorded: its numbers were not measured here")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = {"labkit_recording": _FORMAT, "provenance": provenance.as_dict(), "context_window": context_window}
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(_line(header))
-    except FileExistsError:
-        raise RecordingError(f"{path} exists; delete it, or record to another file") from None
 
-    begun, running = 0, 0
+    path: Path | str
+    provenance: Provenance
+    context_window: int | None = None
+    metrics: Callable[[], Awaitable[MetricsSnapshot]] | None = None
 
-    async def handle(request: Request) -> AsyncGenerator[Event, None]:
-        nonlocal begun, running
-        chunks: list[Chunk] = []
-        begun, running = begun + 1, running + 1
-        number, alone = begun, running == 1
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+        Provenance.from_dict(self.provenance.as_dict())
+        if self.provenance.kind in ("replay", "modelled"):
+            raise RecordingError(f"a {self.provenance.kind} engine cannot be recorded: its numbers were not measured here")
+
+    def over(self, inner: Handler) -> Handler:
+        """`inner`, its answers written down."""
+        path, metrics = Path(self.path), self.metrics
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = {
+            "labkit_recording": _FORMAT,
+            "provenance": self.provenance.as_dict(),
+            "context_window": self.context_window,
+        }
         try:
-            before = await metrics() if metrics is not None else None
-            async with aclosing(inner(request)) as events:
-                async for event in events:
-                    if isinstance(event, Chunk):
-                        chunks.append(event)
-                    else:
-                        counters = None
-                        if metrics is not None and before is not None and alone and begun == number:
-                            counters = counters_of(await metrics() - before)
-                        _append(path, _write_exchange(request, chunks, event, counters))
-                    yield event
-        finally:
-            running -= 1
+            with path.open("xb") as file:
+                file.write(_line(header))
+        except FileExistsError:
+            raise RecordingError(f"{path} exists; delete it, or record to another file") from None
 
-    return handle
+        begun, running = 0, 0
+
+        async def handle(request: Request) -> AsyncGenerator[Event, None]:
+            nonlocal begun, running
+            chunks: list[Chunk] = []
+            faults: list[Exception] = []
+            begun, running = begun + 1, running + 1
+            number, alone = begun, running == 1
+            try:
+                before = None
+                if metrics is not None:
+                    try:
+                        before = await metrics()
+                    except Exception as error:  # noqa: BLE001 - the answer is wanted more than its counters
+                        faults.append(error)
+                async with aclosing(inner(request)) as events:
+                    async for event in events:
+                        if isinstance(event, Chunk):
+                            chunks.append(event)
+                        else:
+                            counters = None
+                            try:
+                                if metrics is not None and before is not None and alone and begun == number:
+                                    counters = counters_of(await metrics() - before)
+                            except Exception as error:  # noqa: BLE001 - whatever it raises, the answer was paid for
+                                faults.append(error)
+                            try:
+                                _append(path, _write_exchange(request, chunks, event, counters))
+                            except Exception as error:  # noqa: BLE001 - the same
+                                faults.append(error)
+                            for fault in faults:
+                                event = event.beside(_BESIDE, fault)
+                        yield event
+            finally:
+                running -= 1
+
+        return handle
 
 
 async def record(
@@ -188,37 +245,27 @@ async def record(
         raise RecordingError(f"{path} exists; delete it, or record to another file")
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.unlink(missing_ok=True)
-    writer = recorded(handler, unfinished, provenance, context_window)
+    writer = Recorded(unfinished, provenance, context_window)(handler)
     count = 0
     try:
         for request in requests:
-            await complete(writer, request)
+            answer = await complete(writer, request)
+            for fault in answer.done.faults:
+                if fault.where == _BESIDE:
+                    raise RecordingError(f"an answer could not be written to {unfinished}: {fault.error}") from fault.error
             count += 1
             if progress is not None:
-                progress(f"recorded {count}: {_summary(_identity(request))}")
+                progress(f"recorded {count}: {_summary(asked(request))}")
         unfinished.rename(path)
     finally:
         unfinished.unlink(missing_ok=True)
     return count
 
 
-def request_key(identity: Mapping[str, Any]) -> str:
-    """A canonical text of what the engine is asked; who asks and why does not change an answer."""
-    return json.dumps(identity, sort_keys=True, ensure_ascii=False)
-
-
-def _identity(request: Request) -> dict[str, Any]:
-    return {
-        "messages": [[message.role, message.content] for message in request.messages],
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "seed": request.seed,
-        "stop": list(request.stop),
-        "logprobs": request.logprobs,
-        "response_format": None if request.response_format is None else dict(request.response_format),
-        "extra": dict(request.extra),
-    }
+def _whole(what: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked as `asked` says it today: a file may be older than one of its fields, or have 0 for 0.0."""
+    whole = asked(Request("any")) | dict(what)
+    return whole | {"temperature": float(whole["temperature"]) + 0.0, "top_p": float(whole["top_p"])}
 
 
 def _summary(identity: Mapping[str, Any]) -> str:
@@ -230,54 +277,36 @@ def _summary(identity: Mapping[str, Any]) -> str:
 def _write_exchange(
     request: Request, chunks: list[Chunk], done: Done, counters: Mapping[str, float] | None = None
 ) -> dict[str, Any]:
-    timing = done.timing
-    times = [None if t is None else t - timing.sent for t in (timing.first_token, timing.last_token, timing.done)]
+    what = asked(request)
+    canonical(what)  # raises for what is not JSON, which could not be told apart from others when it is played
+    sent = done.timing.sent
+    # of the engine's alone: what levers between wrote on the Done is no measurement
+    own = Done(
+        done.usage,
+        replace(done.timing, started_unix=None),
+        done.finish_reason,
+        done.model,
+        response_id=done.response_id,
+    )
     return {
-        "request": _identity(request),
-        "chunks": [
-            {
-                "at": chunk.at - timing.sent,
-                "text": chunk.text,
-                "tokens": chunk.tokens,
-                **({"reasoning": chunk.reasoning} if chunk.reasoning else {}),
-                **({"logprobs": [[lp.token, lp.logprob, lp.top] for lp in chunk.logprobs]} if chunk.logprobs else {}),
-                **({"usage": asdict(chunk.usage)} if chunk.usage else {}),
-            }
-            for chunk in chunks
-        ],
-        "done": {
-            "usage": asdict(done.usage),
-            "times": times,
-            "finish_reason": done.finish_reason,
-            "model": done.model,
-            "response_id": done.response_id,
-        },
+        "request": what,
+        "chunks": [chunk_to_json(chunk, since=sent) for chunk in chunks],
+        "done": done_to_json(own, since=sent),
         **({} if counters is None else {"counters": dict(counters)}),
     }
 
 
-def _read_exchange(exchange: Mapping[str, Any]) -> Exchange:
-    chunks = tuple(
-        Chunk(
-            text=chunk["text"],
-            at=chunk["at"],
-            tokens=chunk["tokens"],
-            reasoning=chunk.get("reasoning", ""),
-            logprobs=tuple(
-                TokenLogprob(token, logprob, tuple((t, p) for t, p in top))
-                for token, logprob, top in chunk.get("logprobs", ())
-            ),
-            usage=Usage(**chunk["usage"]) if "usage" in chunk else None,
-        )
-        for chunk in exchange["chunks"]
+def _read_exchange(exchange: Mapping[str, Any]) -> tuple[str, Exchange]:
+    """The exchange of one line, and the canonical text of what was asked."""
+    counters = exchange.get("counters")
+    read = Exchange(
+        tuple(chunk_from_json(chunk) for chunk in exchange["chunks"]),
+        done_from_json(exchange["done"]),
+        None if counters is None else {str(name): float(value) for name, value in counters.items()},
     )
-    done = exchange["done"]
-    first, last, end = done["times"]
-    timing = Timing(0.0, first, last, end)
-    end_of_stream = Done(
-        Usage(**done["usage"]), timing, done["finish_reason"], done["model"], response_id=done["response_id"]
-    )
-    return Exchange(chunks, end_of_stream, exchange.get("counters"))
+    what = _whole(exchange["request"])
+    _summary(what)
+    return canonical(what), read
 
 
 def _shift(time: float | None, by: float) -> float | None:
@@ -285,9 +314,17 @@ def _shift(time: float | None, by: float) -> float | None:
 
 
 def _append(path: Path, value: Mapping[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(_line(value))
+    """Write `value` as the next line, or nothing of it."""
+    line = _line(value)
+    with path.open("ab") as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            file.write(line)
+            file.flush()
+        except OSError:
+            file.truncate(end)
+            raise
 
 
-def _line(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"

@@ -2,7 +2,8 @@
 
 This room holds the values that flow (`Request`, `Chunk`, `Done`, `Usage`, `Timing`), the protocol they flow by (`Handler`),
 the fold that turns a stream into an answer (`complete`), levers and how they are stacked (`Lever`, `Chooser`, `stack`), who
-records an attempt (`metered`, `served`), the deadline every request may carry (`within`, `held`), and the two clocks
+records an attempt (`metered`, `served`), the deadline every request may carry (`within`, `held`), a door for code without
+an event loop (`Synchronous`), and the two clocks
 (`clock`): the same handlers run on wall time against a live engine and on virtual time against a modelled one.
 """
 
@@ -31,6 +32,7 @@ from labkit.request.errors import (
 from labkit.request.handler import Completion, Handler, complete
 from labkit.request.lever import Chooser, Lever, Placed, books_in, metered, placed, stack
 from labkit.request.streams import opened, taken_down
+from labkit.request.sync import DoorClosed, Synchronous
 from labkit.request.values import Chunk, Done, Event, Fault, Message, Request, Timing, TokenLogprob, Usage
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "ContextWindowExceeded",
     "DeadlineExceeded",
     "Done",
+    "DoorClosed",
     "EngineError",
     "EngineStalled",
     "EngineUnreachable",
@@ -56,6 +59,7 @@ __all__ = [
     "Placed",
     "Request",
     "StreamIncomplete",
+    "Synchronous",
     "Timing",
     "TokenLogprob",
     "Usage",

@@ -37,7 +37,7 @@ def chunk_from_json(data: Mapping[str, Any], since: float = 0.0) -> Chunk:
             ),
             usage=None if data.get("usage") is None else usage_from_json(data["usage"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise StreamIncomplete(f"this is no chunk: {error!r}; it was damaged, or not written by this lab") from error
 
 
@@ -82,7 +82,7 @@ def done_from_json(data: Mapping[str, Any], since: float = 0.0) -> Done:
             _text(data.get("currency", "USD")),
             _text(data["response_id"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, InvalidOperation) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InvalidOperation) as error:
         raise StreamIncomplete(
             f"this is no end of a stream: {error!r}; it was damaged, or not written by this lab"
         ) from error

@@ -1,22 +1,13 @@
 """What a reader sees, and when.
 
 A stream's worth is in its readers' time: when there is something to act on (`first_useful_at`, `PartialJSON`), how long
-reading takes streamed or buffered (`streamed`, `buffered`), when enough was said to stop paying (`stop_when`), and how the
-text gets to a screen over lines that are slow (`paced`) or break (`Decoder`, `encode`, `Resumable`).
+reading takes streamed or buffered (`streamed`, `buffered`), when enough was said to stop paying (`StopWhen`), and how the
+text gets to a screen over lines that are slow (`Paced`) or break (`Decoder`, `encode`, `Resumable`).
 """
 
-from labkit.streaming.cancel import (
-    Condition,
-    any_of,
-    enough_words,
-    gone,
-    json_complete,
-    repeating,
-    said,
-    stop_when,
-    tokens_saved,
-)
-from labkit.streaming.paced import paced
+from labkit.streaming.cancel import StopWhen, tokens_saved
+from labkit.streaming.conditions import AnyOf, Condition, EnoughWords, Gone, JsonComplete, Repeating, Said
+from labkit.streaming.paced import Paced
 from labkit.streaming.partial_json import Final, Malformed, PartialJSON, progressive
 from labkit.streaming.perceived import WORDS_PER_S, Reading, buffered, streamed, token_arrivals, word_arrivals
 from labkit.streaming.resume import Resumable, StreamGone
@@ -27,31 +18,31 @@ __all__ = [
     "KEEP_ALIVE",
     "MEDIA_TYPE",
     "WORDS_PER_S",
+    "AnyOf",
     "Condition",
     "Decoder",
+    "EnoughWords",
     "Final",
     "FirstUseful",
+    "Gone",
+    "JsonComplete",
     "JsonFields",
     "Kind",
     "Malformed",
     "Message",
+    "Paced",
     "PartialJSON",
     "Reading",
+    "Repeating",
     "Resumable",
+    "Said",
+    "StopWhen",
     "StreamGone",
-    "any_of",
     "buffered",
     "encode",
-    "enough_words",
     "first_useful_at",
     "frame",
-    "gone",
-    "json_complete",
-    "paced",
     "progressive",
-    "repeating",
-    "said",
-    "stop_when",
     "streamed",
     "to_event",
     "token_arrivals",

@@ -1,140 +1,63 @@
 """Stop an answer that has said enough: what is not generated costs nothing.
 
-A condition is a function of the text so far, asked after every chunk. When it holds, the stream is closed down to the
+A condition (`labkit.streaming.conditions`) is asked after every chunk. When it holds, the stream is closed down to the
 engine, and the answer ends with a `Done` of what was used until then.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from labkit.request import Chunk, Done, Event, Handler, InvalidRequest, Request, Timing, Usage, clock
-
-ROUTE = "cancelled-early"
-Condition = Callable[[str], bool]
-"""Whether to stop, from the text so far."""
+from labkit.request import Arrived, Done, Event, Handler, InvalidRequest, Lever, Request, hops
+from labkit.streaming.conditions import Condition, checked
 
 
-def stop_when(inner: Handler, condition: Condition) -> Handler:
-    """Close the stream of `inner` as soon as `condition` holds, and end with finish reason "stop" and "cancelled-early".
+@dataclass(frozen=True)
+class StopWhen(Lever):
+    """Close the stream as soon as `condition` holds, and end with finish reason "stop" and "cancelled-early" on the route.
 
     The `Done` says what the engine had counted up to the last chunk; where it keeps no running count, the tokens of the
-    chunks, and then 0 input tokens, for nobody knows them. An engine may have begun some tokens more. Whatever keeps the
-    books belongs inside of this lever, where it sees a stream that was cut short, or must be told the same by this `Done`.
+    chunks, and then 0 input tokens, for nobody knows them. An engine may have begun some tokens more. The books say the same
+    of the attempt, which they hold as cancelled; its cost is in the books only, and the `Done` has None.
+
+    A condition that raises is asked no more: the answer goes on to its end, which tells the error among its faults.
     """
 
-    async def handle(request: Request) -> AsyncGenerator[Event, None]:
-        cut = _Cut(clock.now(), clock.unix_now())
-        text = ""
-        async with aclosing(inner(request)) as events:
-            async for event in events:
-                yield event
-                if isinstance(event, Done):
-                    return
-                cut.note(event)
-                text += event.text
-                if condition(text):
-                    break
-            else:
-                return  # without a Done, as it came
-        # The engine has stopped by now: closed first, for whoever hears the Done may never come back.
-        yield cut.done(request.model)
+    condition: Condition
 
-    return handle
+    def __post_init__(self) -> None:
+        checked("StopWhen", self.condition)
 
+    def over(self, inner: Handler) -> Handler:
+        """`inner`, stopped when it has said enough."""
 
-@dataclass(slots=True)
-class _Cut:
-    """What is known of a stream while it runs."""
+        async def handle(request: Request) -> AsyncGenerator[Event, None]:
+            arrived = Arrived.now()
+            text = ""
+            fault: Exception | None = None
+            async with aclosing(inner(request)) as events:
+                async for event in events:
+                    if isinstance(event, Done):
+                        yield event if fault is None else event.beside("stop-when", fault)
+                        continue
+                    yield event
+                    if fault is not None:
+                        continue
+                    arrived.note(event)
+                    text += event.text
+                    try:
+                        if self.condition(text):
+                            break
+                    except Exception as error:  # noqa: BLE001 - whatever a condition raises, the answer is being paid for
+                        fault = error
+                else:
+                    return  # as it came, with its Done or without
+            # The engine has stopped by now: closed first, for whoever hears the Done may never come back.
+            yield Done(arrived.usage, arrived.timing(), "stop", request.model, (hops.CANCELLED_EARLY,))
 
-    sent: float
-    started_unix: float
-    usage: Usage = field(default_factory=Usage)
-    first_token: float | None = None
-    last_token: float | None = None
-
-    def note(self, chunk: Chunk) -> None:
-        counted = Usage(
-            output_tokens=chunk.tokens, reasoning_tokens=0 if chunk.text or not chunk.reasoning else chunk.tokens
-        )
-        self.usage = self.usage + counted if chunk.usage is None else chunk.usage
-        if chunk.text or chunk.reasoning:
-            self.first_token = chunk.at if self.first_token is None else self.first_token
-            self.last_token = chunk.at
-
-    def done(self, model: str) -> Done:
-        timing = Timing(self.sent, self.first_token, self.last_token, clock.now(), self.started_unix)
-        return Done(self.usage, timing, "stop", model, (ROUTE,))
-
-
-def any_of(*conditions: Condition) -> Condition:
-    """Stop when one of `conditions` holds."""
-    return lambda text: any(condition(text) for condition in conditions)
-
-
-def enough_words(limit: int) -> Condition:
-    """Stop once `limit` words are whole: the last one is when something follows it."""
-    if limit < 1:
-        raise InvalidRequest(f"limit is {limit} words; allow at least 1")
-    return lambda text: len(text.split()) - (bool(text) and not text[-1].isspace()) >= limit
-
-
-def said(pattern: str) -> Condition:
-    """Stop once the regular expression `pattern` is found: a label, a verdict, an end mark."""
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise InvalidRequest(f"{pattern!r} is no regular expression: {error}") from error
-    return lambda text: compiled.search(text) is not None
-
-
-def gone(is_gone: Callable[[], bool]) -> Condition:
-    """Stop once the reader has left, as `is_gone()` tells; it is asked at each chunk, so not before the first one."""
-    return lambda _: is_gone()
-
-
-def json_complete(text: str) -> bool:
-    """Whether the object or list that begins at the first bracket is whole; words around it are passed over."""
-    begin = re.search(r"[{\[]", text)
-    if begin is None:
-        return False
-    try:
-        json.JSONDecoder().raw_decode(text, begin.start())
-    except ValueError:
-        return False
-    return True
-
-
-def repeating(times: int = 4, at_least: int = 60, longest: int = 400) -> Condition:
-    """Stop once the text ends in one passage `times` times over: a loop that a greedy model never leaves.
-
-    Only loops of `at_least` characters together count, or a table's rule would be one; passages may have up to `longest`.
-    White space alone does not count.
-    """
-    if times < 2 or at_least < 1 or longest < 1:
-        raise InvalidRequest(f"times={times}, at_least={at_least}, longest={longest}; use 2, 1 and 1 or more")
-    shortest = -(-at_least // times)
-
-    def loops(text: str) -> bool:
-        if len(text) < times * shortest:
-            return False
-        tail = text[-shortest:]
-        first = len(text) - shortest - min(longest, len(text) // times)
-        # Only where the text's last characters stood before can a passage have begun again: asked at every chunk, trying
-        # each size would cost more than all the rest of the stream.
-        at = text.rfind(tail, max(0, first), len(text) - shortest)
-        while at >= 0:
-            passage = text[at + shortest :]
-            if passage.strip() and text.endswith(passage * times):
-                return True
-            at = text.rfind(tail, max(0, first), at + shortest - 1)
-        return False
-
-    return loops
+        return handle
 
 
 def tokens_saved(expected: float, generated: int) -> float:

@@ -14,35 +14,43 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal
 
-from labkit.request import Chunk, EngineError, Event, Handler, InvalidRequest, Request, Usage
+from labkit.request import Chunk, EngineError, Event, Handler, InvalidRequest, Lever, Request
 
-Policy = Literal["wait", "merge"]
+WhenFull = Literal["wait", "merge"]
 
 
-def paced(inner: Handler, limit: int, policy: Policy = "wait") -> Handler:
-    """Read `inner` up to `limit` events ahead of the reader.
+@dataclass(frozen=True)
+class Paced(Lever):
+    """Read up to `limit` events ahead of the reader.
 
-    When the queue is full, "wait" leaves `inner` alone until the reader has taken one, and "merge" joins the next chunk to
-    the last that waits: then `inner` never waits, and nothing but the text grows. A `Done` is never merged and always
-    finds a place. An error of `inner` comes after what was queued before it. Raises `InvalidRequest` for a `limit` below
-    1 or an unknown policy.
+    `when_full`: "wait" leaves the engine's stream alone until the reader has taken an event, and "merge" joins the next
+    chunk to the last that waits: then the engine never waits, and nothing but the text grows. A `Done` is never merged and
+    always finds a place. An error comes after what was queued before it.
     """
-    if limit < 1:
-        raise InvalidRequest(f"limit is {limit}; a queue holds at least 1 event")
-    if policy not in ("wait", "merge"):
-        raise InvalidRequest(f"policy {policy!r} is unknown; use 'wait' or 'merge'")
 
-    async def handle(request: Request) -> AsyncGenerator[Event, None]:
-        queue = _Queue(limit, policy)
-        pump = asyncio.create_task(_pump(inner, request, queue))
-        try:
-            while (event := await queue.get()) is not None:
-                yield event
-        finally:
-            pump.cancel()
-            await asyncio.wait({pump})
+    limit: int
+    when_full: WhenFull = "wait"
 
-    return handle
+    def __post_init__(self) -> None:
+        if not isinstance(self.limit, int) or isinstance(self.limit, bool) or self.limit < 1:
+            raise InvalidRequest(f"limit is {self.limit!r}; a queue holds 1 event or more, a whole number")
+        if self.when_full not in ("wait", "merge"):
+            raise InvalidRequest(f"when_full is {self.when_full!r}; use 'wait' or 'merge'")
+
+    def over(self, inner: Handler) -> Handler:
+        """`inner`, read ahead; each stream has a queue of its own."""
+
+        async def handle(request: Request) -> AsyncGenerator[Event, None]:
+            queue = _Queue(self.limit, self.when_full)
+            pump = asyncio.create_task(_pump(inner, request, queue))
+            try:
+                while (event := await queue.get()) is not None:
+                    yield event
+            finally:
+                pump.cancel()
+                await asyncio.wait({pump})
+
+        return handle
 
 
 async def _pump(inner: Handler, request: Request, queue: _Queue) -> None:
@@ -62,7 +70,7 @@ async def _pump(inner: Handler, request: Request, queue: _Queue) -> None:
 @dataclass(slots=True)
 class _Queue:
     limit: int
-    policy: Policy
+    when_full: WhenFull
     events: deque[Event] = field(default_factory=deque)
     closed: bool = False
     error: Exception | None = None
@@ -72,7 +80,7 @@ class _Queue:
     async def put(self, event: Event) -> None:
         last = self.events[-1] if self.events else None
         if (
-            self.policy == "merge"
+            self.when_full == "merge"
             and isinstance(event, Chunk)
             and isinstance(last, Chunk)
             and len(self.events) >= self.limit
@@ -81,7 +89,7 @@ class _Queue:
             return
         self.events.append(event)
         self.news.set()
-        while self.policy == "wait" and len(self.events) >= self.limit:
+        while self.when_full == "wait" and len(self.events) >= self.limit:
             self.room.clear()
             await self.room.wait()
 
@@ -108,7 +116,7 @@ def merged(first: Chunk, then: Chunk) -> Chunk:
     """
     usage = then.usage
     if usage is None and first.usage is not None:
-        usage = first.usage + Usage(output_tokens=then.tokens)
+        usage = first.usage + then.counted
     return Chunk(
         first.text + then.text,
         then.at,

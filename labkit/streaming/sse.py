@@ -8,19 +8,24 @@ end in LF, CR LF or CR; a line is a comment (it begins with a colon) or a field 
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from dataclasses import dataclass
 
-from pydantic import TypeAdapter, ValidationError
-
-from labkit.request import Chunk, Done, Event, InvalidRequest, StreamIncomplete
+from labkit.request import (
+    Chunk,
+    Event,
+    InvalidRequest,
+    StreamIncomplete,
+    chunk_from_json,
+    done_from_json,
+    event_to_json,
+)
 
 MEDIA_TYPE = "text/event-stream"
 KEEP_ALIVE = b":\n\n"
 """A comment: it keeps proxies from closing a stream that is silent, and no reader sees it."""
 
-_CHUNK = TypeAdapter(Chunk)
-_DONE = TypeAdapter(Done)
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 
@@ -36,7 +41,8 @@ class Message:
 def frame(data: str, *, event: str = "", id: str | None = None, retry_ms: int | None = None) -> bytes:
     """One event on the wire. `retry_ms` tells the browser how long to wait before it connects again.
 
-    Line ends within `data` are read back as LF. Raises `InvalidRequest` for a name or an id that the grammar cannot carry.
+    Line ends within `data` are read back as LF, and half an emoji (a lone surrogate, which UTF-8 cannot carry) as U+FFFD.
+    Raises `InvalidRequest` for a name or an id that the grammar cannot carry.
     """
     if re.search(r"[\r\n]", event):
         raise InvalidRequest(f"the event name {event!r} has a line end in it, which would end the field; take it out")
@@ -48,26 +54,30 @@ def frame(data: str, *, event: str = "", id: str | None = None, retry_ms: int | 
     lines += [] if id is None else [f"id: {id}"]
     lines += [] if retry_ms is None else [f"retry: {retry_ms}"]
     lines += [f"data: {line}" for line in _LINE_END.split(data)]
-    return ("\n".join(lines) + "\n\n").encode()
+    text = "\n".join(lines) + "\n\n"
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()  # joins halves that meet
 
 
 def encode(event: Event, id: str) -> bytes:
-    """A stream's event on the wire: "chunk" or "done", its fields as JSON (those at their defaults left out)."""
-    if isinstance(event, Chunk):
-        return frame(_CHUNK.dump_json(event, exclude_defaults=True).decode(), event="chunk", id=id)
-    return frame(_DONE.dump_json(event, exclude_defaults=True).decode(), event="done", id=id)
+    """A stream's event on the wire: "chunk" or "done", its fields as JSON (`labkit.request.codec`)."""
+    data = json.dumps(event_to_json(event), separators=(",", ":"))  # in ASCII, so that half an emoji passes as it is
+    return frame(data, event="chunk" if isinstance(event, Chunk) else "done", id=id)
 
 
 def to_event(message: Message) -> Event | None:
-    """The stream's event that `encode` wrote; None for a message of any other name.
+    """The stream's event that `encode` wrote, but for faults; None for a message of any other name.
 
     Raises `StreamIncomplete` for data that is not what the name says. Times are on the sender's clock.
     """
+    if message.event not in ("chunk", "done"):
+        return None
+    read = chunk_from_json if message.event == "chunk" else done_from_json
     try:
-        if message.event == "chunk":
-            return _CHUNK.validate_json(message.data)
-        return _DONE.validate_json(message.data) if message.event == "done" else None
-    except ValidationError as error:
+        return read(json.loads(message.data))
+    except (ValueError, RecursionError, StreamIncomplete) as error:
         raise StreamIncomplete(f"event {message.id!r} is no {message.event}: {error}") from error
 
 

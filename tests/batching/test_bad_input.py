@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.batching import Batcher, Gate, Pool, QueueFull, coalescing_window, off_peak, pooled
-from labkit.caches.singleflight import single_flight
+from labkit.batching import Batcher, CoalescingWindow, Gate, OffPeak, Pool, Pooled, QueueFull
+from labkit.caches import SingleFlight
 from labkit.engines.modelled import EngineSettings, ModelledEngine
 from labkit.latency import LatencyModel
 from labkit.request import (
@@ -27,7 +27,6 @@ from labkit.request import (
     Usage,
     clock,
     complete,
-    deadlines,
     stack,
     within,
 )
@@ -46,17 +45,8 @@ def asked(number, prompt=3, output=4):
 
 def levers(gate, window_s=0.2):
     """Every lever of this room that a request may pass, and the one that shares a stream."""
-
-    def night(inner):
-        return off_peak(inner, level=2, seats=2, work_s=lambda request: 0.5 * request.max_tokens, min_slack_s=1)
-
-    return (
-        deadlines,
-        night,
-        single_flight,
-        lambda inner: coalescing_window(inner, window_s),
-        lambda inner: pooled(inner, gate),
-    )
+    night = OffPeak(level=2, seats=2, work_s=lambda request: 0.5 * request.max_tokens, min_slack_s=1)
+    return night, SingleFlight(), CoalescingWindow(window_s), Pooled(gate)
 
 
 @settings(max_examples=100)
@@ -135,7 +125,7 @@ def test_of_a_burst_over_the_limit_those_in_it_are_answered_and_the_others_told_
 
     async def main():
         async with ModelledEngine(LATENCY, EngineSettings(100, max_num_seqs=seats)) as engine:
-            handler = pooled(engine, gate)
+            handler = Pooled(gate)(engine)
 
             async def one(i):
                 try:
@@ -240,7 +230,7 @@ def test_however_a_stream_ends_its_seat_comes_back(ways, seats):
             yield Done(Usage(1, 1), Timing(sent, sent, sent, clock.now()))
 
     async def main():
-        handler = deadlines(pooled(engine, gate))
+        handler = Pooled(gate)(engine)
         # Those before it have ended by their deadlines, so each comes to its turn.
         requests = [within(Request("q", feature="p", user=str(i)), 50 * (i + 1)) for i in range(len(ways))]
         return await asyncio.gather(*(complete(handler, r) for r in requests), return_exceptions=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit.batching import Gate, Pool, coalescing_window, pooled
-from labkit.caches.singleflight import single_flight
+from labkit.batching import CoalescingWindow, Gate, Pool, Pooled
+from labkit.caches import SingleFlight
 from labkit.engines import Engine, EngineStartError, connect, running_engines
 from labkit.engines.metrics import MetricsSnapshot
 from labkit.engines.modelled import EngineSettings
@@ -49,7 +49,7 @@ def test_the_engine_serves_a_low_priority_first_and_pooled_sets_it() -> None:
     """One seat inside the engine, so that the order of its answers is the order of its queue."""
 
     async def order(live: Engine, priority: int) -> list[str]:
-        handler = pooled(live, Gate(32, Pool("chat"), Pool("bulk", priority=priority)))
+        handler = Pooled(Gate(32, Pool("chat"), Pool("bulk", priority=priority)))(live)
         ended: list[str] = []
 
         async def one(feature: str, i: int) -> None:
@@ -84,7 +84,7 @@ def test_vllm_never_accepts_what_its_cache_cannot_hold_and_the_model_draws_the_l
         assert f"estimated maximum model length is {room}." in "".join(refused.value.log_tail)
         async with await connect("vllm", "small", progress=str, max_model_len=room, **tiny) as live:
             gate = Gate(4, Pool("p"))
-            handler = pooled(live, gate)
+            handler = Pooled(gate)(live)
             sizes = [(room - 1, 1), (20, room - 20), (room - 50, 50), (room - 50, 51), (room, 1), (20, room + 1), (30, 20)]
             tasks = [complete(handler, made(live, "p", prompt, output)) for i, (prompt, output) in enumerate(sizes)]
             async with asyncio.timeout(60):
@@ -106,9 +106,9 @@ def test_an_answer_of_no_words_passes_every_lever(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with await connect("vllm", str(model), progress=str) as live:
             levers = (
-                single_flight,
-                lambda inner: coalescing_window(inner, 0.01),
-                lambda inner: pooled(inner, Gate(2, Pool("p"))),
+                SingleFlight(),
+                CoalescingWindow(0.01),
+                Pooled(Gate(2, Pool("p"))),
             )
             handler = stack(*levers, engine=live)
             requests = [Request(f"say nothing {i % 3}", feature="p") for i in range(6)]
@@ -123,7 +123,7 @@ def test_an_engine_killed_in_the_middle_of_a_batch_gives_each_caller_one_answer_
     async def scenario() -> None:
         async with await connect("vllm", "small", progress=str, block_size=96) as live:
             gate = Gate(4, Pool("p"))
-            handler = pooled(live, gate)
+            handler = Pooled(gate)(live)
             answers: list[object] = []
 
             async def one(i: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.batching import QueueFull, off_peak
+from labkit.batching import FunctionFailed, OffPeak, QueueFull
 from labkit.request import (
     Chunk,
     DeadlineExceeded,
@@ -21,7 +21,6 @@ from labkit.request import (
     Usage,
     clock,
     complete,
-    deadlines,
 )
 
 DAY = 1000.0
@@ -71,9 +70,11 @@ class Engine:
         finally:
             self.ended[number] = clock.now()
 
-    def lever(self, level, seats, min_slack_s=0.0, outside=lambda handler: handler):
+    def lever(self, level, seats, min_slack_s=0.0, *, deadlines_held=False):
+        """In its place; or the lever's own part of it, so that a deadline that it makes others miss is seen as such."""
         work = lambda request: self.calls[int(request.user)].takes  # noqa: E731
-        return outside(off_peak(self, level=level, seats=seats, work_s=work, min_slack_s=min_slack_s))
+        lever = OffPeak(level=level, seats=seats, work_s=work, min_slack_s=min_slack_s)
+        return lever(self) if deadlines_held else lever.over(self)
 
 
 async def ask(handler, number, call, arrived=lambda number: None):
@@ -225,7 +226,7 @@ def test_under_any_load_each_is_answered_once_or_told_why_not(calls, level, seat
             return None
 
     async def main():
-        handler = engine.lever(level, seats, outside=deadlines)
+        handler = engine.lever(level, seats, deadlines_held=True)
         before = asyncio.all_tasks()
         found = await asyncio.gather(*(one(handler, i, call) for i, call in enumerate(calls)))
         assert asyncio.all_tasks() == before
@@ -253,7 +254,7 @@ def test_a_full_hold_refuses_at_once():
     engine = Engine(calls)
 
     async def main():
-        handler = off_peak(engine, level=1, seats=1, work_s=lambda request: 1.0, queue_limit=2)
+        handler = OffPeak(level=1, seats=1, work_s=lambda request: 1.0, queue_limit=2)(engine)
 
         async def one(i, call):
             try:
@@ -274,7 +275,7 @@ def test_on_the_wall_clock_too_and_in_one_loop_after_another():
         await asyncio.sleep(0.001)
         yield Done(Usage(), Timing(clock.now()))
 
-    handler = off_peak(engine, level=1, seats=2, work_s=lambda request: 0.001, min_slack_s=0)
+    handler = OffPeak(level=1, seats=2, work_s=lambda request: 0.001, min_slack_s=0)(engine)
 
     async def main():
         due = clock.now() + 0.05
@@ -293,15 +294,27 @@ def test_on_the_wall_clock_too_and_in_one_loop_after_another():
         ({"min_slack_s": -1}, "min_slack_s is -1"),
         ({"min_slack_s": float("inf")}, "min_slack_s is inf"),
         ({"queue_limit": 0}, "queue_limit is 0"),
-        ({"work_s": lambda request: float("nan")}, "work_s gave nan"),
-        ({"work_s": lambda request: -1.0}, "work_s gave -1"),
+        ({"work_s": 3.0}, "not 3.0"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(wrong, says):
-    settings_ = {"level": 1, "seats": 1, "work_s": lambda request: 1.0, **wrong}
-
-    async def main():
-        await complete(off_peak(Engine([]), **settings_), Request("q", user="0"))
-
+def test_settings_that_cannot_work_are_refused_when_the_lever_is_made(wrong, says):
     with pytest.raises(InvalidRequest, match=says):
-        run(main())
+        OffPeak(**{"level": 1, "seats": 1, "work_s": lambda request: 1.0, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("work_s", "says"),
+    [
+        (lambda request: float("nan"), "work_s gave nan"),
+        (lambda request: -1.0, "work_s gave -1"),
+        (lambda request: request.extra["seconds"], "work_s raised KeyError"),
+        (lambda request: "soon", "work_s raised ValueError"),
+        (lambda request: None, "work_s raised TypeError"),
+    ],
+)
+def test_an_estimate_that_fails_is_told_before_anything_is_sent_and_is_no_fault_of_the_caller(work_s, says):
+    engine = Engine([Call(0, 1)])
+    with pytest.raises(FunctionFailed, match=says) as failed:
+        run(complete(OffPeak(level=1, seats=1, work_s=work_s)(engine), Request("q", user="0")))
+    assert not isinstance(failed.value, InvalidRequest)
+    assert engine.begun == {}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.batching import Batcher, Gate, Pool, QueueFull, pooled
+from labkit.batching import Batcher, FunctionFailed, Gate, Pool, Pooled, QueueFull
 from labkit.engines.modelled import EngineSettings, ModelledEngine
 from labkit.latency import LatencyModel
 from labkit.request import (
@@ -22,7 +22,6 @@ from labkit.request import (
     Usage,
     clock,
     complete,
-    deadlines,
     within,
 )
 
@@ -131,7 +130,7 @@ def test_nobody_is_lost_or_served_twice_and_no_seat_leaks_or_is_taken_from_whom_
 
         engine.on_change = check
         before = asyncio.all_tasks()
-        found = await load(pooled(engine, gate), calls)
+        found = await load(Pooled(gate)(engine), calls)
         assert asyncio.all_tasks() == before
         assert [gate.under_way(name) + gate.waiting(name) for name in by_name] == [0, 0, 0]
         return found
@@ -192,7 +191,7 @@ def test_each_begins_when_a_search_of_everybody_says(pools, seats, calls, priori
     engine = Served(calls)
 
     async def main():
-        return await load(pooled(engine, Gate(seats, *pools, priority_s=priority_s)), calls)
+        return await load(Pooled(Gate(seats, *pools, priority_s=priority_s))(engine), calls)
 
     found = run(main())
     expected = by_search(pools, seats, calls, priority_s)
@@ -206,7 +205,7 @@ def test_of_a_burst_as_many_are_served_as_have_seats_or_may_wait(n):
 
     async def main():
         gate = Gate(8, Pool("bulk", at_most=3, queue_limit=6), Pool("chat"))
-        return await load(pooled(Served(calls), gate), calls)
+        return await load(Pooled(gate)(Served(calls)), calls)
 
     found = run(main())
     assert [what for what, _ in found] == ["answered"] * min(n, 9) + [QueueFull] * max(0, n - 9)
@@ -229,7 +228,7 @@ def test_idle_seats_are_lent_but_reserved_ones_are_not():
         calls = [Call("bulk", 0.0, 10.0)] * 8 + [Call("chat", 1.0, 10.0)] * 2
         engine = Served(calls)
         gate = Gate(4, Pool("chat", reserved=reserved), Pool("bulk", priority=1), priority_s=5)
-        await load(pooled(engine, gate), calls)
+        await load(Pooled(gate)(engine), calls)
         return [engine.begun[i] for i in range(10)]
 
     assert run(begun(0)) == [0, 0, 0, 0, 10, 10, 20, 20, 10, 10], "all four are lent, and then chats go first"
@@ -246,7 +245,7 @@ def test_under_an_endless_urgent_flood_a_patient_request_waits_no_longer_than_it
 
     async def main():
         gate = Gate(seats, Pool("chat"), Pool("bulk", priority=priority), priority_s=priority_s)
-        await load(pooled(engine, gate), calls)
+        await load(Pooled(gate)(engine), calls)
 
     run(main())
     # Those of the first x seconds go before it, and half of them are served in that time.
@@ -284,7 +283,7 @@ def test_a_deadline_outside_ends_the_wait_and_a_closed_stream_frees_its_seat():
 
     async def main():
         engine = Served(calls)
-        handler = deadlines(pooled(engine, Gate(1, Pool("p"))))
+        handler = Pooled(Gate(1, Pool("p")))(engine)
 
         def asked(i):
             return Request("q", feature="p", user=str(i))
@@ -309,7 +308,7 @@ def test_the_engine_is_told_the_pool_s_priority_whatever_the_caller_claims():
         yield Done(Usage(), Timing(clock.now()))
 
     async def main():
-        handler = pooled(engine, Gate(2, Pool("chat"), Pool("bulk", priority=10)))
+        handler = Pooled(Gate(2, Pool("chat"), Pool("bulk", priority=10)))(engine)
         for feature in ("chat", "bulk"):
             await complete(handler, Request("q", feature=feature, priority=-99))
 
@@ -330,7 +329,7 @@ def test_a_batcher_of_embeddings_takes_a_seat_beside_chats():
                 return [text.upper() for text in texts]
 
         async with Batcher(encode, max_size=8, max_wait_s=0.5) as batcher:
-            chats = asyncio.create_task(load(pooled(Served(calls), gate), calls))
+            chats = asyncio.create_task(load(Pooled(gate)(Served(calls)), calls))
             vectors = await asyncio.gather(*map(batcher.submit, "abc"))
             when = clock.now()
             await chats
@@ -346,7 +345,7 @@ def test_on_an_engine_that_knows_priorities_chats_pass_a_flood_that_waits_inside
         settings = EngineSettings(num_blocks=400, max_num_seqs=2, policy=policy)
         async with ModelledEngine(latency, settings) as engine:
             # More seats than the engine has: the queue is inside the engine, where only its own policy rules.
-            handler = pooled(engine, Gate(100, Pool("chat"), Pool("bulk", priority=10)))
+            handler = Pooled(Gate(100, Pool("chat"), Pool("bulk", priority=10)))(engine)
 
             def one(feature, i):
                 extra = {"prompt_token_ids": [1, 2, 3], "cache_salt": str(i)}
@@ -370,7 +369,7 @@ def test_one_gate_serves_loop_after_loop_on_both_clocks():
         yield Done(Usage(), Timing(clock.now()))
 
     async def main():
-        handler = pooled(engine, gate)
+        handler = Pooled(gate)(engine)
         return len(await asyncio.gather(*(complete(handler, Request("q", feature="p")) for _ in range(9))))
 
     assert run(main()) == asyncio.run(main()) == run(main()) == 9
@@ -378,10 +377,32 @@ def test_one_gate_serves_loop_after_loop_on_both_clocks():
 
 def test_an_unknown_pool_is_named_with_those_there_are():
     async def main():
-        await complete(pooled(Served([]), Gate(1, Pool("chat"), Pool("bulk"))), Request("q", feature="caht"))
+        await complete(Pooled(Gate(1, Pool("chat"), Pool("bulk")))(Served([])), Request("q", feature="caht"))
 
     with pytest.raises(InvalidRequest, match="no pool 'caht'; this gate has chat, bulk"):
         run(main())
+
+
+@pytest.mark.parametrize(
+    ("which", "error", "says"),
+    [
+        (lambda request: request.extra["pool"], FunctionFailed, "which raised KeyError"),
+        (lambda request: 1 / 0, FunctionFailed, "which raised ZeroDivisionError"),
+        (lambda request: ["chat"], InvalidRequest, "no pool"),
+        (lambda request: None, InvalidRequest, "no pool None"),
+    ],
+)
+def test_a_pool_that_cannot_be_told_is_said_before_anything_is_sent(which, error, says):
+    engine, gate = Served([]), Gate(1, Pool("chat"))
+    with pytest.raises(error, match=says):
+        run(complete(Pooled(gate, which)(engine), Request("q", feature="chat", user="0")))
+    assert (engine.begun, gate.under_way("chat"), gate.waiting("chat")) == ({}, 0, 0)
+
+
+@pytest.mark.parametrize("wrong", [(8,), (Pool("chat"),), (Gate(1, Pool("chat")), "chat")])
+def test_a_lever_without_a_gate_or_a_rule_is_refused_when_it_is_made(wrong):
+    with pytest.raises(InvalidRequest):
+        Pooled(*wrong)
 
 
 @pytest.mark.parametrize(

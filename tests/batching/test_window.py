@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.batching import coalescing_window
+from labkit.batching import CoalescingWindow
 from labkit.engines.modelled import EngineSettings, ModelledEngine
 from labkit.latency import LatencyModel
-from labkit.request import Chunk, Done, InvalidRequest, Request, Timing, Usage, clock, complete, deadlines, within
+from labkit.request import Chunk, Done, InvalidRequest, Request, Timing, Usage, clock, complete, within
 
 LATENCY = LatencyModel(step_s=1.0, sequence_s=0, linear_s=0, weights_s=0, pair_s=0, kv_s=0)
 
@@ -42,7 +42,7 @@ def test_an_engine_starts_held_requests_in_one_step():
     async def main(window):
         steps = []
         async with ModelledEngine(LATENCY, EngineSettings(num_blocks=100), on_step=steps.append) as engine:
-            handler = coalescing_window(engine, window) if window else engine
+            handler = CoalescingWindow(window)(engine) if window else engine
             answers = await asyncio.gather(
                 *(later(at, handler, Request("q", max_tokens=2, extra={**ids, "cache_salt": str(at)})) for at in arrivals)
             )
@@ -62,7 +62,7 @@ def test_each_is_released_at_the_end_of_the_window_that_was_open_or_that_it_open
     engine = Notes()
 
     async def main():
-        handler = coalescing_window(engine, window)
+        handler = CoalescingWindow(window)(engine)
         await asyncio.gather(*(later(at, handler, Request("q")) for at in arrivals))
 
     run(main())
@@ -79,7 +79,7 @@ def test_no_window_holds_nobody():
     engine = Notes()
 
     async def main():
-        handler = coalescing_window(engine, 0)
+        handler = CoalescingWindow(0)(engine)
         return await asyncio.gather(*(later(at, handler, Request("q")) for at in (0, 0, 1)))
 
     assert [answer.done.timing.e2e for answer in run(main())] == [0, 0, 0]
@@ -90,7 +90,7 @@ def test_who_leaves_while_held_never_reaches_the_engine():
     engine = Notes()
 
     async def main():
-        handler = deadlines(coalescing_window(engine, 5))
+        handler = CoalescingWindow(5)(engine)
         hurried = complete(handler, within(Request("q"), 1))
         patient = complete(handler, Request("q"))
         return await asyncio.gather(hurried, patient, return_exceptions=True)
@@ -103,7 +103,7 @@ def test_who_leaves_while_held_never_reaches_the_engine():
 
 def test_one_lever_serves_loop_after_loop_on_both_clocks():
     engine = Notes()
-    handler = coalescing_window(engine, 0.01)
+    handler = CoalescingWindow(0.01)(engine)
 
     async def main():
         return len(await asyncio.gather(*(complete(handler, Request("q")) for _ in range(3))))
@@ -115,4 +115,4 @@ def test_one_lever_serves_loop_after_loop_on_both_clocks():
 @pytest.mark.parametrize("window", [-1, float("inf"), float("nan")])
 def test_a_window_that_never_ends_is_refused(window):
     with pytest.raises(InvalidRequest):
-        coalescing_window(Notes(), window)
+        CoalescingWindow(window)

@@ -1,48 +1,31 @@
-"""A scripted engine on the virtual clock that counts what it is asked and what is cut short."""
+"""What the tests of this room share."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import pairwise
 
-from labkit.request import Chunk, Done, Event, Request, Timing, Usage, clock
+from labkit.engines import ScriptedEngine
+from labkit.request import Chunk, Event, Request, clock
 
 
-@dataclass
-class Scripted:
-    """Answers with `pieces`, one every `gap` seconds."""
+@dataclass(eq=False)
+class WatchedEngine(ScriptedEngine):
+    """A scripted engine that also notes how many chunks were taken from it, and when its last stream was closed."""
 
-    pieces: tuple[str, ...] = ("a ", "b ", "c ")
-    gap: float = 1.0
-    fail_after: int | None = None
-    running_usage: bool = True
-    started: int = 0
-    finished: int = 0
-    closed: int = 0
-    closed_at: float | None = None
     produced: int = 0
+    closed_at: float | None = None
 
-    def __call__(self, request: Request) -> AsyncGenerator[Event, None]:
-        return self._stream(request)
-
-    async def _stream(self, request: Request) -> AsyncGenerator[Event, None]:
-        self.started += 1
-        sent, times = clock.now(), []
+    async def __call__(self, request: Request) -> AsyncGenerator[Event, None]:
         try:
-            for i, piece in enumerate(self.pieces):
-                await asyncio.sleep(self.gap)
-                if self.fail_after == i:
-                    raise ConnectionError("the engine fell over")
-                times.append(clock.now())
-                self.produced += 1
-                yield Chunk(piece, clock.now(), usage=Usage(10, i + 1) if self.running_usage else None)
-            self.finished += 1
-            timing = Timing(sent, times[0], times[-1], clock.now(), clock.unix_now())
-            yield Done(Usage(10, len(self.pieces)), timing, "stop", request.model, ("engine",))
+            async with aclosing(super().__call__(request)) as events:
+                async for event in events:
+                    self.produced += isinstance(event, Chunk)
+                    yield event
         finally:
-            self.closed += 1
             self.closed_at = clock.now()
 
 

@@ -2,27 +2,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labkit import streaming
+from labkit.engines import ScriptedEngine
 from labkit.engines.modelled import EngineSettings, ModelledEngine
 from labkit.latency import LatencyModel
-from labkit.ledger import Ledger, booked, tokens
-from labkit.request import InvalidRequest, Request, Usage, complete
-from labkit.streaming import any_of, enough_words, gone, json_complete, repeating, said, stop_when, tokens_saved
-from tests.streaming.engine import Scripted, run
+from labkit.ledger import Booked, Ledger, tokens
+from labkit.request import InvalidRequest, Request, Usage, complete, stack
+from labkit.streaming import AnyOf, EnoughWords, Gone, JsonComplete, Repeating, Said, StopWhen, tokens_saved
+from tests.streaming.engine import WatchedEngine, run
 
 ASKED = Request("q", model="m")
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["running counts", "counted chunks"])
 def test_the_engine_is_closed_before_the_done_and_the_done_says_what_was_used(running):
-    engine = Scripted(("one ", "two ", "three ", "four "), running_usage=running)
+    engine = WatchedEngine(("one ", "two ", "three ", "four "), running_usage=running)
 
     async def main():
-        events = stop_when(engine, lambda text: text.endswith("two "))(ASKED)
+        events = StopWhen(lambda text: text.endswith("two "))(engine)(ASKED)
         return [(event, engine.closed) async for event in events]
 
     seen = run(main())
@@ -31,44 +34,75 @@ def test_the_engine_is_closed_before_the_done_and_the_done_says_what_was_used(ru
     assert closed == 1
     assert (engine.produced, engine.finished) == (2, 0)
     assert done.usage == (Usage(10, 2) if running else Usage(0, 2))
-    assert (done.finish_reason, done.route, done.model) == ("stop", ("cancelled-early",), "m")
+    assert (done.finish_reason, done.route, done.model, done.cost) == ("stop", ("cancelled-early",), "m", None)
     assert (done.timing.ttft, done.timing.e2e) == (1, 2)
 
 
 def test_an_answer_that_never_meets_the_condition_passes_as_it_is():
-    engine = Scripted()
+    engine = ScriptedEngine()
 
     async def main():
-        return await complete(stop_when(engine, lambda text: "z" in text), ASKED), await complete(engine, ASKED)
+        return await complete(StopWhen(lambda text: "z" in text)(engine), ASKED), await complete(engine, ASKED)
 
     through, direct = run(main())
     assert through.text == direct.text
-    assert through.done.route == direct.done.route == ("engine",)
+    assert through.done.route == direct.done.route == ()
 
 
 def test_an_error_passes_and_a_reader_who_leaves_closes_the_engine():
-    engine = Scripted(fail_after=1)
+    engine = ScriptedEngine(fail_at=1, error=ConnectionError("the engine fell over"))
     with pytest.raises(ConnectionError):
-        run(complete(stop_when(engine, lambda _: False), ASKED))
+        run(complete(StopWhen(lambda _: False)(engine), ASKED))
 
     async def leave():
-        await asyncio.wait_for(complete(stop_when(engine, lambda _: False), ASKED), 0.5)
+        await asyncio.wait_for(complete(StopWhen(lambda _: False)(engine), ASKED), 0.5)
 
     with pytest.raises(TimeoutError):
         run(leave())
-    assert engine.closed == engine.started == 2
+    assert engine.closed == len(engine.asked) == 2
 
 
-def test_the_books_inside_count_what_the_done_outside_says():
-    engine = Scripted(("a ", "b ", "c "))
+@pytest.mark.parametrize("outside", [True, False], ids=["ledger outside", "ledger inside"])
+def test_wherever_the_books_stand_they_count_once_what_the_done_says(outside):
+    engine = ScriptedEngine()
 
     async def main(ledger):
-        return await complete(stop_when(booked(engine, ledger, provider="lab"), enough_words(1)), ASKED)
+        levers = Booked(ledger, provider="lab"), StopWhen(EnoughWords(1))
+        return await complete(stack(*(levers if outside else levers[::-1]), engine=engine), ASKED)
 
     with Ledger(":memory:") as ledger:
         done = run(main(ledger)).done
         counted = tokens(ledger)
-    assert counted["visible_output"] == done.usage.output_tokens == 1
+        (row,) = ledger.rows()
+    assert counted["visible_output"] == done.usage.output_tokens == engine.used.output_tokens
+    assert (row.outcome, row.usage) == ("cancelled", done.usage)
+
+
+@pytest.mark.parametrize("reached", [0, 1, 2])
+def test_a_condition_that_raises_never_costs_the_answer_and_is_told_beside_it(reached):
+    engine, asked_with = ScriptedEngine(), []
+
+    def condition(text):
+        asked_with.append(text)
+        if text.count(" ") > reached:
+            raise KeyError("no such label")
+        return False
+
+    answer = run(complete(StopWhen(condition)(engine), ASKED))
+    assert answer.text == "a b c "
+    (fault,) = answer.done.faults
+    assert (fault.where, type(fault.error)) == ("stop-when", KeyError)
+    assert (answer.done.usage, answer.done.route, engine.finished) == (Usage(10, 3), (), 1)
+    assert len(asked_with) == reached + 1, "it is asked no more"
+
+
+def test_a_stack_that_stops_compares_and_says_what_it_is():
+    engine = ScriptedEngine()
+    lever = StopWhen(AnyOf(EnoughWords(8), Said("yes"), Repeating(), JsonComplete()))
+    assert lever(engine) == StopWhen(AnyOf(EnoughWords(8), Said("yes"), Repeating(), JsonComplete()))(engine)
+    assert lever != StopWhen(AnyOf(EnoughWords(9)))
+    assert eval(repr(lever), dict(vars(streaming))) == lever
+    assert replace(lever.condition) == lever.condition
 
 
 def test_a_stopped_answer_frees_the_modelled_engine_for_others():
@@ -78,7 +112,7 @@ def test_a_stopped_answer_frees_the_modelled_engine_for_others():
 
     async def main():
         async with ModelledEngine(latency, settings) as engine:
-            first = complete(stop_when(engine, enough_words(5)), Request("q", max_tokens=100, extra=ids))
+            first = complete(StopWhen(EnoughWords(5))(engine), Request("q", max_tokens=100, extra=ids))
             second = complete(engine, Request("q", max_tokens=2, extra=ids))
             return await asyncio.gather(first, second)
 
@@ -97,18 +131,19 @@ VALUES = st.recursive(
 @given(VALUES, st.sampled_from(["", "Here: ", "```json\n"]))
 def test_json_is_complete_at_its_last_bracket_and_not_before(value, before):
     document = json.dumps({"v": value})
+    json_complete = JsonComplete()
     text = before + document
     assert [n for n in range(len(text) + 1) if json_complete(text[:n])] == [len(text)]
     assert json_complete(text + "\n``` and more")
 
 
 def test_words_count_when_they_are_whole():
-    condition = enough_words(2)
+    condition = EnoughWords(2)
     assert [condition(text) for text in ("", "one", "one two", "one two ", "one two t", " one  two\n")] == [0, 0, 0, 1, 1, 1]
 
 
 def test_a_loop_is_noticed_but_not_a_rule_or_a_list():
-    loops = repeating()
+    loops = Repeating()
     passage = "I am sorry, I cannot say. "
     assert not loops("Well: " + passage * 3)
     assert loops("Well: " + passage * 4)
@@ -122,7 +157,7 @@ def test_a_loop_is_noticed_but_not_a_rule_or_a_list():
 @given(st.text(max_size=30), st.text(st.sampled_from("abc "), min_size=1, max_size=12), st.integers(1, 9))
 def test_a_loop_is_what_a_search_through_all_passages_finds(before, passage, count):
     text = before + passage * count
-    loops = repeating(times=3, at_least=12, longest=20)
+    loops = Repeating(times=3, at_least=12, longest=20)
     brute = any(
         3 * size >= 12 and text[-size:].strip() and text[-3 * size :] == text[-size:] * 3
         for size in range(1, 21)
@@ -132,21 +167,40 @@ def test_a_loop_is_what_a_search_through_all_passages_finds(before, passage, cou
 
 
 def test_a_text_too_short_for_a_loop_is_none():
-    loops = repeating()
+    loops = Repeating()
     assert not any(loops(text) for text in ("", "a", "a" * 59, " " * 59))
     assert loops("a" * 60)
 
 
 def test_conditions_combine_and_say_what_is_wrong_with_them():
     left = []
-    condition = any_of(said(r"\b(yes|no)\b"), gone(lambda: bool(left)))
+    condition = AnyOf(Said(r"\b(yes|no)\b"), Gone(lambda: bool(left)))
     assert not condition("well")
     assert condition("well, yes")
     left.append(1)
     assert condition("well")
-    for wrong in (lambda: enough_words(0), lambda: said("("), lambda: repeating(times=1)):
-        with pytest.raises(InvalidRequest):
-            wrong()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (lambda: EnoughWords(0), "limit is 0"),
+        (lambda: EnoughWords(float("nan")), "limit is nan"),
+        (lambda: EnoughWords("8"), "limit is '8'"),
+        (lambda: Said("("), "no regular expression"),
+        (lambda: Said(3), "pattern is 3"),
+        (lambda: Repeating(times=1), "times=1"),
+        (lambda: Repeating(longest=0.5), "longest=0.5"),
+        (lambda: Gone(True), "not True"),
+        (lambda: AnyOf(), "no condition"),
+        (lambda: AnyOf(EnoughWords(1), "yes"), "not 'yes'"),
+        (lambda: StopWhen(EnoughWords), "EnoughWords is a class"),
+        (lambda: StopWhen(None), "not None"),
+    ],
+)
+def test_a_condition_that_cannot_be_asked_is_refused_when_it_is_made(wrong, says):
+    with pytest.raises(InvalidRequest, match=says):
+        wrong()
 
 
 def test_what_is_saved_is_what_was_expected_and_not_generated():

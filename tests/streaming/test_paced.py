@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.request import Chunk, Done, InvalidRequest, Request, Usage, clock, complete
-from labkit.streaming import paced
+from labkit.streaming import Paced
 from labkit.streaming.paced import merged
-from tests.streaming.engine import Scripted, run
+from tests.streaming.engine import WatchedEngine, run
 
 ASKED = Request("q")
 
@@ -24,9 +24,9 @@ async def read(handler, pause):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 5), st.sampled_from(["wait", "merge"]), st.sampled_from([0.0, 0.3, 1.0, 2.7]), st.integers(1, 12))
-def test_the_reader_gets_the_whole_text_in_order_and_one_done(limit, policy, pause, count):
-    engine = Scripted(tuple(f"{i} " for i in range(count)))
-    events = [event for _, event in run(read(paced(engine, limit, policy), pause))]
+def test_the_reader_gets_the_whole_text_in_order_and_one_done(limit, when_full, pause, count):
+    engine = WatchedEngine(tuple(f"{i} " for i in range(count)))
+    events = [event for _, event in run(read(Paced(limit, when_full)(engine), pause))]
     assert "".join(event.text for event in events[:-1]) == "".join(engine.pieces)
     assert sum(event.tokens for event in events[:-1]) == count
     assert isinstance(events[-1], Done)
@@ -36,10 +36,10 @@ def test_the_reader_gets_the_whole_text_in_order_and_one_done(limit, policy, pau
 
 def test_waiting_holds_the_engine_back_and_merging_does_not():
     slow = {}
-    for policy in ("wait", "merge"):
-        engine = Scripted(tuple("abcdefghij"))
-        events = run(read(paced(engine, 2, policy), 10.0))
-        slow[policy] = engine.closed_at, [event.text for _, event in events[:-1]]
+    for when_full in ("wait", "merge"):
+        engine = WatchedEngine(tuple("abcdefghij"))
+        events = run(read(Paced(2, when_full)(engine), 10.0))
+        slow[when_full] = engine.closed_at, [event.text for _, event in events[:-1]]
     assert slow["wait"][1] == list("abcdefghij"), "nothing is merged"
     assert slow["wait"][0] > 60
     assert slow["merge"][0] == pytest.approx(10), "the engine ends as if nobody had been slow"
@@ -47,11 +47,11 @@ def test_waiting_holds_the_engine_back_and_merging_does_not():
 
 
 def test_the_engine_is_never_more_than_the_limit_ahead():
-    engine = Scripted(tuple("abcdefgh"))
+    engine = WatchedEngine(tuple("abcdefgh"))
 
     async def main():
         ahead, taken = [], 0
-        async for event in paced(engine, 3, "wait")(ASKED):
+        async for event in Paced(3, "wait")(engine)(ASKED):
             taken += isinstance(event, Chunk)
             await asyncio.sleep(100)
             ahead.append(engine.produced - taken)
@@ -61,11 +61,11 @@ def test_the_engine_is_never_more_than_the_limit_ahead():
 
 
 def test_an_error_comes_after_what_was_queued_before_it():
-    engine = Scripted(tuple("abcd"), fail_after=3)
+    engine = WatchedEngine(tuple("abcd"), fail_at=3, error=ConnectionError("the engine fell over"))
     seen = []
 
     async def main():
-        async for event in paced(engine, 10)(ASKED):
+        async for event in Paced(10)(engine)(ASKED):
             seen.append(event.text)
             await asyncio.sleep(10)
 
@@ -75,12 +75,12 @@ def test_an_error_comes_after_what_was_queued_before_it():
 
 
 def test_a_reader_who_leaves_closes_the_engine_and_no_task_is_left():
-    engine = Scripted(tuple("abcd"))
+    engine = WatchedEngine(tuple("abcd"))
 
     async def main():
         before = asyncio.all_tasks()
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(complete(paced(engine, 2), ASKED), 1.5)
+            await asyncio.wait_for(complete(Paced(2)(engine), ASKED), 1.5)
         assert asyncio.all_tasks() == before
 
     run(main())
@@ -94,7 +94,9 @@ def test_merged_chunks_count_every_token_once():
     assert merged(then, then).usage is None
 
 
-@pytest.mark.parametrize(("limit", "policy"), [(0, "wait"), (1, "drop")])
-def test_a_queue_that_cannot_work_is_refused(limit, policy):
+@pytest.mark.parametrize(
+    ("limit", "when_full"), [(0, "wait"), (1, "drop"), (float("nan"), "wait"), (1.5, "wait"), (True, "merge")]
+)
+def test_a_queue_that_cannot_work_is_refused(limit, when_full):
     with pytest.raises(InvalidRequest):
-        paced(Scripted(), limit, policy)
+        Paced(limit, when_full)

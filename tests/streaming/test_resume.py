@@ -7,9 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.request import Chunk, Done, EngineError, InvalidRequest, Request, clock
+from labkit.ledger import Booked, Ledger
+from labkit.request import (
+    Chunk,
+    DeadlineExceeded,
+    Done,
+    EngineError,
+    InvalidRequest,
+    Request,
+    clock,
+    complete,
+    within,
+)
 from labkit.streaming import Decoder, Resumable, StreamGone, to_event
-from tests.streaming.engine import Scripted, run
+from tests.streaming.engine import WatchedEngine, run
 
 ASKED = Request("q", model="m")
 
@@ -29,7 +40,7 @@ async def read(streams, name, last="", until=None):
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 4), st.floats(0, 9)), max_size=6), st.integers(1, 8))
 def test_however_often_the_line_breaks_the_reader_gets_every_event_once(breaks, count):
-    engine = Scripted(tuple(f"{i} " for i in range(count)))
+    engine = WatchedEngine(tuple(f"{i} " for i in range(count)))
 
     async def main():
         async with Resumable(engine, grace_s=10) as streams:
@@ -44,11 +55,11 @@ def test_however_often_the_line_breaks_the_reader_gets_every_event_once(breaks, 
     got = run(main())
     assert "".join(event.text for event in got if isinstance(event, Chunk)) == "".join(engine.pieces)
     assert [isinstance(event, Done) for event in got] == [False] * count + [True]
-    assert (engine.started, engine.finished) == (1, 1)
+    assert (len(engine.asked), engine.finished) == (1, 1)
 
 
 def test_the_engine_runs_on_while_the_reader_is_away():
-    engine = Scripted(tuple("abcdef"))
+    engine = WatchedEngine(tuple("abcdef"))
 
     async def main():
         async with Resumable(engine, grace_s=30) as streams:
@@ -65,7 +76,7 @@ def test_the_engine_runs_on_while_the_reader_is_away():
 
 
 def test_a_reader_that_stays_away_longer_than_the_grace_cancels_the_engine():
-    engine = Scripted(tuple("abcdefghijklmnopqrstuvwxyz"))
+    engine = WatchedEngine(tuple("abcdefghijklmnopqrstuvwxyz"))
 
     async def main():
         async with Resumable(engine, grace_s=5) as streams:
@@ -82,7 +93,7 @@ def test_a_reader_that_stays_away_longer_than_the_grace_cancels_the_engine():
 
 
 def test_a_stream_that_nobody_ever_reads_is_cancelled_too():
-    engine = Scripted(tuple("abcdefgh"))
+    engine = WatchedEngine(tuple("abcdefgh"))
 
     async def main():
         streams = Resumable(engine, grace_s=3.5)
@@ -94,7 +105,7 @@ def test_a_stream_that_nobody_ever_reads_is_cancelled_too():
 
 
 def test_a_reader_that_is_there_holds_the_stream_however_long_it_takes():
-    engine = Scripted(("a", "b"), gap=100)
+    engine = WatchedEngine(("a", "b"), gap_s=100)
 
     async def main():
         async with Resumable(engine, grace_s=1) as streams:
@@ -104,7 +115,7 @@ def test_a_reader_that_is_there_holds_the_stream_however_long_it_takes():
 
 
 def test_whoever_comes_back_takes_over_from_a_line_that_is_dead():
-    engine = Scripted(tuple("abcdef"))
+    engine = WatchedEngine(tuple("abcdef"))
 
     async def main():
         async with Resumable(engine, grace_s=2) as streams:
@@ -120,7 +131,7 @@ def test_whoever_comes_back_takes_over_from_a_line_that_is_dead():
 
 
 def test_over_the_wire_a_decoder_s_last_id_is_all_it_takes():
-    engine = Scripted(tuple("abcdef"))
+    engine = WatchedEngine(tuple("abcdef"))
 
     async def main():
         async with Resumable(engine) as streams:
@@ -143,7 +154,7 @@ def test_over_the_wire_a_decoder_s_last_id_is_all_it_takes():
 
 
 def test_an_error_of_the_engine_has_its_place_in_the_stream_each_time():
-    engine = Scripted(tuple("abcd"), fail_after=2)
+    engine = WatchedEngine(tuple("abcd"), fail_at=2, error=ConnectionError("the engine fell over"))
 
     async def main():
         async with Resumable(engine) as streams:
@@ -158,7 +169,7 @@ def test_an_error_of_the_engine_has_its_place_in_the_stream_each_time():
 
 
 def test_closing_ends_every_stream_and_its_readers_hear_of_it():
-    engine = Scripted(tuple("abcd"))
+    engine = WatchedEngine(tuple("abcd"))
 
     async def main():
         before = asyncio.all_tasks()
@@ -176,12 +187,34 @@ def test_closing_ends_every_stream_and_its_readers_hear_of_it():
 
 def test_ids_that_are_not_of_the_stream_are_refused():
     async def main():
-        async with Resumable(Scripted()) as streams:
+        async with Resumable(WatchedEngine()) as streams:
             name = streams.start(ASKED)
             for wrong in ("7", "other:1", f"{name}:x", f"{name}:99", f"{name}:-1"):
                 with pytest.raises(InvalidRequest):
                     await read(streams, name, wrong)
         with pytest.raises(InvalidRequest, match="grace_s"):
-            Resumable(Scripted(), grace_s=0)
+            Resumable(WatchedEngine(), grace_s=0)
 
     run(main())
+
+
+def test_what_a_resumed_stream_costs_is_in_the_books_of_its_request_and_its_deadline_holds():
+    engine = WatchedEngine(tuple("abcdef"))
+
+    async def main(ledger):
+        async def forward(request):
+            async with Resumable(engine) as streams, aclosing(streams.read(streams.start(request))) as events:
+                async for _, event in events:
+                    yield event
+
+        handler = Booked(ledger, provider="lab")(forward)
+        await complete(handler, ASKED)
+        async with Resumable(engine) as streams:
+            with pytest.raises(DeadlineExceeded):
+                await read(streams, streams.start(within(ASKED, 2.5)))
+
+    with Ledger(":memory:") as ledger:
+        run(main(ledger))
+        (row,) = ledger.rows()
+    assert (row.outcome, row.output_tokens) == ("completed", 6)
+    assert (len(engine.asked), engine.finished) == (2, 1)

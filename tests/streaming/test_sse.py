@@ -105,6 +105,34 @@ def test_a_stream_s_events_come_back_as_they_were():
         to_event(Message('{"usage": 1}', "done"))
 
 
+HALVES = st.text(st.sampled_from("a\n\ud83d\ude00\u2028é😀"), max_size=6)
+
+
+@given(HALVES, HALVES)
+def test_half_an_emoji_is_sent_on_and_comes_back(text, reasoning):
+    chunk = Chunk(text, 1.0, reasoning=reasoning)
+    (message,), _ = decode(encode(chunk, "s:1"))
+    joined = [part.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass") for part in (text, reasoning)]
+    assert to_event(message) == Chunk(joined[0], 1.0, reasoning=joined[1]), "halves that meet are whole"
+
+
+def test_a_frame_joins_the_halves_that_meet_and_marks_those_that_do_not():
+    messages, _ = decode(frame("ok \ud83d\ude00 \ud83d no") + frame("b", event="\ude00"))
+    assert messages == [Message("ok 😀 \ufffd no"), Message("b", "\ufffd")]
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["", "nul", "null", "[]", "3", '"text"', "{}", "[" * 100_000, '{"text": 1, "at": 0, "tokens": 1}']
+    + [f'{{"text": "", "at": {at}, "tokens": {tokens}}}' for at, tokens in (("1" + "0" * 400, 1), ("null", 1), ("{}", 1))]
+    + ['{"text": "", "at": 0, "tokens": 1, "usage": [1]}', '{"text": "", "at": 0, "tokens": 1, "logprobs": 7}'],
+)
+@pytest.mark.parametrize("name", ["chunk", "done"])
+def test_data_that_is_not_what_its_name_says_is_one_error_of_the_lab_s(data, name):
+    with pytest.raises(StreamIncomplete, match=f"event 's:3' is no {name}"):
+        to_event(Message(data, name, "s:3"))
+
+
 @pytest.mark.parametrize("wrong", [{"event": "a\nb"}, {"id": "a\rb"}, {"id": "\0"}, {"retry_ms": -1}])
 def test_what_the_grammar_cannot_carry_is_refused(wrong):
     with pytest.raises(InvalidRequest):

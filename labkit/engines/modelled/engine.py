@@ -17,9 +17,7 @@ from labkit.engines.modelled.sequence import Sequence
 from labkit.engines.modelled.settings import EngineSettings
 from labkit.engines.provenance import Provenance, machine, today
 from labkit.latency.model import LatencyModel
-from labkit.request import clock
-from labkit.request.errors import EngineError, InvalidRequest
-from labkit.request.values import Chunk, Done, Event, Request, Timing, Usage
+from labkit.request import Chunk, Done, EngineError, Event, InvalidRequest, Request, Timing, Usage, clock, held
 
 MARK = "modelled "  # the text of every token: whatever shows up with it was never said by a model
 _TIMER_S = 1e-6  # event loops may wake a timer this much early
@@ -94,8 +92,11 @@ class ModelledEngine:
         self._changed = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
-    async def __call__(self, request: Request) -> AsyncGenerator[Event, None]:
+    def __call__(self, request: Request) -> AsyncGenerator[Event, None]:
         """Stream marks at the times the answer's tokens would come."""
+        return held(self._stream, request)
+
+    async def _stream(self, request: Request) -> AsyncGenerator[Event, None]:
         sent, started_unix = clock.now(), clock.unix_now()
         sequence = self._sequence(request, sent)
         tokens: asyncio.Queue[int | BaseException] = asyncio.Queue()

@@ -11,24 +11,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, Generic, TypeVar
 
+from labkit.batching.errors import BatcherClosed, BatchFailed, QueueFull
 from labkit.batching.queue import Entry, Queue
 from labkit.batching.size import BatchSize
-from labkit.request import InvalidRequest, LabError, clock
+from labkit.request import InvalidRequest, clock
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class QueueFull(LabError):
-    """As many items wait as may; send less, or later."""
-
-
-class BatchFailed(LabError):
-    """The batch did not bring one result for each of its items."""
-
-
-class BatcherClosed(LabError):
-    """The batcher takes nothing any more."""
 
 
 def _none(_: object) -> None:

@@ -1,0 +1,154 @@
+"""When an answer has said enough: functions of the text so far, as values."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from labkit.request import InvalidRequest
+
+Condition = Callable[[str], bool]
+"""Whether to stop, from the text so far."""
+
+
+def checked(what: str, condition: object) -> None:
+    """Raise `InvalidRequest`, naming `what` was given it, for a condition that cannot be asked."""
+    if isinstance(condition, type):
+        raise InvalidRequest(f"{what} takes a condition; {condition.__name__} is a class: make one, as in EnoughWords(8)")
+    if not callable(condition):
+        raise InvalidRequest(
+            f"{what} takes a condition, such as EnoughWords(8) or a function of the text so far, not {condition!r:.80}"
+        )
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """Stop when one of its conditions holds; they are asked in their order, up to the first that does."""
+
+    conditions: tuple[Condition, ...]
+
+    def __init__(self, *given: Condition, conditions: Iterable[Condition] = ()) -> None:
+        """`AnyOf(a, b)`; the field's own name is for `dataclasses.replace` and for what is read from files."""
+        found = (*given, *conditions)
+        if not found:
+            raise InvalidRequest("AnyOf was given no condition, so it would never hold; give it one or more")
+        for condition in found:
+            checked("AnyOf", condition)
+        object.__setattr__(self, "conditions", found)
+
+    def __call__(self, text: str) -> bool:
+        """Whether one holds."""
+        return any(condition(text) for condition in self.conditions)
+
+    def __repr__(self) -> str:
+        return f"AnyOf({', '.join(map(repr, self.conditions))})"
+
+
+@dataclass(frozen=True)
+class EnoughWords:
+    """Stop once `limit` words are whole: the last one is when something follows it."""
+
+    limit: int
+
+    def __post_init__(self) -> None:
+        if not _count(self.limit, 1):
+            raise InvalidRequest(f"limit is {self.limit!r} words; allow 1 or more, a whole number")
+
+    def __call__(self, text: str) -> bool:
+        """Whether so many words are whole."""
+        return len(text.split()) - (bool(text) and not text[-1].isspace()) >= self.limit
+
+
+@dataclass(frozen=True)
+class Said:
+    """Stop once the regular expression `pattern` is found: a label, a verdict, an end mark."""
+
+    pattern: str
+    _compiled: re.Pattern[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.pattern, str):
+            raise InvalidRequest(f"pattern is {self.pattern!r:.80}; give a regular expression as a text")
+        try:
+            compiled = re.compile(self.pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise InvalidRequest(f"{self.pattern!r} is no regular expression: {error}") from error
+        object.__setattr__(self, "_compiled", compiled)
+
+    def __call__(self, text: str) -> bool:
+        """Whether it was said."""
+        return self._compiled.search(text) is not None
+
+
+@dataclass(frozen=True)
+class Gone:
+    """Stop once the reader has left, as `is_gone()` tells; it is asked at each chunk, so not before the first one."""
+
+    is_gone: Callable[[], bool]
+
+    def __post_init__(self) -> None:
+        if not callable(self.is_gone):
+            raise InvalidRequest(f"Gone takes a function that tells whether the reader has left, not {self.is_gone!r:.80}")
+
+    def __call__(self, _: str) -> bool:
+        """Whether the reader has left."""
+        return self.is_gone()
+
+
+@dataclass(frozen=True)
+class JsonComplete:
+    """Stop once the object or list that begins at the first bracket is whole; words around it are passed over."""
+
+    def __call__(self, text: str) -> bool:
+        """Whether it is whole."""
+        begin = re.search(r"[{\[]", text)
+        if begin is None:
+            return False
+        try:
+            json.JSONDecoder().raw_decode(text, begin.start())
+        except (ValueError, RecursionError):
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Repeating:
+    """Stop once the text ends in one passage `times` times over: a loop that a greedy model never leaves.
+
+    Only loops of `at_least` characters together count, or a table's rule would be one; passages may have up to `longest`.
+    White space alone does not count.
+    """
+
+    times: int = 4
+    at_least: int = 60
+    longest: int = 400
+
+    def __post_init__(self) -> None:
+        if not (_count(self.times, 2) and _count(self.at_least, 1) and _count(self.longest, 1)):
+            raise InvalidRequest(
+                f"times={self.times!r}, at_least={self.at_least!r}, longest={self.longest!r}; "
+                "use whole numbers from 2, 1 and 1"
+            )
+
+    def __call__(self, text: str) -> bool:
+        """Whether the text ends in such a loop."""
+        shortest = -(-self.at_least // self.times)
+        if len(text) < self.times * shortest:
+            return False
+        tail = text[-shortest:]
+        first = len(text) - shortest - min(self.longest, len(text) // self.times)
+        # Only where the text's last characters stood before can a passage have begun again: asked at every chunk, trying
+        # each size would cost more than all the rest of the stream.
+        at = text.rfind(tail, max(0, first), len(text) - shortest)
+        while at >= 0:
+            passage = text[at + shortest :]
+            if passage.strip() and text.endswith(passage * self.times):
+                return True
+            at = text.rfind(tail, max(0, first), at + shortest - 1)
+        return False
+
+
+def _count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
