@@ -1,45 +1,109 @@
 """Routing: give each request the cheapest model that will get it right, and know what that costs and saves.
 
-A `Signal` scores a request before anything is asked, a `Judge` the small model's answer after; a `Policy` is the rest as
-data: models, thresholds, fallbacks, and the floors, budgets and sessions that no score may overrule. The levers follow it:
-`route_before` chooses one model, `cascade` asks the small one first and goes up when its answer is doubtful, `hedge` asks
-two and listens to the quicker, `with_fallback` goes round a model whose `Breaker` is open, `shadow` and `split` try another
-way on a part of the traffic. Whether it pays is told by `evaluate` and `metrics` on recorded outcomes (frontier, oracle,
-intervals, RouteLLM's metrics, calibration), and by `sequential` and `experiment` on live traffic.
+A `Signal` scores a request before anything is asked, a `Judge` the small model's answer after; a `RoutingPolicy` is the rest
+as data: models, thresholds, fallbacks, and the floors, budgets and sessions that no score may overrule. The choosers follow
+it: `Route` chooses one model, `Cascade` asks the small one first and goes up when its answer is doubtful, `Hedge` asks two
+and listens to the quicker, `Fallback` goes round a model whose `Breaker` is open, `Shadow` and `Split` try another way on a
+part of the traffic. Each is a value that is placed over models by name:
+
+    stack(Booked(ledger), Cascade(policy, SequenceLogprob(), logprobs=0), engine={"small": small, "large": large})
+
+Whether it pays is told by `evaluate` and `metrics` on recorded outcomes (frontier, oracle, intervals, RouteLLM's metrics,
+calibration), and by `sequential` and `experiment` on live traffic.
 """
 
-from labkit.routing.classifier import Classifier
-from labkit.routing.evaluate import Outcomes, baselines, bootstrap, frontier
-from labkit.routing.experiment import Thompson, drift, shadow
-from labkit.routing.health import AllDown, Breaker, CircuitOpen, with_fallback
-from labkit.routing.hedge import hedge
-from labkit.routing.policy import Floor, Policy
-from labkit.routing.route import Decision, cascade, route_before
-from labkit.routing.sequential import PairedTest, split
-from labkit.routing.signals import Judge, Score, Signal
+from labkit.routing.calibration import Calibration, calibrate
+from labkit.routing.cascade import Cascade
+from labkit.routing.classifier import Classifier, Weights
+from labkit.routing.context import RoutingContext, RoutingDecision
+from labkit.routing.evaluate import (
+    CascadeCost,
+    Interval,
+    Outcomes,
+    Way,
+    at_threshold,
+    baselines,
+    bootstrap,
+    cascade_cost,
+    expected_cascade_cost,
+    frontier,
+)
+from labkit.routing.experiment import Drift, Thompson, drift, psi, utility
+from labkit.routing.fallback import Fallback
+from labkit.routing.hashed import HashedWords
+from labkit.routing.health import AllDown, Breaker, CircuitOpen
+from labkit.routing.hedge import Hedge
+from labkit.routing.judges import AllOf, CalibratedJudge, Margin, SelfConsistency, SequenceLogprob, verdict
+from labkit.routing.metrics import apgr, cpt, ece, knn_scores, pgr, reliability
+from labkit.routing.policy import Floor, RoutingPolicy
+from labkit.routing.route import Route
+from labkit.routing.sequential import PairedTest
+from labkit.routing.shadow import Copies, Shadow
+from labkit.routing.signals import AsksForAgent, CalibratedSignal, Judge, Lowest, Rule, Rules, Score, Signal
+from labkit.routing.split import Split, arm
+from labkit.routing.validators import Finished, JsonSchema, KeepsRule, UnsafePhrases, Valid, Validator
 
 __all__ = [
     "AllDown",
+    "AllOf",
+    "AsksForAgent",
     "Breaker",
+    "CalibratedJudge",
+    "CalibratedSignal",
+    "Calibration",
+    "Cascade",
+    "CascadeCost",
     "CircuitOpen",
     "Classifier",
-    "Decision",
+    "Copies",
+    "Drift",
+    "Fallback",
+    "Finished",
     "Floor",
+    "HashedWords",
+    "Hedge",
+    "Interval",
+    "JsonSchema",
     "Judge",
+    "KeepsRule",
+    "Lowest",
+    "Margin",
     "Outcomes",
     "PairedTest",
-    "Policy",
+    "Route",
+    "RoutingContext",
+    "RoutingDecision",
+    "RoutingPolicy",
+    "Rule",
+    "Rules",
     "Score",
+    "SelfConsistency",
+    "SequenceLogprob",
+    "Shadow",
     "Signal",
+    "Split",
     "Thompson",
+    "UnsafePhrases",
+    "Valid",
+    "Validator",
+    "Way",
+    "Weights",
+    "apgr",
+    "arm",
+    "at_threshold",
     "baselines",
     "bootstrap",
-    "cascade",
+    "calibrate",
+    "cascade_cost",
+    "cpt",
     "drift",
+    "ece",
+    "expected_cascade_cost",
     "frontier",
-    "hedge",
-    "route_before",
-    "shadow",
-    "split",
-    "with_fallback",
+    "knn_scores",
+    "pgr",
+    "psi",
+    "reliability",
+    "utility",
+    "verdict",
 ]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 from labkit.request import InvalidRequest
 
@@ -34,6 +33,15 @@ class Calibration:
             raise InvalidRequest(f'the calibration method {self.method!r} is unknown; use "platt" or "isotonic"')
         if len(self.xs) != len(self.ys) or not self.xs or not all(map(math.isfinite, (*self.xs, *self.ys))):
             raise InvalidRequest("a calibration needs as many finite xs as ys, at least one; fit it again")
+        if self.method == "isotonic" and (
+            not all(0 <= y <= 1 for y in self.ys) or any(later < earlier for earlier, later in pairwise(self.xs))
+        ):
+            raise InvalidRequest(f"isotonic points need rising xs and ys from 0 to 1; got {self.xs} and {self.ys}")
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> Self:
+        """A calibration from what `dataclasses.asdict` made of it, JSON's lists included."""
+        return cls(data["method"], tuple(map(float, data["xs"])), tuple(map(float, data["ys"])))
 
     def __call__(self, raw: float) -> float:
         """The probability that a raw score from 0 to 1 stands for."""
@@ -54,6 +62,9 @@ def calibrate(raw: ArrayLike, right: ArrayLike, method: Method = "platt") -> Cal
     thousand (scikit-learn's user guide, "Probability calibration"). Raises `InvalidRequest` where all were right or all
     wrong, or where the small model is right the *less* often the higher the score (Platt only): turn the score around.
     """
+    from sklearn.isotonic import IsotonicRegression  # not above: scikit-learn takes seconds to import
+    from sklearn.linear_model import LogisticRegression
+
     raws, rights = np.asarray(raw, float), np.asarray(right, float)
     if raws.shape != rights.shape or raws.ndim != 1:
         raise InvalidRequest(f"calibration needs one verdict per score; it got {raws.shape} scores, {rights.shape} verdicts")
@@ -69,11 +80,6 @@ def calibrate(raw: ArrayLike, right: ArrayLike, method: Method = "platt") -> Cal
     if slope < 0:
         raise InvalidRequest(f"higher scores were right less often (slope {slope:.3g}); such a score ranks backwards")
     return Calibration("platt", (slope,), (offset,))
-
-
-def from_data(data: dict[str, Any]) -> Calibration:
-    """A calibration from what `dataclasses.asdict` made of it, JSON's lists included."""
-    return Calibration(data["method"], tuple(map(float, data["xs"])), tuple(map(float, data["ys"])))
 
 
 def _log_odds(raw: NDArray[np.float64]) -> NDArray[np.float64]:

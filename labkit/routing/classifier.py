@@ -7,16 +7,17 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
 
-from labkit.embeddings import Embedder
 from labkit.request import InvalidRequest, Request
-from labkit.routing.calibration import Calibration, Method, calibrate, from_data
-from labkit.routing.signals import Score, asked
+from labkit.routing.calibration import Calibration, Method, calibrate
+from labkit.routing.signals import Score, question
+
+if TYPE_CHECKING:
+    from labkit.embeddings import Embedder
 
 _FORMAT = 1
 _FOLDS = 4  # one fold in four is held out for the calibration
@@ -57,10 +58,15 @@ class Weights:
     held_out: int
 
 
+@dataclass(frozen=True)
 class Classifier:
     """The probability that the small model is right, from the text of a request; a `Signal`."""
 
-    def __init__(self, weights: Weights, embedder: Embedder) -> None:
+    weights: Weights
+    embedder: Embedder
+
+    def __post_init__(self) -> None:
+        weights, embedder = self.weights, self.embedder
         if weights.embedder != embedder.name:
             raise InvalidRequest(
                 f"this classifier was trained on vectors of {weights.embedder}, not of {embedder.name}; "
@@ -71,8 +77,6 @@ class Classifier:
                 f"this classifier has {len(weights.weights)} weights, needs {embedder.dimension + len(FEATURES)}: one for "
                 "each number of a vector and each feature; train again"
             )
-        self.weights = weights
-        self._embedder = embedder
 
     @classmethod
     def train(
@@ -83,6 +87,9 @@ class Classifier:
         A quarter is held out for the calibration, chosen by `seed`; a text that occurs more than once stays on one side.
         Raises `InvalidRequest` where there are too few right or wrong answers to hold some of both out.
         """
+        from sklearn.linear_model import LogisticRegression  # not above: scikit-learn takes seconds to import
+        from sklearn.model_selection import StratifiedGroupKFold
+
         rights = np.asarray(right, int)
         if len(texts) != rights.size:
             raise InvalidRequest(f"{len(texts)} texts and {rights.size} verdicts; give one verdict per text")
@@ -116,14 +123,14 @@ class Classifier:
         """The calibrated probabilities of many texts, in their order."""
         own = self.weights
         looks = (features(texts) - np.array(own.mean)) / np.array(own.scale)
-        inputs = np.hstack([self._embedder.encode(list(texts)), looks])
+        inputs = np.hstack([self.embedder.encode(list(texts)), looks])
         odds = np.clip(inputs @ np.array(own.weights) + own.bias, -500, 500)
         return own.calibration.all(1 / (1 + np.exp(-odds)))
 
     def __call__(self, request: Request) -> Score:
-        """The score of one request, read by `asked`."""
+        """The score of one request, read by `question`."""
         started = time.perf_counter()
-        value = float(self.predict([asked(request)])[0])
+        value = float(self.predict([question(request)])[0])
         return Score(value, "classifier", seconds=time.perf_counter() - started)
 
     def to_json(self) -> str:
@@ -137,7 +144,7 @@ class Classifier:
             data = json.loads(text)
             if data.pop("format") != _FORMAT:
                 raise ValueError(f"its format is not {_FORMAT}")
-            data["calibration"] = from_data(data["calibration"])
+            data["calibration"] = Calibration.from_data(data["calibration"])
             for name in ("weights", "mean", "scale"):
                 data[name] = tuple(map(float, data[name]))
             weights = Weights(**data)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from labkit.request import InvalidRequest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = NDArray[np.float64]
 Way = Literal["before", "cascade"]
@@ -64,6 +66,8 @@ def frontier(outcomes: Outcomes, way: Way = "before") -> pd.DataFrame:
     Columns: `threshold` (inf sends all up), `share_large` of requests that go up, `quality` (mean grade), `cost` (mean per
     request), `efficient` (no other threshold is at least as good for less, or better for the same).
     """
+    import pandas as pd  # not above: it takes half a second to import
+
     if way not in ("before", "cascade"):
         raise InvalidRequest(f'a router decides "before" the answer or as a "cascade", not {way!r}')
     order = np.argsort(outcomes.score, kind="stable")
@@ -93,6 +97,8 @@ def baselines(outcomes: Outcomes) -> pd.DataFrame:
     coin's expectation; other shares lie on the straight line between small and large), "oracle" (for each request the
     cheapest of the better answers: it knows the outcome).
     """
+    import pandas as pd
+
     small = outcomes.right_small.mean(), outcomes.cost_small.mean()
     large = outcomes.right_large.mean(), outcomes.cost_large.mean()
     up = (outcomes.right_large > outcomes.right_small) | (

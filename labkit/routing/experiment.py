@@ -1,24 +1,17 @@
-"""Learning from live traffic: thresholds by Thompson sampling, drift of the traffic mix, shadow traffic.
+"""Learning from live traffic: thresholds by Thompson sampling, and drift of the traffic mix.
 
-A/B tests with a stopping rule are in `sequential`.
+A/B tests with a stopping rule are in `sequential`, shadow traffic in `shadow`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import random
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import MonteCarloMethod, chi2_contingency
 
-from labkit.request import Chunk, Completion, Done, Event, Handler, InvalidRequest, Request, complete
-
-_log = logging.getLogger(__name__)
+from labkit.request import InvalidRequest
 
 
 def utility(right: float, cost: float, *, worth: float, cost_max: float) -> float:
@@ -111,6 +104,8 @@ def drift(
     tables with the same totals take its place (`seed`). `matters` is the PSI from which a drift is worth a new calibration.
     One look a day at `alpha` raises `alpha` × 365 false alarms a year.
     """
+    from scipy.stats import MonteCarloMethod, chi2_contingency  # not above: it takes a second to import
+
     then, now = Counter(before), Counter(after)
     found = psi(then, now)
     kinds = sorted({*then, *now}, key=repr)
@@ -123,59 +118,3 @@ def drift(
         method = MonteCarloMethod(rng=np.random.default_rng(seed)) if expected.min() < 5 else None
         p_value = float(chi2_contingency(table, correction=False, method=method).pvalue)
     return Drift(found, p_value, found >= matters and p_value < alpha, kinds[most], float(shares[1, most] - shares[0, most]))
-
-
-Compare = Callable[[Request, Completion, Completion], None]
-
-
-def shadow(
-    inner: Handler,
-    other: Handler,
-    share: float,
-    *,
-    seed: int = 0,
-    at_most: int = 8,
-    compare: Compare | None = None,
-    running: set[asyncio.Task[None]] | None = None,
-) -> Handler:
-    """Ask `other` too for a `share` (0 to 1) of the requests, as `shadow=True`; the caller sees `inner`'s answer only.
-
-    The copy starts when the main answer is whole, in a task of its own: it cannot delay or break that answer, nor compete
-    with it for an engine. It has no deadline and no idempotency key, or it would be cut off, or answered with the main
-    answer. `compare(request, main, copy)` sees both answers; errors of the copy and of `compare` are logged. At `at_most`
-    copies under way further ones are left out, so a stuck `other` holds that many and no more. Its cost is in the books
-    where `other` is `booked`. Tasks are in `running` until they end: wait for them there before the loop closes, or they are
-    cancelled.
-    """
-    if not 0 <= share <= 1 or at_most < 1:
-        raise InvalidRequest(
-            f"share is {share} and at_most {at_most}; use a share from 0 to 1 and at least 1 copy at a time"
-        )
-    rng = random.Random(seed)
-    tasks = set() if running is None else running
-
-    async def ask(request: Request, main: Completion) -> None:
-        try:
-            copy = await complete(other, replace(request, shadow=True, deadline=None, idempotency_key=""))
-            if compare is not None:
-                compare(request, main, copy)
-        except Exception as error:  # noqa: BLE001 - nobody waits for the copy; the log is where its errors can go
-            _log.warning("a shadow of a request to %r came to nothing: %r", request.model, error)
-
-    async def handle(request: Request) -> AsyncGenerator[Event, None]:
-        copied = rng.random() < share and not request.shadow
-        chunks: list[Chunk] = []
-        async with aclosing(inner(request)) as events:
-            async for event in events:
-                if isinstance(event, Done):
-                    if copied and len(tasks) < at_most:
-                        text, reasoning = "".join(c.text for c in chunks), "".join(c.reasoning for c in chunks)
-                        main = Completion(text, reasoning, tuple(chunks), event)
-                        task = asyncio.create_task(ask(request, main))
-                        tasks.add(task)
-                        task.add_done_callback(tasks.discard)
-                elif copied:
-                    chunks.append(event)
-                yield event
-
-    return handle

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn import __version__ as sklearn_version
-from sklearn.feature_extraction.text import HashingVectorizer
 
-from labkit.embeddings.embedder import Vectors
 from labkit.request import InvalidRequest
+from labkit.routing.checks import is_whole
+
+if TYPE_CHECKING:
+    from labkit.embeddings import Vectors
 
 _TOKEN = r"\w+|[^\w\s]"
 
 
+@dataclass(frozen=True)
 class HashedWords:
     """Texts as counts of their words, marks and pairs of neighbours, hashed to `dimension` numbers; an `Embedder`.
 
@@ -22,20 +28,24 @@ class HashedWords:
     first token has spent what it was to save (`python -m benchmarks.routing` compares it with MiniLM).
     """
 
-    def __init__(self, dimension: int = 256) -> None:
-        if dimension < 1:
-            raise InvalidRequest(f"a vector of {dimension} numbers; use at least 1, some hundreds to keep words apart")
-        self._hash = HashingVectorizer(n_features=dimension, ngram_range=(1, 2), token_pattern=_TOKEN, norm="l2")
+    dimension: int = 256
+
+    def __post_init__(self) -> None:
+        if not is_whole(self.dimension, 1):
+            raise InvalidRequest(
+                f"a vector of {self.dimension!r} numbers; use at least 1, some hundreds to keep words apart"
+            )
 
     @property
     def name(self) -> str:
         """The kind of hashing, its size, and scikit-learn's version, whose hash it is."""
-        return f"hashed-words-{self.dimension}@{sklearn_version}"
+        return f"hashed-words-{self.dimension}@{version('scikit-learn')}"
 
-    @property
-    def dimension(self) -> int:
-        """Numbers in a vector."""
-        return int(self._hash.n_features)
+    @cached_property
+    def _hash(self) -> Any:
+        from sklearn.feature_extraction.text import HashingVectorizer  # not above: it takes seconds to import
+
+        return HashingVectorizer(n_features=self.dimension, ngram_range=(1, 2), token_pattern=_TOKEN, norm="l2")
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """One row per text, each of length 1; a text without a word or mark has a row of zeros.

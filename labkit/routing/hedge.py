@@ -3,56 +3,75 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from labkit.request import Done, EngineError, Event, Handler, InvalidRequest, Request, StreamIncomplete, clock
+from labkit.request import (
+    Chooser,
+    Done,
+    EngineError,
+    Event,
+    Handler,
+    InvalidRequest,
+    Request,
+    StreamIncomplete,
+    clock,
+    hops,
+)
+from labkit.routing.checks import is_number
+from labkit.routing.engine_errors import as_engine_error, engine_stream
+from labkit.routing.fallback import listed
 from labkit.routing.health import AllDown
-from labkit.routing.streams import is_token, named, since
 
 
-def hedge(models: Mapping[str, Handler], after_s: float) -> Handler:
-    """Ask `models` in their order, the next one whenever nobody has given a token for `after_s` seconds or all have failed.
+@dataclass(frozen=True)
+class Hedge(Chooser):
+    """Ask models in their order, the next one whenever nobody has given a token for `after_s` seconds or all have failed.
 
-    The first to give a token wins, the others are cancelled down to their engines; what they used until then is paid for,
-    and in the books where they are `booked`. After the first token the winner's errors are raised. Before it, engine errors
-    only bring the next model forward; `AllDown` tells of them when nobody is left. With `after_s` of 0 all start together.
+    The order is that of the mapping it is placed over. The first to give a token wins, the others are cancelled down to
+    their engines; what they used until then is paid for and in the books. After the first token the winner's errors are
+    raised. Before it, engine errors only bring the next model forward; `AllDown` tells of them when nobody is left. What the
+    request itself is to blame for (`InvalidRequest`) is raised at once. With `after_s` of 0 all start together.
 
-    Requests are passed on with `model` set to the name, latency counts from the caller's request, and the route gets
-    "hedge", "first|second>second": who was asked, and who won.
+    Latency counts from the caller's request, and the route gets "hedge:first|second>second": who was asked, and who won.
     """
-    names = tuple(models)
-    if len(names) < 2:
-        raise InvalidRequest(f"a hedge needs two models or more; it got {names}")
-    if not (0 <= after_s < math.inf):
-        raise InvalidRequest(f"after_s is {after_s}; wait 0 s or more, and not for ever")
 
-    async def handle(request: Request) -> AsyncGenerator[Event, None]:
-        sent, unix = clock.now(), clock.unix_now()
-        runs: list[_Run] = []
-        news = asyncio.Event()
-        try:
-            winner = await _first_to_speak(models, request, after_s, runs, news)
-            for run in runs:
-                if run is not winner:
+    after_s: float
+
+    def __post_init__(self) -> None:
+        if not is_number(self.after_s) or self.after_s < 0:
+            raise InvalidRequest(f"after_s is {self.after_s!r:.80}; wait 0 s or more, and not for ever")
+
+    def over(self, models: Mapping[str, Handler]) -> Handler:
+        """One handler that asks `models` in turn until one speaks."""
+        if len(models) < 2:
+            raise InvalidRequest(f"a hedge needs two models or more; it got {tuple(models)}")
+
+        async def handle(request: Request) -> AsyncGenerator[Event, None]:
+            sent, unix = clock.now(), clock.unix_now()
+            runs: list[_Run] = []
+            news = asyncio.Event()
+            try:
+                winner = await _first_to_speak(models, request, self.after_s, runs, news)
+                for run in runs:
+                    if run is not winner:
+                        run.task.cancel()
+                asked = listed((run.name for run in runs), "|")
+                hop = hops.hop(hops.HEDGE, asked if len(runs) == 1 else f"{asked}>{listed([winner.name], '')}")
+                while True:
+                    event = await winner.events.get()
+                    if event is None:
+                        if winner.error is not None:
+                            raise winner.error
+                        return
+                    yield event.since(sent, unix).via(hop) if isinstance(event, Done) else event
+            finally:
+                for run in runs:
                     run.task.cancel()
-            asked = "|".join(run.name for run in runs)
-            hops = asked if len(runs) == 1 else f"{asked}>{winner.name}"
-            while True:
-                event = await winner.events.get()
-                if event is None:
-                    if winner.error is not None:
-                        raise winner.error
-                    return
-                yield since(event, sent, unix).via(hops).via("hedge") if isinstance(event, Done) else event
-        finally:
-            for run in runs:
-                run.task.cancel()
-            await asyncio.gather(*(run.task for run in runs), return_exceptions=True)
+                await asyncio.gather(*(run.task for run in runs), return_exceptions=True)
 
-    return handle
+        return handle
 
 
 @dataclass(slots=True, eq=False)
@@ -83,12 +102,12 @@ async def _first_to_speak(
         all_failed = all(run.over for run in runs)
         if waiting and (all_failed or clock.now() >= next_at):
             run = _Run(waiting.pop(0))
-            run.task = asyncio.create_task(_pump(run, models[run.name], named(request, run.name), news))
+            run.task = asyncio.create_task(_pump(run, models[run.name], replace(request, model=run.name), news))
             runs.append(run)
             next_at = clock.now() + after_s
             continue
         if all_failed:
-            raise AllDown({run.name: run.error for run in runs if isinstance(run.error, EngineError)})
+            raise AllDown({run.name: as_engine_error(run.error) for run in runs if run.error is not None})
         news.clear()
         try:
             async with asyncio.timeout_at(next_at if waiting else None):
@@ -100,10 +119,10 @@ async def _first_to_speak(
 async def _pump(run: _Run, model: Handler, request: Request, news: asyncio.Event) -> None:
     done = False
     try:
-        async with aclosing(model(request)) as events:
+        async with aclosing(engine_stream(model, request)) as events:
             async for event in events:
                 done = done or isinstance(event, Done)
-                if run.spoke is None and (done or is_token(event)):
+                if run.spoke is None and (isinstance(event, Done) or event.has_content):
                     run.spoke = clock.now()
                     news.set()
                 run.events.put_nowait(event)

@@ -1,7 +1,7 @@
 """Judges: from the small model's answer, how likely is it right? A cascade asks one before it lets an answer out.
 
 A judge never breaks a request. What it cannot judge, and what it fails on, it gives 0 with the reason, and the request goes
-to a larger model: the dear way out, and the safe one.
+to a larger model: the dear way out, and the safe one. Like the signals, the judges that the lab offers are values.
 """
 
 from __future__ import annotations
@@ -12,120 +12,157 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
-from labkit.request import Completion, Handler, InvalidRequest, Request, clock, complete
+from labkit.request import Completion, Handler, InvalidRequest, Request, clock, complete, metered
 from labkit.routing.calibration import Calibration
-from labkit.routing.signals import Judge, Score, most_doubtful
+from labkit.routing.checks import check_function, is_number, is_whole, several
+from labkit.routing.engine_errors import cancellations
+from labkit.routing.signals import Judge, Score, check_calibration, most_doubtful, name_of, scored
 
 
-def sequence_logprob(over: Literal["mean", "total"] = "mean") -> Judge:
+@dataclass(frozen=True)
+class SequenceLogprob:
     """How sure the model was of its words: exp of the mean log-probability of its tokens, or of their total.
 
     "total" is the probability of the whole answer and falls with its length; "mean" is the geometric mean per token and does
     not. Neither is the probability of being right: fit a `Calibration`. Needs requests with `logprobs` of 0 or more.
     """
-    if over not in ("mean", "total"):
-        raise InvalidRequest(f'sequence_logprob cannot take the {over!r}; use "mean" or "total"')
 
-    def judge(_: Request, completion: Completion) -> Score:
+    over: Literal["mean", "total"] = "mean"
+
+    def __post_init__(self) -> None:
+        if self.over not in ("mean", "total"):
+            raise InvalidRequest(f'SequenceLogprob cannot take the {self.over!r}; use "mean" or "total"')
+
+    def __call__(self, _: Request, completion: Completion) -> Score:
+        """The score of one answer."""
         said = [token.logprob for token in completion.logprobs]
-        name = f"logprob-{over}"
+        name = f"logprob-{self.over}"
         if not said:
             return Score(0.0, name, reason="the answer has no log-probabilities; ask for them with logprobs=0")
         total = math.fsum(said)
-        return Score(min(1.0, math.exp(total / len(said) if over == "mean" else total)), name)
-
-    return judge
+        return Score(min(1.0, math.exp(total / len(said) if self.over == "mean" else total)), name)
 
 
-def margin(over: Literal["min", "mean"] = "min") -> Judge:
+@dataclass(frozen=True)
+class Margin:
     """How far the likeliest token was ahead of the second likeliest: a difference of probabilities, 0 to 1.
 
     "min" takes the answer's least certain token, "mean" all of them. Needs requests with `logprobs` of 2 or more.
     """
-    if over not in ("min", "mean"):
-        raise InvalidRequest(f'margin cannot take the {over!r}; use "min" or "mean"')
 
-    def judge(_: Request, completion: Completion) -> Score:
+    over: Literal["min", "mean"] = "min"
+
+    def __post_init__(self) -> None:
+        if self.over not in ("min", "mean"):
+            raise InvalidRequest(f'Margin cannot take the {self.over!r}; use "min" or "mean"')
+
+    def __call__(self, _: Request, completion: Completion) -> Score:
+        """The score of one answer."""
         tops = [sorted((p for _, p in token.top), reverse=True) for token in completion.logprobs]
-        name = f"margin-{over}"
+        name = f"margin-{self.over}"
         if not tops or any(len(top) < 2 for top in tops):
             return Score(0.0, name, reason="tokens lack a second alternative; ask for them with logprobs=2")
         gaps = [math.exp(top[0]) - math.exp(top[1]) for top in tops]
-        return Score(min(1.0, max(0.0, min(gaps) if over == "min" else math.fsum(gaps) / len(gaps))), name)
-
-    return judge
+        return Score(min(1.0, max(0.0, min(gaps) if self.over == "min" else math.fsum(gaps) / len(gaps))), name)
 
 
-def self_consistency(
-    sampler: Handler, n: int = 4, *, temperature: float = 0.7, same: Callable[[str], str] = str.strip
-) -> Judge:
+@dataclass(frozen=True)
+class SelfConsistency:
     """The share of `n` more samples from the small model that agree with its answer (after Wang et al. 2023).
 
-    Samples are asked for at the same time with seeds 1 to `n`; texts agree when `same` makes them equal (strip an answer
-    down to what matters). They cost `n` more answers: the score's `cost` is what `sampler` priced them at, and they are
-    in the books if `sampler` is. A sample that fails agrees with nothing.
+    Samples are asked of `sampler` at the same time with seeds 1 to `n`; texts agree when `same` makes them equal (strip an
+    answer down to what matters). They cost `n` more answers: they are in the books of the stack that the judge sits in, and
+    the score's `cost` is what they came to there. A sample that fails agrees with nothing.
     """
-    if n < 1:
-        raise InvalidRequest(f"self_consistency asks for {n} samples; ask for at least 1")
-    if not 0 < temperature <= 2:
-        raise InvalidRequest(
-            f"samples at temperature {temperature} would all be one answer or none; use one above 0 up to 2"
-        )
 
-    async def judge(request: Request, completion: Completion) -> Score:
+    sampler: Handler
+    n: int = 4
+    temperature: float = 0.7
+    same: Callable[[str], str] = str.strip
+
+    def __post_init__(self) -> None:
+        metered(self.sampler)  # refuses what is no handler
+        check_function(self.same, "same needs a function from a text to what must be equal in it")
+        if not is_whole(self.n, 1):
+            raise InvalidRequest(f"SelfConsistency asks for {self.n!r} samples; ask for a whole number, at least 1")
+        if not is_number(self.temperature) or not 0 < self.temperature <= 2:
+            raise InvalidRequest(
+                f"samples at temperature {self.temperature} would all be one answer or none; use one above 0 up to 2"
+            )
+
+    async def __call__(self, request: Request, completion: Completion) -> Score:
+        """The score of one answer."""
         started = clock.now()
+        sampler = metered(self.sampler)
         requests = [
-            replace(request, temperature=temperature, seed=seed, logprobs=None, idempotency_key="")
-            for seed in range(1, n + 1)
+            replace(request, temperature=self.temperature, seed=seed, logprobs=None, idempotency_key="")
+            for seed in range(1, self.n + 1)
         ]
         found = await asyncio.gather(*(complete(sampler, each) for each in requests), return_exceptions=True)
         samples = [sample for sample in found if isinstance(sample, Completion)]
-        votes = Counter(same(sample.text) for sample in samples)
+        agree = Counter(self.same(sample.text) for sample in samples)[self.same(completion.text)]
         cost = sum((sample.done.cost or Decimal(0) for sample in samples), Decimal(0))
-        reason = f"{votes[same(completion.text)]} of {n} agree" + (
-            f", {n - len(samples)} failed" if len(samples) < n else ""
-        )
-        return Score(votes[same(completion.text)] / n, "self-consistency", cost, clock.now() - started, reason)
-
-    return judge
+        failed = self.n - len(samples)
+        reason = f"{agree} of {self.n} agree" + (f", {failed} failed" if failed else "")
+        return Score(agree / self.n, "self-consistency", cost, clock.now() - started, reason)
 
 
-def all_of(*judges: Judge) -> Judge:
-    """The most doubtful of several judges, asked in the order given; the first 0 is final, so put the cheap ones first."""
-    if not judges:
-        raise InvalidRequest("all_of needs at least one judge")
+@dataclass(frozen=True)
+class AllOf:
+    """The most doubtful of several `judges`, asked in the order given; the first 0 is final, so put the cheap ones first."""
 
-    async def judge(request: Request, completion: Completion) -> Score:
+    judges: tuple[Judge, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "judges", several(self.judges, None, "AllOf"))
+
+    async def __call__(self, request: Request, completion: Completion) -> Score:
+        """The score of one answer."""
         scores: list[Score] = []
-        for each in judges:
+        for each in self.judges:
             scores.append(await verdict(each, request, completion))
             if scores[-1].value == 0:
                 break
         return most_doubtful(scores)
 
-    return judge
 
-
-def calibrated_judge(judge: Judge, calibration: Calibration) -> Judge:
+@dataclass(frozen=True)
+class CalibratedJudge:
     """`judge` with its raw score turned into a probability; a 0 stays 0, for it may mean that nothing could be judged."""
 
-    async def better(request: Request, completion: Completion) -> Score:
-        raw = await verdict(judge, request, completion)
-        return raw if raw.value == 0 else replace(raw, value=calibration(raw.value), reason=f"raw score {raw.value:.3f}")
+    judge: Judge
+    calibration: Calibration
 
-    return better
+    def __post_init__(self) -> None:
+        check_function(self.judge, "CalibratedJudge needs a judge")
+        check_calibration(self.calibration)
+
+    async def __call__(self, request: Request, completion: Completion) -> Score:
+        """The score of one answer."""
+        raw = await verdict(self.judge, request, completion)
+        if raw.value == 0:
+            return raw
+        return replace(raw, value=self.calibration(raw.value), reason=f"raw score {raw.value:.3f}")
 
 
 async def verdict(judge: Judge, request: Request, completion: Completion) -> Score:
-    """The score of `judge`, whether it has to be awaited or not; 0, with the error as the reason, where it raises."""
-    started = time.perf_counter()
+    """The score of `judge`, whether it has to be awaited or not.
+
+    Where it raises, or returns what is no `Score`, the value is 0 and `Score.error` says why.
+    """
+    started, name = time.perf_counter(), name_of(judge)
     try:
         found = judge(request, completion)
-        return await found if inspect.isawaitable(found) else found
+        return scored(await found if inspect.isawaitable(found) else found, name)
+    except asyncio.CancelledError:
+        if cancellations(asyncio.current_task()):
+            raise
+        failed: Exception = InvalidRequest(f"{name} was cancelled, and not by us")
     except Exception as error:  # noqa: BLE001 - whatever a judge raises, the request goes on, to a larger model
-        name = getattr(judge, "__qualname__", type(judge).__name__).split(".")[0]
-        return Score(0.0, name, seconds=time.perf_counter() - started, reason=f"the judge raised {error!r}")
+        failed = error
+    reason = f"the judge raised {failed!r:.300}"
+    return Score(0.0, name, seconds=time.perf_counter() - started, reason=reason, error=failed)

@@ -7,14 +7,16 @@ calls to the large model, c, not as money, and quality as the share of the gap b
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.neighbors import NearestNeighbors
 
 from labkit.request import InvalidRequest
 from labkit.routing.evaluate import Floats, Outcomes, frontier
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ROUNDING = 1e-9  # sums of floats may fall a hair short of a gap that is recovered
 
@@ -60,6 +62,8 @@ def reliability(score: ArrayLike, right: ArrayLike, bins: int = 10) -> pd.DataFr
 
     Columns: `low` and `high` of the bin (scores in (low, high], 0 in the first), `count`, `score` (mean) and `right` (mean).
     """
+    import pandas as pd  # not above: it takes half a second to import
+
     scores, rights = np.asarray(score, float), np.asarray(right, float)
     if scores.shape != rights.shape or scores.ndim != 1 or not scores.size or bins < 1:
         raise InvalidRequest(
@@ -91,6 +95,8 @@ def knn_scores(known: ArrayLike, right: ArrayLike, asked: ArrayLike, k: int = 20
     `known` and `asked` are vectors, one row each; `right` is 0 or 1 per known row. A learnt router that does not beat this
     one has learnt nothing that a look-up does not know.
     """
+    from sklearn.neighbors import NearestNeighbors  # not above: scikit-learn takes seconds to import
+
     vectors, rights, queries = np.asarray(known, float), np.asarray(right, float), np.asarray(asked, float)
     if vectors.ndim != 2 or len(vectors) != rights.size or queries.ndim != 2 or queries.shape[1] != vectors.shape[1]:
         raise InvalidRequest(f"known {vectors.shape}, right {rights.shape}, asked {queries.shape}; give rows of one width")

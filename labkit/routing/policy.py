@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal, InvalidOperation
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from labkit.request import InvalidRequest, Request
+from labkit.routing.checks import is_share, numbers, several, texts
 
 Sticky = Literal["", "workflow", "user"]
 
@@ -33,7 +34,7 @@ class Floor:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RoutingPolicy:
     """Which models there are, when to go up, and what no saving may cross.
 
     - `models`: names, cheapest first. Requests are passed on with `Request.model` set to the name.
@@ -57,10 +58,14 @@ class Policy:
     sticky: Sticky = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "models", tuple(self.models))
-        object.__setattr__(self, "thresholds", tuple(self.thresholds))
-        object.__setattr__(self, "fallbacks", {model: tuple(others) for model, others in self.fallbacks.items()})
-        object.__setattr__(self, "floors", tuple(self.floors))
+        for name in ("fallbacks", "budgets"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise InvalidRequest(f"{name} are {getattr(self, name)!r:.80}; give a mapping")
+        others = {model: texts(them, f"the fallbacks of {model!r}") for model, them in self.fallbacks.items()}
+        object.__setattr__(self, "models", texts(self.models, "the models of a policy"))
+        object.__setattr__(self, "thresholds", numbers(self.thresholds, "thresholds"))
+        object.__setattr__(self, "fallbacks", others)
+        object.__setattr__(self, "floors", several(self.floors, Floor, "a policy's floors"))
         object.__setattr__(self, "budgets", dict(self.budgets))
         self._check_models()
         self._check_floors()
@@ -71,7 +76,7 @@ class Policy:
             raise InvalidRequest(f'sticky is {self.sticky!r}; use "workflow", "user" or "" for no sessions')
 
     def _check_models(self) -> None:
-        if not self.version:
+        if not isinstance(self.version, str) or not self.version:
             raise InvalidRequest("a policy needs a version, to tell in the records which one decided")
         if not self.models or len(set(self.models)) < len(self.models) or not all(self.models):
             raise InvalidRequest(f"models are {self.models}; name each once, cheapest first, at least one")
@@ -80,7 +85,7 @@ class Policy:
                 f"{len(self.thresholds)} thresholds for {len(self.models)} models; give one for each model but the last"
             )
         for threshold in self.thresholds:
-            if not 0 <= threshold <= 1:
+            if not is_share(threshold):
                 raise InvalidRequest(f"threshold {threshold} is not a probability; use a value from 0 to 1")
         for model, others in self.fallbacks.items():
             self._known(model, "fallbacks are given for")
@@ -122,28 +127,47 @@ class Policy:
         budgets = {tenant: str(budget) for tenant, budget in self.budgets.items()}
         return json.dumps({**asdict(self), "budgets": budgets}, indent=2, sort_keys=True, ensure_ascii=False)
 
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The policy that `text` holds.
 
-def from_json(text: str) -> Policy:
-    """The policy that `text` holds. Raises `InvalidRequest` for a key that is unknown or missing and for a value that is
-    not of its kind: a misspelt floor must not become no floor."""
-    try:
-        data: dict[str, Any] = json.loads(text, object_pairs_hook=_unique)
-        names = {f.name for f in fields(Policy)}
-        if set(data) - names:
-            raise InvalidRequest(
-                f"a policy has no {', '.join(sorted(set(data) - names))}; its keys are {', '.join(sorted(names))}"
-            )
-        data["version"] = _text(data["version"])
-        data["models"] = tuple(map(_text, data["models"]))
-        data["thresholds"] = tuple(map(float, data["thresholds"]))
-        data["fallbacks"] = {key: tuple(map(_text, value)) for key, value in data.get("fallbacks", {}).items()}
-        data["floors"] = tuple(Floor(**floor) for floor in data.get("floors", ()))
-        data["budgets"] = {key: Decimal(_text(value)) for key, value in data.get("budgets", {}).items()}
-        return Policy(**data)
-    except InvalidRequest:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, InvalidOperation) as error:
-        raise InvalidRequest(f"this is no policy: {error!r}; compare it with what to_json writes") from error
+        Raises `InvalidRequest` for a key that is unknown or missing and for a value that is not of its kind: a misspelt
+        floor must not become no floor.
+        """
+        try:
+            data: dict[str, Any] = json.loads(text, object_pairs_hook=_unique)
+            names = {f.name for f in fields(cls)}
+            if set(data) - names:
+                raise InvalidRequest(
+                    f"a policy has no {', '.join(sorted(set(data) - names))}; its keys are {', '.join(sorted(names))}"
+                )
+            data["version"] = _text(data["version"])
+            data["models"] = tuple(map(_text, data["models"]))
+            data["thresholds"] = tuple(map(float, data["thresholds"]))
+            data["fallbacks"] = {key: tuple(map(_text, value)) for key, value in data.get("fallbacks", {}).items()}
+            data["floors"] = tuple(Floor(**floor) for floor in data.get("floors", ()))
+            data["budgets"] = {key: Decimal(_text(value)) for key, value in data.get("budgets", {}).items()}
+            return cls(**data)
+        except InvalidRequest:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, InvalidOperation) as error:
+            raise InvalidRequest(f"this is no policy: {error!r}; compare it with what to_json writes") from error
+
+    def changes(self, new: RoutingPolicy) -> tuple[str, ...]:
+        """What `new` changes, in words, one sentence each; empty for equal policies."""
+        old = self
+        told: list[str] = []
+        if old.version != new.version:
+            told.append(f"version {old.version} becomes {new.version}")
+        if old.models != new.models:
+            told.append(f"models {' < '.join(old.models)} become {' < '.join(new.models)}")
+        told += _changes("threshold of", _thresholds(old), _thresholds(new))
+        told += _changes("fallbacks of", _words(old.fallbacks), _words(new.fallbacks))
+        told += _changes("floor of", _floors(old), _floors(new))
+        told += _changes("budget of tenant", old.budgets, new.budgets)
+        if old.sticky != new.sticky:
+            told.append(f"sessions by {old.sticky or 'nothing'} become sessions by {new.sticky or 'nothing'}")
+        return tuple(told)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -159,29 +183,13 @@ def _text(value: object) -> str:
     return value
 
 
-def diff(old: Policy, new: Policy) -> tuple[str, ...]:
-    """What `new` changes, in words, one sentence each; empty for equal policies."""
-    told: list[str] = []
-    if old.version != new.version:
-        told.append(f"version {old.version} becomes {new.version}")
-    if old.models != new.models:
-        told.append(f"models {' < '.join(old.models)} become {' < '.join(new.models)}")
-    told += _changes("threshold of", _thresholds(old), _thresholds(new))
-    told += _changes("fallbacks of", _words(old.fallbacks), _words(new.fallbacks))
-    told += _changes("floor of", _floors(old), _floors(new))
-    told += _changes("budget of tenant", old.budgets, new.budgets)
-    if old.sticky != new.sticky:
-        told.append(f"sessions by {old.sticky or 'nothing'} become sessions by {new.sticky or 'nothing'}")
-    return tuple(told)
-
-
 def _changes(what: str, old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
     told = [f"{what} {key} is dropped (was {old[key]})" for key in old if key not in new]
     told += [f"{what} {key} is new: {new[key]}" for key in new if key not in old]
     return told + [f"{what} {key} goes from {old[key]} to {new[key]}" for key in old if key in new and old[key] != new[key]]
 
 
-def _thresholds(policy: Policy) -> dict[str, float]:
+def _thresholds(policy: RoutingPolicy) -> dict[str, float]:
     return dict(zip(policy.models, policy.thresholds, strict=False))
 
 
@@ -189,5 +197,5 @@ def _words(fallbacks: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     return {model: ", ".join(others) for model, others in fallbacks.items() if others}
 
 
-def _floors(policy: Policy) -> dict[str, str]:
+def _floors(policy: RoutingPolicy) -> dict[str, str]:
     return {f"feature {f.feature}" if f.feature else f"permission {f.permission}": f.model for f in policy.floors}

@@ -16,21 +16,16 @@ Pairs are the same request answered by both (shadow traffic), or the i-th reques
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
-from scipy.special import logsumexp
 
-from labkit.request import Done, Event, Handler, InvalidRequest, Request
+from labkit.request import InvalidRequest
 
-Verdict = Literal["B is better", "B is worse", "B is not worse", "go on"]
+Finding = Literal["B is better", "B is worse", "B is not worse", "go on"]
 # A pair takes at most a factor 1 + λ·(−1 − 1) from the stake, so λ up to 1/2 can never make it negative, whatever δ.
 _BETS = np.geomspace(0.005, 0.499, 16)
 
@@ -43,6 +38,8 @@ def log_evidence(wins: ArrayLike, ties: ArrayLike, losses: ArrayLike, difference
     """
     if not -1 <= difference <= 1:
         raise InvalidRequest(f"the difference of two proportions lies from −1 to 1; {difference} does not")
+    from scipy.special import logsumexp  # not above: scipy takes half a second to import
+
     counts = [np.asarray(count, float)[..., None] for count in (wins, ties, losses)]
     growth = [np.log1p(_BETS * (outcome - difference)) for outcome in (1, 0, -1)]
     stakes = sum((count * rate for count, rate in zip(counts, growth, strict=True)), np.zeros(()))
@@ -87,7 +84,7 @@ class PairedTest:
         return _least(self.wins, self.ties, self.losses, self.alpha), -_least(self.losses, self.ties, self.wins, self.alpha)
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Finding:
         """Stop at the first that is not "go on". "not worse": by less than `margin`, which is what a saving needs."""
         low, high = self.interval
         if low > 0:
@@ -99,6 +96,8 @@ class PairedTest:
 
 def _least(wins: int, ties: int, losses: int, alpha: float) -> float:
     """The smallest difference that betting on B does not reject at alpha / 2."""
+    from scipy.optimize import brentq
+
     needed = math.log(2 / alpha)
 
     def beyond(difference: float) -> float:
@@ -106,27 +105,3 @@ def _least(wins: int, ties: int, losses: int, alpha: float) -> float:
 
     # The stake falls with δ for every λ, so one crossing bounds all that is rejected.
     return -1.0 if beyond(-1) < 0 else float(brentq(beyond, -1, 1, xtol=1e-9))
-
-
-def arm(request: Request, experiment: str, share_b: float = 0.5) -> Literal["A", "B"]:
-    """The arm that a user belongs to, by a hash of tenant, user (else workflow) and `experiment`: the same every time.
-
-    Requests that name neither user nor workflow are dealt by their words. Another `experiment` deals anew.
-    """
-    if not 0 <= share_b <= 1:
-        raise InvalidRequest(f"share_b is {share_b}; use a share from 0 to 1")
-    who = request.user or request.workflow or repr(request.messages)
-    digest = hashlib.sha256(repr((experiment, request.tenant, who)).encode()).digest()
-    return "B" if int.from_bytes(digest[:8], "big") / 2**64 < share_b else "A"
-
-
-def split(a: Handler, b: Handler, experiment: str, share_b: float = 0.5) -> Handler:
-    """Send each user to one of two arms for good; the route gets `experiment`, "A" or "B"."""
-
-    async def handle(request: Request) -> AsyncGenerator[Event, None]:
-        chosen = arm(request, experiment, share_b)
-        async with aclosing((b if chosen == "B" else a)(request)) as events:
-            async for event in events:
-                yield event.via(chosen).via(experiment) if isinstance(event, Done) else event
-
-    return handle

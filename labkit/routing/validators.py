@@ -1,7 +1,7 @@
 """Validators: an answer that breaks a rule known beforehand is not right, however sure the model was of it.
 
-A `Check` reads an answer and returns what is wrong with it, "" for nothing. `valid` makes a judge of several: 1 where all
-are content, else 0 with every complaint. 1 says no more than "nothing against it": join it with a signal by `all_of`.
+A `Validator` reads an answer and returns what is wrong with it, "" for nothing. `Valid` makes a judge of several: 1 where
+all are content, else 0 with every complaint. 1 says no more than "nothing against it": join it with a judge by `AllOf`.
 """
 
 from __future__ import annotations
@@ -11,91 +11,122 @@ import re
 import time
 import unicodedata
 from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Any
 
-from jsonschema import Draft202012Validator, SchemaError
-from referencing import Registry
-
 from labkit.request import Completion, InvalidRequest, Request
-from labkit.routing.signals import Judge, Score, phrases, plain
+from labkit.routing.checks import check_function, several, texts
+from labkit.routing.signals import Score, phrases, plain
 
-Check = Callable[[Completion], str]
+Validator = Callable[[Completion], str]
 
 
-def valid(*checks: Check) -> Judge:
-    """1 where every check is content, else 0; a check that raises is not content, and its error is its complaint."""
-    if not checks:
-        raise InvalidRequest("valid needs at least one check")
+@dataclass(frozen=True)
+class Valid:
+    """1 where every one of `validators` is content, else 0; a `Judge`.
 
-    def judge(_: Request, completion: Completion) -> Score:
+    A validator that raises, or returns what is no text, is not content, and that is its complaint.
+    """
+
+    validators: tuple[Validator, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "validators", several(self.validators, None, "Valid"))
+
+    def __call__(self, _: Request, completion: Completion) -> Score:
+        """The score of one answer."""
         started = time.perf_counter()
-        complaints = [complaint for check in checks if (complaint := _complaint(check, completion))]
+        complaints = [said for validator in self.validators if (said := _complaint(validator, completion))]
         return Score(float(not complaints), "valid", seconds=time.perf_counter() - started, reason="; ".join(complaints))
 
-    return judge
 
-
-def finished() -> Check:
+@dataclass(frozen=True)
+class Finished:
     """The answer ended by itself and was not cut off, by `max_tokens` or by a filter."""
 
-    def check(completion: Completion) -> str:
+    def __call__(self, completion: Completion) -> str:
+        """What is wrong with an answer, "" for nothing."""
         reason = completion.done.finish_reason
         return "" if reason in ("stop", "tool_calls") else f"the answer ended with {reason!r}"
 
-    return check
 
-
-def json_schema(schema: Mapping[str, Any]) -> Check:
+@dataclass(frozen=True)
+class JsonSchema:
     """The answer is JSON and fits `schema` (draft 2020-12). NaN and Infinity are not JSON.
 
     A `$ref` to another address is never fetched; it counts as not valid. Raises `InvalidRequest` for a wrong schema.
     """
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        raise InvalidRequest(f"this is no JSON schema: {error.message}; see {error.json_path}") from error
-    # An empty registry: the default one would fetch remote references over the network, in the middle of a request.
-    validator = Draft202012Validator(schema, registry=Registry())
 
-    def check(completion: Completion) -> str:
+    schema: Mapping[str, Any]
+    _validator: Any = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        from jsonschema import Draft202012Validator, SchemaError  # not above: they take a fifth of a second to import
+        from referencing import Registry
+
+        if not isinstance(self.schema, Mapping):
+            raise InvalidRequest(f"a JSON schema is an object; {self.schema!r:.80} is none")
+        object.__setattr__(self, "schema", deepcopy(dict(self.schema)))
+        try:
+            Draft202012Validator.check_schema(self.schema)
+        except SchemaError as error:
+            raise InvalidRequest(f"this is no JSON schema: {error.message}; see {error.json_path}") from error
+        # An empty registry: the default one would fetch remote references over the network, in the middle of a request.
+        object.__setattr__(self, "_validator", Draft202012Validator(self.schema, registry=Registry()))
+
+    def __call__(self, completion: Completion) -> str:
+        """What is wrong with an answer, "" for nothing."""
         try:
             value = json.loads(completion.text, parse_constant=_no_constant)
         except ValueError as error:
             return f"not JSON: {error}"
-        found = sorted(validator.iter_errors(value), key=lambda error: error.json_path)
+        found = sorted(self._validator.iter_errors(value), key=lambda error: error.json_path)
         return "; ".join(f"{error.json_path}: {error.message}" for error in found[:3])
 
-    return check
+
+@dataclass(frozen=True)
+class KeepsRule:
+    """A business rule: `holds(text)` is true of every answer that keeps it. `name` is told of those that do not."""
+
+    name: str
+    holds: Callable[[str], bool]
+
+    def __post_init__(self) -> None:
+        check_function(self.holds, f"the rule {self.name!r} needs a function from a text to whether it keeps the rule")
+
+    def __call__(self, completion: Completion) -> str:
+        """What is wrong with an answer, "" for nothing."""
+        return "" if self.holds(completion.text) else f"breaks the rule {self.name!r}"
 
 
-def rule(name: str, holds: Callable[[str], bool]) -> Check:
-    """A business rule: `holds(text)` is true of every answer that keeps it."""
-
-    def check(completion: Completion) -> str:
-        return "" if holds(completion.text) else f"breaks the rule {name!r}"
-
-    check.__name__ = name
-    return check
-
-
-def unsafe_phrases(*words: str) -> Check:
+@dataclass(frozen=True)
+class UnsafePhrases:
     """The answer holds none of `words`: as whole words, in any case, width and spacing, in its text or its reasoning."""
-    if not words or not all(word.strip() for word in words):
-        raise InvalidRequest(f"unsafe_phrases needs phrases with at least one letter each; it got {words!r:.80}")
-    pattern = phrases(frozenset(_folded(word) for word in words))
 
-    def check(completion: Completion) -> str:
-        found = pattern.search(plain(_folded(f"{completion.text}\n{completion.reasoning}")))
+    words: tuple[str, ...]
+    _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "words", texts(self.words, "unsafe phrases"))
+        folded = [_folded(word).strip() for word in self.words]
+        if not folded or not all(folded):
+            raise InvalidRequest(f"UnsafePhrases needs phrases with at least one letter each; it got {self.words!r:.80}")
+        object.__setattr__(self, "_pattern", phrases(folded))
+
+    def __call__(self, completion: Completion) -> str:
+        """What is wrong with an answer, "" for nothing."""
+        found = self._pattern.search(plain(_folded(f"{completion.text}\n{completion.reasoning}")))
         return f"says {found.group()!r}" if found else ""
 
-    return check
 
-
-def _complaint(check: Check, completion: Completion) -> str:
+def _complaint(validator: Validator, completion: Completion) -> str:
+    name = getattr(validator, "name", "") or getattr(validator, "__name__", "") or type(validator).__name__
     try:
-        return check(completion)
-    except Exception as error:  # noqa: BLE001 - a broken check must not break a request, nor let an answer through
-        return f"{check.__name__} raised {error!r}" if hasattr(check, "__name__") else f"a check raised {error!r}"
+        said = validator(completion)
+    except Exception as error:  # noqa: BLE001 - a broken validator must not break a request, nor let an answer through
+        return f"{name} raised {error!r:.300}"
+    return said if isinstance(said, str) else f"{name} returned {said!r:.80}, which is no text"
 
 
 def _folded(text: str) -> str:

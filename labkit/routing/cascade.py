@@ -1,0 +1,114 @@
+"""Choosing a model after the small one's answer, by a judge: a cascade."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+from labkit.request import (
+    Chooser,
+    Completion,
+    ContextWindowExceeded,
+    Done,
+    EngineError,
+    Event,
+    Handler,
+    InvalidRequest,
+    Request,
+    books_in,
+    clock,
+    complete,
+    hops,
+)
+from labkit.request.books import joined
+from labkit.routing.checks import check_function, is_whole
+from labkit.routing.context import RoutingContext
+from labkit.routing.desk import Case, Desk, check_setting
+from labkit.routing.fallback import listed
+from labkit.routing.judges import verdict
+from labkit.routing.policy import RoutingPolicy
+from labkit.routing.signals import Judge, Score
+
+
+@dataclass(frozen=True)
+class Cascade(Chooser):
+    """Ask the smallest allowed model, hold its answer back, let `accept` judge it, and go up until a score is high enough.
+
+    The last model's answer is streamed as it comes and not judged. An engine error, or a prompt too long for a model, goes
+    up as well; what fails at the last model goes on to its fallbacks that were not asked yet. `logprobs` asks models that
+    will be judged for so many alternatives; the caller sees them only if it asked for them itself. A judge that fails sends
+    the request up, and its failure is on `Done.faults`. It is given the request as the judged model got it.
+
+    The `Done` is that of the answer delivered: its usage and cost, not those of answers thrown away, which the books hold.
+    Its latency counts from the caller's request. The route gets "cascade:small>large". Floors, budgets, sessions and
+    fallbacks hold as the policy says.
+    """
+
+    policy: RoutingPolicy
+    accept: Judge
+    logprobs: int | None = None
+    context: RoutingContext = field(default_factory=RoutingContext)
+
+    def __post_init__(self) -> None:
+        check_setting(self.policy, self.context)
+        check_function(self.accept, "a Cascade needs a judge, a function from a request and its Completion to a Score")
+        if self.logprobs is not None and not is_whole(self.logprobs, 0):
+            raise InvalidRequest(f"logprobs is {self.logprobs!r:.80}; use None for none or a count from 0")
+
+    def over(self, models: Mapping[str, Handler]) -> Handler:
+        """One handler that climbs the policy's models."""
+        desk = Desk(models, self.policy, self.context)
+        beneath = {name: books_in(model) for name, model in models.items()}
+
+        async def handle(request: Request) -> AsyncGenerator[Event, None]:
+            sent, unix = clock.now(), clock.unix_now()
+            case = desk.case(request)
+            asked: tuple[str, ...] = ()
+            for model in case.allowed[:-1]:
+                asked = (*asked, model)
+                answer = await _asked(desk, case, model, self.logprobs)
+                if answer is None:
+                    continue
+                seen = replace(request, model=model, books=joined(request.books, beneath[model]))
+                score = case.judged(await verdict(self.accept, seen, answer), "judge")
+                if score.value >= self.policy.threshold(model):
+                    desk.settle(case, asked)
+                    for event in _released(answer, keep_logprobs=request.logprobs is not None):
+                        yield _delivered(event, case, asked, sent, unix)
+                    return
+                case.faults.extend(answer.done.faults)  # of an answer that nobody sees
+            asked = (*asked, case.allowed[-1])
+            desk.settle(case, asked)
+            async with aclosing(desk.answer(case, asked[-1], asked)) as events:
+                async for event in events:
+                    yield _delivered(event, case, asked, sent, unix)
+
+        return handle
+
+
+async def _asked(desk: Desk, case: Case, model: str, logprobs: int | None) -> Completion | None:
+    """The whole answer of a model that will be judged; None where the engine failed or the prompt is too long for it."""
+    wanted = case.request
+    if logprobs is not None:
+        wanted = replace(wanted, logprobs=max(logprobs, wanted.logprobs or 0))
+    try:
+        return await complete(lambda request: desk.alone(model, request), wanted)
+    except (EngineError, ContextWindowExceeded) as error:
+        case.judged(Score(0.0, "engine", reason=f"{error!s:.200}"), "engine")
+        return None
+
+
+def _delivered(event: Event, case: Case, asked: tuple[str, ...], sent: float, unix: float) -> Event:
+    if not isinstance(event, Done):
+        return event
+    return case.told(event.since(sent, unix).via(hops.hop(hops.CASCADE, listed(asked, ">"))))
+
+
+def _released(completion: Completion, *, keep_logprobs: bool) -> list[Event]:
+    """A held-back answer as events that happen now: its words reach the caller only here, whenever they were said."""
+    now = clock.now()
+    said = now if any(chunk.has_content for chunk in completion.chunks) else None
+    chunks = [replace(chunk, at=now, logprobs=chunk.logprobs if keep_logprobs else ()) for chunk in completion.chunks]
+    timing = replace(completion.done.timing, first_token=said, last_token=said, done=now)
+    return [*chunks, replace(completion.done, timing=timing)]

@@ -1,0 +1,77 @@
+"""What the settings of this room's values are checked by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from numbers import Real
+from typing import Any
+
+from labkit.request import InvalidRequest
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a finite real number."""
+    return isinstance(value, Real) and math.isfinite(value)
+
+
+def is_whole(value: Any, least: int) -> bool:
+    """Whether `value` is a whole number from `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_share(value: Any) -> bool:
+    """Whether `value` is a number from 0 to 1."""
+    return is_number(value) and 0 <= value <= 1
+
+
+def check_seconds(name: str, seconds: Any) -> None:
+    """Raise `InvalidRequest` for a time to wait that is not above 0, or is for ever."""
+    if not is_number(seconds) or seconds <= 0:
+        raise InvalidRequest(f"{name} is {seconds!r:.80}; allow more than 0 s, and not for ever")
+
+
+def check_models(who: str, needed: tuple[str, ...], models: Mapping[str, object]) -> None:
+    """Raise `InvalidRequest` where `models` lacks one that `who` names."""
+    missing = [model for model in needed if model not in models]
+    if missing:
+        raise InvalidRequest(
+            f"{who} names {', '.join(missing)}, which have no handler among {', '.join(models) or 'none'}; add them to the "
+            "mapping that it is placed over, or name others"
+        )
+
+
+def texts(given: Any, what: str) -> tuple[str, ...]:
+    """`given` as a tuple of strings; a lone string stands for itself, never for its letters."""
+    found = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Iterable) else (given,)
+    if not all(isinstance(each, str) for each in found):
+        raise InvalidRequest(f"{what} are {given!r:.80}; give strings")
+    return tuple(found)
+
+
+def numbers(given: Any, what: str) -> tuple[float, ...]:
+    """`given` as a tuple of numbers, whatever they are; a lone number stands for itself."""
+    found = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+    if not all(isinstance(each, Real) for each in found):
+        raise InvalidRequest(f"{what} are {given!r:.80}; give numbers")
+    return tuple(map(float, found))
+
+
+def several(given: Any, kind: type | None, who: str) -> tuple[Any, ...]:
+    """`given` as a tuple of `kind`, or of functions where that is None; a lone one stands for itself."""
+    found = tuple(given) if isinstance(given, Iterable) else (given,)
+    for each in found:
+        if kind is None:
+            check_function(each, f"{who} takes functions, such as a value of this room")
+        elif not isinstance(each, kind):
+            raise InvalidRequest(f"{who} takes values of {kind.__name__}; {each!r:.80} is none")
+    if kind is None and not found:
+        raise InvalidRequest(f"{who} needs at least one; it got none")
+    return found
+
+
+def check_function(given: object, needs: str) -> None:
+    """Raise `InvalidRequest` where `given` cannot be called, or is a class of which no value was made."""
+    if isinstance(given, type) or not callable(given):
+        told = " (a class: make a value of it first, with its settings)" if isinstance(given, type) else ""
+        raise InvalidRequest(f"{needs}; {given!r:.80} is none{told}")

@@ -1,0 +1,119 @@
+"""What `Route` and `Cascade` share: who may be asked, what the session needed so far, the models with their fallbacks."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from labkit.request import Done, Event, Fault, Handler, InvalidRequest, Request
+from labkit.routing.checks import check_models, is_number
+from labkit.routing.context import RoutingContext, RoutingDecision, Why
+from labkit.routing.fallback import in_turn
+from labkit.routing.health import Breaker
+from labkit.routing.policy import RoutingPolicy
+from labkit.routing.signals import Score
+
+_SESSIONS = 10_000  # the latest are remembered; an older one starts anew, which costs money and breaks no floor
+
+
+def check_setting(policy: object, context: object) -> None:
+    """Raise `InvalidRequest` where a policy cannot be followed in a context."""
+    if not isinstance(policy, RoutingPolicy):
+        raise InvalidRequest(f"{policy!r:.80} is no RoutingPolicy; make one, or read one by RoutingPolicy.from_json")
+    if not isinstance(context, RoutingContext):
+        raise InvalidRequest(f"{context!r:.80} is no RoutingContext; give RoutingContext(spent=…, breaker=…)")
+    if policy.budgets and context.spent is None:
+        raise InvalidRequest("the policy has budgets; give RoutingContext(spent=…), which tells what a tenant has spent")
+
+
+@dataclass(slots=True)
+class Case:
+    """One request at the desk: the models it may go to, cheapest first, what settled that, and what went wrong beside it."""
+
+    request: Request
+    allowed: tuple[str, ...]
+    why: Why
+    faults: list[Fault] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+
+    def judged(self, score: Score, where: str) -> Score:
+        """Take in a score; one that stands for a failure is told as such."""
+        self.scores.append(score)
+        if score.error is not None:
+            self.faults.append(Fault(where, score.error))
+        return score
+
+    def told(self, done: Done) -> Done:
+        """`done` with all that went wrong."""
+        for fault in self.faults:
+            done = done.beside(fault.where, fault.error)
+        return done
+
+
+class Desk:
+    """A policy at work over `models`."""
+
+    def __init__(self, models: Mapping[str, Handler], policy: RoutingPolicy, context: RoutingContext) -> None:
+        check_models("the policy", policy.models, models)
+        self._models, self._policy, self._context = models, policy, context
+        self._breaker = Breaker() if context.breaker is None else context.breaker
+        self._sessions: OrderedDict[tuple[str, str], int] = OrderedDict()
+
+    def case(self, request: Request) -> Case:
+        """`request`, with the models to choose from."""
+        policy = self._policy
+        case = Case(request, policy.allowed(request), "only")
+        budget = policy.budgets.get(request.tenant)
+        if budget is not None and self._spent(case) >= budget:
+            case.allowed, case.why = case.allowed[:1], "budget"
+            return case
+        session = policy.session(request)
+        reached = self._sessions.get(session, 0) if session else 0
+        case.allowed = tuple(model for model in case.allowed if policy.models.index(model) >= reached)
+        case.why = "score" if len(case.allowed) > 1 else "only"
+        return case
+
+    def settle(self, case: Case, asked: tuple[str, ...]) -> None:
+        """The last of `asked` answers: the session remembers the largest model it has had, and the decision is told."""
+        session = self._policy.session(case.request)
+        if session:
+            self._sessions[session] = max(self._policy.models.index(asked[-1]), self._sessions.pop(session, 0))
+            if len(self._sessions) > _SESSIONS:
+                self._sessions.popitem(last=False)
+        if self._context.observe is not None:
+            decision = RoutingDecision(self._policy.version, asked, tuple(case.scores), case.why)
+            try:
+                self._context.observe(case.request, decision)
+            except Exception as error:  # noqa: BLE001 - whoever looks on must not cost the answer
+                case.faults.append(Fault("observe", error))
+
+    def alone(self, model: str, request: Request) -> AsyncGenerator[Event, None]:
+        """The answer of `model`, behind its circuit."""
+        return in_turn(self._models, (model,), self._breaker, self._context.first_token_s, request)
+
+    def answer(self, case: Case, model: str, asked: tuple[str, ...] = ()) -> AsyncGenerator[Event, None]:
+        """The answer of `model`, or of the fallbacks that the floors allow, less those `asked` already.
+
+        Who has spent a budget has no fallbacks.
+        """
+        others = self._policy.fallbacks.get(model, ()) if case.why != "budget" else ()
+        allowed = self._policy.allowed(case.request)
+        order = (model, *(other for other in others if other in allowed and other not in asked))
+        return in_turn(self._models, order, self._breaker, self._context.first_token_s, case.request)
+
+    def _spent(self, case: Case) -> Decimal | float:
+        """What the tenant has spent; nothing, with a fault, where `spent` does not know."""
+        if self._context.spent is None:
+            return 0.0
+        tenant = case.request.tenant
+        try:
+            spent: Any = self._context.spent(tenant)
+            if not (spent.is_finite() if isinstance(spent, Decimal) else is_number(spent)):
+                raise InvalidRequest(f"spent({tenant!r}) returned {spent!r:.80}; it must return an amount of money")
+        except Exception as error:  # noqa: BLE001 - a purse that cannot be read keeps nobody from an answer
+            case.faults.append(Fault("spent", error))
+            return 0.0
+        return spent if isinstance(spent, Decimal) else float(spent)
