@@ -2,7 +2,7 @@
 
 This room holds the values that flow (`Request`, `Chunk`, `Done`, `Usage`, `Timing`), the protocol they flow by (`Handler`),
 the fold that turns a stream into an answer (`complete`), how handlers are stacked (`stack`), the deadline every request may
-carry (`deadlines`), and the two clocks (`clock`): the same handlers run on wall time against a live engine and on virtual
+carry (`deadlines`), server-sent events as bytes bring them (`Decoder`), and the two clocks (`clock`): the same handlers run on wall time against a live engine and on virtual
 time against a modelled one.
 """
 
@@ -19,13 +19,15 @@ from labkit.request.errors import (
     StreamIncomplete,
 )
 from labkit.request.handler import Completion, Handler, Lever, complete, stack
-from labkit.request.values import Chunk, Done, Event, Message, Request, Timing, TokenLogprob, Usage
+from labkit.request.sse import Decoder, SentEvent
+from labkit.request.values import Chunk, Done, Event, Message, Request, Timing, TokenLogprob, ToolCall, ToolCallDelta, Usage
 
 __all__ = [
     "Chunk",
     "Completion",
     "ContextWindowExceeded",
     "DeadlineExceeded",
+    "Decoder",
     "Done",
     "EngineError",
     "EngineStalled",
@@ -37,9 +39,12 @@ __all__ = [
     "Lever",
     "Message",
     "Request",
+    "SentEvent",
     "StreamIncomplete",
     "Timing",
     "TokenLogprob",
+    "ToolCall",
+    "ToolCallDelta",
     "Usage",
     "clock",
     "complete",

@@ -20,7 +20,7 @@ from labkit.streaming.paced import paced
 from labkit.streaming.partial_json import Final, Malformed, PartialJSON, progressive
 from labkit.streaming.perceived import WORDS_PER_S, Reading, buffered, streamed, token_arrivals, word_arrivals
 from labkit.streaming.resume import Resumable, StreamGone
-from labkit.streaming.sse import KEEP_ALIVE, MEDIA_TYPE, Decoder, Message, encode, frame, to_event
+from labkit.streaming.sse import KEEP_ALIVE, MEDIA_TYPE, Decoder, SentEvent, encode, frame, to_event
 from labkit.streaming.useful import FirstUseful, JsonFields, Kind, first_useful_at
 
 __all__ = [
@@ -34,10 +34,10 @@ __all__ = [
     "JsonFields",
     "Kind",
     "Malformed",
-    "Message",
     "PartialJSON",
     "Reading",
     "Resumable",
+    "SentEvent",
     "StreamGone",
     "any_of",
     "buffered",
