@@ -12,23 +12,12 @@ _WORDS = {
     " prohibited_content spii language image_safety",
 }
 _FAILED = frozenset(
-    [
-        "error",
-        "error_limit",
-        "error_toxic",
-        "abort",
-        "aborted",
-        "cancelled",
-        "canceled",
-        "timeout",
-        "network_error",
-        "insufficient_system_resource",
-        "malformed_function_call",
-        "unexpected_tool_call",
-        "engine_overloaded",
+    {
+        "abort", "aborted", "cancelled", "canceled", "engine_overloaded", "error", "error_limit", "error_toxic",
+        "insufficient_system_resource", "malformed_function_call", "network_error", "timeout", "unexpected_tool_call",
         "unknown_error",
-    ]
-)
+    }
+)  # fmt: skip
 _NONE = frozenset(("", "null", "none", "finish_reason_unspecified"))
 _MEANING = {word: reason for reason, words in _WORDS.items() for word in words.split()}
 

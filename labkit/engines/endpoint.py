@@ -2,8 +2,8 @@
 
 Why not the `openai` client here: it builds a pydantic object for every streamed token, and 32 streams of a small model on
 two cores then spend more on the client than a lever may cost (benchmarks/engines_overhead.py compares the two). The parts
-have a file each: `address` (where, and the key), `body` (what is sent), `wire` (bytes to events), `answer` (events to chunks),
-`usage`, `tools`, `endings`, and `faults` (what an endpoint says when it does not answer).
+have a file each: `address` (where, and the key), `connection` (HTTP), `body` (what is sent), `wire` (bytes to events),
+`answer` (events to chunks), `content`, `tools`, `endings`, `usage`, and `faults` (what it says when it does not answer).
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,26 +21,21 @@ import httpx
 from labkit.engines.address import Address
 from labkit.engines.answer import Answer, Failed
 from labkit.engines.body import advice, body_of, encoded, limit_of, message_of
-from labkit.engines.faults import fault_in, retry_after_s, status_of, too_long, words
-from labkit.engines.wire import ENCODINGS, Wire
+from labkit.engines.connection import Connection, read_all
+from labkit.engines.faults import named, retry_after_s, status_of, too_long, words
+from labkit.engines.wire import Wire
 from labkit.request import clock
 from labkit.request.errors import (
     ContextWindowExceeded,
     EngineError,
     EngineStalled,
     EngineUnreachable,
-    InvalidRequest,
     LabError,
     StreamIncomplete,
 )
 from labkit.request.values import Event, Request
 
 _log = logging.getLogger("labkit.engines")
-MAX_ERROR = 2**16
-"""The most bytes of an error's body that are read."""
-MAX_BODY = 2**24
-"""The most bytes of any other body (a list of models, metrics)."""
-_ERROR_S = 10.0
 _REASONING_BESIDE = ("x.ai", "perplexity.ai")  # as genai-prices extracts their usage
 
 
@@ -70,16 +64,12 @@ class OpenAIEngine:
     def __init__(
         self, base_url: str, api_key: str = "", model: str = "", *, dialect: Dialect | None = None, stall_s: float = 120.0
     ) -> None:
-        if not stall_s > 0:
-            raise InvalidRequest(f"stall_s is {stall_s}; allow the engine some seconds")
         self._address = Address.parse(base_url, api_key)
+        self._http = Connection(self._address, stall_s)
         self.base_url = self._address.base
         self.model = model
         self.dialect = dialect or Dialect()
-        self._stall_s = stall_s
         self._warned: set[str] = set()
-        # A connection pool belongs to the event loop it was made on, and a notebook may use several.
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = weakref.WeakKeyDictionary()
 
     def __repr__(self) -> str:
         return f"OpenAIEngine({self.base_url!r}, model={self.model!r})"
@@ -98,16 +88,14 @@ class OpenAIEngine:
         answer = Answer(request, str(body.get("model", "")), sent, started_unix, limit, self._warn, beside)
         wire: Wire | None = None
         try:
-            async with self._post("/chat/completions", content) as response:
+            async with self._http.post("/chat/completions", content) as response:
                 if response.status_code != 200:
                     raise await self._refusal(response, request, body)
                 wire = Wire(response.headers.get("content-encoding", ""), limit)
                 async for data in response.aiter_raw():
-                    many = 0
-                    for piece in wire.pieces(data):
-                        if many:
+                    for number, piece in enumerate(wire.pieces(data)):
+                        if number:
                             await asyncio.sleep(0)  # a compressed piece may hold a thousand times its size
-                        many += 1
                         at = clock.now()
                         for event in wire.events(piece):
                             if (chunk := answer.feed(event, at)) is not None:
@@ -126,12 +114,12 @@ class OpenAIEngine:
         except Failed as failed:
             raise await self._failure(failed.fault, request, body) from None
         except LabError as error:
-            raise self._without_key(error) from error.__cause__
+            raise self._http.without_key(error) from error.__cause__
         except httpx.ReadTimeout as error:
             if not answer.whole:
                 raise EngineStalled(
-                    f"{self.base_url} sent nothing for {self._stall_s:g} s after {answer.chunks} chunks; it is overloaded or "
-                    "stuck. Look at its log, or raise stall_s"
+                    f"{self.base_url} sent nothing for {self._http.stall_s:g} s after {answer.chunks} chunks; it is "
+                    "overloaded or stuck. Look at its log, or raise stall_s"
                 ) from error
         except httpx.HTTPError as error:
             if not answer.whole:
@@ -175,7 +163,7 @@ class OpenAIEngine:
 
     async def get_json(self, path: str, root: bool = False) -> Any:
         """GET `path` below the base URL, or below the server's root, as JSON. Raises `EngineError` where it is none."""
-        text = await self.get_text(path, root)
+        text = await self._http.get(path, root)
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
@@ -184,77 +172,37 @@ class OpenAIEngine:
 
     async def get_text(self, path: str, root: bool = False) -> str:
         """GET `path` as text."""
-        url = self._address.of(path, root)
-        shown = url.partition("?")[0]
-        try:
-            async with self._client().stream("GET", url) as response:
-                if response.status_code != 200:
-                    fault, text = await self._read_error(response)
-                    raise EngineError(
-                        f"{shown} answered {response.status_code}: {text}",
-                        response.status_code,
-                        retry_after_s(response.headers, fault),
-                    )
-                return (await _body(response, MAX_BODY)).decode("utf-8", "replace")
-        except httpx.TimeoutException as error:
-            raise EngineStalled(f"{shown} sent nothing for {self._stall_s:g} s") from error
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
-        except LabError as error:
-            raise self._without_key(error) from error.__cause__
+        return await self._http.get(path, root)
 
     async def aclose(self) -> None:
         """Close the connections of the running loop."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
-
-    @asynccontextmanager
-    async def _post(self, path: str, content: bytes, root: bool = False) -> AsyncIterator[httpx.Response]:
-        headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
-        async with self._client().stream("POST", self._address.of(path, root), content=content, headers=headers) as response:
-            yield response
-
-    def _client(self) -> httpx.AsyncClient:
-        loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            try:
-                client = self._clients[loop] = httpx.AsyncClient(
-                    headers={**self._address.headers, "Accept-Encoding": ENCODINGS},
-                    timeout=httpx.Timeout(self._stall_s, connect=min(10.0, self._stall_s), pool=None),
-                    limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-                    # A proxy set for the internet must not catch loopback traffic.
-                    trust_env=not self._address.loopback,
-                )
-            except (ValueError, ImportError, httpx.InvalidURL) as error:
-                raise EngineUnreachable(
-                    f"the proxy or certificate settings of this machine cannot be used ({type(error).__name__}); look at "
-                    "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE"
-                ) from None
-        return client
+        await self._http.aclose()
 
     async def _refusal(self, response: httpx.Response, request: Request, body: Mapping[str, Any]) -> LabError:
-        fault, text = await self._read_error(response)
+        fault, text = await self._http.read_error(response)
         status = response.status_code
         if response.has_redirect_location:
-            text = f"it has moved to {self._address.hide(response.headers['location'][:200]).partition('?')[0]}; set that address"
+            place = self._address.hide(response.headers["location"][:200]).partition("?")[0]
+            text = f"it has moved to {place}; set that address"
         elif status == 404 and not self.base_url.endswith("/v1"):
             text += " (an OpenAI-compatible address usually ends in /v1)"
-        return await self._in_words(
-            text, status, retry_after_s(response.headers, fault), request, body, f"answered {status}"
-        )
+        retry = retry_after_s(response.headers, fault)
+        return await self._in_words(fault, f"answered {status}: {text}", status, retry, request, body)
 
     async def _failure(self, fault: Any, request: Request, body: Mapping[str, Any]) -> LabError:
-        text = self._address.hide(words(fault))
-        return await self._in_words(
-            text, status_of(fault), retry_after_s({}, fault), request, body, "failed while it should have answered"
-        )
+        text = f"failed within its answer: {self._address.hide(words(fault))}"
+        return await self._in_words(fault, text, status_of(fault), retry_after_s({}, fault), request, body)
 
     async def _in_words(
-        self, text: str, status: int | None, retry: float | None, request: Request, body: Mapping[str, Any], what: str
+        self,
+        fault: Any,
+        text: str,
+        status: int | None,
+        retry: float | None,
+        request: Request,
+        body: Mapping[str, Any],
     ) -> LabError:
-        found = too_long(text, status, self.dialect.context_window)
+        found = too_long(f"{text} {named(fault)}", status, self.dialect.context_window)
         if found is not None:
             window, asked = found
             prompt = await self._prompt_tokens(request)
@@ -264,32 +212,7 @@ class OpenAIEngine:
                 f"the prompt has {length} tokens and asks for up to {limit_of(request)} more, and the context window of "
                 f"{request.model or self.model} {size}; shorten the prompt or lower max_tokens"
             )
-        return EngineError(f"{self.base_url} {what}: {text}{advice(text, body)}", status, retry)
-
-    async def _read_error(self, response: httpx.Response) -> tuple[Any, str]:
-        """An error's body, as JSON where it is some, and in words. As much of it as fits `MAX_ERROR` and ten seconds."""
-        raw = bytearray()
-        try:
-            wire = Wire(response.headers.get("content-encoding", ""), 1)
-            async with asyncio.timeout(min(_ERROR_S, self._stall_s)):
-                async for data in response.aiter_raw():
-                    for piece in wire.pieces(data):
-                        raw += piece[:MAX_ERROR]
-                        if len(raw) >= MAX_ERROR:
-                            break
-                    if len(raw) >= MAX_ERROR:
-                        break
-        except (TimeoutError, httpx.HTTPError, LabError):
-            pass  # what has come of it must do
-        text = raw[:MAX_ERROR].decode("utf-8-sig", "replace")
-        try:
-            fault = json.loads(text.removeprefix("data:"))
-        except (ValueError, RecursionError):
-            fault = None
-            said = text.strip()[:500] or response.reason_phrase or "an error without words"
-        else:
-            said = words(fault_in(fault, True) if isinstance(fault, dict | list) else fault) or "an error without words"
-        return fault, self._address.hide(said)
+        return EngineError(f"{self.base_url} {text}{advice(text, body)}", status, retry)
 
     async def _prompt_tokens(self, request: Request) -> int | None:
         """The exact prompt length where the endpoint can tell (vLLM's /tokenize): its refusal only gives a lower bound."""
@@ -297,8 +220,8 @@ class OpenAIEngine:
             return None
         asked = {"model": request.model or self.model, "messages": [message_of(message) for message in request.messages]}
         try:
-            async with self._post("/tokenize", encoded(asked), root=True) as response:
-                answer = json.loads(await _body(response, MAX_BODY)) if response.status_code == 200 else None
+            async with self._http.post("/tokenize", encoded(asked), root=True) as response:
+                answer = json.loads(await read_all(response)) if response.status_code == 200 else None
         except (httpx.HTTPError, LabError, ValueError, RecursionError):
             return None
         count = answer.get("count") if isinstance(answer, Mapping) else None
@@ -320,42 +243,17 @@ class OpenAIEngine:
 
     def _broken(self, error: httpx.HTTPError, answer: Answer, wire: Wire | None) -> LabError:
         if wire is None or not wire.received or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            return self._unreachable(error)
+            return self._http.unreachable(error)
         return StreamIncomplete(
-            f"the connection to {self.base_url} broke after {answer.chunks} chunks ({self._words_of(error)}); "
+            f"the connection to {self.base_url} broke after {answer.chunks} chunks ({self._http.words_of(error)}); "
             "the answer is not whole"
         )
-
-    def _unreachable(self, error: Exception) -> EngineUnreachable:
-        what = "what answers is no HTTP" if isinstance(error, httpx.ProtocolError) else "nothing answers"
-        return EngineUnreachable(
-            f"{what} at {self.base_url} ({self._words_of(error)}); start the engine, or correct LABKIT_BASE_URL"
-        )
-
-    def _words_of(self, error: Exception) -> str:
-        return self._address.hide(str(error)[:200]) or type(error).__name__
-
-    def _without_key(self, error: LabError) -> LabError:
-        """`error` as it is, or with its words cleaned where the endpoint sent the key back in them."""
-        error.args = tuple(self._address.hide(arg) if isinstance(arg, str) else arg for arg in error.args)
-        return error
 
     def _warn(self, name: str) -> None:
         """Say once that the endpoint sent a field that is not read, at most for a hundred names."""
         if name not in self._warned and len(self._warned) < 100:
             self._warned.add(name)
             _log.warning("%s sends %r, which is not read", self.base_url, self._address.hide(name))
-
-
-async def _body(response: httpx.Response, bound: int) -> bytes:
-    """A whole body, decompressed. Raises `EngineError` for one above `bound` bytes."""
-    wire, raw = Wire(response.headers.get("content-encoding", ""), 1), bytearray()
-    async for data in response.aiter_raw():
-        for piece in wire.pieces(data):
-            raw += piece
-            if len(raw) > bound:
-                raise EngineError(f"{response.url.path} has more than {bound} bytes, which is the bound of such a body", 200)
-    return bytes(raw)
 
 
 def _cards(listing: Any) -> dict[str, Mapping[str, Any]]:

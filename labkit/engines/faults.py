@@ -1,4 +1,4 @@
-"""What an endpoint says when it does not answer: its words, its status, when to come back, and whether the prompt was too long."""
+"""What an endpoint says when it does not answer: its words and status, when to come back, whether the prompt is too long."""
 
 from __future__ import annotations
 
@@ -33,23 +33,24 @@ _TOO_LONG = tuple(
         r"tokens in the prompt cannot exceed (W)",  # Cohere
         r"`?inputs`? tokens \+ `?max_new_tokens`? must be <= (W)\. Given: (A)",  # Text Generation Inference, Together
         # OpenAI, vLLM, DeepSeek, OpenRouter
-        r"maximum context length (?:is|of) (W)(?:.{0,120}?(?:contains|resulted in|requested|has)\D{0,40}?(A) (?:input |prompt )?tokens)?",
         r"maximum context length (?:is|of) (W)",
     )
 )
+_CONTEXT = r"(?:the |this )?(?:model'?s? )?(?:maximum )?context"
 _TOO_LONG_UNNUMBERED = re.compile(
-    r"input is too long for requested model|exceeds? (?:the |this )?(?:model'?s? )?(?:maximum )?context[ _](?:window|length|size|limit)"
+    rf"exceeds? {_CONTEXT}[ _](?:window|length|size|limit)|longer than {_CONTEXT}|input is too long for requested model"
     r"|context window exceeds limit|context_length_exceeded|exceed_context_size|prompt exceeds max(?:imum)? length"
-    r"|prompt (?:is )?too long|longer than (?:the |this )?(?:model'?s? )?(?:maximum )?context|reduce the length of the (?:messages|input|prompt)"
-    r"|too many (?:input |prompt )?tokens: ",
+    r"|prompt (?:is )?too long|reduce the length of the (?:messages|input|prompt)|too many (?:input |prompt )?tokens: ",
     re.IGNORECASE,
 )
 _ASKED = re.compile(r"(?:contains|resulted in|requested|has)\D{0,40}?(\d[\d,]*) (?:input |prompt )?tokens", re.IGNORECASE)
 _RATE = re.compile(r"per[ -](?:minute|second|hour|day)|rate[ _-]?limit|quota|\bTPM\b|throttl", re.IGNORECASE)
 # vLLM on a prompt that fills the window to its last token: it cuts our max_tokens to what is left, and then refuses it.
 _NO_ROOM = "max_tokens must be at least 1, got 0"
-_WORDS = ("message", "detail", "msg", "error_msg", "error_message", "status_msg", "errorMessage", "Message", "error_description",
-          "reason", "title", "details", "error", "errors")  # fmt: skip
+_WORDS = (
+    "message", "detail", "msg", "error_msg", "error_message", "status_msg", "errorMessage", "Message", "error_description",
+    "reason", "title", "details", "error", "errors",
+)  # fmt: skip
 _TELLING = ("message", "detail", "msg", "error_msg", "error_message", "errorMessage", "Message", "errors")
 _ANSWERS = ("choices", "usage", "usageMetadata", "usage_metadata")
 
@@ -113,6 +114,15 @@ def _says_something(error: Any) -> bool:
     return bool(error)
 
 
+def named(fault: Any) -> str:
+    """The names that an error gives itself beside its words: code and type."""
+    if not isinstance(fault, Mapping):
+        return ""
+    names = [fault.get(name) for name in ("code", "type")]
+    inner = fault.get("error")
+    return " ".join(name[:80] for name in names if isinstance(name, str)) + (f" {named(inner)}" if inner else "")
+
+
 def status_of(fault: Any) -> int | None:
     """The HTTP status that an error within a stream names, if it does."""
     if isinstance(fault, Mapping):
@@ -128,7 +138,7 @@ def status_of(fault: Any) -> int | None:
 
 
 def too_long(text: str, status: int | None, known_window: int | None) -> tuple[int | None, int | None] | None:
-    """(context window, prompt's tokens), each None where the endpoint does not say; None if `text` is about something else."""
+    """(context window, prompt's tokens), each None where it is not said; None if `text` is about something else."""
     if status not in (None, 400, 413, 422) or _RATE.search(text):
         return None
     text = text[:2000]

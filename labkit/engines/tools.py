@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from labkit.engines.content import name_of
 from labkit.request.errors import EngineError, StreamIncomplete
 from labkit.request.values import ToolCallDelta
 
@@ -50,7 +51,7 @@ class ToolCalls:
         kind = piece.get("type")
         if function is None and kind not in (None, "", "function"):
             raise EngineError(
-                f"the model called a tool of kind {str(kind)[:40]!r}; this lab carries calls of functions only"
+                f"the model called a tool of kind {name_of(kind)[:40]!r}; this lab carries calls of functions only"
             )
         if function is None:
             function = {name: piece.get(name) for name in ("name", "arguments")}

@@ -69,8 +69,10 @@ _SAID_ELSEWHERE = re.compile(
 _APART = re.compile(
     r"(audio|image|video|document|citation)\w*(?:tokens|token_count|seconds)$|\.(audio|image|video|document)\."
 )
-_FEES = re.compile(r"(?:web_search|web_fetch|search_web)\w*(?:requests|calls|invocation)$|num_search_queries$|num_sources_used$"
-                   r"|search_units$|classifications$|search_web\.invocation$")  # fmt: skip
+_FEES = re.compile(
+    r"(?:web_search|web_fetch|search_web)\w*(?:requests|calls|invocation)$|num_search_queries$|num_sources_used$"
+    r"|search_units$|classifications$|search_web\.invocation$"
+)
 _BESIDE = {"cached_prompt_text_tokens", "num_sources_used"}  # only xAI writes these
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _PLAIN = {"prompt_tokens", "completion_tokens", "total_tokens"}
@@ -123,16 +125,15 @@ def _read_numbers(numbers: Mapping[str, int], report: Report, beside: bool) -> N
     def first(names: set[str], what: str) -> int | None:
         """The number under one of `names`; several must agree, and a 0 gives way."""
         found = {numbers[name]: name for name in sorted(names) if name in numbers}
-        several = {value: name for value, name in found.items() if value}
+        several = {number: name for number, name in found.items() if number}
         if len(several) > 1:
-            report.wrong.append(f"{what} are " + " and ".join(f"{value} ({name})" for value, name in several.items()))
+            report.wrong.append(f"{what} are " + " and ".join(f"{number} ({name})" for number, name in several.items()))
         return max(found) if found else None
 
-    with_cache = first(_INPUT_WITH_CACHE - ({"tokens.input_tokens"} if "billed_units.input_tokens" in numbers else set()),
-                       "input tokens")  # fmt: skip
+    cohere = "billed_units.input_tokens" in numbers  # its "tokens" are what it read, its "billed_units" what it bills
+    with_cache = first(_INPUT_WITH_CACHE - ({"tokens.input_tokens"} if cohere else set()), "input tokens")
     bare = first(_INPUT, "input tokens")
-    outputs = _OUTPUT - ({"tokens.output_tokens"} if "billed_units.output_tokens" in numbers else set())
-    report.output = first(outputs, "output tokens")
+    report.output = first(_OUTPUT - ({"tokens.output_tokens"} if cohere else set()), "output tokens")
     report.total = first(_TOTAL, "total tokens") or None
     report.reasoning = first(_REASONING, "reasoning tokens")
     cached_within, cached_beside = first(_CACHED_WITHIN, "cached tokens"), first(_CACHED, "cached tokens")
@@ -140,12 +141,12 @@ def _read_numbers(numbers: Mapping[str, int], report: Report, beside: bool) -> N
     parts = [value for name, value in numbers.items() if _FOR_5_MINUTES.search(name) or _FOR_AN_HOUR.search(name)]
     if parts and not written_within and not written_beside:
         written_beside = sum(parts)
-    for within, beside, what in (
+    for one, other, what in (
         (cached_within, cached_beside, "cached tokens"),
         (written_within, written_beside, "cache writes"),
     ):
-        if within and beside and within != beside:
-            report.wrong.append(f"{what} are {within} and {beside}")
+        if one and other and one != other:
+            report.wrong.append(f"{what} are {one} and {other}")
     report.cached, report.written = _either(cached_within, cached_beside), _either(written_within, written_beside)
     from_cache = (report.cached or 0) + (report.written or 0)
 
@@ -357,3 +358,27 @@ def _count(value: Any) -> int | None:
 def _shown(value: Any) -> str:
     """`value` for a message; a number of 5000 digits has no short text, and Python refuses to write it."""
     return "a huge number" if isinstance(value, int) and abs(value) > 10**30 else f"{value!r:.40}"
+
+
+def usage_elsewhere(event: Mapping[str, Any]) -> Any:
+    """Usage that does not stand in the event's `usage`: in its choice (Moonshot), or under another name."""
+    choices = event.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], Mapping):
+        choice = choices[0]
+        if choice.get("usage"):
+            return choice["usage"]
+        for name in ("delta", "message"):
+            inner = choice.get(name)
+            if isinstance(inner, Mapping) and inner.get("usage"):
+                return inner["usage"]
+    for name in ("usageMetadata", "usage_metadata", "amazon-bedrock-invocationMetrics"):
+        if event.get(name):
+            return event[name]
+    for name in ("x_groq", "meta", "message", "delta", "metadata"):
+        inner = event.get(name)
+        if isinstance(inner, Mapping):
+            if inner.get("usage"):
+                return inner["usage"]
+            if "billed_units" in inner:
+                return inner
+    return None

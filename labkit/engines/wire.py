@@ -1,7 +1,7 @@
 """From an endpoint's bytes to its events: decompressed, decoded, and bounded at every step.
 
-A body is server-sent events or one JSON value: endpoints answer 200 with an error, or with an unstreamed answer, whatever was
-asked. Which of the two it is shows in its first letter, not in its Content-Type, which is as often wrong as right.
+A body is server-sent events or one JSON value: endpoints answer 200 with an error, or with an unstreamed answer, whatever
+was asked. Which of the two it is shows in its first letter, not in its Content-Type, which is as often wrong as right.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class _Inflate:
         kind = encoding.strip().lower()
         if kind not in ("gzip", "x-gzip", "deflate"):
             raise EngineError(
-                f"the endpoint sent its answer in the content encoding {encoding[:40]!r}, though only {ENCODINGS} were asked "
-                "for; switch compression off at the endpoint or the proxy before it"
+                f"the endpoint sent its answer in the content encoding {encoding[:40]!r}, though only {ENCODINGS} were "
+                "asked for; switch compression off at the endpoint or the proxy before it"
             )
         self._gzip = kind != "deflate"
         self._z = zlib.decompressobj(31 if self._gzip else zlib.MAX_WBITS)

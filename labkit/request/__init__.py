@@ -2,8 +2,8 @@
 
 This room holds the values that flow (`Request`, `Chunk`, `Done`, `Usage`, `Timing`), the protocol they flow by (`Handler`),
 the fold that turns a stream into an answer (`complete`), how handlers are stacked (`stack`), the deadline every request may
-carry (`deadlines`), server-sent events as bytes bring them (`Decoder`), and the two clocks (`clock`): the same handlers run on wall time against a live engine and on virtual
-time against a modelled one.
+carry (`deadlines`), server-sent events as their bytes come (`Decoder`), and the two clocks (`clock`): the same handlers run
+on wall time against a live engine and on virtual time against a modelled one.
 """
 
 from labkit.request import clock

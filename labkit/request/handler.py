@@ -56,7 +56,7 @@ class Completion:
     @property
     def inter_chunk_latencies(self) -> tuple[float, ...]:
         """Gaps between streamed chunks, s. Chunks, not tokens: an engine may send several tokens in one."""
-        times = [chunk.at for chunk in self.chunks if chunk.says]
+        times = [chunk.at for chunk in self.chunks if chunk.has_content]
         return tuple(later - earlier for earlier, later in pairwise(times))
 
     @property

@@ -239,8 +239,8 @@ class Chunk:
     tool_calls: tuple[ToolCallDelta, ...] = ()
 
     @property
-    def says(self) -> bool:
-        """Whether it brings anything of the answer: text, reasoning or a piece of a tool call."""
+    def has_content(self) -> bool:
+        """Whether it carries something of the answer: text, reasoning or a piece of a tool call."""
         return bool(self.text or self.reasoning or self.tool_calls)
 
 
