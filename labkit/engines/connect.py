@@ -280,11 +280,11 @@ async def _endpoint(base_url: str, model: str, report: Progress, stall_s: float)
     if dialect.models and name not in dialect.models:
         await endpoint.aclose()
         hint = f" (or set {_LAB_OVERRIDES[model]})" if model in LAB_MODELS else ""
-        raise InvalidRequest(f"{base_url} does not serve {name!r}; it has {', '.join(dialect.models[:10])}{hint}")
-    report(f"connected to {base_url}")
+        raise InvalidRequest(f"{endpoint.base_url} does not serve {name!r}; it has {', '.join(dialect.models[:10])}{hint}")
+    report(f"connected to {endpoint.base_url}")
     provenance = Provenance(
         kind="endpoint",
-        machine=base_url,
+        machine=endpoint.base_url,
         device="unknown to the client",
         engine="vLLM" if dialect.vllm else "OpenAI-compatible",
         engine_version=dialect.version or "unknown",

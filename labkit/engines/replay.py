@@ -26,6 +26,7 @@ from labkit.request import (
     Event,
     Handler,
     Lever,
+    Message,
     Request,
     StreamIncomplete,
     Timing,
@@ -264,12 +265,12 @@ async def record(
 
 def _whole(what: Mapping[str, Any]) -> dict[str, Any]:
     """What was asked as `asked` says it today: a file may be older than one of its fields, or have 0 for 0.0."""
-    whole = asked(Request("any")) | dict(what)
+    whole = asked(Request((Message("user", "any"),))) | dict(what)
     return whole | {"temperature": float(whole["temperature"]) + 0.0, "top_p": float(whole["top_p"])}
 
 
 def _summary(identity: Mapping[str, Any]) -> str:
-    role, content = identity["messages"][-1]
+    role, content, *_ = identity["messages"][-1]
     text = content if len(content) <= 60 else "…" + content[-60:]
     return f"{role}: {text!r} (max_tokens={identity['max_tokens']}, temperature={identity['temperature']})"
 

@@ -189,7 +189,9 @@ class _Page:
         why: list[str] = []
         faults: list[Exception] = []
         cost, currency = done.cost, done.currency
-        if cost is None:
+        if done.usage_note:
+            why.append(done.usage_note)
+        elif cost is None:
             cost, currency = self._priced(done.model, done.usage, why, faults)
         price = self._book.price(self._opening.request_model, str(done.model), self._model)
         row = _as_known(
@@ -206,12 +208,12 @@ class _Page:
                 {"first_token": timing.first_token, "last_token": timing.last_token},
                 {"done": timing.done},
                 {} if timing.started_unix is None else {"started_unix": timing.started_unix},
-                usage_fields(done.usage, "reported"),
+                _fields_of(done),
                 {"cost": cost, "currency": currency},
             ],
         )
-        if row.usage is None:
-            row = _as_known(row, why, [usage_fields(arrived.usage, arrived.source)])
+        if row.usage is None and arrived.source != "unknown":
+            row = _as_known(row, why, [_counted(arrived)])
         unkept = self._book.keep(_with_note(row, why))
         faults += [] if unkept is None else [unkept]
         for fault in faults:
@@ -223,9 +225,6 @@ class _Page:
     def cut(self, arrived: Arrived, error: BaseException | None, *, served: bool) -> None:
         failed = error is None or isinstance(error, Exception)
         why: list[str] = []
-        known: dict[str, Any] = {} if arrived.source == "unknown" else usage_fields(arrived.usage, arrived.source)
-        if arrived.source == "counted":
-            known = {"output_tokens": arrived.usage.output_tokens, "usage_source": "counted"}
         cost: Decimal | None = None
         currency = self._opening.currency
         if served:
@@ -240,7 +239,7 @@ class _Page:
                 {"error_type": _error_type(error) if failed else None},
                 {"first_token": arrived.first_token, "last_token": arrived.last_token},
                 {"done": clock.now()},
-                known,
+                {} if arrived.source == "unknown" else _counted(arrived),
                 {"cost": cost, "currency": currency},
             ],
         )
@@ -264,6 +263,19 @@ class _Page:
             faults.append(error)
             why.append(f"the price failed: {error!r:.200}")
             return None, currency
+
+
+def _fields_of(done: Done) -> dict[str, Any]:
+    """The usage of a whole answer as columns; what the endpoint did not count is unknown, not 0."""
+    found = usage_fields(done.usage, "counted" if done.usage_note else "reported")
+    return {name: value or None for name, value in found.items()} if done.usage_note else found
+
+
+def _counted(arrived: Arrived) -> dict[str, Any]:
+    """The usage of a stream as far as it came; without a running count its input is unknown."""
+    if arrived.source == "running":
+        return usage_fields(arrived.usage, "running")
+    return {"output_tokens": arrived.usage.output_tokens, "usage_source": "counted"}
 
 
 def _as_known(row: Row, why: list[str], parts: list[dict[str, Any]]) -> Row:

@@ -79,10 +79,13 @@ COLUMNS: tuple[Column, ...] = (
 DERIVED: Mapping[str, str] = {
     "labkit.ttft": '"labkit.first_token" - "labkit.sent"',
     "labkit.e2e": '"labkit.done" - "labkit.sent"',
-    "labkit.tpot": 'CASE WHEN "gen_ai.usage.output_tokens" >= 2 THEN ("labkit.done" - "labkit.first_token")'
-    ' / ("gen_ai.usage.output_tokens" - 1) END',
+    "labkit.tpot": 'CASE WHEN "gen_ai.usage.output_tokens" >= 2 AND coalesce("gen_ai.usage.reasoning.output_tokens", 0) = 0'
+    ' THEN ("labkit.done" - "labkit.first_token") / ("gen_ai.usage.output_tokens" - 1) END',
 }
-"""Latencies in seconds, computed from the raw timestamps whenever they are read; NULL where undefined (see `Timing`)."""
+"""Latencies in seconds, computed from the raw timestamps whenever they are read; NULL where undefined (see `Timing`).
+
+TPOT is NULL for an answer with reasoning tokens: a row does not say whether these were streamed, that is whether they came
+before or after the first token, and 900 hidden ones would make ten visible ones look a hundred times as fast."""
 
 KINDS: Mapping[str, Kind] = {column.name: column.kind for column in COLUMNS} | {name: "real" for name in DERIVED}
 

@@ -3,8 +3,8 @@
 This room holds the values that flow (`Request`, `Chunk`, `Done`, `Usage`, `Timing`), the protocol they flow by (`Handler`),
 the fold that turns a stream into an answer (`complete`), levers and how they are stacked (`Lever`, `Chooser`, `stack`), who
 records an attempt (`metered`, `served`), the deadline every request may carry (`within`, `held`), a door for code without
-an event loop (`Synchronous`), and the two clocks
-(`clock`): the same handlers run on wall time against a live engine and on virtual time against a modelled one.
+an event loop (`Synchronous`), server-sent events as their bytes come (`Decoder`), and the two clocks (`clock`): the same
+handlers run on wall time against a live engine and on virtual time against a modelled one.
 """
 
 from labkit.request import clock, hops
@@ -31,9 +31,22 @@ from labkit.request.errors import (
 )
 from labkit.request.handler import Completion, Handler, complete
 from labkit.request.lever import Chooser, Lever, Placed, books_in, metered, placed, stack
+from labkit.request.sse import Decoder, SentEvent
 from labkit.request.streams import opened, taken_down
 from labkit.request.sync import DoorClosed, Synchronous
-from labkit.request.values import Chunk, Done, Event, Fault, Message, Request, Timing, TokenLogprob, Usage
+from labkit.request.values import (
+    Chunk,
+    Done,
+    Event,
+    Fault,
+    Message,
+    Request,
+    Timing,
+    TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
 
 __all__ = [
     "Arrived",
@@ -43,6 +56,7 @@ __all__ = [
     "Completion",
     "ContextWindowExceeded",
     "DeadlineExceeded",
+    "Decoder",
     "Done",
     "DoorClosed",
     "EngineError",
@@ -58,10 +72,13 @@ __all__ = [
     "Page",
     "Placed",
     "Request",
+    "SentEvent",
     "StreamIncomplete",
     "Synchronous",
     "Timing",
     "TokenLogprob",
+    "ToolCall",
+    "ToolCallDelta",
     "Usage",
     "UsageSource",
     "asked",

@@ -48,4 +48,8 @@ def canonical(what: dict[str, Any]) -> str:
 
 
 def _message(message: Message) -> list[Any]:
-    return [message.role, message.content]
+    found: list[Any] = [message.role, message.content]
+    if message.tool_calls or message.tool_call_id or message.name:
+        calls = [[call.id, call.name, call.arguments] for call in message.tool_calls]
+        found.append({"tool_calls": calls, "tool_call_id": message.tool_call_id, "name": message.name})
+    return found

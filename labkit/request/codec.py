@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from labkit.request.errors import StreamIncomplete
-from labkit.request.values import Chunk, Done, Event, Timing, TokenLogprob, Usage
+from labkit.request.values import Chunk, Done, Event, Timing, TokenLogprob, ToolCallDelta, Usage
 
 
 def chunk_to_json(chunk: Chunk, since: float = 0.0) -> dict[str, Any]:
@@ -18,6 +18,8 @@ def chunk_to_json(chunk: Chunk, since: float = 0.0) -> dict[str, Any]:
         found["reasoning"] = chunk.reasoning
     if chunk.logprobs:
         found["logprobs"] = [[lp.token, lp.logprob, [list(top) for top in lp.top]] for lp in chunk.logprobs]
+    if chunk.tool_calls:
+        found["tool_calls"] = [[call.index, call.id, call.name, call.arguments] for call in chunk.tool_calls]
     if chunk.usage is not None:
         found["usage"] = usage_to_json(chunk.usage)
     return found
@@ -36,6 +38,9 @@ def chunk_from_json(data: Mapping[str, Any], since: float = 0.0) -> Chunk:
                 for token, logprob, top in data.get("logprobs", ())
             ),
             usage=None if data.get("usage") is None else usage_from_json(data["usage"]),
+            tool_calls=tuple(
+                ToolCallDelta(int(i), _text(a), _text(b), _text(c)) for i, a, b, c in data.get("tool_calls", ())
+            ),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise StreamIncomplete(f"this is no chunk: {error!r}; it was damaged, or not written by this lab") from error
@@ -62,6 +67,8 @@ def done_to_json(done: Done, since: float = 0.0) -> dict[str, Any]:
         found["cost"] = format(done.cost, "f")
     if done.currency != "USD":
         found["currency"] = done.currency
+    if done.usage_note:
+        found["usage_note"] = done.usage_note
     if done.faults:
         found["faults"] = [str(fault) for fault in done.faults]
     return found
@@ -81,6 +88,7 @@ def done_from_json(data: Mapping[str, Any], since: float = 0.0) -> Done:
             None if cost is None else Decimal(_text(cost)),
             _text(data.get("currency", "USD")),
             _text(data["response_id"]),
+            usage_note=_text(data.get("usage_note", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InvalidOperation) as error:
         raise StreamIncomplete(

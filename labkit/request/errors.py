@@ -16,11 +16,16 @@ class ContextWindowExceeded(InvalidRequest):
 
 
 class EngineError(LabError):
-    """The engine answered with an error; `status` is its HTTP status where there is one."""
+    """The engine answered with an error.
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    `status` is its HTTP status where there is one; `retry_after_s` is in how many seconds the engine wants to be asked
+    again, None where it did not say.
+    """
+
+    def __init__(self, message: str, status: int | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class EngineUnreachable(EngineError):

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Self
 
 from labkit.request.errors import StreamIncomplete
-from labkit.request.values import Chunk, Done, Event, Request, TokenLogprob
+from labkit.request.values import Chunk, Done, Event, Request, TokenLogprob, ToolCall, ToolCallDelta
 
 Handler = Callable[[Request], AsyncGenerator[Event, None]]
 
@@ -39,6 +39,18 @@ class Completion:
         return tuple(lp for chunk in self.chunks for lp in chunk.logprobs)
 
     @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls of the answer in the order of their numbers, each with its pieces added up."""
+        pieces: dict[int, list[ToolCallDelta]] = {}
+        for chunk in self.chunks:
+            for piece in chunk.tool_calls:
+                pieces.setdefault(piece.index, []).append(piece)
+        return tuple(
+            ToolCall("".join(p.id for p in own), "".join(p.name for p in own), "".join(p.arguments for p in own))
+            for _, own in sorted(pieces.items())
+        )
+
+    @property
     def inter_chunk_latencies(self) -> tuple[float, ...]:
         """Gaps between streamed chunks, s. Chunks, not tokens: an engine may send several tokens in one."""
         times = [chunk.at for chunk in self.chunks if chunk.has_content]
@@ -46,8 +58,13 @@ class Completion:
 
     @property
     def tpot(self) -> float | None:
-        """Time per output token after the first, s; None for fewer than two tokens."""
-        return self.done.timing.tpot(self.done.usage.output_tokens)
+        """Time per output token after the first, s; None for fewer than two tokens.
+
+        Reasoning that was billed and not streamed was over before the first token came: it is not counted.
+        """
+        usage = self.done.usage
+        hidden = usage.reasoning_tokens > 0 and not any(chunk.reasoning for chunk in self.chunks)
+        return self.done.timing.tpot(usage.visible_output_tokens if hidden else usage.output_tokens)
 
 
 async def complete(handler: Handler, request: Request) -> Completion:

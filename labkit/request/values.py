@@ -18,17 +18,65 @@ _ROLES = ("system", "user", "assistant", "tool")
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that the model wants called: `arguments` is JSON as the model wrote it, which may be broken JSON."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of the answer's tool call number `index` (from 0); a call's pieces add up in their order, field by field."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of the conversation, in the Chat Completions shape."""
+    """One turn of the conversation, in the Chat Completions shape.
+
+    `tool_calls` are what an assistant's turn called, `tool_call_id` is the call that a tool's turn answers, `name` tells
+    speakers of one role apart. Text only: content in parts (images, audio, files) is refused by name.
+    """
 
     role: Role
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
 
     def __post_init__(self) -> None:
         if self.role not in _ROLES:
-            raise InvalidRequest(f"message role {self.role!r} is unknown; use one of {', '.join(_ROLES)}")
+            raise InvalidRequest(f"message role {self.role!r:.40} is unknown; use one of {', '.join(_ROLES)}")
         if not isinstance(self.content, str):
-            raise InvalidRequest(f"message content must be a string, not {type(self.content).__name__}")
+            raise InvalidRequest(_no_text(self.content))
+        for name in ("tool_call_id", "name"):
+            if not isinstance(getattr(self, name), str):
+                raise InvalidRequest(f"message {name} is {getattr(self, name)!r:.40}; use text, empty for none")
+        calls = self.tool_calls
+        if not isinstance(calls, tuple | list) or not all(isinstance(call, ToolCall) for call in calls):
+            raise InvalidRequest(f"message tool_calls is {calls!r:.80}; give a tuple of ToolCall values")
+        object.__setattr__(self, "tool_calls", tuple(calls))
+        if calls and self.role != "assistant":
+            raise InvalidRequest(f"a message of role {self.role!r} has tool_calls; only the assistant calls tools")
+        if self.tool_call_id and self.role != "tool":
+            raise InvalidRequest(f"a message of role {self.role!r} has a tool_call_id; only a tool's answer has one")
+
+
+def _no_text(content: Any) -> str:
+    """What to say of content that is no string; content in parts is named by its kinds."""
+    if not isinstance(content, list | tuple):
+        return f"message content must be a string, not {type(content).__name__}; use '' for none"
+    kinds = sorted({str(part.get("type")) if isinstance(part, Mapping) else type(part).__name__ for part in content})
+    return (
+        f"message content is a list of parts ({', '.join(kinds) or 'empty'}); this lab carries text only: join the texts "
+        "into one string, and leave images, audio and files out"
+    )
 
 
 def _tuple_of(given: Any, lone: Callable[[str], Any]) -> tuple[Any, ...]:
@@ -113,10 +161,10 @@ class Usage:
     reasoning_tokens: int = 0
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise InvalidRequest(f"usage {f.name} is {value!r}; token counts are whole numbers from 0")
+        for name in self.__slots__:  # not fields(): an engine may report its usage with every chunk
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise InvalidRequest(f"usage {name} is {value!r:.60}; token counts are whole numbers from 0")
         if self.cached_tokens + self.cache_write_tokens > self.input_tokens:
             raise InvalidRequest(
                 f"usage says {self.cached_tokens} cached and {self.cache_write_tokens} cache-write tokens within only "
@@ -185,8 +233,8 @@ class TokenLogprob:
 class Chunk:
     """A piece of the answer as it arrived at `at` (seconds of `clock.now()`); it may carry several tokens.
 
-    `reasoning` holds text the model produced before its answer. `usage` is the running total where the engine reports
-    one, so that a stream cut short can still be paid for.
+    `reasoning` holds text the model produced before its answer, `tool_calls` what it asks to have called. `usage` is the
+    running total where the engine reports one, so that a stream cut short can still be paid for.
     """
 
     text: str
@@ -195,11 +243,12 @@ class Chunk:
     reasoning: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
     usage: Usage | None = None
+    tool_calls: tuple[ToolCallDelta, ...] = ()
 
     @property
     def has_content(self) -> bool:
-        """Whether it carries something of the answer; engines may send chunks that are empty."""
-        return bool(self.text or self.reasoning)
+        """Whether it carries something of the answer: text, reasoning or a piece of a tool call."""
+        return bool(self.text or self.reasoning or self.tool_calls)
 
     @property
     def counted(self) -> Usage:
@@ -225,6 +274,13 @@ class Done:
     `cost` is the price of this answer in `currency`, or None while nothing in the stack has priced it. `faults` is what went
     wrong in the levers' own work (a price, a ledger's disk, a cache's file): the answer is whole all the same. `booked` are
     the ledgers that hold the attempt.
+    `cost` is the price of this answer in `currency`, or None while nothing in the stack has priced it. `usage_note` is
+    empty where the engine's count is whole and consistent, else it says what is wrong with it in words; then `usage` holds
+    what is known, and a price computed from it would be invented.
+
+    `finish_reason`: "stop" (the model ended it), "length" (max_tokens or the window did), "tool_calls" (it waits for tools),
+    "refusal" (the text is the model's refusal), "content_filter" (the endpoint held the rest back), or the endpoint's own
+    word where it has another.
     """
 
     usage: Usage
@@ -237,6 +293,7 @@ class Done:
     response_id: str = ""
     faults: tuple[Fault, ...] = ()
     booked: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    usage_note: str = ""
 
     def via(self, hop: str) -> Done:
         """This `Done` with `hop` put in front of its route."""

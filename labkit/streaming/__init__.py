@@ -5,13 +5,14 @@ reading takes streamed or buffered (`streamed`, `buffered`), when enough was sai
 text gets to a screen over lines that are slow (`Paced`) or break (`Decoder`, `encode`, `Resumable`).
 """
 
+from labkit.request import Decoder, SentEvent
 from labkit.streaming.cancel import StopWhen, tokens_saved
 from labkit.streaming.conditions import AnyOf, Condition, EnoughWords, Gone, JsonComplete, Repeating, Said
 from labkit.streaming.paced import Paced
 from labkit.streaming.partial_json import Final, Malformed, PartialJSON, progressive
 from labkit.streaming.perceived import WORDS_PER_S, Reading, buffered, streamed, token_arrivals, word_arrivals
 from labkit.streaming.resume import Resumable, StreamGone
-from labkit.streaming.sse import KEEP_ALIVE, MEDIA_TYPE, Decoder, Message, encode, frame, to_event
+from labkit.streaming.sse import KEEP_ALIVE, MEDIA_TYPE, encode, frame, to_event
 from labkit.streaming.useful import FirstUseful, JsonFields, Kind, first_useful_at
 
 __all__ = [
@@ -29,13 +30,13 @@ __all__ = [
     "JsonFields",
     "Kind",
     "Malformed",
-    "Message",
     "Paced",
     "PartialJSON",
     "Reading",
     "Repeating",
     "Resumable",
     "Said",
+    "SentEvent",
     "StopWhen",
     "StreamGone",
     "buffered",

@@ -2,20 +2,19 @@
 
 The grammar is the WHATWG's (https://html.spec.whatwg.org/multipage/server-sent-events.html, sections 9.2.5 and 9.2.6): lines
 end in LF, CR LF or CR; a line is a comment (it begins with a colon) or a field `name: value`; an empty line sends the event.
-`frame` and `encode` write it, `Decoder` reads it as a browser does, from bytes that may be cut anywhere.
+`frame` and `encode` write it; `Decoder` (of the request room, where the endpoint's client needs it too) reads it.
 """
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
-from dataclasses import dataclass
 
 from labkit.request import (
     Chunk,
     Event,
     InvalidRequest,
+    SentEvent,
     StreamIncomplete,
     chunk_from_json,
     done_from_json,
@@ -27,15 +26,6 @@ KEEP_ALIVE = b":\n\n"
 """A comment: it keeps proxies from closing a stream that is silent, and no reader sees it."""
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One event as a browser's `EventSource` would hand it out; `id` is the last one the stream has set."""
-
-    data: str
-    event: str = "message"
-    id: str = ""
 
 
 def frame(data: str, *, event: str = "", id: str | None = None, retry_ms: int | None = None) -> bytes:
@@ -67,8 +57,8 @@ def encode(event: Event, id: str) -> bytes:
     return frame(data, event="chunk" if isinstance(event, Chunk) else "done", id=id)
 
 
-def to_event(message: Message) -> Event | None:
-    """The stream's event that `encode` wrote, but for faults; None for a message of any other name.
+def to_event(message: SentEvent) -> Event | None:
+    """The stream's event that `encode` wrote; None for a message of any other name.
 
     Raises `StreamIncomplete` for data that is not what the name says. Times are on the sender's clock.
     """
@@ -79,58 +69,3 @@ def to_event(message: Message) -> Event | None:
         return read(json.loads(message.data))
     except (ValueError, RecursionError, StreamIncomplete) as error:
         raise StreamIncomplete(f"event {message.id!r} is no {message.event}: {error}") from error
-
-
-class Decoder:
-    """Takes a stream's bytes piece by piece and hands out its messages.
-
-    `last_event_id` is what a reader sends as `Last-Event-ID` when it connects again; `retry_ms` is how long the server
-    asked it to wait before, None if it did not. An event that the stream's end cuts is never handed out.
-    """
-
-    def __init__(self, last_event_id: str = "") -> None:
-        self.last_event_id = last_event_id
-        self.retry_ms: int | None = None
-        self._text = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
-        self._line = ""
-        self._after_cr = False
-        self._data: list[str] = []
-        self._event = ""
-        self._id = last_event_id
-
-    def feed(self, piece: bytes) -> list[Message]:
-        """The messages that `piece` completes."""
-        text = self._text.decode(piece)
-        if self._after_cr and text:
-            text = text.removeprefix("\n")  # the CR at the last piece's end has ended the line already
-            self._after_cr = False
-        if text:
-            self._after_cr = text.endswith("\r")
-        *lines, rest = _LINE_END.split(text)
-        if lines:
-            lines[0] = self._line + lines[0]
-            self._line = rest
-        else:
-            self._line += rest
-        return [message for line in lines if (message := self._take(line)) is not None]
-
-    def _take(self, line: str) -> Message | None:
-        if not line:
-            return self._send()
-        name, _, value = line.partition(":")  # a comment has the empty name
-        value = value.removeprefix(" ")
-        if name == "data":
-            self._data.append(value)
-        elif name == "event":
-            self._event = value
-        elif name == "id" and "\0" not in value:
-            self._id = value
-        elif name == "retry" and re.fullmatch(r"[0-9]+", value):
-            self.retry_ms = int(value)
-        return None
-
-    def _send(self) -> Message | None:
-        self.last_event_id = self._id
-        data, self._data = self._data, []
-        event, self._event = self._event, ""
-        return Message("\n".join(data), event or "message", self._id) if data else None

@@ -203,7 +203,9 @@ def check(seed: int) -> None:
     delivered: list[Done] = []
 
     async def main() -> None:
-        callers = [_caller(world, handler, random.Random(seed * 100 + i), delivered) for i in range(world.rng.randrange(1, 7))]
+        callers = [
+            _caller(world, handler, random.Random(seed * 100 + i), delivered) for i in range(world.rng.randrange(1, 7))
+        ]
         await asyncio.gather(*callers)
         await asyncio.sleep(1000)
 
@@ -227,7 +229,9 @@ def check(seed: int) -> None:
         assert row.cost == expected, f"{row} should cost {expected}{told}"
     hits = sum(store.stats().hits for store in world.stores)
     by_caches = [r for r in served if not set(hops.kinds(r.route)[:1]) & {hops.SINGLE_FLIGHT} and not r.note]
-    assert len(by_caches) >= sum(bool({hops.RESPONSE_CACHE, hops.SEMANTIC_CACHE} & set(hops.kinds(d.route))) for d in delivered)
+    assert len(by_caches) >= sum(
+        bool({hops.RESPONSE_CACHE, hops.SEMANTIC_CACHE} & set(hops.kinds(d.route))) for d in delivered
+    )
     assert hits <= len(served), f"{hits} hits, {len(served)} rows of answers served{told}"
     assert not [d for d in delivered if d.faults], f"{[d.faults for d in delivered]}{told}"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from openai._streaming import SSEDecoder
 
 from labkit.request import Chunk, Done, InvalidRequest, StreamIncomplete, Timing, TokenLogprob, Usage
-from labkit.streaming import KEEP_ALIVE, Decoder, Message, encode, frame, to_event
+from labkit.streaming import KEEP_ALIVE, Decoder, SentEvent, encode, frame, to_event
 
 MARKS = st.lists(st.integers(0, 500), max_size=10)
 
@@ -24,18 +24,18 @@ def decode(data, marks=()):
 @pytest.mark.parametrize(
     ("stream", "messages"),
     [
-        ("data: YHOO\ndata: +2\ndata: 10\n\n", [Message("YHOO\n+2\n10")]),
+        ("data: YHOO\ndata: +2\ndata: 10\n\n", [SentEvent("YHOO\n+2\n10")]),
         (
             ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
-            [Message("first event", id="1"), Message("second event", id=""), Message(" third event", id="")],
+            [SentEvent("first event", id="1"), SentEvent("second event", id=""), SentEvent(" third event", id="")],
         ),
-        ("data\n\ndata\ndata\n\ndata:", [Message(""), Message("\n")]),
-        ("data:test\n\ndata: test\n\n", [Message("test"), Message("test")]),
-        ("event: add\ndata: 73857293\n\nevent: x\n\ndata: y\n\n", [Message("73857293", "add"), Message("y")]),
-        ("id: 7\n\ndata: a\n\nid: 8\0\ndata: b\n\n", [Message("a", id="7"), Message("b", id="7")]),
-        ("\ufeffdata: bom\n\n", [Message("bom")]),
-        ("data: \ufeffinner\n\n", [Message("\ufeffinner")]),
-        ("Data: no\nretry: x\nretry: 1²\nunknown: y\ndata: z\n\n", [Message("z")]),
+        ("data\n\ndata\ndata\n\ndata:", [SentEvent(""), SentEvent("\n")]),
+        ("data:test\n\ndata: test\n\n", [SentEvent("test"), SentEvent("test")]),
+        ("event: add\ndata: 73857293\n\nevent: x\n\ndata: y\n\n", [SentEvent("73857293", "add"), SentEvent("y")]),
+        ("id: 7\n\ndata: a\n\nid: 8\0\ndata: b\n\n", [SentEvent("a", id="7"), SentEvent("b", id="7")]),
+        ("\ufeffdata: bom\n\n", [SentEvent("bom")]),
+        ("data: \ufeffinner\n\n", [SentEvent("\ufeffinner")]),
+        ("Data: no\nretry: x\nretry: 1²\nunknown: y\ndata: z\n\n", [SentEvent("z")]),
         ("data: cut", []),
     ],
 )
@@ -75,7 +75,9 @@ NAME = st.text(st.sampled_from("abc-é1"), max_size=5)
 @given(st.lists(st.tuples(TEXT, NAME, NAME), max_size=5), MARKS)
 def test_what_is_framed_is_read_back(events, marks):
     data = KEEP_ALIVE.join(frame(text, event=name, id=id) for text, name, id in events)
-    expected = [Message(text.replace("\r\n", "\n").replace("\r", "\n"), name or "message", id) for text, name, id in events]
+    expected = [
+        SentEvent(text.replace("\r\n", "\n").replace("\r", "\n"), name or "message", id) for text, name, id in events
+    ]
     assert decode(data, marks)[0] == expected
 
 
@@ -88,7 +90,7 @@ def test_openais_decoder_reads_the_same(events):
 
 
 def test_bytes_that_are_no_utf8_become_replacement_characters_and_nothing_is_lost_after():
-    assert decode(b"data: a\xffb\n\ndata: c\n\n")[0] == [Message("a\ufffdb"), Message("c")]
+    assert decode(b"data: a\xffb\n\ndata: c\n\n")[0] == [SentEvent("a\ufffdb"), SentEvent("c")]
 
 
 def test_a_stream_s_events_come_back_as_they_were():
@@ -100,9 +102,9 @@ def test_a_stream_s_events_come_back_as_they_were():
     assert [to_event(m) for m in messages] == [chunk, done]
     assert str(to_event(messages[1]).cost) == "0.0100", "money stays exact"
     assert decoder.last_event_id == "s:2"
-    assert to_event(Message("{}", "ping")) is None
+    assert to_event(SentEvent("{}", "ping")) is None
     with pytest.raises(StreamIncomplete, match="no done"):
-        to_event(Message('{"usage": 1}', "done"))
+        to_event(SentEvent('{"usage": 1}', "done"))
 
 
 HALVES = st.text(st.sampled_from("a\n\ud83d\ude00\u2028é😀"), max_size=6)
@@ -141,7 +143,7 @@ def test_what_the_grammar_cannot_carry_is_refused(wrong):
 
 def test_a_reader_that_came_back_starts_from_the_id_it_had():
     decoder = Decoder(last_event_id="s:4")
-    assert decoder.feed(b"data: x\n\n") == [Message("x", id="s:4")]
+    assert decoder.feed(b"data: x\n\n") == [SentEvent("x", id="s:4")]
     decoder.feed(b"id: s:5\n")
     assert decoder.last_event_id == "s:4", "the id of an event that has not been sent is not yet the last one"
     decoder.feed(b"\n")

@@ -1,0 +1,263 @@
+"""From an endpoint's events to the lab's: an answer's chunks, and the `Done` at its end.
+
+Nothing of an answer is lost in silence. Text, reasoning, refusals (as text; the `Done` then says "refusal") and tool calls
+are carried; what this lab cannot carry (images, audio, a second choice) is refused by name. Any JSON in any place ends in
+an answer or in one of the lab's errors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from labkit.engines.content import Halves, clean, logprobs_of, name_of, parts_of, refusal_of, thoughts_of
+from labkit.engines.endings import ended
+from labkit.engines.faults import fault_in
+from labkit.engines.tools import ToolCalls
+from labkit.engines.usage import Count, Warn, usage_elsewhere
+from labkit.request.errors import EngineError, StreamIncomplete
+from labkit.request.sse import SentEvent
+from labkit.request.values import Chunk, Done, Request, Timing, ToolCallDelta, Usage
+
+CHUNKS_PER_TOKEN = 16
+SPARE_CHUNKS = 1000
+SPARE_REASONING = 2**16
+"""How many chunks an answer may have: 16 for each token asked for, 1000 more of text and 65536 more of reasoning, which
+some endpoints do not count in max_tokens. An endpoint that sends one letter at a time stays below."""
+
+_NOT_CARRIED = ("audio", "images", "image")
+_NOTED = ("annotations", "citations")
+
+
+class Failed(Exception):
+    """The endpoint sent an error within its answer; `fault` is the error as it came. The client says it in words."""
+
+    def __init__(self, fault: Any) -> None:
+        super().__init__("the endpoint failed while streaming")
+        self.fault = fault
+
+
+class Answer:
+    """Folds the events of one answer. `max_tokens` bounds it; `warn` is told once of each odd field."""
+
+    def __init__(
+        self,
+        request: Request,
+        model: str,
+        sent: float,
+        started_unix: float,
+        max_tokens: int,
+        warn: Warn,
+        beside: bool = False,
+    ) -> None:
+        self.chunks = 0
+        self.finished = False
+        """[DONE] has come."""
+        self.ignored = ""
+        """The beginning of the first event that was no part of an answer."""
+        self._model = model
+        self._wants_logprobs = request.logprobs is not None
+        self._sent = sent
+        self._started_unix = started_unix
+        self._first: float | None = None
+        self._last: float | None = None
+        self._warn = warn
+        self._usage = Count(warn, beside)
+        self._counted = 0
+        self._reason = ""
+        self._refused = False
+        self._choice: Any = None
+        self._id = ""
+        self._tools = ToolCalls()
+        self._halves = Halves()
+        self._max_tokens = max_tokens
+        self._left = {
+            "text": CHUNKS_PER_TOKEN * max_tokens + SPARE_CHUNKS,
+            "reasoning": CHUNKS_PER_TOKEN * max_tokens + SPARE_REASONING,
+        }
+
+    @property
+    def whole(self) -> bool:
+        """Whether the answer is all there, though the stream may go on: the endpoint has said why it ended."""
+        return self.finished or bool(self._reason)
+
+    def feed(self, sent: SentEvent, at: float) -> Chunk | None:
+        """The chunk in one event; None for the opening role, the closing usage and whatever brings nothing.
+
+        Raises `Failed` for an error, `StreamIncomplete` and `EngineError` for what is no answer.
+        """
+        data = sent.data
+        if data == "[DONE]" or data.strip() == "[DONE]":
+            if not self.chunks and not self._reason:
+                raise StreamIncomplete("the endpoint sent [DONE] and no answer before it")
+            self.finished = True
+            return None
+        named_error = sent.event == "error"
+        try:
+            event = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            if named_error:
+                raise Failed(data) from None
+            if not data.strip():
+                return None
+            raise StreamIncomplete(
+                f"the engine sent what is not JSON after {self.chunks} chunks: {data[:80]!r}"
+                + (" (nested too deep)" if isinstance(error, RecursionError) else "")
+            ) from None
+        if named_error or not isinstance(event, dict) or not event.get("choices") or event.get("error") is not None:
+            if (fault := fault_in(event, named_error)) is not None:
+                raise Failed(fault)
+            if event is None:
+                return None
+            if not isinstance(event, dict):
+                raise StreamIncomplete(
+                    f"the engine sent a JSON {type(event).__name__} after {self.chunks} chunks, not an object"
+                )
+        return self._read(event, data, at)
+
+    def _read(self, event: dict[str, Any], data: str, at: float) -> Chunk | None:
+        if event.get("id"):
+            self._id = name_of(event["id"]) or self._id
+        if event.get("model"):
+            self._model = name_of(event["model"]) or self._model
+        before = self._usage.reported.output or 0
+        running = self._take_usage(event)
+        for name in _NOTED:
+            if event.get(name):
+                self._warn(name)
+        choices = event.get("choices")
+        if not choices:
+            if running is None and not self._usage.any and not self.ignored and choices is None:
+                self.ignored = data[:120]
+            return None
+        if not isinstance(choices, list):
+            raise StreamIncomplete(f"the engine sent choices that are a {type(choices).__name__}, not a list")
+        choice = self._one(choices)
+        if choice is None:
+            return None
+        if choice.get("error") and (fault := fault_in(event)) is not None:
+            raise Failed(fault)
+        if (reason := ended(choice.get("finish_reason"))) != "":
+            if reason == "failed":
+                raise Failed(
+                    choice.get("error") or f"it ended the answer with finish_reason {choice['finish_reason']!r:.60}"
+                )
+            self._reason = reason
+        delta = choice.get("delta")
+        if not delta:
+            delta = choice.get("message") or ({"content": choice["text"]} if choice.get("text") else {})
+        if not isinstance(delta, Mapping):
+            raise StreamIncomplete(f"the engine sent a delta that is a {type(delta).__name__}, not an object")
+        return self._chunk(choice, delta, running, before, at)
+
+    def _one(self, choices: list[Any]) -> Mapping[str, Any] | None:
+        """The one choice of an event. Raises `EngineError` for a second one: two answers must not be mixed."""
+        choices = [choice for choice in choices if choice is not None]
+        if not choices:
+            return None
+        for choice in choices:
+            if not isinstance(choice, Mapping):
+                raise StreamIncomplete(f"the engine sent a choice that is a {type(choice).__name__}, not an object")
+            index = choice.get("index") or 0
+            if self._choice is None:
+                self._choice = index
+            if index != self._choice:
+                raise EngineError(
+                    f"the endpoint sent choice {name_of(index)[:20]} beside choice {name_of(self._choice)[:20]}; this lab "
+                    "carries one answer a request, so do not ask for more (n)"
+                )
+        if len(choices) > 1:
+            raise EngineError(
+                "the endpoint sent several choices at once under one index; this lab carries one answer a request"
+            )
+        found: Mapping[str, Any] = choices[0]
+        return found
+
+    def _take_usage(self, event: Mapping[str, Any]) -> Usage | None:
+        """The running usage, where the event reports one anywhere that endpoints put it."""
+        usage = event.get("usage")
+        if usage is None:
+            usage = usage_elsewhere(event)
+        if usage is None or usage == {}:
+            return None
+        return self._usage.take(usage)
+
+    def _chunk(
+        self, choice: Mapping[str, Any], delta: Mapping[str, Any], running: Usage | None, before: int, at: float
+    ) -> Chunk | None:
+        content = delta.get("content")
+        reasoning = delta.get("reasoning") or delta.get("reasoning_content") or delta.get("thinking") or ""
+        if type(content) is str:
+            text = content
+        else:
+            text, thoughts, refused = parts_of(content)
+            reasoning = reasoning or thoughts
+            if refused:
+                text += self._refusal(refused)
+        if type(reasoning) is not str:
+            reasoning = thoughts_of(reasoning)
+        if not reasoning and delta.get("reasoning_details"):
+            reasoning = thoughts_of(delta["reasoning_details"])
+        if refusal := delta.get("refusal"):
+            text += self._refusal(refusal_of(refusal))
+        tools = self._tools.read(delta["tool_calls"]) if delta.get("tool_calls") else ()
+        if delta.get("function_call"):
+            tools += self._tools.legacy(delta["function_call"])
+        for name in _NOT_CARRIED:
+            if delta.get(name):
+                raise EngineError(f"the answer holds {name}, which this lab does not carry; ask for text only")
+        for name in _NOTED:
+            if delta.get(name):
+                self._warn(name)
+        text = self._halves.join("text", text)
+        reasoning = self._halves.join("reasoning", reasoning)
+        if tools:
+            tools = tuple(
+                ToolCallDelta(t.index, clean(t.id), clean(t.name), self._halves.join(t.index, t.arguments)) for t in tools
+            )
+        logprobs = logprobs_of(choice, self._warn) if self._wants_logprobs else ()
+        tokens = max(0, running.output_tokens - before) if running else len(logprobs) or 1
+        if not text and not reasoning and not tools and not logprobs and not (running and tokens):
+            return None
+        if text or reasoning or tools:
+            if self._first is None:
+                self._first = at
+            self._last = at
+        self._bound("reasoning" if reasoning and not text else "text")
+        self.chunks += 1
+        self._counted += tokens
+        return Chunk(text, at, tokens, reasoning, logprobs, running, tools)
+
+    def rest(self, at: float) -> Chunk | None:
+        """The half of a letter that the answer ends with, as U+FFFD: its other half never came."""
+        halves = self._halves.rest()
+        tools = tuple(ToolCallDelta(key, arguments=half) for key, half in halves.items() if isinstance(key, int))
+        text, reasoning = halves.get("text", ""), halves.get("reasoning", "")
+        return Chunk(text, at, 0, reasoning, tool_calls=tools) if halves else None
+
+    def done(self, at: float) -> Done:
+        """The end of the stream, with the usage as far as it is known and what is wrong with it."""
+        usage, note = self._usage.settle(self._counted if self._first is not None else 0)
+        timing = Timing(self._sent, self._first, self._last, at, self._started_unix)
+        reason = self._reason or "stop"
+        if reason == "stop" and len(self._tools):
+            reason = "tool_calls"
+        if reason == "stop" and self._refused:
+            reason = "refusal"
+        return Done(usage, timing, clean(reason), self._model, response_id=self._id, usage_note=note)
+
+    def _refusal(self, text: str) -> str:
+        """A refusal is text of the answer; the `Done` says what it is."""
+        self._refused = True
+        return text
+
+    def _bound(self, kind: str) -> None:
+        self._left[kind] -= 1
+        if self._left[kind] < 0:
+            spare = SPARE_CHUNKS if kind == "text" else SPARE_REASONING
+            raise StreamIncomplete(
+                f"the endpoint goes on after {self.chunks} chunks, though {self._max_tokens} tokens were asked for; the "
+                f"bound is {CHUNKS_PER_TOKEN} chunks a token and {spare} more of {kind}. It ignores max_tokens: look for "
+                "the field that its model wants (max_completion_tokens, in extra), or raise max_tokens"
+            )

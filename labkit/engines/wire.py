@@ -1,0 +1,115 @@
+"""From an endpoint's bytes to its events: decompressed, decoded, and bounded at every step.
+
+A body is server-sent events or one JSON value: endpoints answer 200 with an error, or with an unstreamed answer, whatever
+was asked. Which of the two it is shows in its first letter, not in its Content-Type, which is as often wrong as right.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+from labkit.request.errors import EngineError, StreamIncomplete
+from labkit.request.sse import MAX_EVENT, Decoder, SentEvent
+
+STEP = 2**16
+"""The most bytes that are decompressed at once, so that a bomb cannot hold up the event loop or fill the memory."""
+PER_TOKEN = 2**14
+"""Bytes that one token of an answer may take on the wire: twenty alternatives with their probabilities take about 3000."""
+BASE_BYTES = 2**24
+"""Bytes that an answer may take on the wire beyond `PER_TOKEN` for each token asked for."""
+_BOM = b"\xef\xbb\xbf"
+ENCODINGS = "gzip, deflate"
+"""The content encodings an endpoint is told it may use."""
+
+
+class Wire:
+    """Reads the body of one answer. `encoding` is its Content-Encoding; `max_tokens` sets the bound of its bytes.
+
+    Raises `StreamIncomplete` for a body that cannot be decompressed or is longer than its bound, `EngineError` for an
+    encoding that was not asked for.
+    """
+
+    def __init__(self, encoding: str, max_tokens: int) -> None:
+        self.received = 0
+        self.beginning = b""
+        """The first bytes, for a message about a body that is no answer."""
+        self._inflate = _Inflate(encoding) if encoding.strip().lower() not in ("", "identity") else None
+        self._bound = BASE_BYTES + PER_TOKEN * max_tokens
+        self._decoder = Decoder()
+        self._is_json: bool | None = None
+        self._json: list[bytes] = []
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """`data`, decompressed, in pieces of which each takes a short time to read."""
+        for piece in (data,) if self._inflate is None else self._inflate.feed(data):
+            self.received += len(piece)
+            if self.received > self._bound:
+                raise StreamIncomplete(
+                    f"the answer has more than {self._bound} bytes, which is the bound for the tokens asked for "
+                    f"({BASE_BYTES} and {PER_TOKEN} a token); raise max_tokens if it is really that long"
+                )
+            yield piece
+
+    def events(self, piece: bytes) -> list[SentEvent]:
+        """The events that `piece` completes; none of a JSON body before its end."""
+        if self._is_json is None:
+            piece = self.beginning + piece
+            begin = piece.removeprefix(_BOM).lstrip()
+            self.beginning = piece[:400]
+            if (not begin and len(piece) < 400) or _BOM.startswith(piece):
+                return []
+            self._is_json = begin[:1] in (b"{", b"[")
+        if not self._is_json:
+            return self._decoder.feed(piece)
+        self._json.append(piece)
+        if self.received > MAX_EVENT:
+            raise StreamIncomplete(
+                f"the JSON body has more than {MAX_EVENT} bytes, which is the bound of an unstreamed answer"
+            )
+        return []
+
+    def rest(self) -> list[SentEvent]:
+        """What the end of the body completes: a JSON body as one event."""
+        if not self._json:
+            return []
+        body, self._json = b"".join(self._json), []
+        return [SentEvent(body.removeprefix(_BOM).decode("utf-8", "replace"))]
+
+
+class _Inflate:
+    """gzip and deflate, the latter with and without its zlib header, as endpoints send either."""
+
+    def __init__(self, encoding: str) -> None:
+        kind = encoding.strip().lower()
+        if kind not in ("gzip", "x-gzip", "deflate"):
+            raise EngineError(
+                f"the endpoint sent its answer in the content encoding {encoding[:40]!r}, though only {ENCODINGS} were "
+                "asked for; switch compression off at the endpoint or the proxy before it"
+            )
+        self._gzip = kind != "deflate"
+        self._z = zlib.decompressobj(31 if self._gzip else zlib.MAX_WBITS)
+        self._started = False
+        self._ended = False
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        while data and not self._ended:
+            try:
+                out = self._z.decompress(data, STEP)
+            except zlib.error as error:
+                if self._gzip or self._started:
+                    raise StreamIncomplete(
+                        f"the answer's compressed bytes are damaged ({error}); what arrived is not whole"
+                    ) from error
+                self._z, self._started = zlib.decompressobj(-zlib.MAX_WBITS), True  # deflate without its header
+                continue
+            self._started = True
+            data = self._z.unconsumed_tail
+            if self._z.eof:
+                data = self._z.unused_data
+                if self._gzip and data[:2] == b"\x1f\x8b":  # the next member
+                    self._z = zlib.decompressobj(31)
+                else:
+                    self._ended = True
+            if out:
+                yield out
