@@ -15,7 +15,7 @@ import time
 import openai
 
 from labkit.engines import Engine, connect
-from labkit.request import Request, complete, deadlines, stack
+from labkit.request import Request, complete
 
 STREAMS = 32
 TOKENS = 200
@@ -47,7 +47,7 @@ async def bare(client: openai.AsyncOpenAI, model: str, index: int, vllm_usage: b
 async def handled(engine: Engine, index: int) -> int:
     """One stream through the handler, with the lever every stack has."""
     request = Request(f"{index}: {PROMPT}", max_tokens=TOKENS, extra=BODY)
-    return (await complete(stack(deadlines, engine=engine), request)).done.usage.output_tokens
+    return (await complete(engine, request)).done.usage.output_tokens
 
 
 async def timed(streams: list) -> float:

@@ -24,7 +24,6 @@ from labkit.request import (
     StreamIncomplete,
     Usage,
     complete,
-    deadlines,
     within,
 )
 
@@ -325,7 +324,7 @@ def test_a_deadline_cancels_down_to_the_engine(live: Engine) -> None:
     async def scenario() -> None:
         request = Request("Tell me everything", max_tokens=1900, extra={"ignore_eos": True})
         with pytest.raises(TimeoutError):
-            await complete(deadlines(live), within(request, 0.3))
+            await complete(live, within(request, 0.3))
         await idle(live)
 
     asyncio.run(scenario())
