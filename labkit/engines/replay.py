@@ -26,6 +26,7 @@ from labkit.request import (
     Event,
     Handler,
     Lever,
+    Message,
     Request,
     StreamIncomplete,
     Timing,
@@ -264,7 +265,7 @@ async def record(
 
 def _whole(what: Mapping[str, Any]) -> dict[str, Any]:
     """What was asked as `asked` says it today: a file may be older than one of its fields, or have 0 for 0.0."""
-    whole = asked(Request("any")) | dict(what)
+    whole = asked(Request((Message("user", "any"),))) | dict(what)
     return whole | {"temperature": float(whole["temperature"]) + 0.0, "top_p": float(whole["top_p"])}
 
 

@@ -3,8 +3,8 @@
 This room holds the values that flow (`Request`, `Chunk`, `Done`, `Usage`, `Timing`), the protocol they flow by (`Handler`),
 the fold that turns a stream into an answer (`complete`), levers and how they are stacked (`Lever`, `Chooser`, `stack`), who
 records an attempt (`metered`, `served`), the deadline every request may carry (`within`, `held`), a door for code without
-an event loop (`Synchronous`), and the two clocks
-(`clock`): the same handlers run on wall time against a live engine and on virtual time against a modelled one.
+an event loop (`Synchronous`), and the two clocks (`clock`): the same handlers run on wall time against a live engine and on
+virtual time against a modelled one.
 """
 
 from labkit.request import clock, hops
