@@ -24,7 +24,7 @@ from typing import Any
 from labkit.request.deadline import held, within
 from labkit.request.errors import EngineError, InvalidRequest, LabError
 from labkit.request.handler import Completion, Handler, complete
-from labkit.request.values import Event, Request
+from labkit.request.values import Event, Message, Request
 
 
 class DoorClosed(LabError):
@@ -66,9 +66,10 @@ class Synchronous:
         Raises what the stack raises, `DeadlineExceeded` after `within_s`, and `DoorClosed`. Whoever interrupts the wait
         (Ctrl-C) cancels the answer down to the engine.
         """
+        asked = _request(request)
 
         async def answer(line: _Line) -> None:
-            line.items.put(await complete(self._ask, _limited(request, within_s)))
+            line.items.put(await complete(self._ask, _limited(asked, within_s)))
 
         answered: Completion = self._wait(answer)
         return answered
@@ -79,7 +80,7 @@ class Synchronous:
         Whoever leaves the loop over them, or closes the iterator, cancels the answer down to the engine. Raises like a call.
         """
         self._check()
-        return self._stream(request, within_s)
+        return self._stream(_request(request), within_s)
 
     def close(self) -> None:
         """Cancel what is under way, down to the engine, and end the thread. Who waits in other threads gets `DoorClosed`."""
@@ -111,7 +112,7 @@ class Synchronous:
             raise InvalidRequest(f"the awaitable should have brought a handler; it brought {self._handler!r:.80}")
         line.items.put(None)
 
-    def _stream(self, request: Request | str, within_s: float | None) -> Generator[Event, None, None]:
+    def _stream(self, request: Request, within_s: float | None) -> Generator[Event, None, None]:
         async def drive(line: _Line) -> None:
             async with aclosing(self._ask(_limited(request, within_s))) as events:
                 while True:
@@ -250,7 +251,13 @@ async def _caught(work: Callable[[_Line], Coroutine[Any, Any, None]], line: _Lin
     return None
 
 
-def _limited(request: Request | str, within_s: float | None) -> Request:
-    if not isinstance(request, Request):
-        request = Request(request)  # type: ignore[arg-type]  # a text is one message
+def _request(given: Request | str) -> Request:
+    if isinstance(given, str):
+        return Request((Message("user", given),))
+    if not isinstance(given, Request):
+        raise InvalidRequest(f"ask with a text or a Request, not {given!r:.80}")
+    return given
+
+
+def _limited(request: Request, within_s: float | None) -> Request:
     return request if within_s is None else within(request, within_s)

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labkit.engines import Engine, Provenance, Recording, RecordingError, connect, record, recorded
+from labkit.engines import Engine, Provenance, Recorded, Recording, RecordingError, connect, record
 from labkit.engines.metrics import MetricsSnapshot, counted
 from labkit.request import (
     Chunk,
     Completion,
+    DeadlineExceeded,
     Done,
     EngineError,
     Event,
@@ -26,8 +27,11 @@ from labkit.request import (
     Timing,
     TokenLogprob,
     Usage,
+    asked,
+    canonical,
     clock,
     complete,
+    within,
 )
 
 ORIGIN = Provenance(
@@ -78,7 +82,7 @@ def test_a_replay_is_the_original_with_its_timings(tmp_path: Path, pieces: list[
     path.unlink(missing_ok=True)
     engine = modelled([gap for gap, _ in pieces], [text for _, text in pieces])
     request = Request("why?", tenant="acme")
-    original = clock.run_virtual(complete(recorded(engine, path, ORIGIN), request))
+    original = clock.run_virtual(complete(Recorded(path, ORIGIN)(engine), request))
 
     async def play() -> Completion:
         await asyncio.sleep(later)
@@ -91,7 +95,7 @@ def test_concurrent_replays_overlap_in_time(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
 
     async def scenario() -> float:
-        writer = recorded(modelled([1.0], ["x"]), path, ORIGIN)
+        writer = Recorded(path, ORIGIN)(modelled([1.0], ["x"]))
         for prompt in "abc":
             await complete(writer, Request(prompt))
         replay = Recording.load(path)
@@ -106,7 +110,7 @@ def test_a_request_recorded_twice_is_answered_in_turn(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
 
     async def scenario() -> list[str]:
-        first = recorded(modelled([0.1], ["first"]), path, ORIGIN)
+        first = Recorded(path, ORIGIN)(modelled([0.1], ["first"]))
         await complete(first, Request("q"))
         lines = path.read_text()
         path.write_text(lines + lines.splitlines()[1].replace('"text":"first"', '"text":"second"') + "\n")
@@ -120,7 +124,7 @@ def test_an_unknown_request_is_told_what_the_recording_holds(tmp_path: Path) -> 
     path = tmp_path / "r.jsonl"
 
     async def scenario() -> None:
-        await complete(recorded(modelled([0.1], ["x"]), path, ORIGIN), Request("a known question"))
+        await complete(Recorded(path, ORIGIN)(modelled([0.1], ["x"])), Request("a known question"))
         with pytest.raises(RecordingError, match=r"(?s)'an unknown one'.*'a known question'.*live engine"):
             await complete(Recording.load(path), Request("an unknown one"))
         with pytest.raises(RecordingError, match="max_tokens=5"):
@@ -132,7 +136,7 @@ def test_an_unknown_request_is_told_what_the_recording_holds(tmp_path: Path) -> 
 @pytest.mark.parametrize("name", [f.name for f in fields(Provenance)])
 def test_a_recording_that_lacks_part_of_its_provenance_is_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "r.jsonl"
-    recorded(modelled([0.1], ["x"]), path, ORIGIN)
+    Recorded(path, ORIGIN)(modelled([0.1], ["x"]))
     header = json.loads(path.read_text())
     del header["provenance"][name]
     path.write_text(json.dumps(header) + "\n")
@@ -150,18 +154,18 @@ def test_a_file_without_a_header_is_no_recording(tmp_path: Path, text: str) -> N
 
 def test_a_recording_is_never_written_over_nor_made_from_a_replay(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
-    recorded(modelled([0.1], ["x"]), path, ORIGIN)
+    Recorded(path, ORIGIN)(modelled([0.1], ["x"]))
     with pytest.raises(RecordingError, match="delete it"):
-        recorded(modelled([0.1], ["x"]), path, ORIGIN)
+        Recorded(path, ORIGIN)(modelled([0.1], ["x"]))
     with pytest.raises(RecordingError, match="cannot be recorded"):
-        recorded(Recording.load(path), tmp_path / "other.jsonl", Recording.load(path).provenance)
+        Recorded(tmp_path / "other.jsonl", Recording.load(path).provenance)
 
 
 def test_a_cancelled_answer_is_not_recorded(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
 
     async def scenario() -> None:
-        async with aclosing(recorded(modelled([0.1, 0.1], ["x", "y"]), path, ORIGIN)(Request("q"))) as events:
+        async with aclosing(Recorded(path, ORIGIN)(modelled([0.1, 0.1], ["x", "y"]))(Request("q"))) as events:
             async for _ in events:
                 break
 
@@ -201,7 +205,7 @@ def test_a_live_answer_replays_token_for_token(live: Engine, tmp_path: Path) -> 
     request = Request("What is the return policy?", max_tokens=20, logprobs=2)
 
     async def measure() -> Completion:
-        return await complete(recorded(live, path, live.provenance, live.context_window), request)
+        return await complete(Recorded(path, live.provenance, live.context_window)(live), request)
 
     original = asyncio.run(measure())
     replayed = clock.run_virtual(complete(Recording.load(path), request))
@@ -229,7 +233,7 @@ class Counting:
 def test_a_replay_counts_what_the_engine_counted_for_the_answers_played(tmp_path):
     async def play() -> None:
         engine, path = Counting(), tmp_path / "r.jsonl"
-        writer = recorded(engine, path, ORIGIN, metrics=engine.metrics)
+        writer = Recorded(path, ORIGIN, metrics=engine.metrics)(engine)
         await complete(writer, Request("a"))
         await complete(writer, Request("b"))
         replay = Recording.load(path)
@@ -245,7 +249,7 @@ def test_a_replay_counts_what_the_engine_counted_for_the_answers_played(tmp_path
 def test_answers_that_shared_the_engine_are_recorded_without_counts(tmp_path):
     async def play() -> None:
         engine, path = Counting(), tmp_path / "r.jsonl"
-        writer = recorded(engine, path, ORIGIN, metrics=engine.metrics)
+        writer = Recorded(path, ORIGIN, metrics=engine.metrics)(engine)
         await asyncio.gather(complete(writer, Request("a")), complete(writer, Request("b")))
         await complete(writer, Request("c"))
         replay = Recording.load(path)
@@ -256,3 +260,135 @@ def test_answers_that_shared_the_engine_are_recorded_without_counts(tmp_path):
             replay.metrics()
 
     clock.run_virtual(play())
+
+
+def old_file(path: Path, *exchanges: str) -> Path:
+    header = {"labkit_recording": 1, "provenance": ORIGIN.as_dict(), "context_window": None}
+    path.write_text("\n".join([json.dumps(header), *exchanges]) + "\n")
+    return path
+
+
+ANSWER = (
+    '"chunks":[{"at":0.5,"text":"é\u2028","tokens":1}],"done":{"usage":{"input_tokens":4,"output_tokens":1},'
+    '"times":[0.5,0.5,0.75],"finish_reason":"stop","model":"m","response_id":"r"}'
+)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        '{"messages":[["user","q"]],"max_tokens":128,"temperature":0.0}',
+        '{"messages":[["user","q"]],"max_tokens":128,"temperature":0}',
+        '{"messages":[["user","q"]],"max_tokens":128,"temperature":-0.0,"top_p":1,"seed":null,"extra":{}}',
+        '{"extra":{},"max_tokens":128,"messages":[["user","q"]],"temperature":0.0,"logprobs":null}',
+    ],
+)
+def test_a_file_of_before_a_field_or_with_whole_numbers_answers_the_same_question(tmp_path: Path, what: str) -> None:
+    replay = Recording.load(old_file(tmp_path / "r.jsonl", f'{{"request":{what},{ANSWER}}}'))
+    answer = clock.run_virtual(complete(replay, Request("q")))
+    assert (answer.text, answer.done.usage, answer.done.timing.e2e) == ("é\u2028", Usage(4, 1), 0.75)
+
+
+def test_a_recording_and_a_cache_tell_questions_apart_by_one_identity(tmp_path: Path) -> None:
+    grammar = {"type": "json_schema", "json_schema": {"properties": {"a": {}, "b": {}}}}
+    turned = {"type": "json_schema", "json_schema": {"properties": {"b": {}, "a": {}}}}
+    requests = [
+        Request("q", response_format=grammar, extra={"x": 1, "y": 2}),
+        Request("q", response_format=grammar, extra={"y": 2, "x": 1}, tenant="t", priority=3),
+        Request("q", response_format=turned, extra={"x": 1, "y": 2}),
+    ]
+    identities = [canonical(asked(request)) for request in requests]
+    assert [identities[0] == other for other in identities] == [True, True, False]
+    path = tmp_path / "r.jsonl"
+
+    async def scenario() -> None:
+        await record(modelled([0.1], ["x"]), requests[:1], path, ORIGIN)
+        replay = Recording.load(path)
+        assert (await complete(replay, requests[1])).text == "x"
+        with pytest.raises(RecordingError, match="does not hold this request"):
+            await complete(replay, requests[2])
+
+    clock.run_virtual(scenario())
+
+
+def test_half_an_emoji_is_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    request = Request("half \ud83d")
+    original = clock.run_virtual(complete(Recorded(path, ORIGIN)(modelled([0.1], ["ok \ud83d"])), request))
+    assert clock.run_virtual(complete(Recording.load(path), request)).text == original.text == "ok \ud83d"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["3", "[]", "{}", '"text"', f'{{"request":{{}},"chunks":[],"done":3,{ANSWER}}}'.replace(ANSWER, '"x":1')]
+    + [f'{{"request":{what},{ANSWER}}}' for what in ("3", '{"messages":[]}', '{"messages":"q"}', '{"messages":[3]}')]
+    + [f'{{"request":{{"messages":[["user","q"]]{more}}},{ANSWER}}}' for more in (',"top_p":"x"', ',"temperature":{}')],
+)
+def test_a_damaged_exchange_is_named(tmp_path: Path, line: str) -> None:
+    whole = f'{{"request":{{"messages":[["user","q"]]}},{ANSWER}}}'
+    with pytest.raises(RecordingError, match="exchange 2 of"):
+        Recording.load(old_file(tmp_path / "r.jsonl", whole, line))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 100_000, b'{"labkit_recording":1,"provenance":[]}'])
+def test_a_file_of_other_bytes_is_no_recording(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(RecordingError, match=r"recording|origin"):
+        Recording.load(path)
+
+
+@pytest.mark.parametrize("broken", ["before", "after", "file"])
+def test_an_answer_that_cannot_be_recorded_is_given_all_the_same_and_tells_why(tmp_path: Path, broken: str) -> None:
+    path = tmp_path / "r.jsonl"
+    calls = 0
+
+    async def metrics() -> MetricsSnapshot:
+        nonlocal calls
+        calls += 1
+        if calls == {"before": 1, "after": 2}.get(broken):
+            raise ConnectionError("no metrics")
+        return counted({})
+
+    writer = Recorded(path, ORIGIN, metrics=metrics)(modelled([0.1], ["x"]))
+    if broken == "file":
+        path.unlink()
+        path.mkdir()
+    answer = clock.run_virtual(complete(writer, Request("q")))
+    assert answer.text == "x"
+    (fault,) = answer.done.faults
+    assert fault.where == "recorded"
+    if broken != "file":
+        assert isinstance(fault.error, ConnectionError)
+        replay = Recording.load(path)
+        assert clock.run_virtual(complete(replay, Request("q"))).text == "x"
+        with pytest.raises(EngineError, match="does not hold what the engine counted"):
+            replay.metrics()
+
+
+def test_a_session_whose_answers_cannot_be_written_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+
+    async def spoiling(request: Request) -> AsyncIterator[Event]:
+        unfinished = path.with_name("r.jsonl.unfinished")
+        unfinished.unlink()
+        unfinished.symlink_to(tmp_path / "missing" / "folder")
+        async with aclosing(modelled([0.1], ["x"])(request)) as events:
+            async for event in events:
+                yield event
+
+    with pytest.raises(RecordingError, match="could not be written"):
+        clock.run_virtual(record(spoiling, [Request("q")], path, ORIGIN))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_deadline_holds_on_a_replay(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+
+    async def scenario() -> None:
+        await record(modelled([1.0, 1.0], ["x", "y"]), [Request("q")], path, ORIGIN)
+        with pytest.raises(DeadlineExceeded) as late:
+            await complete(Recording.load(path), within(Request("q"), 1.5))
+        assert late.value.partial == "x"
+
+    clock.run_virtual(scenario())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from labkit.engines import RecordingError, recorded
+from labkit.engines import Recorded, RecordingError
 from labkit.engines.modelled import EngineSettings, ModelledEngine, Step
 from labkit.latency import LatencyModel, StepWork
 from labkit.request import (
@@ -197,4 +197,4 @@ def test_a_modelled_number_says_that_it_is_one_and_cannot_be_recorded(tmp_path):
     engine = ModelledEngine(MODEL, SETTINGS, name="8B", device="H200 (datasheet)")
     assert engine.provenance.caption().endswith("H200 (datasheet) · MODELLED, not measured")
     with pytest.raises(RecordingError, match="not measured"):
-        recorded(engine, tmp_path / "x.jsonl", engine.provenance)
+        Recorded(tmp_path / "x.jsonl", engine.provenance)
