@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import minimize
 
 from labkit.request import InvalidRequest, Request
-from labkit.routing.calibration import Calibration, calibrate, from_data
+from labkit.routing.calibration import Calibration, calibrate
 from labkit.routing.classifier import FEATURES, Classifier, features
 from labkit.routing.metrics import ece
 
@@ -119,7 +119,7 @@ def test_isotonic_pools_violators_as_worked_by_hand():
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
 def test_a_calibration_survives_json_and_takes_the_edges(method):
     found = calibrate([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [0, 0, 1, 0, 1, 1], method)
-    assert from_data(json.loads(json.dumps(dataclasses.asdict(found)))) == found
+    assert Calibration.from_data(json.loads(json.dumps(dataclasses.asdict(found)))) == found
     assert 0 <= found(0.0) <= found(1.0) <= 1
 
 

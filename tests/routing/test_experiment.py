@@ -1,17 +1,10 @@
 from __future__ import annotations
 
-import asyncio
-from decimal import Decimal
-
 import numpy as np
 import pytest
 
-from labkit.ledger import Ledger, booked
-from labkit.request import EngineError, InvalidRequest, Request, clock, complete, deadlines, within
-from labkit.routing.experiment import Thompson, drift, psi, shadow, utility
-from tests.routing.engine import Scripted
-
-Q = Request("q", idempotency_key="k")
+from labkit.request import InvalidRequest
+from labkit.routing.experiment import Thompson, drift, psi, utility
 
 
 def play(means, rounds, seed):
@@ -98,77 +91,6 @@ def test_one_kind_of_traffic_cannot_drift():
     assert drift("aaa", "aa").p_value == 1
 
 
-def run_shadowed(inner, other, share, requests=(Q,), **options):
-    async def main():
-        running = set()
-        handler = shadow(inner, other, share, running=running, **options)
-        answers, took = [], []
-        for request in requests:
-            began = clock.now()
-            answers.append(await complete(handler, request))
-            took.append(clock.now() - began)
-        while running:
-            await asyncio.wait(running)
-        return answers, took
-
-    return clock.run_virtual(main())
-
-
-def test_the_copy_is_marked_and_the_caller_neither_sees_it_nor_waits_for_it():
-    other, pairs = Scripted(("y",), gap=50), []
-    (answer,), took = run_shadowed(Scripted(("x",)), other, 1.0, compare=lambda r, m, c: pairs.append((r, m.text, c.text)))
-    assert (answer.text, answer.done.route, took) == ("x", ("engine",), [1.0])
-    (copy,) = other.asked
-    assert (copy.shadow, copy.idempotency_key, copy.messages) == (True, "", Q.messages)
-    assert pairs == [(Q, "x", "y")]
-
-
-def test_a_shadow_that_fails_is_logged_and_breaks_nothing(caplog):
-    def bad(*_):
-        raise ZeroDivisionError("compare")
-
-    for other, options in [(Scripted(fail_at=0), {}), (Scripted(), {"compare": bad})]:
-        (answer,), _ = run_shadowed(Scripted(("x",)), other, 1.0, **options)
-        assert answer.text == "x"
-    assert [("fell over" in r.message, "compare" in r.message) for r in caplog.records] == [(True, False), (False, True)]
-
-
-def test_a_share_of_the_traffic_is_copied_and_shadows_are_not_shadowed():
-    other = Scripted(gap=0)
-    run_shadowed(Scripted(gap=0), other, 0.25, [Q] * 2000)
-    assert len(other.asked) == pytest.approx(500, abs=80)
-    other = Scripted()
-    run_shadowed(Scripted(), other, 1.0, [Request("q", shadow=True)])
-    run_shadowed(Scripted(), other, 0.0, [Q] * 100)
-    assert not other.asked
-
-
-def test_a_stuck_shadow_holds_so_many_copies_and_no_more():
-    other = Scripted(gap=1000)
-    run_shadowed(Scripted(), other, 1.0, [Q] * 20, at_most=3)
-    assert len(other.asked) == 3
-
-
-def test_an_answer_that_fails_has_no_shadow():
-    other = Scripted()
-    with pytest.raises(EngineError):
-        run_shadowed(Scripted(fail_at=1), other, 1.0)
-    assert not other.asked
-
-
-def test_the_shadows_cost_is_in_the_books_and_the_callers_deadline_does_not_cut_it():
-    async def main(ledger):
-        running = set()
-        other = booked(deadlines(Scripted(gap=20)), ledger, provider="lab", price=lambda _, u: Decimal(u.output_tokens))
-        await complete(shadow(Scripted(), other, 1.0, running=running), within(Q, 10))
-        await asyncio.wait(running)
-
-    with Ledger(":memory:") as ledger:
-        clock.run_virtual(main(ledger))
-        (row,) = ledger.rows()
-        assert (row.shadow, row.outcome, row.cost) == (True, "completed", 2)
-
-
 @pytest.mark.parametrize(
     "make",
     [
@@ -180,8 +102,6 @@ def test_the_shadows_cost_is_in_the_books_and_the_callers_deadline_does_not_cut_
         lambda: utility(1, 3, worth=1, cost_max=2),
         lambda: psi({}, {"a": 1}),
         lambda: drift([], ["a"]),
-        lambda: shadow(Scripted(), Scripted(), 1.5),
-        lambda: shadow(Scripted(), Scripted(), 0.5, at_most=0),
     ],
 )
 def test_experiments_that_cannot_be_meant_are_refused(make):

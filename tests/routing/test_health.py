@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labkit.engines import ScriptedEngine
 from labkit.request import (
     Chunk,
     DeadlineExceeded,
@@ -19,14 +20,17 @@ from labkit.request import (
     Usage,
     clock,
     complete,
-    deadlines,
+    stack,
     within,
 )
-from labkit.routing.health import AllDown, Breaker, CircuitOpen, with_fallback
-from tests.routing.engine import Scripted
+from labkit.routing import AllDown, Breaker, CircuitOpen, Fallback
 
 Q = Request("q")
 run = clock.run_virtual
+
+
+def fallback(models, order, breaker, **options):
+    return stack(Fallback(order, breaker, **options), engine=models)
 
 
 async def ask(handler, request=Q):
@@ -38,8 +42,8 @@ async def ask(handler, request=Q):
 
 
 def test_a_circuit_opens_after_failures_in_a_row_and_one_probe_closes_it():
-    engine, breaker = Scripted(("a",), fail_at=0, gap=0), Breaker(failures=3, cool_down_s=10)
-    handler = with_fallback({"m": engine}, ["m"], breaker)
+    engine, breaker = ScriptedEngine(("a",), fail_at=0, gap_s=0), Breaker(failures=3, cool_down_s=10)
+    handler = fallback({"m": engine}, ["m"], breaker)
 
     async def main():
         for _ in range(3):
@@ -68,8 +72,8 @@ def test_a_circuit_opens_after_failures_in_a_row_and_one_probe_closes_it():
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 3.0, 5.0, 20.0]), st.booleans()), max_size=40), st.integers(1, 3))
 def test_any_sequence_of_requests_meets_the_circuit_that_the_rules_describe(history, failures):
-    engine, breaker = Scripted(("a",), gap=0), Breaker(failures, cool_down_s=10)
-    handler = with_fallback({"m": engine}, ["m"], breaker)
+    engine, breaker = ScriptedEngine(("a",), gap_s=0), Breaker(failures, cool_down_s=10)
+    handler = fallback({"m": engine}, ["m"], breaker)
 
     async def main():
         open_until, in_a_row = None, 0
@@ -91,8 +95,8 @@ def test_any_sequence_of_requests_meets_the_circuit_that_the_rules_describe(hist
 
 
 def test_a_success_between_failures_starts_the_count_again():
-    engine, breaker = Scripted(("a",), gap=0), Breaker(failures=2)
-    handler = with_fallback({"m": engine}, ["m"], breaker)
+    engine, breaker = ScriptedEngine(("a",), gap_s=0), Breaker(failures=2)
+    handler = fallback({"m": engine}, ["m"], breaker)
 
     async def main():
         for fail_at in (0, None, 0):
@@ -104,8 +108,8 @@ def test_a_success_between_failures_starts_the_count_again():
 
 
 def test_while_a_probe_is_under_way_all_others_are_turned_away_at_once():
-    engine, breaker = Scripted(("a",), fail_at=0, gap=1), Breaker(failures=1, cool_down_s=5)
-    handler = with_fallback({"m": engine}, ["m"], breaker)
+    engine, breaker = ScriptedEngine(("a",), fail_at=0, gap_s=1), Breaker(failures=1, cool_down_s=5)
+    handler = fallback({"m": engine}, ["m"], breaker)
 
     async def main():
         await ask(handler)
@@ -120,8 +124,8 @@ def test_while_a_probe_is_under_way_all_others_are_turned_away_at_once():
 
 
 def test_a_probe_whose_caller_leaves_makes_room_for_the_next():
-    engine, breaker = Scripted(("a",), fail_at=0, gap=1), Breaker(failures=1, cool_down_s=5)
-    handler = with_fallback({"m": engine}, ["m"], breaker)
+    engine, breaker = ScriptedEngine(("a",), fail_at=0, gap_s=1), Breaker(failures=1, cool_down_s=5)
+    handler = fallback({"m": engine}, ["m"], breaker)
 
     async def main():
         await ask(handler)
@@ -139,12 +143,12 @@ def test_a_probe_whose_caller_leaves_makes_room_for_the_next():
 
 def test_what_began_before_the_circuit_opened_has_no_say_after_it():
     breaker = Breaker(failures=1, cool_down_s=10)
-    slow, quick = Scripted(("a",), delay=5, gap=0), Scripted(fail_at=0, gap=0)
+    slow, quick = ScriptedEngine(("a",), delay_s=5, gap_s=0), ScriptedEngine(fail_at=0, gap_s=0)
 
     async def main():
-        late = asyncio.create_task(ask(with_fallback({"m": slow}, ["m"], breaker)))
+        late = asyncio.create_task(ask(fallback({"m": slow}, ["m"], breaker)))
         await asyncio.sleep(1)
-        await ask(with_fallback({"m": quick}, ["m"], breaker))
+        await ask(fallback({"m": quick}, ["m"], breaker))
         assert await late == "a"
         return breaker.state("m")
 
@@ -153,14 +157,18 @@ def test_what_began_before_the_circuit_opened_has_no_say_after_it():
 
 def test_a_failure_that_began_before_the_circuit_opened_does_not_open_it_again():
     breaker = Breaker(failures=1, cool_down_s=10)
-    slow, quick, well = Scripted(fail_at=0, gap=20), Scripted(fail_at=0, gap=0), Scripted(("a",), gap=0)
+    slow, quick, well = (
+        ScriptedEngine(fail_at=0, gap_s=20),
+        ScriptedEngine(fail_at=0, gap_s=0),
+        ScriptedEngine(("a",), gap_s=0),
+    )
 
     async def main():
-        late = asyncio.create_task(ask(with_fallback({"m": slow}, ["m"], breaker)))
+        late = asyncio.create_task(ask(fallback({"m": slow}, ["m"], breaker)))
         await asyncio.sleep(1)
-        await ask(with_fallback({"m": quick}, ["m"], breaker))
+        await ask(fallback({"m": quick}, ["m"], breaker))
         await asyncio.sleep(10)
-        assert await ask(with_fallback({"m": well}, ["m"], breaker)) == "a"
+        assert await ask(fallback({"m": well}, ["m"], breaker)) == "a"
         assert isinstance(await late, EngineError)
         return breaker.state("m")
 
@@ -168,11 +176,11 @@ def test_a_failure_that_began_before_the_circuit_opened_does_not_open_it_again()
 
 
 def test_a_deadline_inside_is_told_from_a_stalled_engine():
-    other = Scripted()
+    other = ScriptedEngine()
 
     async def main():
-        models = {"a": deadlines(Scripted(delay=50)), "b": other}
-        await complete(with_fallback(models, ["a", "b"], Breaker()), within(Q, 3))
+        models = {"a": ScriptedEngine(delay_s=50), "b": other}
+        await complete(fallback(models, ["a", "b"], Breaker()), within(Q, 3))
 
     with pytest.raises(DeadlineExceeded):
         run(main())
@@ -183,10 +191,10 @@ def test_a_deadline_inside_is_told_from_a_stalled_engine():
     ("status", "state"), [(400, "closed"), (422, "closed"), (429, "open"), (401, "open"), (None, "open")]
 )
 def test_a_malformed_request_says_nothing_about_the_engines_health(status, state):
-    engine, breaker = Scripted(fail_at=0, error=EngineError("no", status=status)), Breaker(failures=1)
+    engine, breaker = ScriptedEngine(fail_at=0, error=EngineError("no", status=status)), Breaker(failures=1)
 
     async def main():
-        await ask(with_fallback({"m": engine}, ["m"], breaker))
+        await ask(fallback({"m": engine}, ["m"], breaker))
         return breaker.state("m")
 
     assert run(main()) == state
@@ -194,7 +202,7 @@ def test_a_malformed_request_says_nothing_about_the_engines_health(status, state
 
 def test_a_deadline_that_passes_is_not_the_engines_failure():
     breaker = Breaker(failures=1)
-    handler = deadlines(with_fallback({"m": Scripted(delay=50)}, ["m"], breaker))
+    handler = fallback({"m": ScriptedEngine(delay_s=50)}, ["m"], breaker)
 
     async def main():
         with pytest.raises(DeadlineExceeded):
@@ -206,28 +214,28 @@ def test_a_deadline_that_passes_is_not_the_engines_failure():
 
 
 def test_the_next_model_answers_and_the_route_and_the_latency_tell_of_the_first():
-    models = {"a": Scripted(fail_at=0, gap=2), "b": Scripted(("b",), gap=1)}
+    models = {"a": ScriptedEngine(fail_at=0, gap_s=2), "b": ScriptedEngine(("b",), gap_s=1)}
 
     async def main():
-        return await complete(with_fallback(models, ["a", "b"], Breaker()), Q)
+        return await complete(fallback(models, ["a", "b"], Breaker()), Q)
 
     answer = run(main())
     assert (answer.text, answer.done.model) == ("b", "b")
-    assert answer.done.route == ("fallback", "a>b", "engine")
+    assert answer.done.route == ("fallback:a>b",)
     assert (answer.done.timing.ttft, answer.done.timing.e2e) == (3, 3)
 
 
 def test_an_answer_from_the_first_passes_as_it_is():
-    answer = run(complete(with_fallback({"a": Scripted(("x",)), "b": Scripted()}, ["a", "b"], Breaker()), Q))
-    assert answer.done.route == ("engine",)
+    answer = run(complete(fallback({"a": ScriptedEngine(("x",)), "b": ScriptedEngine()}, ["a", "b"], Breaker()), Q))
+    assert answer.done.route == ()
 
 
 def test_after_the_first_token_an_error_is_raised_and_nobody_else_is_asked():
-    other = Scripted()
+    other = ScriptedEngine()
 
     async def main():
-        events = with_fallback({"a": Scripted(fail_at=1), "b": other}, ["a", "b"], Breaker())(Q)
-        assert (await anext(events)).text == "a"
+        events = fallback({"a": ScriptedEngine(fail_at=1), "b": other}, ["a", "b"], Breaker())(Q)
+        assert (await anext(events)).text == "a "
         with pytest.raises(EngineError, match="fell over"):
             await anext(events)
 
@@ -240,7 +248,7 @@ def test_an_empty_opening_chunk_is_not_yet_an_answer():
         yield Chunk("", clock.now())
         raise EngineError("gone")
 
-    handler = with_fallback({"a": opens_and_falls, "b": Scripted(("b",))}, ["a", "b"], Breaker())
+    handler = fallback({"a": opens_and_falls, "b": ScriptedEngine(("b",))}, ["a", "b"], Breaker())
     answer = run(complete(handler, Q))
     assert [chunk.text for chunk in answer.chunks] == ["b"]
 
@@ -253,28 +261,28 @@ def test_a_stream_without_a_done_is_a_failure():
     async def half(request):
         yield Chunk("h", clock.now())
 
-    assert run(ask(with_fallback({"a": nothing, "b": Scripted(("b",))}, ["a", "b"], Breaker()))) == "b"
-    assert isinstance(run(ask(with_fallback({"a": half}, ["a"], Breaker()))), StreamIncomplete)
+    assert run(ask(fallback({"a": nothing, "b": ScriptedEngine(("b",))}, ["a", "b"], Breaker()))) == "b"
+    assert isinstance(run(ask(fallback({"a": half}, ["a"], Breaker()))), StreamIncomplete)
 
 
 def test_an_answer_of_no_words_is_an_answer():
     async def silent(request):
         yield Done(Usage(1, 0), Timing(0.0))
 
-    assert run(ask(with_fallback({"a": silent, "b": Scripted()}, ["a", "b"], Breaker()))) == ""
+    assert run(ask(fallback({"a": silent, "b": ScriptedEngine()}, ["a", "b"], Breaker()))) == ""
 
 
 def test_all_down_names_each_models_last_error_within_bounded_time():
     models = {
-        "dead": Scripted(fail_at=0, gap=0),
-        "mute": Scripted(delay=1e6),
-        "open": Scripted(fail_at=0, gap=0, error=EngineError("out of memory")),
+        "dead": ScriptedEngine(fail_at=0, gap_s=0),
+        "mute": ScriptedEngine(delay_s=1e6),
+        "open": ScriptedEngine(fail_at=0, gap_s=0, error=EngineError("out of memory")),
     }
     breaker = Breaker(failures=1, cool_down_s=60)
 
     async def main():
-        await ask(with_fallback(models, ["open"], breaker))
-        error = await ask(with_fallback(models, ["dead", "mute", "open"], breaker, first_token_s=30))
+        await ask(fallback(models, ["open"], breaker))
+        error = await ask(fallback(models, ["dead", "mute", "open"], breaker, first_token_s=30))
         return error, clock.now()
 
     error, took = run(main())
@@ -288,35 +296,43 @@ def test_all_down_names_each_models_last_error_within_bounded_time():
 
 
 def test_with_every_circuit_open_the_shortest_wait_is_told_at_once():
-    models = {name: Scripted(fail_at=0, gap=0) for name in "ab"}
+    models = {name: ScriptedEngine(fail_at=0, gap_s=0) for name in "ab"}
     breaker = Breaker(failures=1, cool_down_s=10)
 
     async def main():
-        await ask(with_fallback(models, ["a"], breaker))
+        await ask(fallback(models, ["a"], breaker))
         await asyncio.sleep(3)
-        await ask(with_fallback(models, ["b"], breaker))
-        return (await ask(with_fallback(models, ["b", "a"], breaker))).retry_after_s, clock.now()
+        await ask(fallback(models, ["b"], breaker))
+        return (await ask(fallback(models, ["b", "a"], breaker))).retry_after_s, clock.now()
 
     assert run(main()) == (7, 3)
 
 
 def test_errors_that_are_not_the_engines_are_raised_at_once():
-    other = Scripted()
-    models = {"a": Scripted(fail_at=0, error=InvalidRequest("nonsense")), "b": other}
+    other = ScriptedEngine()
+    models = {"a": ScriptedEngine(fail_at=0, error=InvalidRequest("nonsense")), "b": other}
     with pytest.raises(InvalidRequest, match="nonsense"):
-        run(complete(with_fallback(models, ["a", "b"], Breaker()), Q))
+        run(complete(fallback(models, ["a", "b"], Breaker()), Q))
     assert not other.asked
 
 
-@pytest.mark.parametrize("order", [[], ["x"], ["a", "a"]])
-def test_an_order_that_cannot_be_followed_is_refused(order):
-    with pytest.raises(InvalidRequest, match="the order is"):
-        with_fallback({"a": Scripted()}, order, Breaker())
+@pytest.mark.parametrize(
+    ("order", "says"), [([], "the order is"), (["x"], "names x"), (["a", "a"], "the order is"), ([1], "give strings")]
+)
+def test_an_order_that_cannot_be_followed_is_refused(order, says):
+    with pytest.raises(InvalidRequest, match=says):
+        fallback({"a": ScriptedEngine()}, order, Breaker())
 
 
 def test_breakers_that_never_open_or_never_hold_are_refused():
-    for wrong in ({"failures": 0}, {"cool_down_s": 0}, {"cool_down_s": float("nan")}):
+    for wrong in (
+        {"failures": 0},
+        {"failures": 1.5},
+        {"cool_down_s": 0},
+        {"cool_down_s": float("nan")},
+        {"cool_down_s": "10"},
+    ):
         with pytest.raises(InvalidRequest):
             Breaker(**wrong)
     with pytest.raises(InvalidRequest, match="first_token_s"):
-        with_fallback({"a": Scripted()}, ["a"], Breaker(), first_token_s=0)
+        fallback({"a": ScriptedEngine()}, ["a"], Breaker(), first_token_s=0)

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import asyncio
-from decimal import Decimal
 
 import pytest
 
-from labkit.ledger import Ledger, booked
-from labkit.request import Chunk, EngineError, InvalidRequest, Request, StreamIncomplete, clock, complete
-from labkit.routing.health import AllDown
-from labkit.routing.hedge import hedge
-from tests.routing.engine import Scripted
+from labkit.engines import ScriptedEngine
+from labkit.ledger import Booked, Ledger
+from labkit.request import Chunk, EngineError, InvalidRequest, Request, StreamIncomplete, clock, complete, stack
+from labkit.routing import AllDown, Hedge
 
 Q = Request("q")
+
+
+def hedge(models, after_s):
+    return stack(Hedge(after_s), engine=models)
 
 
 def asks(models, after_s):
@@ -22,54 +24,54 @@ def asks(models, after_s):
 
 
 def test_a_first_model_that_begins_in_time_is_the_only_one_asked():
-    other = Scripted()
-    answer = asks({"a": Scripted(("x", "y"), gap=1), "b": other}, after_s=1.5)
-    assert (answer.text, answer.done.route) == ("xy", ("hedge", "a", "engine"))
+    other = ScriptedEngine()
+    answer = asks({"a": ScriptedEngine(("x", "y"), gap_s=1), "b": other}, after_s=1.5)
+    assert (answer.text, answer.done.route) == ("xy", ("hedge:a",))
     assert not other.asked
 
 
 def test_when_the_first_is_slow_the_second_starts_and_the_first_to_speak_wins():
-    slow = Scripted(("x",), gap=100)
-    answer = asks({"a": slow, "b": Scripted(("y", "z"), gap=1)}, after_s=2)
-    assert (answer.text, answer.done.route) == ("yz", ("hedge", "a|b>b", "engine"))
+    slow = ScriptedEngine(("x",), gap_s=100)
+    answer = asks({"a": slow, "b": ScriptedEngine(("y", "z"), gap_s=1)}, after_s=2)
+    assert (answer.text, answer.done.route) == ("yz", ("hedge:a|b>b",))
     assert (answer.done.timing.ttft, answer.done.timing.e2e) == (3, 4), "2 s of waiting count"
     assert (slow.finished, slow.closed) == (0, 1)
 
 
 def test_a_first_model_that_speaks_after_all_wins_and_the_second_is_stopped():
-    second = Scripted(("y",), gap=100)
-    answer = asks({"a": Scripted(("x",), gap=3), "b": second}, after_s=2)
-    assert (answer.text, answer.done.route[1]) == ("x", "a|b>a")
+    second = ScriptedEngine(("y",), gap_s=100)
+    answer = asks({"a": ScriptedEngine(("x",), gap_s=3), "b": second}, after_s=2)
+    assert (answer.text, answer.done.route) == ("x", ("hedge:a|b>a",))
     assert (len(second.asked), second.closed) == (1, 1)
 
 
 def test_a_tie_goes_to_the_one_that_was_asked_first():
-    assert asks({"a": Scripted(("x",), gap=3), "b": Scripted(("y",), gap=3)}, after_s=0).text == "x"
+    assert asks({"a": ScriptedEngine(("x",), gap_s=3), "b": ScriptedEngine(("y",), gap_s=3)}, after_s=0).text == "x"
 
 
 def test_a_failure_brings_the_next_model_forward():
-    answer = asks({"a": Scripted(fail_at=0, gap=1), "b": Scripted(("y",), gap=1)}, after_s=50)
+    answer = asks({"a": ScriptedEngine(fail_at=0, gap_s=1), "b": ScriptedEngine(("y",), gap_s=1)}, after_s=50)
     assert (answer.text, answer.done.timing.e2e) == ("y", 2)
 
 
 def test_a_failure_of_one_under_way_waits_for_the_other():
-    answer = asks({"a": Scripted(("x",), gap=9), "b": Scripted(fail_at=0, gap=1)}, after_s=1)
+    answer = asks({"a": ScriptedEngine(("x",), gap_s=9), "b": ScriptedEngine(fail_at=0, gap_s=1)}, after_s=1)
     assert (answer.text, answer.done.timing.e2e) == ("x", 9)
 
 
 def test_when_all_fail_each_error_is_told():
     with pytest.raises(AllDown, match=r"a: .*fell over; b: .*out of memory"):
-        asks({"a": Scripted(fail_at=0), "b": Scripted(fail_at=0, error=EngineError("out of memory"))}, after_s=1)
+        asks({"a": ScriptedEngine(fail_at=0), "b": ScriptedEngine(fail_at=0, error=EngineError("out of memory"))}, after_s=1)
 
 
 def test_after_the_first_token_the_winners_error_is_raised():
     with pytest.raises(EngineError, match="fell over"):
-        asks({"a": Scripted(("x", "y"), fail_at=1), "b": Scripted()}, after_s=5)
+        asks({"a": ScriptedEngine(("x", "y"), fail_at=1), "b": ScriptedEngine()}, after_s=5)
 
 
 def test_errors_that_are_not_the_engines_are_raised_at_once():
     with pytest.raises(InvalidRequest, match="nonsense"):
-        asks({"a": Scripted(fail_at=0, error=InvalidRequest("nonsense")), "b": Scripted()}, after_s=5)
+        asks({"a": ScriptedEngine(fail_at=0, error=InvalidRequest("nonsense")), "b": ScriptedEngine()}, after_s=5)
 
 
 def test_a_stream_that_breaks_off_is_not_an_answer():
@@ -77,24 +79,21 @@ def test_a_stream_that_breaks_off_is_not_an_answer():
         yield Chunk("h", clock.now())
 
     with pytest.raises(StreamIncomplete):
-        asks({"a": half, "b": Scripted()}, after_s=5)
+        asks({"a": half, "b": ScriptedEngine()}, after_s=5)
 
 
 def test_the_loser_is_in_the_books_as_cancelled():
     with Ledger(":memory:") as ledger:
-        models = {
-            name: booked(engine, ledger, provider="lab", price=lambda _, u: Decimal(u.output_tokens))
-            for name, engine in {"a": Scripted(("x",), gap=100), "b": Scripted(("y",))}.items()
-        }
-        asks(models, after_s=1)
+        models = {"a": ScriptedEngine(("x",), gap_s=100), "b": ScriptedEngine(("y",))}
+        clock.run_virtual(complete(Booked(ledger)(hedge(models, after_s=1)), Q))
         assert sorted((row.request_model, row.outcome) for row in ledger.rows()) == [("a", "cancelled"), ("b", "completed")]
 
 
 def test_the_loser_is_stopped_when_the_winner_begins_not_when_it_ends():
-    slow = Scripted(gap=100)
+    slow = ScriptedEngine(gap_s=100)
 
     async def main():
-        async for _ in hedge({"a": slow, "b": Scripted(("x", "y", "z"))}, 0)(Q):
+        async for _ in hedge({"a": slow, "b": ScriptedEngine(("x", "y", "z"))}, 0)(Q):
             await asyncio.sleep(0.1)
             assert slow.closed == 1
 
@@ -102,10 +101,10 @@ def test_the_loser_is_stopped_when_the_winner_begins_not_when_it_ends():
 
 
 def test_closing_the_stream_closes_the_engine_before_it_returns():
-    engine = Scripted(gap=1)
+    engine = ScriptedEngine(gap_s=1)
 
     async def main():
-        events = hedge({"a": engine, "b": Scripted()}, 5)(Q)
+        events = hedge({"a": engine, "b": ScriptedEngine()}, 5)(Q)
         await anext(events)
         await events.aclose()
         assert engine.closed == 1
@@ -114,7 +113,7 @@ def test_closing_the_stream_closes_the_engine_before_it_returns():
 
 
 def test_a_caller_who_leaves_stops_all_of_them():
-    models = {name: Scripted(gap=100) for name in "abc"}
+    models = {name: ScriptedEngine(gap_s=100) for name in "abc"}
 
     async def main():
         task = asyncio.create_task(complete(hedge(models, 1), Q))
@@ -129,4 +128,4 @@ def test_a_caller_who_leaves_stops_all_of_them():
 @pytest.mark.parametrize(("names", "after"), [("a", 1), ("ab", -1), ("ab", float("nan")), ("ab", float("inf"))])
 def test_a_hedge_that_hedges_nothing_is_refused(names, after):
     with pytest.raises(InvalidRequest):
-        hedge({name: Scripted() for name in names}, after)
+        hedge({name: ScriptedEngine() for name in names}, after)

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.request import InvalidRequest, Request
-from labkit.routing.policy import Floor, Policy, diff, from_json
+from labkit.routing.policy import Floor, RoutingPolicy
 
-THREE = Policy(
+THREE = RoutingPolicy(
     "3",
     ("s", "m", "l"),
     (0.8, 0.5),
@@ -23,7 +23,7 @@ THREE = Policy(
 
 
 def test_json_brings_back_the_same_policy_with_its_cents():
-    assert from_json(THREE.to_json()) == THREE
+    assert RoutingPolicy.from_json(THREE.to_json()) == THREE
     assert '"12.30"' in THREE.to_json()
 
 
@@ -38,9 +38,9 @@ def test_json_brings_back_any_policy(models, data):
         Floor(data.draw(names), feature=f) for f in data.draw(st.lists(st.text(min_size=1), unique=True, max_size=3))
     )
     budgets = data.draw(st.dictionaries(st.text(), st.decimals(0, 1000, places=4), max_size=3))
-    policy = Policy("v", tuple(models), tuple(thresholds), floors=floors, budgets=budgets)
-    assert from_json(policy.to_json()) == policy
-    assert diff(policy, policy) == ()
+    policy = RoutingPolicy("v", tuple(models), tuple(thresholds), floors=floors, budgets=budgets)
+    assert RoutingPolicy.from_json(policy.to_json()) == policy
+    assert policy.changes(policy) == ()
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,13 @@ def test_json_brings_back_any_policy(models, data):
         ({"budgets": {"t": Decimal(-1)}}, "budget of 't'"),
         ({"budgets": {"t": 0.1}}, "Decimal"),
         ({"sticky": "tenant"}, "sticky is 'tenant'"),
+        ({"models": "sml"}, "2 thresholds for 1 models"),
+        ({"models": ("s", 1, "l")}, "give strings"),
+        ({"thresholds": ("0.5", 0.4)}, "give numbers"),
+        ({"fallbacks": {"s": (1,)}}, "give strings"),
+        ({"fallbacks": ["s"]}, "give a mapping"),
+        ({"floors": ("s",)}, "Floor"),
+        ({"version": 3}, "version"),
     ],
 )
 def test_a_policy_that_could_not_be_followed_is_refused(change, says):
@@ -92,11 +99,11 @@ def test_json_that_is_not_a_policy_is_refused(change, says):
     if change == {"models": "sml"}:
         data["thresholds"] = [0.5]
     with pytest.raises(InvalidRequest, match=says):
-        from_json(json.dumps(data))
+        RoutingPolicy.from_json(json.dumps(data))
     twice = THREE.to_json().replace('"floors":', '"floors": [], "floors":')
     for text in ("[]", "{}", "not json", twice, THREE.to_json().replace('"version": "3"', '"version": 3')):
         with pytest.raises(InvalidRequest, match="no policy"):
-            from_json(text)
+            RoutingPolicy.from_json(text)
 
 
 def test_the_highest_floor_that_holds_counts():
@@ -115,7 +122,7 @@ def test_a_difference_is_told_in_words():
         fallbacks={},
         sticky="",
     )
-    assert diff(THREE, new) == (
+    assert THREE.changes(new) == (
         "version 3 becomes 4",
         "threshold of s goes from 0.8 to 0.7",
         "fallbacks of l is dropped (was m)",

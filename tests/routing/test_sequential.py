@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from labkit.request import InvalidRequest, Request, clock, complete
-from labkit.routing.sequential import PairedTest, arm, log_evidence, split
-from tests.routing.engine import Scripted
+from labkit.request import InvalidRequest
+from labkit.routing.sequential import PairedTest, log_evidence
 
 
 def pairs(runs, length, a, b, seed=0, both=0.0):
@@ -107,30 +106,6 @@ def test_verdicts(counts, margin, verdict):
     assert PairedTest(0.05, margin, *counts).verdict == verdict
 
 
-def test_users_are_dealt_evenly_for_good_and_anew_for_another_experiment():
-    users = [Request("q", user=f"u{i}", tenant="t") for i in range(4000)]
-    one, again, other = ([arm(user, name) for user in users] for name in ("x", "x", "y"))
-    assert one == again
-    assert one.count("B") == pytest.approx(2000, abs=130)
-    assert sum(a == b for a, b in zip(one, other, strict=True)) == pytest.approx(2000, abs=130)
-    assert [arm(user, "x", 0.0) for user in users].count("B") == 0
-    assert [arm(user, "x", 1.0) for user in users].count("A") == 0
-
-
-def test_split_asks_the_users_arm_and_the_route_tells():
-    a, b = Scripted(("a",)), Scripted(("b",))
-    requests = [Request("q", user=f"u{i}") for i in range(8)]
-
-    async def main():
-        return [await complete(split(a, b, "exp"), request) for request in requests]
-
-    for request, answer in zip(requests, clock.run_virtual(main()), strict=True):
-        chosen = arm(request, "exp")
-        assert (answer.text, answer.done.route) == (chosen.lower(), ("exp", chosen, "engine"))
-    assert a.asked
-    assert b.asked
-
-
 @pytest.mark.parametrize(
     "make",
     [
@@ -138,7 +113,6 @@ def test_split_asks_the_users_arm_and_the_route_tells():
         lambda: PairedTest(margin=-0.1),
         lambda: PairedTest(wins=-1),
         lambda: log_evidence(1, 1, 1, 2),
-        lambda: arm(Request("q"), "x", 2),
     ],
 )
 def test_tests_that_cannot_be_meant_are_refused(make):
