@@ -20,7 +20,7 @@ than this request accepts; made from other versions of its facts; from before it
 stepped back; damaged; or the file could not be read. In a semantic layer also: nothing stored is alike enough; what is
 alike says something else; or it was asked anew to check the one that would have been given."""
 Refusal = Literal["no-store", "too-large", "invalidated", "facts", "clock", "unavailable"]
-"""Why something was not stored: the request forbade it; larger than the whole cache; an invalidation or a new fact came
+"""Why something was not stored: the request forbade it, or it is no answer to keep; larger than the whole cache; an invalidation or a new fact came
 while it was being computed; the clock stepped back meanwhile; or the file could not be written (a full disk)."""
 Versions = Callable[[str], str | None]
 """The current version of a fact, None when nobody knows."""
@@ -30,14 +30,31 @@ class CacheError(LabError):
     """The cache's file cannot be used, or an invalidation did not happen; the message names the path and the fix."""
 
 
+class Unavailable(CacheError):
+    """The cache's file could not be read or written just now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """The state of a tenant's invalidations when some work began; what it brings is stored only if that has not changed."""
+    """The state of a tenant's invalidations when some work began; what it brings is stored only if that has not changed.
 
+    `birth` tells the file from the one that takes its place where it is set aside.
+    """
+
+    birth: int
     epoch: int
     changes: int
     all_changes: int
     era: int
+
+    @property
+    def valid(self) -> bool:
+        """Whether the state could be read; what cannot be checked later is not stored."""
+        return self.era >= 0
+
+
+NO_TICKET = Ticket(-1, -1, -1, -1, -1)
+"""The ticket of a file that could not be read: it matches nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +86,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """What a look-up came to: an entry and its age in seconds, or the reason why there is none."""
+    """What a look-up came to: an entry and its age in seconds, or the reason why there is none.
+
+    `ticket` is for whoever computes what was not there. `trouble` is what kept the file from being read, `row` the entry's
+    place in it, for `Store.use`.
+    """
 
     entry: Entry | None
     reason: Miss | None = None
     age_s: float | None = None
+    ticket: Ticket = NO_TICKET
+    trouble: CacheError | None = None
+    row: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +134,15 @@ def seal(entry: Entry) -> str:
 
 
 def whole_entry(
-    layer: str, scope: Scope, key: str, created: float, lifetime: float | None, facts: str, tags: str, cost: float,
+    layer: str, scope: str, key: str, created: float, lifetime: float | None, facts: str, tags: str, cost: float,
     uses: int, sealed: str, value: bytes,
 ) -> Entry | None:  # fmt: skip
     """The entry as it was stored, or None where it no longer is."""
     try:
         entry = Entry(
-            scope, key, value, created, layer, lifetime, json.loads(facts), frozenset(json.loads(tags)), cost, uses
-        )
+            Scope.from_text(scope), key, value, created, layer, lifetime, json.loads(facts), frozenset(json.loads(tags)),
+            cost, uses,
+        )  # fmt: skip
         return entry if seal(entry) == sealed else None
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError, InvalidRequest):
         return None

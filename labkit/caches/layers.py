@@ -1,40 +1,18 @@
-"""The layers together: one look-up from the cheapest to the dearest, and what each of them did."""
+"""What every layer of a store did, and what it was worth."""
 
 from __future__ import annotations
 
 from decimal import Decimal
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from labkit.caches import streams
-from labkit.caches.response import Control, response_cache, savings
-from labkit.caches.semantic import SemanticCache, semantic_cache
+from labkit.caches.savings import savings
 from labkit.caches.store import Store
-from labkit.ledger import Ledger, Price
-from labkit.request import Handler
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def reuse(
-    inner: Handler,
-    semantic: SemanticCache,
-    *,
-    control: Control | None = None,
-    price: Price | None = None,
-    currency: str = "USD",
-    system_version: str = "",
-    per_user: bool = False,
-) -> Handler:
-    """Word for word first (a fraction of a millisecond), by meaning next (an embedding), and the engine last.
-
-    Both layers lie in the semantic cache's store and keep the same rules. Arguments are those of `response_cache`.
-    """
-    by_meaning = semantic_cache(
-        inner, semantic, control=control, price=price, currency=currency, system_version=system_version, per_user=per_user
-    )
-    return response_cache(
-        by_meaning, semantic.store, control=control, price=price, currency=currency, system_version=system_version,
-        per_user=per_user,
-    )  # fmt: skip
+    from labkit.ledger import Ledger
 
 
 def accounts(store: Store, ledger: Ledger | None = None) -> pd.DataFrame:
@@ -44,6 +22,8 @@ def accounts(store: Store, ledger: Ledger | None = None) -> pd.DataFrame:
     (replaced, evicted, expired, deleted or dropped). With `ledger`, whose attempts are those of this store's handlers, also
     `answers` given and what they `saved` (exact decimal), with a row "single flight" for shared streams.
     """
+    import pandas as pd
+
     rows = {}
     for layer in store.layers():
         stats = store.stats(layer)
@@ -62,7 +42,7 @@ def accounts(store: Store, ledger: Ledger | None = None) -> pd.DataFrame:
         return frame
     money: dict[str, list[tuple[int, Decimal]]] = {}
     for row in savings(ledger, ("labkit.route",)).to_dict("records"):
-        layer = next(streams.LAYERS[hop] for hop in row["labkit.route"] if hop in streams.LAYERS)
+        layer = streams.layer_of(row["labkit.route"]) or "engine"
         money.setdefault(layer, []).append((int(row["answers"]), Decimal(row["saved"])))
     frame = frame.reindex(list(dict.fromkeys([*frame.index, *money])))
     frame["answers"] = [sum(n for n, _ in money.get(layer, [])) for layer in frame.index]

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from labkit.request import InvalidRequest, Request
+from labkit.request import InvalidRequest, Request, asked, canonical
 
-_FINGERPRINT_VERSION = "labkit-fingerprint-1"  # a change of the rules below changes every key, so old entries just miss
+_FINGERPRINT_VERSION = "labkit-fingerprint-2"  # a change of the rules below changes every key, so old entries just miss
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,36 +58,14 @@ def scope_of(request: Request, *, system_version: str = "", per_user: bool = Fal
 def fingerprint(request: Request, *, system_version: str = "") -> str:
     """What is asked, as 64 hexadecimal digits: SHA-256 over a canonical JSON text of everything that changes the answer.
 
-    In it: messages, sampling (`temperature`, `top_p`, `seed`, `stop`, `max_tokens`, `logprobs`), `response_format`, all of
-    `extra` (tools are there), model and `system_version`. Not in it: who asks (that is `Scope`), when, how urgently or for
-    the how-manieth time.
-
-    Texts count as they are, code point by code point, with no Unicode normalisation or trimming: "é" as one code point and
-    as two are different tokens to a model, so they are different questions. Two requests that differ more than they need
-    to miss; two that differ less than they should would get each other's answers.
-
-    For the same reason only the request's own fields are sorted. Key order *inside* `response_format` and `extra` is kept:
-    a grammar writes properties in the schema's order, and a chat template prints tools into the prompt in theirs.
+    In it: what `labkit.request.asked` says is asked, model and `system_version`. Not in it: who asks (that is `Scope`).
+    Two requests that differ more than they need to miss; two that differ less than they should would get each other's
+    answers.
 
     Raises `InvalidRequest` where `extra` or `response_format` is not JSON.
     """
-    asked = {
-        "extra": {name: request.extra[name] for name in sorted(request.extra)},
-        "logprobs": request.logprobs,
-        "max_tokens": request.max_tokens,
-        "messages": [[message.role, message.content] for message in request.messages],
-        "model": request.model,
-        "response_format": request.response_format,
-        "seed": request.seed,
-        "stop": list(request.stop),
-        "system_version": system_version,
-        "temperature": float(request.temperature) + 0.0,  # 0, 0.0 and -0.0 are one temperature
-        "top_p": float(request.top_p),
-    }
-    try:
-        return digest(_FINGERPRINT_VERSION, _json(asked))
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(f"extra and response_format must be JSON to be told apart from others: {error}") from error
+    what = asked(request) | {"model": request.model, "system_version": system_version}
+    return digest(_FINGERPRINT_VERSION, canonical(what))
 
 
 def digest(*parts: str | bytes) -> str:

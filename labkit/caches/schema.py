@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import uuid
 from collections.abc import Mapping
@@ -11,8 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from labkit.caches.entry import CacheError
-from labkit.sqlite import FileKind, Unusable, explain, open_file, primary_code
+from labkit.caches.entry import CacheError, Unavailable
+from labkit.sqlite import FileKind, FileTrouble, Unusable, explain, is_damage, open_file, primary_code
 
 _log = logging.getLogger(__name__)
 _SCHEMA = (
@@ -30,46 +31,58 @@ _SCHEMA = (
     "CREATE INDEX tags_by_entry ON tags (entry)",
     "CREATE TABLE tenants (tenant TEXT PRIMARY KEY, epoch INTEGER NOT NULL, changes INTEGER NOT NULL) STRICT, WITHOUT ROWID",
     """CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), entries INTEGER NOT NULL, bytes INTEGER NOT NULL,
-        inflation REAL NOT NULL, era INTEGER NOT NULL, latest REAL NOT NULL, all_changes INTEGER NOT NULL) STRICT""",
-    "INSERT INTO state VALUES (1, 0, 0, 0.0, 0, -1e300, 0)",
+        inflation REAL NOT NULL, era INTEGER NOT NULL, latest REAL NOT NULL, all_changes INTEGER NOT NULL,
+        birth INTEGER NOT NULL) STRICT""",
+    "INSERT INTO state VALUES (1, 0, 0, 0.0, 0, -1e300, 0, random() >> 1 & 0x7FFFFFFFFFFFFFFF)",
     """CREATE TRIGGER counted_in AFTER INSERT ON entries BEGIN
         UPDATE state SET entries = entries + 1, bytes = bytes + NEW.bytes; END""",
     """CREATE TRIGGER counted_out AFTER DELETE ON entries BEGIN
         UPDATE state SET entries = entries - 1, bytes = bytes - OLD.bytes; DELETE FROM tags WHERE entry = OLD.id; END""",
 )
-CACHE = FileKind("cache", application_id=0x1AB_CAC4E, version=2, schema=_SCHEMA, durable=False)  # "lab cache"
+CACHE = FileKind("cache", application_id=0x1AB_CAC4E, version=3, schema=_SCHEMA, durable=False)  # "lab cache"
 _DAMAGED = "the file is damaged: close it; the next Store(path) sets it aside and starts an empty one"
 _FIXES: Mapping[int, str] = {sqlite3.SQLITE_CORRUPT: _DAMAGED, sqlite3.SQLITE_NOTADB: _DAMAGED}
+_SUFFIXES = ("", "-wal", "-shm")
 
 
-def open_cache(path: str, *, busy_timeout: float, set_aside: bool) -> sqlite3.Connection:
-    """A connection to the cache at `path`, or to one in memory.
+def open_cache(path: str, *, busy_timeout: float, set_aside: bool) -> tuple[sqlite3.Connection, int]:
+    """A connection to the cache at `path` and the file's inode; for one in memory, 0.
 
     A damaged file, or one with an older schema, is renamed so that its name says so, and an empty one is started; with
     `set_aside=False`, and for a newer schema or a file that is no cache of ours, `CacheError` is raised.
     """
     if path == ":memory:":
-        return open_file(path, CACHE, busy_timeout=busy_timeout)
+        return open_file(path, CACHE, busy_timeout=busy_timeout), 0
     if not Path(path).parent.is_dir():
-        raise CacheError(f"cannot open the cache {path}: its folder does not exist; create it first")
-    # One opener at a time: none may set aside what another has just started anew.
-    with FileLock(f"{path}.lock"):
+        raise Unavailable(f"cannot open the cache {path}: its folder does not exist; create it first")
+    with _lock(path):
         try:
-            return _whole(path, busy_timeout)
+            return _whole(path, busy_timeout), inode(path)
         except _Broken as broken:
             if not set_aside:
                 raise CacheError(f"the cache {path} is unusable: {broken}; delete it or set_aside=True") from broken
-            aside = f"{path}.{broken.how}-{uuid.uuid4().hex[:8]}"
-            for suffix in ("", "-wal", "-shm"):  # a log left beside a new file would be played into it
-                with suppress(FileNotFoundError):
-                    Path(path + suffix).rename(aside + suffix)
-            _log.warning("the cache %s is unusable (%s): set aside as %s, an empty one is started", path, broken, aside)
-            return _whole(path, busy_timeout)
+            _rename(path, broken.how, broken)
+            return _whole(path, busy_timeout), inode(path)
 
 
-def trouble(error: sqlite3.Error, action: str, path: str) -> CacheError:
-    """SQLite's error, with the path and the fix."""
-    return CacheError(f"cannot {action} the cache {path}: {explain(error, _FIXES)}")
+def put_aside(path: str, number: int, error: Exception) -> None:
+    """Rename the file with inode `number` at `path`, which `error` shows to be damaged, unless somebody has done so."""
+    with _lock(path):
+        if inode(path) == number:
+            _rename(path, "damaged", error)
+
+
+def inode(path: str) -> int:
+    """The number of the file at `path`, -1 where there is none."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return -1
+
+
+def trouble(error: Exception, action: str, path: str) -> Unavailable:
+    """What using the file raised, with the path and the fix."""
+    return Unavailable(f"cannot {action} the cache {path}: {explain(error, _FIXES)}")
 
 
 class _Broken(Exception):
@@ -80,21 +93,44 @@ class _Broken(Exception):
         self.how = how
 
 
+def _lock(path: str) -> FileLock:
+    """One opener at a time: none may set aside what another has just started anew."""
+    return FileLock(f"{path}.lock")
+
+
+def _rename(path: str, how: str, why: Exception) -> None:
+    aside = f"{path}.{how}-{uuid.uuid4().hex[:8]}"
+    for suffix in _SUFFIXES:  # a log left beside a new file would be played into it
+        with suppress(FileNotFoundError):
+            Path(path + suffix).rename(aside + suffix)
+    _log.warning("the cache %s is unusable (%s): set aside as %s, an empty one is started", path, why, aside)
+
+
 def _whole(path: str, busy_timeout: float) -> sqlite3.Connection:
     connection: sqlite3.Connection | None = None
     try:
         connection = open_file(path, CACHE, busy_timeout=busy_timeout)
+        connection.text_factory = _text
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             raise _Broken(str(verdict), "damaged")
+        if connection.execute("SELECT count(*) FROM state").fetchone()[0] != 1:
+            raise _Broken("its state is missing", "damaged")
     except BaseException as error:
         if connection is not None:
-            connection.close()
+            with suppress(sqlite3.Error):
+                connection.close()
         if isinstance(error, Unusable):
-            raise (_Broken(str(error), "old") if error.why == "older" else CacheError(str(error))) from error
-        if isinstance(error, sqlite3.Error):
-            if primary_code(error) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            how = {"older": "old", "damaged": "damaged"}.get(error.why)
+            raise (_Broken(str(error), how) if how else CacheError(str(error))) from error
+        if isinstance(error, FileTrouble):
+            if is_damage(error) or primary_code(error) == sqlite3.SQLITE_ERROR:  # our own SQL fails on a damaged schema only
                 raise _Broken(str(error), "damaged") from error
             raise trouble(error, "open", path) from error
         raise
     return connection
+
+
+def _text(data: bytes) -> str:
+    """Texts of a cache are ASCII; what is not was damaged, and will not pass for whole."""
+    return data.decode("ascii", "replace")

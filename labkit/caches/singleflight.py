@@ -11,12 +11,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import aclosing
-from dataclasses import dataclass, field, fields, replace
-from decimal import Decimal
+from dataclasses import dataclass, field, replace
 
 from labkit.caches.rules import fingerprint, scope_of
-from labkit.caches.streams import FLIGHT
-from labkit.request import Chunk, Done, EngineError, Event, Handler, Request, Timing, Usage, clock, deadlines
+from labkit.caches.streams import Aside, repeated
+from labkit.request import (
+    Books,
+    Chunk,
+    EngineError,
+    Event,
+    Handler,
+    InvalidRequest,
+    Lever,
+    Request,
+    Timing,
+    Usage,
+    books_in,
+    clock,
+    hops,
+    served,
+)
 
 FlightKey = Callable[[Request], Hashable | None]
 
@@ -28,70 +42,94 @@ def same_question(request: Request) -> Hashable | None:
     return scope_of(request), fingerprint(request)
 
 
-def single_flight(inner: Handler, *, key: FlightKey = same_question, currency: str = "USD") -> Handler:
-    """Serve requests of equal `key` that overlap in time by one stream of `inner`; a key of None is never shared.
+@dataclass(frozen=True)
+class SingleFlight(Lever):
+    """Serve requests of equal `key` that overlap in time by one stream; a key of None is never shared.
 
-    Deadlines stay each caller's own: `inner` sees the request without one, a caller whose deadline passes leaves with
-    `DeadlineExceeded`, the others listen on. An error of `inner` reaches all who listen; asking again starts anew.
+    Deadlines stay each caller's own: the shared stream runs without one, a caller whose deadline passes leaves, the others
+    listen on. An error of the stream reaches all who listen; asking again starts anew.
 
-    The books count the stream once. The first caller still listening is given its usage (less what callers before it took
-    with them when they left); all others get zero tokens, cost 0 in `currency`, and "single-flight" on the route.
+    Whoever starts the stream pays for it, and is booked with it even if it leaves before the others. All others get zero
+    tokens, cost 0 and "single-flight" on the route. A key that fails is told on the `Done` of an answer that is not shared.
     """
-    flights = Flights(currency)
 
-    async def handle(request: Request) -> AsyncGenerator[Event, None]:
-        mark = key(request)
-        async with aclosing(inner(request) if mark is None else flights.join(request, mark, inner)) as events:
-            async for event in events:
-                yield event
+    key: FlightKey = same_question
 
-    return handle
+    def __post_init__(self) -> None:
+        if not callable(self.key):
+            raise InvalidRequest(f"key is {self.key!r:.80}; give a function from a request to a hashable value, or None")
+
+    def over(self, inner: Handler) -> Handler:
+        """`inner`, asked once for all who ask the same at a time."""
+        flights, beneath = Flights(), books_in(inner)
+
+        def marked(request: Request) -> Hashable | None:
+            mark = self.key(request)
+            hash(mark)
+            return mark
+
+        async def handle(request: Request) -> AsyncGenerator[Event, None]:
+            aside = Aside(hops.SINGLE_FLIGHT)
+            mark = aside.attempt(lambda: marked(request))
+            events = aside.beside(inner(request)) if mark is None else flights.join(request, mark, inner, beneath)
+            async with aclosing(events) as stream:
+                async for event in stream:
+                    yield event
+
+        return handle
 
 
 class Flights:
-    """The streams that are up now, by the mark of what they answer; `single_flight` for callers with marks of their own."""
+    """The streams that are up now, by the mark of what they answer."""
 
-    def __init__(self, currency: str = "USD") -> None:
-        self._currency = currency
+    def __init__(self) -> None:
         self._up: dict[Hashable, _Flight] = {}
 
-    def join(self, request: Request, mark: Hashable, inner: Handler) -> AsyncGenerator[Event, None]:
-        """Listen to the flight of `mark` from its beginning, starting one with `inner` where none is up."""
+    async def join(
+        self, request: Request, mark: Hashable, inner: Handler, beneath: tuple[Books, ...]
+    ) -> AsyncGenerator[Event, None]:
+        """Listen to the flight of `mark` from its beginning, starting one with `inner` where none is up.
 
-        def listen(request: Request) -> AsyncGenerator[Event, None]:
-            return self._listen(request, mark, inner)
-
-        return deadlines(listen)(request)
-
-    async def _listen(self, request: Request, mark: Hashable, inner: Handler) -> AsyncGenerator[Event, None]:
-        mark = asyncio.get_running_loop(), mark
-        flight = self._up.get(mark)
+        Followers are recorded in their own books and in those `beneath`.
+        """
+        place = asyncio.get_running_loop(), mark
+        flight = self._up.get(place)
         if flight is None:
-            flight = self._up[mark] = _Flight()
-            flight.task = asyncio.create_task(self._fly(flight, mark, inner, replace(request, deadline=None)))
-        seat = _Seat(clock.now(), clock.unix_now(), leads=not flight.used and not flight.seats)
-        flight.seats.append(seat)
+            flight = self._up[place] = _Flight()
+            flight.task = asyncio.create_task(self._fly(flight, place, inner, replace(request, deadline=None, held=None)))
+            events = self._heard(flight, place)
+        else:
+            events = served(_followed(self._heard(flight, place)), request, beneath)
+        async with aclosing(events) as stream:
+            async for event in stream:
+                yield event
+
+    async def _heard(self, flight: _Flight, place: Hashable) -> AsyncGenerator[Event, None]:
+        heard = 0
+        flight.listeners += 1
         try:
             while True:
-                while seat.heard < len(flight.events):
-                    yield flight.next_event(seat, self._currency)
+                while heard < len(flight.events):
+                    heard += 1
+                    yield flight.events[heard - 1]
                 if flight.error is not None:
                     raise flight.error
                 if flight.landed:
                     return
                 await flight.news.wait()
         finally:
-            flight.leave(seat)
-            if not flight.seats and not flight.landed and flight.task is not None:
-                self._forget(flight, mark)  # first: who asks from now on must not board a flight that is being called off
+            flight.listeners -= 1
+            if not flight.listeners and not flight.landed and flight.task is not None:
+                self._forget(flight, place)  # first: who asks from now on must not board a flight that is being called off
                 flight.task.cancel()
                 await asyncio.wait({flight.task})
 
-    async def _fly(self, flight: _Flight, mark: Hashable, inner: Handler, request: Request) -> None:
+    async def _fly(self, flight: _Flight, place: Hashable, inner: Handler, request: Request) -> None:
         try:
             async with aclosing(inner(request)) as events:
                 async for event in events:
-                    flight.add(event)
+                    flight.events.append(event)
+                    flight.tell()
         except asyncio.CancelledError:
             # Called off because nobody listens, or by somebody else; then those who do are not cancelled themselves.
             flight.error = EngineError("the stream that this request shared was cancelled; ask again")
@@ -100,83 +138,43 @@ class Flights:
             flight.error = error
         finally:
             flight.landed = True
-            self._forget(flight, mark)
+            self._forget(flight, place)
             flight.tell()
 
-    def _forget(self, flight: _Flight, mark: Hashable) -> None:
-        if self._up.get(mark) is flight:
-            del self._up[mark]
-
-
-@dataclass(slots=True, eq=False)
-class _Seat:
-    """One caller: when it came, how far it has heard, what it saw when."""
-
-    sent: float
-    started_unix: float
-    leads: bool
-    heard: int = 0
-    first_token: float | None = None
-    last_token: float | None = None
+    def _forget(self, flight: _Flight, place: Hashable) -> None:
+        if self._up.get(place) is flight:
+            del self._up[place]
 
 
 @dataclass(slots=True, eq=False)
 class _Flight:
     events: list[Event] = field(default_factory=list)
-    used: list[Usage] = field(default_factory=list)
-    """What had been used up to each event, as the books would count a stream cut after it."""
-    seats: list[_Seat] = field(default_factory=list)
-    charged: Usage = field(default_factory=Usage)
-    paid: bool = False
+    listeners: int = 0
     landed: bool = False
     error: Exception | None = None
     news: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
-    def add(self, event: Event) -> None:
-        before = self.used[-1] if self.used else Usage()
-        if isinstance(event, Done):
-            self.used.append(event.usage)
-        else:
-            self.used.append(before + Usage(output_tokens=event.tokens) if event.usage is None else event.usage)
-        self.events.append(event)
-        self.tell()
-
     def tell(self) -> None:
+        """Wake all who wait for the next event."""
         news, self.news = self.news, asyncio.Event()
         news.set()
 
-    def next_event(self, seat: _Seat, currency: str) -> Event:
-        event, used = self.events[seat.heard], self.used[seat.heard]
-        seat.heard += 1
-        pays = self.seats[0] is seat and not self.paid
-        usage = _less(used, self.charged) if pays else Usage()
-        now = clock.now()
-        if isinstance(event, Chunk):
-            at = event.at if seat.leads else now
-            if event.text or event.reasoning:
-                seat.first_token = at if seat.first_token is None else seat.first_token
-                seat.last_token = at
-            return event if seat.leads and pays else replace(event, at=at, usage=usage)
-        self.paid = self.paid or pays
-        if seat.leads and pays:
-            return event
-        timing = Timing(seat.sent, seat.first_token, seat.last_token, now, seat.started_unix)
-        done = replace(event, usage=usage, timing=timing).via(FLIGHT)
-        return done if pays else replace(done, cost=Decimal(0), currency=currency)
 
-    def leave(self, seat: _Seat) -> None:
-        if self.seats[0] is seat and not self.paid and seat.heard:
-            seen = self.used[seat.heard - 1]
-            self.charged = Usage(*(max(getattr(seen, f.name), getattr(self.charged, f.name)) for f in fields(Usage)))
-        self.seats.remove(seat)
-
-
-def _less(usage: Usage, charged: Usage) -> Usage:
-    """What of `usage` nobody has been charged for yet."""
-    parts = {f.name: max(0, getattr(usage, f.name) - getattr(charged, f.name)) for f in fields(Usage)}
-    # The totals are exact; a part that an engine names only at the end may have been charged already as something else.
-    parts["cached_tokens"] = min(parts["cached_tokens"], parts["input_tokens"])
-    parts["cache_write_tokens"] = min(parts["cache_write_tokens"], parts["input_tokens"] - parts["cached_tokens"])
-    parts["reasoning_tokens"] = min(parts["reasoning_tokens"], parts["output_tokens"])
-    return Usage(**parts)
+async def _followed(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    """A flight as a follower hears it: at its own times, and at nobody's cost."""
+    aside = Aside(hops.SINGLE_FLIGHT)
+    began = aside.attempt(lambda: (clock.now(), clock.unix_now()))
+    first: float | None = None
+    last: float | None = None
+    async with aclosing(events) as stream:
+        async for event in stream:
+            now = aside.attempt(clock.now)
+            if isinstance(event, Chunk):
+                at = event.at if now is None else now
+                if event.has_content:
+                    first, last = at if first is None else first, at
+                yield replace(event, at=at, usage=Usage())
+            else:
+                timing = event.timing if began is None or now is None else Timing(began[0], first, last, now, began[1])
+                yield aside.told(replace(repeated(event), timing=timing).via(hops.SINGLE_FLIGHT))

@@ -1,29 +1,69 @@
-"""Answers as streams: how a cache takes one down while it passes, keeps it as bytes, and plays it again."""
+"""Answers as streams: how a cache keeps one as bytes and plays it again, and what a repeated answer's `Done` says."""
 
 from __future__ import annotations
 
 import json
-import uuid
+import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import fields, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
-from labkit.request import Chunk, Done, Event, Handler, Request, Timing, TokenLogprob, Usage, clock
+from labkit.request import (
+    Chunk,
+    Completion,
+    Done,
+    Event,
+    Timing,
+    Usage,
+    chunk_from_json,
+    chunk_to_json,
+    clock,
+    done_from_json,
+    done_to_json,
+    hops,
+)
 
+T = TypeVar("T")
 STORED_REASONS = frozenset({"stop", "length", "tool_calls"})
-RESPONSE, SEMANTIC, FLIGHT = "response-cache", "semantic-cache", "single-flight"
-"""What caches write on the route of an answer that they gave."""
-LAYERS = {RESPONSE: "response", SEMANTIC: "semantic", FLIGHT: "single flight"}
-"""The layers by their mark on a route, as tables name them."""
-
-Keep = Callable[[list[Chunk], Done], None]
+LAYERS = {hops.RESPONSE_CACHE: "response", hops.SEMANTIC_CACHE: "semantic", hops.SINGLE_FLIGHT: "single flight"}
+"""The layers by their hop's kind on a route, as tables name them."""
 
 
-def wants_a_sample(request: Request) -> bool:
-    """Whether `request` asks for variety: sampled, and without a seed."""
-    return request.temperature > 0 and request.seed is None
+class Aside:
+    """What a lever could not do for one answer: it steps aside, and tells on the answer's `Done`."""
+
+    __slots__ = ("errors", "where")
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.errors: list[Exception] = []
+
+    def attempt(self, work: Callable[[], T]) -> T | None:
+        """What `work` returns; None where it fails."""
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001 - whatever fails here, the answer does not
+            self.errors.append(error)
+            return None
+
+    def told(self, done: Done) -> Done:
+        """`done` with all that failed."""
+        for error in self.errors:
+            done = done.beside(self.where, error)
+        return done
+
+    async def beside(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+        """`events` with all that failed told at their end."""
+        async with aclosing(events) as stream:
+            async for event in stream:
+                yield self.told(event) if isinstance(event, Done) else event
+
+
+def layer_of(route: tuple[str, ...]) -> str | None:
+    """The layer that gave an answer of this route; None where an engine did."""
+    return next((LAYERS[kind] for kind in hops.kinds(route) if kind in LAYERS), None)
 
 
 def may_be_kept(done: Done) -> bool:
@@ -32,59 +72,63 @@ def may_be_kept(done: Done) -> bool:
     An answer that another cache gave is that cache's to keep: stored again here, it would start a second life, with a new
     birthday, and outlast the facts and the lifetime it was made under.
     """
-    return done.finish_reason in STORED_REASONS and not {RESPONSE, SEMANTIC} & set(done.route)
+    if not isinstance(done.finish_reason, str) or done.finish_reason not in STORED_REASONS:
+        return False
+    return not {hops.RESPONSE_CACHE, hops.SEMANTIC_CACHE} & set(hops.kinds(done.route))
 
 
-async def taken_down(inner: Handler, request: Request, keep: Keep) -> AsyncGenerator[Event, None]:
-    """The stream of `inner`, with `keep` called on the whole of it just before its `Done` is handed on.
+def repeated(done: Done) -> Done:
+    """`done` for one who gets the answer again: nothing was used, it cost nothing, and its id names the one it repeats."""
+    told = {f.name: f.default for f in fields(Done) if f.name in ("usage_note", "faults", "booked")}
+    return replace(done, usage=Usage(), cost=Decimal(0), response_id=_original(done), **told)  # type: ignore[arg-type]
 
-    So whoever has seen the end of an answer finds it. A stream without its `Done` is not whole and not kept.
+
+def _original(done: Done) -> str:
+    """The response id with the time at which the answer ended, `id@seconds since 1970`: some servers repeat their ids.
+
+    The end and not the beginning, which levers move to where their caller began to wait. `savings` reads it.
     """
-    chunks: list[Chunk] = []
-    async with aclosing(inner(request)) as events:
-        async for event in events:
-            if isinstance(event, Chunk):
-                chunks.append(event)
-                yield event
-            else:
-                done = event if event.response_id else replace(event, response_id=f"labkit-{uuid.uuid4().hex}")
-                keep(chunks, done)
-                yield done
+    timing = done.timing
+    if set(hops.REPEATED) & set(hops.kinds(done.route)) or timing.started_unix is None or timing.e2e is None:
+        return done.response_id
+    end = timing.started_unix + timing.e2e
+    return f"{done.response_id}@{end:017.6f}" if math.isfinite(end) else done.response_id
 
 
-def encode(chunks: list[Chunk], done: Done) -> dict[str, Any]:
-    """A whole stream as JSON values: what was said, not when."""
-    logprobs = [[[lp.token, lp.logprob, lp.top] for lp in chunk.logprobs] for chunk in chunks]
-    return {
-        "chunks": [[c.text, c.reasoning, c.tokens, lps] for c, lps in zip(chunks, logprobs, strict=True)],
-        "finish_reason": done.finish_reason,
-        "model": done.model,
-        "response_id": done.response_id,
-    }
+def encode(answer: Completion) -> bytes | None:
+    """A whole answer as bytes: what was said, not when; None where it holds something that would not come back the same."""
+    done = replace(repeated(answer.done), timing=Timing(0.0), route=())
+    chunks = [replace(chunk, at=0.0, usage=None) for chunk in answer.chunks]
+    try:
+        data = {"chunks": [chunk_to_json(chunk) for chunk in chunks], "done": done_to_json(done)}
+        kept = json.dumps(data, separators=(",", ":"), allow_nan=False).encode("ascii")
+        return kept if decode(kept) == (chunks, done) else None
+    except Exception:  # noqa: BLE001 - an engine may put anything anywhere; what is not understood is not kept
+        return None
 
 
-def text_of(stream: dict[str, Any]) -> str:
-    """The words of an encoded stream's answer, without its reasoning."""
-    return "".join(text for text, *_ in stream["chunks"])
+def decode(kept: bytes) -> tuple[list[Chunk], Done]:
+    """What `encode` kept. Raises `StreamIncomplete`, `ValueError`, `KeyError` or `TypeError` for what it did not write."""
+    data: dict[str, Any] = json.loads(kept)
+    return [chunk_from_json(chunk) for chunk in data["chunks"]], done_from_json(data["done"])
 
 
-def replay(stream: dict[str, Any], route: str, currency: str, sent: float, started_unix: float) -> list[Event]:
-    """An encoded stream's chunks, all now, without their pauses, and a `Done` of zero usage and cost 0."""
+def text_of(kept: bytes) -> str:
+    """The words of a kept answer, without its reasoning."""
+    return "".join(chunk["text"] for chunk in json.loads(kept)["chunks"])
+
+
+def replay(kept: bytes, hop: str, sent: float, started_unix: float) -> list[Event]:
+    """A kept answer's chunks, all now, without their pauses, and its `Done`. Raises as `decode` does."""
     now = clock.now()
-    events: list[Event] = []
-    said: float | None = None
-    for text, reasoning, tokens, logprobs in stream["chunks"]:
-        said = now if text or reasoning else said
-        alternatives = tuple(TokenLogprob(token, lp, tuple((t, p) for t, p in top)) for token, lp, top in logprobs)
-        # The running total is 0: a replay that is cut short has cost nothing either.
-        events.append(Chunk(text, now, tokens, reasoning, alternatives, Usage()))
-    timing = Timing(sent, said, said, now, started_unix)
-    done = Done(
-        Usage(), timing, stream["finish_reason"], stream["model"], (route,), Decimal(0), currency, stream["response_id"]
-    )
-    return [*events, done]
+    chunks, done = decode(kept)
+    # The running total is 0: a replay that is cut short has cost nothing either.
+    events: list[Event] = [replace(chunk, at=now, usage=Usage()) for chunk in chunks]
+    said = now if any(chunk.has_content for chunk in chunks) else None
+    return [*events, replace(done, timing=Timing(sent, said, said, now, started_unix)).via(hop)]
 
 
-def dump(value: Any) -> bytes:
-    """JSON values as bytes for the store."""
-    return json.dumps(value, separators=(",", ":")).encode()
+async def played(events: list[Event]) -> AsyncGenerator[Event, None]:
+    """`events` as a stream."""
+    for event in events:
+        yield event

@@ -24,6 +24,8 @@ def worth(age: float, uses: int, cost: float, size: int) -> float:
 
 def note_uses(connection: sqlite3.Connection, uses: Counter[int]) -> None:
     """Write down uses by row id, and forget them."""
+    if not uses:
+        return
     connection.executemany(
         "UPDATE entries SET uses = uses + ?1, priority = (SELECT inflation FROM state) + (uses + ?1) * cost / bytes "
         "WHERE id = ?2",
@@ -33,13 +35,16 @@ def note_uses(connection: sqlite3.Connection, uses: Counter[int]) -> None:
 
 
 def make_room(connection: sqlite3.Connection, limit_bytes: int, now: float) -> Counter[Event]:
-    """Delete what has expired by `now`, then what is worth least, until the rest fits; says what went, and why."""
+    """Delete what has expired by `now`, then what is worth least, until the rest fits; says what went, and why.
+
+    `now` is written down as a time seen.
+    """
     went: Counter[Event] = Counter()
 
     def used() -> int:
         return int(connection.execute("SELECT bytes FROM state").fetchone()[0])
 
-    if used() <= limit_bytes:
+    if connection.execute("UPDATE state SET latest = max(latest, ?) RETURNING bytes", (now,)).fetchone()[0] <= limit_bytes:
         return went
     for (layer,) in connection.execute("DELETE FROM entries WHERE expires <= ? RETURNING layer", (now,)).fetchall():
         went[layer, "expired", ""] += 1

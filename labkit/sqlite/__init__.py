@@ -6,15 +6,26 @@ to do about SQLite's errors.
 """
 
 from labkit.sqlite.file import FileKind, Unusable, open_file
-from labkit.sqlite.shared import NotOpen, ProcessLock, SharedFile, explain, primary_code, transaction
+from labkit.sqlite.shared import (
+    FileTrouble,
+    NotOpen,
+    ProcessLock,
+    SharedFile,
+    explain,
+    is_damage,
+    primary_code,
+    transaction,
+)
 
 __all__ = [
     "FileKind",
+    "FileTrouble",
     "NotOpen",
     "ProcessLock",
     "SharedFile",
     "Unusable",
     "explain",
+    "is_damage",
     "open_file",
     "primary_code",
     "transaction",

@@ -12,6 +12,9 @@ from labkit.request import LabError
 from labkit.sqlite.shared import primary_code, transaction
 
 
+_NO_VERSION = 1000  # versions count up by one; such a number was never written
+
+
 @dataclass(frozen=True, slots=True)
 class FileKind:
     """What a file is for (`noun`, as errors call it), the `application_id` that tells it from any other SQLite file, and the
@@ -31,12 +34,12 @@ class FileKind:
 
 
 class Unusable(LabError):
-    """A file that is not to be used as it is: `why` is "foreign" (of no such kind), "newer" or "older" (of another version).
+    """A file that is not to be used as it is, and has not been changed.
 
-    It has not been changed.
+    `why` is "foreign" (of no such kind), "newer" or "older" (of another version) or "damaged" (its tables are not ours).
     """
 
-    def __init__(self, message: str, why: Literal["foreign", "newer", "older"]) -> None:
+    def __init__(self, message: str, why: Literal["foreign", "newer", "older", "damaged"]) -> None:
         super().__init__(message)
         self.why = why
 
@@ -51,23 +54,28 @@ def open_file(path: str, kind: FileKind, *, busy_timeout: float) -> sqlite3.Conn
         path, timeout=busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=64
     )
     try:
-        if _tables(connection):
-            _check(connection, path, kind)  # before anything is changed
+        _check(connection, path, kind)  # before anything is changed
         _use_write_ahead_log(connection, busy_timeout)
         connection.execute(f"PRAGMA synchronous={'FULL' if kind.durable else 'NORMAL'}")
         # The write lock decides which of several first openers creates the schema; it also proves that we may write.
         with transaction(connection):
-            if _tables(connection):
-                _check(connection, path, kind)
+            if _check(connection, path, kind):
                 for older in range(_version(connection), kind.version):
                     for statement in kind.upgrades[older]:
                         connection.execute(statement)
                 connection.execute(f"PRAGMA user_version={kind.version}")
+                if not _is_ours(connection, kind):
+                    raise Unusable(
+                        f"the {kind.noun} {path} is damaged: its schema is not the one it was made with", "damaged"
+                    )
             else:
                 for statement in kind.schema:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id={kind.application_id}")
                 connection.execute(f"PRAGMA user_version={kind.version}")
+    except UnicodeDecodeError as error:  # SQLite quotes its schema, which is no longer text
+        connection.close()
+        raise Unusable(f"the {kind.noun} {path} is damaged: its schema is unreadable", "damaged") from error
     except BaseException:
         connection.close()
         raise
@@ -75,20 +83,29 @@ def open_file(path: str, kind: FileKind, *, busy_timeout: float) -> sqlite3.Conn
 
 
 def _tables(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    return int(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
 
 
 def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _check(connection: sqlite3.Connection, path: str, kind: FileKind) -> None:
+def _check(connection: sqlite3.Connection, path: str, kind: FileKind) -> bool:
+    """Whether the file has a schema of `kind`; False where it has none yet. Raises `Unusable` for any other file."""
     found = connection.execute("PRAGMA application_id").fetchone()[0]
+    if not _tables(connection):
+        if found == kind.application_id:  # both are written at once
+            raise Unusable(f"the {kind.noun} {path} is damaged: its tables are gone", "damaged")
+        return False
     version = _version(connection)
     if found != kind.application_id:
+        if _is_ours(connection, kind):
+            raise Unusable(f"the {kind.noun} {path} is damaged: its header is not the one it was made with", "damaged")
         raise Unusable(
             f"{path} is an SQLite file but not a {kind.noun}; it is left as it is, choose another path", "foreign"
         )
+    if not 0 < version < _NO_VERSION:
+        raise Unusable(f"the {kind.noun} {path} is damaged: its schema version is {version}", "damaged")
     if version > kind.version:
         raise Unusable(
             f"the {kind.noun} {path} has schema version {version}, this labkit knows up to {kind.version}; update labkit, "
@@ -97,6 +114,33 @@ def _check(connection: sqlite3.Connection, path: str, kind: FileKind) -> None:
         )
     if any(older not in kind.upgrades for older in range(version, kind.version)):
         raise Unusable(f"schema version {version}, this labkit writes {kind.version}", "older")
+    return True
+
+
+def _is_ours(connection: sqlite3.Connection, kind: FileKind) -> bool:
+    """Whether the schema is that of `kind`.
+
+    A damaged byte in it may leave valid SQL for tables or columns of other names, which would fail later on.
+    """
+    blank = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        for statement in kind.schema:
+            blank.execute(statement)
+        return _shape(connection, kind) == _shape(blank, kind)
+    finally:
+        blank.close()
+
+
+def _shape(connection: sqlite3.Connection, kind: FileKind) -> dict[tuple[str, str], object]:
+    """What the schema is made of; where tables may have been altered by upgrades, their columns and not their text."""
+    found: dict[tuple[str, str], object] = {}
+    for type_, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_schema").fetchall():
+        if type_ == "table" and kind.upgrades:
+            columns = connection.execute("SELECT name, type, hidden FROM pragma_table_xinfo(?)", (name,))
+            found[type_, name] = frozenset(columns.fetchall())
+        elif not name.startswith("sqlite_stat"):
+            found[type_, name] = sql
+    return found
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection, busy_timeout: float) -> None:

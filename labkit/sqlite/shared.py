@@ -47,6 +47,7 @@ class SharedFile:
         self._lock = ProcessLock()
         self._owner = os.getpid()
         self._inherited: list[sqlite3.Connection] = []
+        self._lost = False
         self._connection: sqlite3.Connection | None = connect()
 
     @contextmanager
@@ -58,9 +59,27 @@ class SharedFile:
     def check(self) -> sqlite3.Connection:
         """Raises `NotOpen` unless the file is open in this process."""
         self._follow_fork()
+        if self._lost:
+            self._connection = self._connect()
+            self._lost = False
         if self._connection is None:
             raise NotOpen("is closed; open it again by its path")
         return self._connection
+
+    def renew(self, between: Callable[[], None] = lambda: None) -> None:
+        """Close the connection and open another, with `between` called while there is none. Raises what `connect` does.
+
+        Where opening fails, the next use tries again.
+        """
+        with self._lock.mine():
+            self.check()
+            if self._connection is not None:
+                with suppress(sqlite3.Error):  # of a damaged file, even closing may fail
+                    self._connection.close()
+            self._lost = True
+            between()
+            self._connection = self._connect()
+            self._lost = False
 
     def close(self, before: Callable[[], None] = lambda: None) -> None:
         """Close it, after calling `before` where it is open in this very process; closing again does nothing."""
@@ -93,26 +112,44 @@ class SharedFile:
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Write with SQLite's one write lock; all of it is committed, or none where an exception leaves the block."""
-    connection.execute("BEGIN IMMEDIATE")
+def transaction(connection: sqlite3.Connection, *, durable: bool = False) -> Iterator[None]:
+    """Write with SQLite's one write lock; all of it is committed, or none where an exception leaves the block.
+
+    `durable`: this commit waits for the disk (synchronous=FULL), whatever the connection does otherwise.
+    """
+    usual = connection.execute("PRAGMA synchronous").fetchone()[0] if durable else None
+    if durable:
+        connection.execute("PRAGMA synchronous=FULL")
     try:
+        connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("COMMIT")
     finally:
+        # On a disk in trouble, what follows may fail as well; the error on its way out is the one that matters.
         if connection.in_transaction:
-            # A rollback on a disk in trouble may fail as well; the error on its way out is the one that matters.
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
+        if durable:
+            with suppress(sqlite3.Error):
+                connection.execute(f"PRAGMA synchronous={usual}")
 
 
-def explain(error: sqlite3.Error, fixes: Mapping[int, str]) -> str:
-    """SQLite's error and what to do about it, where `fixes` by primary code go before those for all files."""
-    code = primary_code(error)
+FileTrouble = (sqlite3.Error, UnicodeDecodeError)
+"""What using a file may raise. SQLite quotes a damaged schema in its errors, and Python's module cannot decode that."""
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether `error` says that the file is damaged, and not that it is busy, full or out of reach."""
+    return isinstance(error, UnicodeDecodeError) or primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def explain(error: Exception, fixes: Mapping[int, str]) -> str:
+    """One of `FileTrouble` and what to do about it, where `fixes` by primary code go before those for all files."""
+    code = sqlite3.SQLITE_CORRUPT if isinstance(error, UnicodeDecodeError) else primary_code(error)
     return f"{error} ({fixes.get(code) or _FIXES.get(code, 'see the cause above')})"
 
 
-def primary_code(error: sqlite3.Error) -> int:
+def primary_code(error: Exception) -> int:
     """The primary result code (the low byte of SQLite's extended one); 0 where the error came from Python's module."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
