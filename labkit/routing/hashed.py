@@ -8,7 +8,7 @@ import numpy as np
 from sklearn import __version__ as sklearn_version
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from labkit.embeddings.embedder import Vectors
+from labkit.embeddings import Vectors
 from labkit.request import InvalidRequest
 
 _TOKEN = r"\w+|[^\w\s]"

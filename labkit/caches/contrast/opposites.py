@@ -60,7 +60,7 @@ OPPOSITES: Sequence[Sequence[frozenset[str]]] = [
         "synchronous sync | asynchronous async", "static | dynamic", "hardware | software", "positive | negative",
         "legal | illegal", "safe | dangerous unsafe", "easy | difficult hard", "hard | soft", "guilty | innocent",
         "singular | plural", "prefix | suffix", "numerator | denominator", "latitude | longitude", "encoder | decoder",
-        "breakfast | lunch | dinner supper", "vegan | vegetarian", "dog dogs | cat cats", "prepaid | postpaid",
+        "why | who | where | when", "breakfast | lunch | dinner supper", "vegan | vegetarian", "dog dogs | cat cats", "prepaid | postpaid",
         "black | white | red | blue | green | yellow | orange | purple | pink | brown | grey gray", "light | dark",
         "gross | net", "fixed | variable", "simple | compound", "mandatory required | optional", "unless | if",
         "python | java | javascript | ruby | golang | rust | kotlin | swift | php | perl",

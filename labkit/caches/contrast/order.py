@@ -19,6 +19,8 @@ from labkit.caches.contrast.reading import Reading, Token
 _DIRECTED = frozenset(
     "from to into onto than by before after until via through against over under above below versus vs towards".split()
 )
+_OWNERS = frozenset("my your his her our their this that these those".split())
+_PERSONS = {"me": "i", "him": "he", "her": "she", "us": "we", "them": "they", "i": "i", "you": "you", "he": "he", "she": "she"}
 _PERIODS = frozenset(
     "monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september"
     " october november december".split()
@@ -52,6 +54,8 @@ def _said(reading: Reading) -> list[str]:
     while "of" in words[1:-1]:
         at = words.index("of", 1)
         end = at + 1
+        while end < len(words) and words[end] in _OWNERS:
+            words.pop(end)
         while end < len(words) and words[end] not in GRAMMAR and words[end] not in _DIRECTED and words[end] != "of":
             end += 1
         if end == at + 1 or words[at - 1] in GRAMMAR:
@@ -96,16 +100,16 @@ def _moved(said_a: list[str], said_b: list[str], left_a: list[str], left_b: list
 
 def _turned_round(a: Sequence[str], b: Sequence[str]) -> tuple[str, str] | None:
     """Two words with content that change sides about a third: "Paris to London", "London to Paris"."""
-    a, b = [stem(w) for w in a], [stem(w) for w in b]
+    a, b = ([_PERSONS.get(w, stem(w)) for w in words] for words in (a, b))
     once_a, once_b = Counter(a), Counter(b)
     at = {word: i for i, word in enumerate(b) if once_b[word] == 1}
     shared = [word for word in a if once_a[word] == 1 and word in at]
     for i, left in enumerate(shared):
-        if not _carries(left):
+        if not (_carries(left) or left in _PERSONS):
             continue
         for j in range(i + 2, len(shared)):
             right = shared[j]
-            if _carries(right) and at[right] < at[left]:
+            if (_carries(right) or right in _PERSONS) and at[right] < at[left]:
                 between = [w for w in shared[i + 1 : j] if at[right] < at[w] < at[left]]
                 if between:
                     return f"{left} {between[0]} {right}", f"{right} {between[0]} {left}"

@@ -39,8 +39,8 @@ class Reading:
 
     @property
     def words(self) -> list[str]:
-        """Words and literals in lower case, in their order."""
-        return [token.low for token in self.tokens if token.sort != "symbol"]
+        """Words and literals in lower case and without a genitive's "'s", in their order."""
+        return [token.low.removesuffix("'s") for token in self.tokens if token.sort != "symbol"]
 
 
 @lru_cache(maxsize=2048)  # a cached question is looked at again and again; its reading never changes
@@ -82,6 +82,8 @@ _TOKEN = re.compile(
 )
 _PROSE = frozenset(".,;:!?'\"“”‘’«»‹›„‚…–—¿¡、。，！？：；「」『』【】《》〈〉・`´·؟،؛।॥")
 _INITIALS = re.compile(r"^[A-Za-z](?:\.[A-Za-z])+$")
+_HOSTS = frozenset("what where who how when why it that there here i you he she we they let".split())
+_VERBS = {"s": "is", "d": "would", "m": "am", "re": "are", "ve": "have", "ll": "will"}
 _GLUED = re.compile(r"^(\d[\d.,]*)-?([^\W\d_]{1,8})$")
 _BRACKETS = frozenset("()[]{}")
 _FRACTIONS = frozenset("¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞")
@@ -130,6 +132,10 @@ def _tokens(text: str) -> Iterator[Token]:
             first, typed, sort = False, glued[2], "word"
         if _INITIALS.match(typed):  # U.S. is US
             typed = typed.replace(".", "")
+        host, _, short = typed.partition("'")
+        if sort == "word" and short.lower() in _VERBS and host.lower() in _HOSTS:  # what's is "what is"
+            yield Token(host, host.lower(), "word", first)
+            first, typed = False, _VERBS[short.lower()]
         numeric = sort == "literal" or "." in typed or any(c.isdigit() or c in _FRACTIONS for c in typed)
         yield Token(typed, typed.lower(), "literal" if numeric else "word", first)
         first, end = False, match.end()

@@ -48,7 +48,7 @@ SHORT: Mapping[str, str] = {
     "V": "volt", "A": "amp", "W": "watt", "J": "joule", "N": "newton", "t": "tonne", "B": "byte", "b": "bit", "in": "inch",
     "mW": "milliwatt", "MW": "megawatt", "kW": "kilowatt", "GW": "gigawatt", "kWh": "kilowatt-hour", "MWh": "megawatt-hour",
     "Wh": "watt-hour", "mA": "milliamp", "mAh": "milliamp-hour", "kB": "kilobyte", "KB": "kilobyte", "MB": "megabyte",
-    "GB": "gigabyte", "TB": "terabyte", "PB": "petabyte", "kb": "kilobit", "Kb": "kilobit", "Mb": "megabit", "Gb": "gigabit",
+    "GB": "gigabyte", "TB": "terabyte", "PB": "petabyte", "kb": "kilobyte", "mb": "megabyte", "gb": "gigabyte", "tb": "terabyte", "Kb": "kilobit", "Mb": "megabit", "Gb": "gigabit",
     "Tb": "terabit", "Mbps": "megabit/s", "MBps": "megabyte/s", "Gbps": "gigabit/s", "mm": "millimetre", "Mm": "megametre",
     "Pa": "pascal", "kPa": "kilopascal", "MPa": "megapascal", "mPa": "millipascal", "mHz": "millihertz", "am": "am",
     "pm": "pm", "AM": "am", "PM": "pm", "a.m": "am", "p.m": "pm", "ha": "hectare", "Ω": "ohm",

@@ -20,6 +20,9 @@ def units(a: Reading, b: Reading) -> Iterator[Difference]:
     beside_a, named_a = _units(a)
     beside_b, named_b = _units(b)
     only, other = Counter(beside_a) - Counter(beside_b), Counter(beside_b) - Counter(beside_a)
+    cased_a, cased_b = _cased(a), _cased(b)
+    if cased_a != cased_b and [w.lower() for w in cased_a] == [w.lower() for w in cased_b]:
+        yield Difference("unit", " ".join(cased_a), " ".join(cased_b))
     # A unit beside a number in one may stand alone in the other: "5 of your dollars".
     if only or other:
         yield Difference("unit", " ".join(sorted(only.elements())), " ".join(sorted(other.elements())))
@@ -27,6 +30,11 @@ def units(a: Reading, b: Reading) -> Iterator[Difference]:
     alone_a, alone_b = named_a - named_b - set(beside_b), named_b - named_a - set(beside_a)
     if alone_a and alone_b:
         yield Difference("unit", " ".join(sorted(alone_a)), " ".join(sorted(alone_b)))
+
+
+def _cased(reading: Reading) -> list[str]:
+    """Units of which the letter case decides what they are, as typed."""
+    return [t.text for t in reading.tokens if t.text in SHORT and len(t.text) > 1 and t.text.swapcase() != t.text]
 
 
 def _units(reading: Reading) -> tuple[list[str], set[str]]:
