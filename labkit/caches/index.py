@@ -12,10 +12,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-import faiss
 import numpy as np
 
-from labkit.embeddings import Vectors
+from labkit.embeddings import BadVector, Vectors, is_unit
 from labkit.request import InvalidRequest
 
 
@@ -27,7 +26,11 @@ class _Part:
 
 
 class Index:
-    """Unit vectors of `dimension` numbers under text keys, by partition. Threads may share it."""
+    """Unit vectors of `dimension` numbers under text keys, by partition. Threads may share it.
+
+    A vector of another length, or with a number that is not finite, would be near what it is not like: it is refused with
+    `BadVector`, going in and as a question; one of another shape with `InvalidRequest`.
+    """
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
@@ -45,9 +48,10 @@ class Index:
             return {(name, key) for name, part in self._parts.items() for key in part.numbers}
 
     def add(self, partition: Hashable, key: str, vector: Vectors) -> None:
-        """Put `vector` (shape (dimension,)) under `key`, in place of the one that is there. Raises `InvalidRequest`."""
-        if vector.shape != (self.dimension,):
-            raise InvalidRequest(f"a vector of shape {vector.shape}, where the index holds ({self.dimension},)")
+        """Put `vector` (shape (dimension,)) under `key`, in place of the one that is there."""
+        import faiss  # a third of a second, and only where something is kept
+
+        self._check(vector)
         with self._lock:
             part = self._parts.get(partition)
             if part is None:
@@ -69,6 +73,9 @@ class Index:
 
     def nearest(self, partition: Hashable, vector: Vectors, n: int) -> list[tuple[str, float]]:
         """The `n` keys of the partition with the largest inner product with `vector`, best first."""
+        import faiss
+
+        self._check(vector)
         with self._lock:
             part = self._parts.get(partition)
             if part is None:
@@ -81,6 +88,15 @@ class Index:
             finally:
                 faiss.omp_set_num_threads(threads)
             return [(part.keys[int(i)], float(s)) for s, i in zip(scores[0], numbers[0], strict=True) if i >= 0]
+
+    def _check(self, vector: Vectors) -> None:
+        if vector.shape != (self.dimension,):
+            raise InvalidRequest(f"a vector of shape {vector.shape}, where the index holds ({self.dimension},)")
+        if not is_unit(vector):
+            raise BadVector(
+                f"a vector of length {float(np.linalg.norm(vector.astype(np.float64))):.4g}, where the index holds those of length 1; "
+                "use labkit.embeddings.unit"
+            )
 
     @staticmethod
     def _remove(part: _Part, key: str) -> None:

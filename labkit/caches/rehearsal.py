@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from labkit.caches.acceptance import Acceptance, Observation
 from labkit.caches.contrast import Difference, differences
 from labkit.caches.index import Index
-from labkit.embeddings import Embedder
+from labkit.embeddings import Embedder, unit
 from labkit.request import InvalidRequest
 
 
@@ -57,11 +57,14 @@ def rehearse(
     *,
     candidates: int = 4,
 ) -> Rehearsal:
-    """Play `questions`, each (partition, text, right answer), in their order. `contrast=None` looks at scores only."""
+    """Play `questions`, each (partition, text, right answer), in their order. `contrast=None` looks at scores only.
+
+    Raises `InvalidRequest` for no questions, and `BadVector` where the embedder gives none that can be compared.
+    """
     asked = list(questions)
     if not asked:
         raise InvalidRequest("there are no questions to rehearse; give at least one (partition, text, answer)")
-    vectors = embedder.encode([text for _, text, _ in asked])
+    vectors = unit(embedder.encode([text for _, text, _ in asked]), embedder.dimension, embedder.name)
     index = Index(embedder.dimension)
     scores, right, entries, apart = [], [], [], 0
     for place, ((partition, text, answer), vector) in enumerate(zip(asked, vectors, strict=True)):

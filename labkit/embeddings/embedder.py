@@ -10,14 +10,13 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from labkit.embeddings.vectors import Vectors, unit
 from labkit.request import InvalidRequest
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-Vectors = NDArray[np.float32]
 _MINILM = "minilm"
 
 
@@ -77,8 +76,9 @@ class SentenceEmbedder:
     def encode(self, texts: Sequence[str]) -> Vectors:
         """One row per text, shape (len(texts), dimension), float32, each of length 1.
 
-        Texts longer than the model's window (256 tokens for MiniLM) are cut there by the model. Raises `InvalidRequest`
-        for a lone string, which would be taken for its letters.
+        The model reads a text up to its window (256 tokens for MiniLM) and nothing beyond: whoever compares longer texts
+        compares their words too, as `labkit.caches.contrast` does. Raises `InvalidRequest` for a lone string, which would
+        be taken for its letters, and `BadVector` where the model's weights give something that is no vector.
         """
         if isinstance(texts, str):
             raise InvalidRequest(f"encode wants a list of texts, not the one text {texts!r:.60}; write [text]")
@@ -95,7 +95,7 @@ class SentenceEmbedder:
                 )
             finally:
                 torch.set_num_threads(threads)
-        return np.ascontiguousarray(found, np.float32)
+        return unit(found, self._dimension, self._name)
 
 
 @cache

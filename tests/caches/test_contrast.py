@@ -22,7 +22,7 @@ from labkit.lab.paraphrases import pairs
         ("negation", "Can I return it?", "Can’t I return it?"),
         ("negation", "Do you ship abroad?", "Do you never ship abroad?"),
         ("opposite", "When does the shop open?", "When does the shop close?"),
-        ("opposite", "It weighs 4 kg", "It weighs 4 pounds"),
+        ("unit", "It weighs 4 kg", "It weighs 4 pounds"),
         ("qualifier", "Can I order by phone?", "Can I order by phone only?"),
         ("exchange", "How do I wash the blue tent now?", "How do I wash the blue rope now?"),
     ],

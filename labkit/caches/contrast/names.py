@@ -1,0 +1,47 @@
+"""Names and abbreviations: whom, where and what a question is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from labkit.caches.contrast.difference import Difference
+from labkit.caches.contrast.foreign import is_cjk
+from labkit.caches.contrast.reading import Reading, Token
+
+_LATIN = 0x24F  # the last code point of the extended Latin letters
+
+
+def names(a: Reading, b: Reading) -> Iterator[Difference]:
+    """Names that stand in one only; abbreviations (TCP, C) where each has one that the other lacks.
+
+    A name that begins a sentence is not told from other words there, so it is looked for among all of them.
+    """
+    if is_cjk(a.language) or is_cjk(b.language):
+        return  # no word begins or ends there, and no letter is a capital; `wording` compares it whole
+    words_a, words_b = ({_bare(t) for t in r.tokens if t.sort != "symbol"} for r in (a, b))
+    names_a = {_bare(t) for t in a.tokens if is_name(t)} - words_b
+    names_b = {_bare(t) for t in b.tokens if is_name(t)} - words_a
+    short_a = {_bare(t) for t in a.tokens if _is_short(t)} - words_b
+    short_b = {_bare(t) for t in b.tokens if _is_short(t)} - words_a
+    if short_a and short_b:
+        names_a, names_b = names_a | short_a, names_b | short_b
+    if names_a or names_b:
+        yield Difference("name", " ".join(sorted(names_a)), " ".join(sorted(names_b)))
+
+
+def is_name(token: Token) -> bool:
+    """Whether it is a word with a capital that neither begins a sentence nor is an abbreviation, or in another script."""
+    if token.sort != "word":
+        return False
+    if any(ord(c) > _LATIN for c in token.text if c.isalpha()):
+        return True
+    return not token.first and token.text[0].isupper() and not token.text.split("'")[0].isupper()
+
+
+def _is_short(token: Token) -> bool:
+    word = token.text.split("'")[0]
+    return token.sort == "word" and word.isupper() and word not in ("I", "OK") and not (token.first and word == "A")
+
+
+def _bare(token: Token) -> str:
+    return token.low.removesuffix("'s")

@@ -1,0 +1,115 @@
+"""Numbers in figures and in words, and whatever else has a digit in it: they must be the same, and as often.
+
+"two", "2" and "zwei" are one number. "one" alone counts only beside another number, since "the red one" counts nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from labkit.caches.contrast.difference import Difference
+from labkit.caches.contrast.reading import Reading
+
+_UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+_WORDS: Mapping[str, Mapping[str, int]] = {
+    "en": {
+        **{word: n for n, word in enumerate((_UNITS + " eighteen nineteen").split())},
+        **{w: 10 * n for n, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)},
+        "dozen": 12,
+    },
+    "de": {
+        w: n
+        for n, w in enumerate("null _ zwei drei vier fünf sechs sieben acht neun zehn elf zwölf".split())
+        if w != "_"
+    },
+    "fr": {w: n for n, w in enumerate("zéro _ deux trois quatre cinq six sept huit neuf dix onze douze".split())},
+    "es": {w: n for n, w in enumerate("cero _ dos tres cuatro cinco seis siete ocho nueve diez once doce".split())},
+    "it": {w: n for n, w in enumerate("zero _ due tre quattro cinque sei sette otto nove dieci undici dodici".split())},
+    "pt": {w: n for n, w in enumerate("zero _ dois três quatro cinco seis sete oito nove dez onze doze".split())},
+    "nl": {w: n for n, w in enumerate("nul _ twee drie vier vijf zes zeven acht negen tien elf twaalf".split())},
+    "ru": {w: n for n, w in enumerate("ноль один два три четыре пять шесть семь восемь девять десять".split())},
+}
+_ANY = frozenset(word for words in _WORDS.values() for word in words) | {"hundred", "thousand", "million", "billion"}
+_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_ORDINALS = {
+    word: f"{n}th"
+    for n, word in enumerate("second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split(), start=2)
+}
+_TIMES = {"thrice": "3×", "half": "½", "double": "2×", "triple": "3×", "halves": "½", "twofold": "2×", "threefold": "3×"}
+_CJK = re.compile("[零〇一二三四五六七八九十百千万億亿两兩]")
+_ORDINAL = re.compile(r"^(\d+)(?:st|nd|rd|th)$")
+_THOUSANDS = re.compile(r"^\d{1,3}(?:,\d{3})+(?:\.\d+)?$")
+
+
+def literals(a: Reading, b: Reading) -> Iterator[Difference]:
+    """What with a digit, or a number in words, is in one and not in the other, or not as often."""
+    found, asked = Counter(numbers(a)), Counter(numbers(b))
+    if found != asked:
+        yield Difference("literal", " ".join((found - asked).elements()), " ".join((asked - found).elements()))
+
+
+def numbers(reading: Reading) -> list[str]:
+    """Every literal and number of a text, in its order; numbers in figures ("2", "21", "2000000", "3th")."""
+    known = _WORDS.get(reading.language, _WORDS["en"])
+    found: list[str] = []
+    ones: list[int] = []  # places in `found` of a lone "one"
+    value: int | None = None  # of the number in words that is being read
+    alone = False
+    in_figures = False
+
+    def close() -> None:
+        nonlocal value, alone, in_figures
+        if value is not None:
+            if alone and value == 1:
+                ones.append(len(found))
+            found.append(str(value))
+        value, alone, in_figures = None, False, False
+
+    after_number = False
+    for token in reading.tokens:
+        for part in token.low.split("-") if token.sort == "word" else [token.low]:
+            n = known.get(part)
+            if token.sort == "literal":
+                close()
+                text = _THOUSANDS.sub(lambda m: m.group().replace(",", ""), part)
+                if text.isdecimal() and text.isascii() and (text == "0" or text[0] != "0"):
+                    value, in_figures = int(text), True
+                else:
+                    match = _ORDINAL.match(text)
+                    found.append(f"{match.group(1)}th" if match and match.group(1) != "1" else text)
+            elif part in _SCALES and reading.language == "en":
+                value, alone = (value if value is not None else 1) * _SCALES[part], False
+            elif n is not None and part == "dozen":
+                value, alone = (value if value is not None else 1) * 12, False
+            elif n is not None:
+                if value is not None and not in_figures and value and _fits(value, n):
+                    value, alone = value + n, False
+                else:
+                    close()
+                    value, alone = n, True
+            elif part == "and" and value is not None and value >= 100:
+                continue
+            else:
+                close()
+                if part in _TIMES:
+                    found.append(_TIMES[part])
+                elif part in _ORDINALS and not (part == "second" and (after_number or token.low == "second-hand")):
+                    found.append(_ORDINALS[part])
+                elif not part.isascii():
+                    found.extend("".join(_CJK.findall(part)))
+            after_number = token.sort == "literal" or n is not None
+    close()
+    return [] if len(found) == len(ones) else found  # "one" counts where something else is counted too
+
+
+def is_number_word(word: str) -> bool:
+    """Whether `word` (lower case) is a number, or ends in one: "two", "twenty-one", "zwei"."""
+    return word.rsplit("-", 1)[-1] in _ANY
+
+
+def _fits(value: int, n: int) -> bool:
+    """Whether `n` goes on with a number in words that stands at `value`: twenty-one, two hundred and five."""
+    below = 10 if value % 100 and value % 10 == 0 and value % 100 >= 20 else 100 if value % 100 == 0 and value >= 100 else 0
+    return 0 < n < below

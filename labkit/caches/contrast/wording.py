@@ -1,0 +1,43 @@
+"""The stricter rule: where the check cannot weigh words, only the same words in the same order are served.
+
+That is so in every language but English (`language`), and in a long text (`length`): there the vectors see little of what
+one clause changes, and nothing beyond the embedder's window. Letter case, white space, punctuation of prose and words of
+courtesy may differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from labkit.caches.contrast.difference import Difference
+from labkit.caches.contrast.foreign import is_cjk
+from labkit.caches.contrast.reading import Reading
+
+# An embedder reads 256 tokens (MiniLM), and a token of English is one character at least: so much is always seen whole.
+LONG = 250  # characters
+
+
+def wording(a: Reading, b: Reading) -> Iterator[Difference]:
+    """What differs in the words, where only the same ones may be served."""
+    foreign = a.language != "en" or b.language != "en"
+    if not foreign and max(a.characters, b.characters) <= LONG:
+        return
+    said_a, said_b = _said(a), _said(b)
+    if said_a != said_b:
+        yield Difference("language" if foreign else "length", *_middle(said_a, said_b))
+
+
+def _said(reading: Reading) -> list[str]:
+    words = [t.low for t in reading.tokens if t.low not in ("please", "kindly")]
+    return list("".join(words)) if is_cjk(reading.language) else words
+
+
+def _middle(a: list[str], b: list[str]) -> tuple[str, str]:
+    """From the first word that differs to the last one, a few words of it at most."""
+    start = 0
+    while start < min(len(a), len(b)) and a[start] == b[start]:
+        start += 1
+    end = 0
+    while end < min(len(a), len(b)) - start and a[-1 - end] == b[-1 - end]:
+        end += 1
+    return " ".join(a[start : len(a) - end][:12]), " ".join(b[start : len(b) - end][:12])
