@@ -263,12 +263,13 @@ def _tokens(cache: Mapping[str, str]) -> int | None:
 
 def _check_series(after: Mapping[Series, float], before: Mapping[Series, float]) -> None:
     """One of several engines may have restarted although the sum went on."""
+    exported = {name for name, _ in after}
     for (name, labels), value in before.items():
         now = after.get((name, labels))
-        if after and (now is None or now < value):
+        if math.isfinite(value) and name in exported and (now is None or now < value):
             which = ", ".join(f"{label}={text}" for label, text in labels)
             fate = "is gone" if now is None else f"went from {value:g} back to {now:g}"
-            raise EngineRestarted(f"{name} of {which} {fate}: an engine restarted; take both snapshots of one run")
+            raise EngineRestarted(f"{name} of {which or 'the engine'} {fate}: an engine restarted; take both snapshots of one run")
 
 
 def _cumulative(sample: str) -> bool:

@@ -80,7 +80,7 @@ def _parse_lease(message: Mapping[str, Any]) -> LeaseRequest | Malformed:
 
 
 class Lines:
-    """Puts the lines of a byte stream back together, whatever pieces it arrives in. It keeps at most `LONGEST_LINE` bytes."""
+    """Puts the lines of a byte stream back together, whatever pieces it arrives in; keeps `LONGEST_LINE` bytes at most."""
 
     def __init__(self) -> None:
         self._rest = bytearray()

@@ -24,7 +24,7 @@ class Shared:
     stall_s: float = 120.0
 
     async def connect(self, report: Progress) -> Engine:
-        """Ask what it serves. Raises `EngineUnreachable`, `EngineError`, and `InvalidRequest` where `model` is not among it."""
+        """Ask what it serves. Raises `EngineUnreachable`, `EngineError`; `InvalidRequest` where `model` is not among it."""
         name = chosen_instead(self.model) or self.model
         endpoint = OpenAIEngine(self.base_url, self.api_key, name, stall_s=self.stall_s)
         try:
