@@ -5,7 +5,7 @@ live engines fast to start, shared between the user's processes, and never left 
 counted; `replay` records and plays back.
 """
 
-from labkit.engines.connection import connect
+from labkit.engines.choice import connect
 from labkit.engines.endpoint import Dialect, OpenAIEngine
 from labkit.engines.engine import Engine
 from labkit.engines.errors import EngineArgumentError, EngineRestarted, EngineStartError, MetricMissing, RecordingError

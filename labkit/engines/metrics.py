@@ -269,7 +269,9 @@ def _check_series(after: Mapping[Series, float], before: Mapping[Series, float])
         if math.isfinite(value) and name in exported and (now is None or now < value):
             which = ", ".join(f"{label}={text}" for label, text in labels)
             fate = "is gone" if now is None else f"went from {value:g} back to {now:g}"
-            raise EngineRestarted(f"{name} of {which or 'the engine'} {fate}: an engine restarted; take both snapshots of one run")
+            raise EngineRestarted(
+                f"{name} of {which or 'the engine'} {fate}: an engine restarted; take both snapshots of one run"
+            )
 
 
 def _cumulative(sample: str) -> bool:

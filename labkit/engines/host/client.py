@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from labkit.engines.errors import EngineStartError
+from labkit.engines.errors import EngineArgumentError, EngineStartError
 from labkit.engines.host.environment import host_environment
 from labkit.engines.host.failures import start_error
 from labkit.engines.host.protocol import LeaseRequest, Lines, ListRequest, Malformed
@@ -89,7 +89,10 @@ async def lease_engine(
 
     Raises `EngineArgumentError` for arguments vLLM does not take, `EngineStartError` when the engine does not come up.
     """
-    message = LeaseRequest(model, arguments, idle_s).encode()
+    try:
+        message = LeaseRequest(model, arguments, idle_s).encode()
+    except (TypeError, ValueError) as error:
+        raise EngineArgumentError(f"the engine arguments {dict(arguments)!r} cannot be told to vLLM: {error}") from error
     for _ in range(3):
         connection = await asyncio.to_thread(_connect, linger_s, progress)
         try:
