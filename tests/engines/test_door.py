@@ -120,7 +120,7 @@ def routes(engine: Engine) -> set[tuple[str, str]]:
         for path, methods in re.findall(r"Route: (\S+), Methods: ([A-Z, ]+)", engine.log.read_text())
         for method in methods.split(", ")
     }
-    answer = httpx.get(engine.url.removesuffix("/v1") + "/openapi.json", headers=key(engine))
+    answer = httpx.get(engine.url.removesuffix("/v1") + "/openapi.json", headers=key(engine), timeout=60)
     for path, methods in answer.json()["paths"].items():
         found |= {(method.upper(), path) for method in methods}
     return {(method, re.sub(r"{[^}]*}", "x", path)) for method, path in found}
@@ -144,7 +144,7 @@ def test_every_route_of_a_running_engine_is_closed(live: Engine) -> None:
         (401, address, {"Authorization": "Bearer guess"}),
         (403, "evil.example:" + address.partition(":")[2], key(live)),
     ]
-    connection = http.client.HTTPConnection(address, timeout=10)
+    connection = http.client.HTTPConnection(address, timeout=60)
     for method, path in sorted(known):
         for status, host, headers in strangers:
             preflight = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
@@ -159,7 +159,7 @@ def test_every_route_of_a_running_engine_is_closed(live: Engine) -> None:
 @pytest.mark.live
 def test_a_websocket_without_the_key_is_refused_in_its_handshake(live: Engine) -> None:
     address = urlsplit(live.url)
-    with socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=10) as connection:
+    with socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=60) as connection:
         lines = [
             "GET /v1/realtime HTTP/1.1",
             f"Host: {address.netloc}",
@@ -178,6 +178,6 @@ def test_a_websocket_without_the_key_is_refused_in_its_handshake(live: Engine) -
 def test_whoever_has_the_key_finds_the_engine_as_vllm_made_it(live: Engine) -> None:
     root = live.url.removesuffix("/v1")
     for path in ("/health", "/metrics", "/version", "/v1/models", "/openapi.json"):
-        assert httpx.get(root + path, headers=key(live)).status_code == 200, path
+        assert httpx.get(root + path, headers=key(live), timeout=60).status_code == 200, path
     body = {"model": live.model, "prompt": "hello"}
-    assert json.loads(httpx.post(root + "/tokenize", json=body, headers=key(live)).text)["count"] > 0
+    assert json.loads(httpx.post(root + "/tokenize", json=body, headers=key(live), timeout=60).text)["count"] > 0

@@ -119,6 +119,7 @@ def test_any_object_is_a_request_or_told_to_be_none(message: dict) -> None:
         ({"model": ""}, "model"),
         ({"model": "a\0b"}, "model"),
         ({"model": None}, "model"),
+        ({"model": "\ud800"}, "model"),
         ({"arguments": []}, "arguments"),
         ({"arguments": "max_model_len=5"}, "arguments"),
         ({"idle_s": 0}, "idle_s"),

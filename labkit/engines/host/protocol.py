@@ -70,13 +70,21 @@ def parse_request(message: dict[str, Any] | Malformed) -> LeaseRequest | ListReq
 
 def _parse_lease(message: Mapping[str, Any]) -> LeaseRequest | Malformed:
     model, arguments, idle_s = (message.get(name) for name in ("model", "arguments", "idle_s"))
-    if not isinstance(model, str) or not model or "\0" in model:
+    if not isinstance(model, str) or not model or not _can_be_a_path(model):
         return Malformed(f"model is {reprlib.repr(model)}; give a folder or a hub id")
     if not isinstance(arguments, dict):
         return Malformed(f"arguments is {reprlib.repr(arguments)}; give an object of vLLM's engine arguments")
     if isinstance(idle_s, bool) or not isinstance(idle_s, int | float) or math.isnan(idle_s) or idle_s <= 0:
         return Malformed(f"idle_s is {reprlib.repr(idle_s)}; give seconds above 0")
     return LeaseRequest(model, arguments, idle_s)
+
+
+def _can_be_a_path(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
+    return "\0" not in text
 
 
 class Lines:
