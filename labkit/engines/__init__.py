@@ -5,14 +5,18 @@ live engines fast to start, shared between the user's processes, and never left 
 counted; `replay` records and plays back.
 """
 
-from labkit.engines.connect import Engine, connect, lab_model, recordings_dir
+from labkit.engines.choice import connect
 from labkit.engines.endpoint import Dialect, OpenAIEngine
+from labkit.engines.engine import Engine
 from labkit.engines.errors import EngineArgumentError, EngineRestarted, EngineStartError, MetricMissing, RecordingError
+from labkit.engines.histogram import Histogram
 from labkit.engines.host import EngineInfo, running_engines
-from labkit.engines.metrics import Histogram, MetricsSnapshot, parse_metrics
+from labkit.engines.metrics import MetricsSnapshot, parse_metrics
+from labkit.engines.models import lab_model
 from labkit.engines.provenance import Provenance
 from labkit.engines.replay import Recorded, Recording, record
 from labkit.engines.scripted import ScriptedEngine
+from labkit.engines.sources import recordings_dir
 
 __all__ = [
     "Dialect",

@@ -5,7 +5,9 @@
     run = await engine.metrics() - before
     run.generation_tokens, run.time_to_first_token.mean
 
-A metric the engine does not export is None, never 0: "not measured" and "none" are different findings.
+A metric the engine does not export is None, never 0: "not measured" and "none" are different findings. So is one whose value
+is NaN or infinite. Of several engines behind one address, counters, running requests and KV tokens add up, and the usage is
+that of the fullest.
 vLLM's counters count tokens, not requests; use differences over a run, never the averages it logs. Cached/total prompt
 tokens are the honest prefix hit rate: `prefix_cache_queries` and `_hits` count a request again each time it waits.
 """
@@ -14,54 +16,21 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from itertools import pairwise
-from typing import Any
-
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.samples import Sample
+from typing import TYPE_CHECKING, Any
 
 from labkit.engines.errors import EngineRestarted, MetricMissing
-from labkit.request.errors import InvalidRequest
+from labkit.engines.histogram import Histogram, merged
+from labkit.request.errors import EngineError
 
+if TYPE_CHECKING:
+    from prometheus_client.samples import Sample
 
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """A Prometheus histogram: `buckets` are (upper bound, observations up to it), the last bound is infinite."""
-
-    count: float
-    sum: float
-    buckets: tuple[tuple[float, float], ...]
-
-    @property
-    def mean(self) -> float | None:
-        """Exact mean of the observations; None without any."""
-        return self.sum / self.count if self.count else None
-
-    def quantile(self, q: float) -> float | None:
-        """Estimate of the `q` quantile, 0 to 1, by linear interpolation within its bucket, as PromQL's histogram_quantile.
-
-        Its error is the width of the bucket it falls in; beyond the last finite bound it can only name that bound. None
-        without observations.
-        """
-        if not 0 <= q <= 1:
-            raise InvalidRequest(f"quantile {q}: use a value from 0 to 1 (0.95, not 95)")
-        if not self.count:
-            return None
-        rank = q * self.count
-        for (low, below), (high, upto) in pairwise(((0.0, 0.0), *self.buckets)):
-            if upto >= rank and upto > below:
-                return low if math.isinf(high) else low + (high - low) * (rank - below) / (upto - below)
-        return max((bound for bound, _ in self.buckets if math.isfinite(bound)), default=None)
-
-    def __sub__(self, before: Histogram) -> Histogram:
-        earlier = dict(before.buckets)
-        buckets = tuple((bound, upto - earlier.get(bound, 0.0)) for bound, upto in self.buckets)
-        if self.count < before.count or any(upto < 0 for _, upto in buckets):
-            raise EngineRestarted(_RESTARTED.format(name="a histogram", before=before.count, after=self.count))
-        return Histogram(self.count - before.count, self.sum - before.sum, buckets)
+# A sample's name and its labels, in the order of the alphabet.
+Series = tuple[str, tuple[tuple[str, str], ...]]
 
 
 _RESTARTED = "{name} went from {before:g} back to {after:g}: the engine restarted in between; take both snapshots of one run"
@@ -103,8 +72,9 @@ class MetricsSnapshot:
 
     Counters are tokens unless named otherwise, since the engine's start (or between the snapshots); gauges are of the
     moment (the later one's in a difference); latencies are histograms in seconds, seen from the server, so its first-token
-    time starts at its own front end and not at the client's send. `kv_cache_usage` is a fraction, 0 to 1. `cache_config`
-    is what the engine says of its KV cache (num_gpu_blocks, block_size …). `process_started` is in seconds since 1970.
+    time starts at its own front end and not at the client's send. `kv_cache_usage` is a fraction, 0 to 1. `kv_caches` is
+    what each engine says of its KV cache (num_gpu_blocks, block_size …). `process_started` is in seconds since 1970.
+    `samples` are all metrics by name, summed over labels; `series` are the counters by name and labels.
     """
 
     kv_cache_usage: float | None
@@ -129,9 +99,10 @@ class MetricsSnapshot:
     decode_time: Histogram | None
     inference_time: Histogram | None
     iteration_tokens: Histogram | None
-    cache_config: Mapping[str, str]
+    kv_caches: tuple[Mapping[str, str], ...]
     process_started: float | None
     samples: Mapping[str, float]
+    series: Mapping[Series, float] = field(default_factory=dict, repr=False)
 
     @cached_property
     def cached_share(self) -> float | None:
@@ -141,12 +112,25 @@ class MetricsSnapshot:
         return self.cached_prompt_tokens / self.prompt_tokens
 
     @cached_property
+    def cache_config(self) -> Mapping[str, str]:
+        """What the engine says of its KV cache; of several engines, what all of them say."""
+        first, *others = self.kv_caches or ({},)
+        return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
+
+    @cached_property
     def kv_cache_tokens(self) -> int | None:
-        """How many tokens the KV cache holds: blocks × block size; None when the engine does not say."""
-        try:
-            return int(self.cache_config["num_gpu_blocks"]) * int(self.cache_config["block_size"])
-        except (KeyError, ValueError):
+        """How many tokens the KV caches hold together; None unless every engine says so.
+
+        vLLM says it as kv_cache_size_tokens; where it does not, it is blocks × block size. That is not known where layers
+        have caches of several kinds (mamba_block_size), and where several engines tell the same number of blocks: vLLM
+        tells their sum for each of them.
+        """
+        silent = [cache for cache in self.kv_caches if _whole(cache.get("kv_cache_size_tokens")) is None]
+        if len({cache.get("num_gpu_blocks") for cache in silent}) < len(silent):
             return None
+        said = [_tokens(cache) for cache in self.kv_caches]
+        tokens = [count for count in said if count is not None]
+        return sum(tokens) if tokens and len(tokens) == len(said) else None
 
     def value(self, sample: str) -> float:
         """Any sample by its exposed name ("vllm:generation_tokens_total"), summed over labels.
@@ -160,17 +144,25 @@ class MetricsSnapshot:
         raise MetricMissing(f"the engine exports no metric {sample!r}{hint}")
 
     def __sub__(self, before: MetricsSnapshot) -> MetricsSnapshot:
-        if self.process_started != before.process_started:
+        if None not in (started := {self.process_started, before.process_started}) and len(started) > 1:
             raise EngineRestarted("the two snapshots are of different engine processes; take both snapshots of one run")
-        counters: dict[str, Any] = {
-            name: _difference(name, getattr(self, name), getattr(before, name)) for name in _COUNTERS
-        }
+        counters: dict[str, Any] = {name: self._counted_since(before, name) for name in _COUNTERS}
+        _check_series(self.series, before.series)
         histograms: dict[str, Any] = {}
         for name in _HISTOGRAMS:
             after, earlier = getattr(self, name), getattr(before, name)
             histograms[name] = None if after is None else after if earlier is None else after - earlier
         samples = {n: v - before.samples.get(n, 0.0) if _cumulative(n) else v for n, v in self.samples.items()}
-        return replace(self, **counters, **histograms, samples=samples)
+        return replace(self, **counters, **histograms, samples=samples, series={})
+
+    def _counted_since(self, before: MetricsSnapshot, name: str) -> float | None:
+        after, earlier = getattr(self, name), getattr(before, name)
+        if after is None or (earlier is None and f"{_COUNTERS[name]}_total" in before.samples):
+            return None
+        # A counter the engine had not exported yet starts at 0 when it first counts: that is Prometheus's definition.
+        if after < (earlier or 0.0):
+            raise EngineRestarted(_RESTARTED.format(name=name, before=earlier, after=after))
+        return float(after - (earlier or 0.0))
 
 
 def counters_of(run: MetricsSnapshot) -> dict[str, float]:
@@ -184,55 +176,102 @@ def counted(counters: Mapping[str, float]) -> MetricsSnapshot:
         raise MetricMissing(f"{', '.join(unknown)} are no counters; those that are: {', '.join(_COUNTERS)}")
     nothing: dict[str, Any] = dict.fromkeys((*_GAUGES, *_HISTOGRAMS))
     known: dict[str, Any] = {name: counters.get(name) for name in _COUNTERS}
-    return MetricsSnapshot(**nothing, **known, cache_config={}, process_started=None, samples={})
+    return MetricsSnapshot(**nothing, **known, kv_caches=(), process_started=None, samples={})
 
 
 def parse_metrics(text: str) -> MetricsSnapshot:
-    """A snapshot from the text of `/metrics`. Raises `MetricMissing` when it holds none of vLLM's metrics."""
-    families = {family.name: family.samples for family in text_string_to_metric_families(text)}
-    if not any(name.startswith("vllm:") for name in families):
+    """A snapshot from the text of `/metrics`.
+
+    Raises `MetricMissing` when it holds none of vLLM's metrics, `EngineError` when it is not in Prometheus's format.
+    """
+    found = _read(text)
+    if not any(name.startswith("vllm:") for name in found):
         raise MetricMissing("this endpoint exports no vLLM metrics; they come with a live vLLM engine only")
-    totals: dict[str, float] = {}
-    for samples in families.values():
-        for sample in samples:
-            if not sample.name.endswith("_bucket"):
-                totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
-    gauges = {name: totals.get(metric) for name, metric in _GAUGES.items()}
-    usages = [sample.value for sample in families.get(_GAUGES["kv_cache_usage"], ())]
-    gauges["kv_cache_usage"] = max(usages, default=None)  # of several engines the fullest, not their sum
-    counters = {name: totals.get(f"{metric}_total") for name, metric in _COUNTERS.items()}
-    histograms = {name: _histogram(families.get(metric, ())) for name, metric in _HISTOGRAMS.items()}
-    config = next(iter(families.get("vllm:cache_config_info", ())), None)
+    totals = {
+        name: sum((sample.value for sample in samples), 0.0)
+        for name, samples in found.items()
+        if not name.endswith("_bucket")
+    }
+    gauges = {name: _finite(totals.get(metric)) for name, metric in _GAUGES.items()}
+    usages = (sample.value for sample in found.get(_GAUGES["kv_cache_usage"], ()))
+    gauges["kv_cache_usage"] = max(filter(math.isfinite, usages), default=None)
+    counters = {name: _finite(totals.get(f"{metric}_total")) for name, metric in _COUNTERS.items()}
+    histograms = {name: _histogram(found, metric) for name, metric in _HISTOGRAMS.items()}
     values: dict[str, Any] = {**gauges, **counters, **histograms}
     return MetricsSnapshot(
         **values,
-        cache_config=dict(config.labels) if config else {},
-        process_started=totals.get("process_start_time_seconds"),
+        kv_caches=tuple(dict(sample.labels) for sample in found.get("vllm:cache_config_info", ())),
+        process_started=_finite(totals.get("process_start_time_seconds")),
         samples=totals,
+        series={
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for metric in _COUNTERS.values()
+            for sample in found.get(f"{metric}_total", ())
+        },
     )
 
 
-def _histogram(samples: Iterable[Sample]) -> Histogram | None:
-    count = total = 0.0
-    buckets: dict[float, float] = {}
-    for sample in samples:
-        if sample.name.endswith("_count"):
-            count += sample.value
-        elif sample.name.endswith("_sum"):
-            total += sample.value
-        elif sample.name.endswith("_bucket"):
-            bound = float(sample.labels["le"])
-            buckets[bound] = buckets.get(bound, 0.0) + sample.value
-    return Histogram(count, total, tuple(sorted(buckets.items()))) if buckets else None
+def _read(text: str) -> dict[str, list[Sample]]:
+    """The samples by their own names, not by family: a proxy that strips comments leaves no families."""
+    from prometheus_client.parser import text_string_to_metric_families  # costs more than all of this module
+
+    found: dict[str, list[Sample]] = {}
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                found.setdefault(sample.name, []).append(sample)
+    except (ValueError, IndexError, KeyError, TypeError) as error:
+        raise EngineError(f"the engine's metrics are not in Prometheus's text format: {str(error)[:200]}") from error
+    return found
 
 
-def _difference(name: str, after: float | None, before: float | None) -> float | None:
-    if after is None:
-        return None
-    if after < (before or 0.0):
-        raise EngineRestarted(_RESTARTED.format(name=name, before=before, after=after))
-    # A counter the engine had not exported yet starts at 0 when it first counts: that is Prometheus's definition.
-    return after - (before or 0.0)
+def _histogram(found: Mapping[str, list[Sample]], metric: str) -> Histogram | None:
+    series: dict[frozenset[tuple[str, str]], dict[float, float]] = {}
+    for sample in found.get(f"{metric}_bucket", ()):
+        labels = {**sample.labels}
+        bound = _bound(metric, labels.pop("le", ""))
+        series.setdefault(frozenset(labels.items()), {})[bound] = sample.value
+    count, total = (sum((sample.value for sample in found.get(f"{metric}_{part}", ())), 0.0) for part in ("count", "sum"))
+    return merged(list(series.values()), count, total)
+
+
+def _bound(metric: str, text: str) -> float:
+    try:
+        if not math.isnan(bound := float(text)):
+            return bound
+    except ValueError:
+        pass
+    raise EngineError(f"a bucket of {metric} has the bound le={text!r}; it must be a number")
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _whole(text: str | None) -> int | None:
+    """A label's number; vLLM writes "None" for what it does not know."""
+    return int(text) if text is not None and re.fullmatch("[0-9]{1,18}", text) else None
+
+
+def _tokens(cache: Mapping[str, str]) -> int | None:
+    if (said := _whole(cache.get("kv_cache_size_tokens"))) is not None:
+        return said
+    blocks, size = _whole(cache.get("num_gpu_blocks")), _whole(cache.get("block_size"))
+    several_kinds = _whole(cache.get("mamba_block_size")) is not None
+    return None if blocks is None or size is None or several_kinds else blocks * size
+
+
+def _check_series(after: Mapping[Series, float], before: Mapping[Series, float]) -> None:
+    """One of several engines may have restarted although the sum went on."""
+    exported = {name for name, _ in after}
+    for (name, labels), value in before.items():
+        now = after.get((name, labels))
+        if math.isfinite(value) and name in exported and (now is None or now < value):
+            which = ", ".join(f"{label}={text}" for label, text in labels)
+            fate = "is gone" if now is None else f"went from {value:g} back to {now:g}"
+            raise EngineRestarted(
+                f"{name} of {which or 'the engine'} {fate}: an engine restarted; take both snapshots of one run"
+            )
 
 
 def _cumulative(sample: str) -> bool:

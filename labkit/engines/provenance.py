@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from labkit.engines.errors import RecordingError
 
-Kind = Literal["live", "endpoint", "replay", "modelled"]
+Origin = Literal["live", "endpoint", "replay", "modelled"]
 _MAY_BE_EMPTY = {"arguments", "driver"}
 
 
@@ -28,7 +28,7 @@ class Provenance:
     version, empty on a CPU. `command` is what to run to get it again.
     """
 
-    kind: Kind
+    kind: Origin
     machine: str
     device: str
     engine: str
@@ -108,6 +108,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def arguments_text(arguments: Mapping[str, Any]) -> str:
-    """Engine arguments as one stable line."""
-    return json.dumps(dict(arguments), sort_keys=True)
+def call_text(engine: str, model: str, arguments: Mapping[str, Any]) -> str:
+    """The call that connects to such an engine, with its arguments in a stable order."""
+    extra = f", **{json.dumps(dict(arguments), sort_keys=True)}" if arguments else ""
+    return f"await labkit.engines.connect({engine!r}, {model!r}{extra})"

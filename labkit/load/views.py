@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from labkit.engines.metrics import Histogram, MetricsSnapshot
+from labkit.engines import Histogram, MetricsSnapshot
 from labkit.latency import Sample
 from labkit.request import InvalidRequest
 

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,8 @@ import pytest
 
 from labkit.engines import Engine, EngineArgumentError, EngineStartError, connect, running_engines
 from labkit.engines.host import lease_engine
+from labkit.engines.host.protocol import LeaseRequest
+from labkit.engines.host.runtime import socket_path
 from labkit.engines.provenance import gpu as gpu_here
 from labkit.request import EngineError, Request, complete
 
@@ -247,6 +250,90 @@ def test_a_client_that_gives_up_while_the_engine_starts_takes_it_along(live: Eng
         await until(lambda pids: pids == others)
 
     asyncio.run(scenario())
+
+
+GARBAGE = [
+    b"garbage\n",
+    b"\xff\x00\xfe\n",
+    b"null\n",
+    b'["op"]\n',
+    b'{"op": "dance"}\n',
+    b'{"op": ["lease"]}\n',
+    b'{"op": "lease"}\n',
+    b'{"op": "lease", "model": 7, "arguments": {}, "idle_s": 1}\n',
+    b'{"op": "lease", "model": "m", "arguments": [], "idle_s": 1}\n',
+    b'{"op": "lease", "model": "m", "arguments": {}, "idle_s": NaN}\n',
+    b'{"op": "lease", "model": "\\ud800", "arguments": {}, "idle_s": 1}\n',
+    b'{"op": "lease", "model": "m", "arguments": {"port": "x"}, "idle_s": 1}\n',
+    b'{"op": "lease", "model": "m", "arguments": {"max_model_len": {"a": [1]}}, "idle_s": 1}\n',
+    b"[" * 100_000 + b"\n",
+    b"x" * 3_000_000 + b"\n",
+]
+
+
+def call_host() -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(60)
+    connection.connect(str(socket_path()))
+    return connection
+
+
+def test_garbage_on_the_hosts_socket_is_answered_and_harms_nobody(live: Engine) -> None:
+    host, engines = host_pid(), engine_pids()
+    for garbage in GARBAGE:
+        with call_host() as connection, connection.makefile("rb") as answers:
+            connection.sendall(garbage)
+            answer = json.loads(answers.readline())
+            assert answer["event"] in ("refused", "failed"), garbage[:80]
+            assert answer["message"], garbage[:80]
+            connection.sendall(b'{"op": "list"}\n')  # the same connection goes on
+            assert {engine["pid"] for engine in json.loads(answers.readline())["engines"]} == engines, garbage[:80]
+    for half in (b"", b'{"op": "lease", "mod', b"x" * 3_000_000):
+        with call_host() as connection:
+            connection.sendall(half)
+    assert host_pid() == host
+    assert engine_pids() == engines
+    assert asyncio.run(complete(live, Request("still there?", max_tokens=3))).done.usage.output_tokens == 3
+
+
+def test_a_connection_holds_one_lease_and_a_second_one_leaves_no_engine_behind(live: Engine, tiny_model: Path) -> None:
+    before = engine_pids()
+    with call_host() as connection, connection.makefile("rb") as answers:
+        connection.sendall(LeaseRequest(str(tiny_model), {"scheduling_policy": "priority"}).encode())
+        assert json.loads(answers.readline())["event"] == "ready"
+        connection.sendall(LeaseRequest(str(tiny_model), {"block_size": 288}).encode())
+        refused = json.loads(answers.readline())
+        assert (refused["event"], "holds a lease" in refused["message"]) == ("refused", True)
+        assert engine_pids() == before
+
+
+@pytest.mark.parametrize("moment", ["importing vLLM", "starting the engine"])
+def test_a_kernel_killed_during_the_first_start_takes_the_host_along(tiny_model: Path, moment: str) -> None:
+    own = Path(f"/tmp/lkt-{os.getpid()}-first")
+    command = [sys.executable, "-c", KERNEL, str(tiny_model), "{}"]
+    environment = {**os.environ, "LABKIT_RUNTIME_DIR": str(own)}
+
+    def hosts() -> list[int]:
+        return [
+            process.pid
+            for process in psutil.process_iter(["cmdline"])
+            if str(own) in " ".join(process.info["cmdline"] or ())
+        ]
+
+    def addresses() -> list[Path]:
+        return list(own.glob("*.sock"))
+
+    try:
+        kernel = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        wait_for(kernel, moment)
+        eventually(lambda: bool(addresses()), "a host is on its way")
+        kernel.kill()
+        kernel.wait()
+        # The linger would be 600 s.
+        eventually(lambda: not addresses() and not hosts(), "the host has nobody to wait for")
+        assert not list(own.glob("engines/*")), "the engine's files are gone with it"
+    finally:
+        subprocess.run(["rm", "-rf", str(own)], check=True)
 
 
 def test_a_closed_connection_says_so(live: Engine, tiny_model: Path) -> None:

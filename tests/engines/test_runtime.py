@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import stat
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labkit.engines import EngineArgumentError, EngineInfo
 from labkit.engines.host import runtime_dir
 from labkit.engines.host.arguments import known_names, kv_cache_bytes, may_think, with_defaults
-from labkit.engines.host.runtime import Lines, encode
+from labkit.engines.host.child import Place
+from labkit.engines.host.processes import checked_port
+from labkit.engines.host.protocol import (
+    LONGEST_LINE,
+    LeaseRequest,
+    Lines,
+    ListRequest,
+    Malformed,
+    encode,
+    parse_request,
+)
 from labkit.request import LabError
 
 MIB = 1 << 20
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["lease", "list"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
 
 
 def test_the_runtime_directory_is_for_its_owner_only(monkeypatch: pytest.MonkeyPatch, tmp_path_factory) -> None:
@@ -44,9 +62,93 @@ def test_messages_survive_any_cut(messages: list[dict], size: int) -> None:
     assert got == messages
 
 
-def model(folder: Path, **config: int) -> str:
-    import json
+@pytest.mark.parametrize("size", [13, 1 << 16])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"", b"garbage", b"\xff\xfe\x00", b"{", b'{"op": "list"', b"null", b'"list"', b"[]", b"7", b"\xed\xa0\x80"),
+        *(b"[" * 100_000, b'{"a":' * 100_000, b"9" * 10_000),
+    ],
+)
+def test_a_garbage_line_is_told_and_the_next_one_is_read(line: bytes, size: int) -> None:
+    data, lines = line + b"\n" + ListRequest().encode(), Lines()
+    got = [message for start in range(0, len(data), size) for message in lines.feed(data[start : start + size])]
+    assert [type(message) for message in got] == [Malformed, dict]
+    assert got[1] == {"op": "list"}
 
+
+def test_a_line_without_end_is_told_once_and_not_kept() -> None:
+    lines, piece = Lines(), b"x" * (1 << 16)
+    tracemalloc.start()
+    told = [message for _ in range(200) for message in lines.feed(piece)]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [type(message) for message in told] == [Malformed]
+    assert str(LONGEST_LINE) in told[0].reason
+    assert most < 5 * LONGEST_LINE, "of 13 MB that arrived"
+    assert list(lines.feed(b"its end\n" + ListRequest().encode())) == [{"op": "list"}]
+
+
+def test_the_longest_line_that_is_taken_has_as_many_bytes_as_the_bound_says() -> None:
+    for more, kind in ((0, dict), (1, Malformed)):
+        line = b'{"a":"' + b"x" * (LONGEST_LINE - 8 + more) + b'"}'
+        assert len(line) == LONGEST_LINE + more
+        assert [type(message) for message in Lines().feed(line + b"\n")] == [kind]
+
+
+@given(st.dictionaries(st.sampled_from(["op", "model", "arguments", "idle_s"]), ANY_JSON))
+def test_any_object_is_a_request_or_told_to_be_none(message: dict) -> None:
+    parsed = parse_request(message)
+    if isinstance(parsed, LeaseRequest):
+        assert (parsed.model, dict(parsed.arguments), parsed.idle_s) == tuple(
+            message[name] for name in ("model", "arguments", "idle_s")
+        )
+        assert parsed.model
+        assert parsed.idle_s > 0
+    elif isinstance(parsed, ListRequest):
+        assert message["op"] == "list"
+    else:
+        assert parsed.reason
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"op": "stop"}, "op"),
+        ({"op": ["list"]}, "op"),
+        ({"model": ""}, "model"),
+        ({"model": "a\0b"}, "model"),
+        ({"model": None}, "model"),
+        ({"model": "\ud800"}, "model"),
+        ({"arguments": []}, "arguments"),
+        ({"arguments": "max_model_len=5"}, "arguments"),
+        ({"idle_s": 0}, "idle_s"),
+        ({"idle_s": True}, "idle_s"),
+        ({"idle_s": "5"}, "idle_s"),
+        ({"idle_s": float("nan")}, "idle_s"),
+    ],
+)
+def test_the_wrong_field_of_a_request_is_named(wrong: dict, named: str) -> None:
+    good = json.loads(LeaseRequest("model", {"max_model_len": 5}, 10.0).encode())
+    assert parse_request(good) == LeaseRequest("model", {"max_model_len": 5}, 10.0)
+    refused = parse_request({**good, **wrong})
+    assert isinstance(refused, Malformed)
+    assert refused.reason.startswith(f"{named} is")
+
+
+def test_an_engines_key_is_not_shown_with_it() -> None:
+    values = {name: "the-key" if name == "api_key" else "x" for name in EngineInfo.__slots__}
+    assert "the-key" not in repr(EngineInfo.parse(values))
+    assert "the-key" not in repr(Place(Path("x"), "the-key"))
+
+
+@pytest.mark.parametrize("port", ["8000", 65536, -1, True, 1.5, None])
+def test_a_port_that_is_none_is_refused(port: object) -> None:
+    with pytest.raises(EngineArgumentError, match="65535"):
+        checked_port(port)
+
+
+def model(folder: Path, **config: int) -> str:
     (folder / "config.json").write_text(json.dumps(config))
     return str(folder)
 

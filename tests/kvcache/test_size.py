@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from labkit.engines.host.client import _host_environment
+from labkit.engines.host.environment import host_environment
 from labkit.kvcache import blocks_for, kv_size
 from labkit.latency import shape
 from labkit.latency.shape import shape_names
@@ -196,7 +196,7 @@ def test_vllm_makes_exactly_so_many_blocks(tmp_path: Path) -> None:
         else:
             model = Path(model_path(config))
         job.append({"model": str(model), "block_size": block_size, "kv_cache_dtype": dtype})
-    environment = _host_environment()
+    environment = host_environment()
     with (tmp_path / "log").open("w") as log:
         command = [sys.executable, __file__, json.dumps(job), str(tmp_path / "out.json")]
         done = subprocess.run(command, stdout=log, stderr=log, env=environment, timeout=280)

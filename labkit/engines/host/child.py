@@ -12,11 +12,13 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from labkit.engines.host.block_frames import FOLDER_VARIABLE
+from labkit.engines.host.door import KEY_VARIABLE
 
 _PR_SET_PDEATHSIG = 1
 
@@ -56,13 +58,34 @@ def preload() -> None:
         import vllm.v1.worker.cpu_worker  # noqa: F401
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What an engine is given by the host: a key, and a folder for its log and whatever else it writes.
+
+    The host deletes the folder, so that a killed engine leaves no file.
+    """
+
+    folder: Path
+    api_key: str = field(repr=False)
+
+    @property
+    def log(self) -> Path:
+        """The engine's output."""
+        return self.folder / "log"
+
+    def environment(self) -> dict[str, str]:
+        """The variables that tell vLLM all this."""
+        folders = dict.fromkeys(("TMPDIR", "VLLM_RPC_BASE_PATH", FOLDER_VARIABLE), str(self.folder))
+        return {**folders, KEY_VARIABLE: self.api_key}
+
+
 def serve_forked(
-    args: argparse.Namespace, listener: socket.socket, log: Path, scratch: Path, inherited: Iterable[int], parent: int
+    args: argparse.Namespace, listener: socket.socket, place: Place, inherited: Iterable[int], parent: int
 ) -> None:
     """Turn this fresh fork into an engine that serves `args` on `listener`. Never returns."""
     status = 1
     try:
-        _detach(log, scratch, inherited, parent)
+        _detach(place, inherited, parent)
         _eager_all_through(args)
         _fork_the_core()
         _run(args, listener)
@@ -76,18 +99,13 @@ def serve_forked(
         os._exit(status)
 
 
-def environment(scratch: Path) -> dict[str, str]:
-    """Where the engine may put files: all of it in `scratch`, which the host deletes, so a killed engine leaves none."""
-    return {"TMPDIR": str(scratch), "VLLM_RPC_BASE_PATH": str(scratch), FOLDER_VARIABLE: str(scratch)}
-
-
-def _detach(log: Path, scratch: Path, inherited: Iterable[int], parent: int) -> None:
+def _detach(place: Place, inherited: Iterable[int], parent: int) -> None:
     die_with_parent(parent)
     # Every process forked from here on (the fork server, the engine core) dies with the one that forked it.
     forker = {"pid": 0}
     os.register_at_fork(before=lambda: forker.update(pid=os.getpid()), after_in_child=lambda: die_with_parent(forker["pid"]))
     os.setsid()
-    output = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+    output = os.open(place.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
@@ -95,7 +113,7 @@ def _detach(log: Path, scratch: Path, inherited: Iterable[int], parent: int) -> 
         os.close(descriptor)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    os.environ.update(environment(scratch))
+    os.environ.update(place.environment())
     tempfile.tempdir = None
     gc.enable()
 

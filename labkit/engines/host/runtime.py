@@ -1,15 +1,12 @@
-"""Where the host and its clients meet: a private directory of the user, and newline-delimited JSON on a socket in it."""
+"""Where the host and its clients meet: a socket in a private directory of the user."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from labkit.request.errors import LabError
 
@@ -54,21 +51,3 @@ def socket_path() -> Path:
     for source in sorted(here.glob("*.py")):
         digest.update(source.read_bytes())
     return runtime_dir() / f"{digest.hexdigest()[:10]}.sock"
-
-
-def encode(message: dict[str, Any]) -> bytes:
-    """One protocol message as a line."""
-    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
-
-
-class Lines:
-    """Puts the lines of a byte stream back together, whatever pieces it arrives in."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
-        """The messages completed by `data`."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            yield json.loads(line)

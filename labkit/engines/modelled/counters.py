@@ -54,7 +54,7 @@ class Counters:
             decode_time=None,
             inference_time=None,
             iteration_tokens=None,
-            cache_config={"num_gpu_blocks": str(settings.num_blocks), "block_size": str(settings.block_size)},
+            kv_caches=({"num_gpu_blocks": str(settings.num_blocks), "block_size": str(settings.block_size)},),
             process_started=None,
             samples={},
         )

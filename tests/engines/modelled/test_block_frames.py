@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from labkit.engines.host.block_frames import CONFIG_KEY, SOCKET_NAME
-from labkit.engines.host.client import _host_environment
+from labkit.engines.host.environment import host_environment
 from labkit.kvcache import BlockFrame
 from tests.engines.modelled.test_step_log import TOO_SMALL_A_CACHE as SCENARIO
 from tests.engines.modelled.test_step_log import modelled_turns, play, watched_llm
@@ -43,7 +43,7 @@ def test_the_modelled_blocks_are_those_of_a_real_engine(tmp_path: Path) -> None:
 
     job = {"model": str(model_path("small")), "scenario": asdict(SCENARIO)}
     (tmp_path / "job.json").write_text(json.dumps(job))
-    environment = {**_host_environment(), "VLLM_DISABLE_REQUEST_ID_RANDOMIZATION": "1"}
+    environment = {**host_environment(), "VLLM_DISABLE_REQUEST_ID_RANDOMIZATION": "1"}
     with (tmp_path / "engine.log").open("w") as log:
         command = [sys.executable, "-m", "tests.engines.modelled.test_block_frames", str(tmp_path)]
         done = subprocess.run(command, stdout=log, stderr=log, env=environment, timeout=280)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from labkit.engines import connect
-from labkit.engines.host.client import _host_environment
+from labkit.engines.host.environment import host_environment
 from labkit.engines.host.scheduler import SCHEDULER, scheduler
 from labkit.engines.host.step_log import CONFIG_KEY, LoggedStep, observer, read_step_log
 from labkit.engines.modelled.scheduler import ContinuousBatching, Step
@@ -117,7 +117,7 @@ def live_steps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Logge
     folder = tmp_path_factory.mktemp("steps")
     job = {"model": str(model_path("small")), "scenarios": [asdict(scenario) for scenario in SCENARIOS]}
     (folder / "job.json").write_text(json.dumps(job))
-    environment = {**_host_environment(), "VLLM_DISABLE_REQUEST_ID_RANDOMIZATION": "1"}
+    environment = {**host_environment(), "VLLM_DISABLE_REQUEST_ID_RANDOMIZATION": "1"}
     with (folder / "engine.log").open("w") as log:
         done = subprocess.run([sys.executable, __file__, str(folder)], stdout=log, stderr=log, env=environment, timeout=280)
     assert done.returncode == 0, (folder / "engine.log").read_text()[-4000:]

@@ -1,0 +1,83 @@
+"""One call for an engine, whatever this machine has: a live vLLM, an endpoint somebody shares, or a recording."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+from labkit.engines.engine import Engine
+from labkit.engines.host.arguments import model_name
+from labkit.engines.sources import EngineSource, Live, Progress, Replayed, Shared
+from labkit.request.errors import InvalidRequest
+
+_RECORD = "record:"
+
+
+async def connect(
+    engine: str = "auto",
+    model: str = "small",
+    *,
+    progress: Progress | None = None,
+    recording: Path | str | None = None,
+    idle_s: float = 1200.0,
+    linger_s: float = 20.0,
+    stall_s: float = 120.0,
+    **vllm_arguments: Any,
+) -> Engine:
+    """Connect to an engine that serves `model`.
+
+    `engine`: "vllm" (live on this machine, shared with the user's other processes), "endpoint" (LABKIT_BASE_URL, with
+    LABKIT_API_KEY), an http(s) base URL, "replay", "record:FILE" (live, and every answer and what the engine counted for it
+    are written to FILE, for a replay; nobody else should use that engine meanwhile), or "auto": the endpoint when
+    LABKIT_BASE_URL is set, else vLLM when it is installed, else a replay.
+    `model`: "small" or "large" (the lab's own, or what LABKIT_SMALL and LABKIT_LARGE name), a folder, or a hub id.
+    `progress` is called with each step of the start-up; by default they are printed on one line.
+    `recording` is the file to replay; by default the newest in data/recordings made with `model`.
+    `idle_s`: a live engine that has served no request for so many seconds is stopped; the next request starts it again.
+    `linger_s`: how many seconds the process that keeps vLLM imported waits for another engine.
+    `stall_s`: how many seconds an engine may send nothing before `EngineStalled`.
+    `vllm_arguments` are vLLM's engine arguments, checked by vLLM (max_model_len=…, scheduling_policy="priority", …).
+
+    Raises `EngineStartError`, `EngineArgumentError`, `EngineUnreachable`, `RecordingError`, `InvalidRequest`.
+    """
+    report = progress or _OneLine(model)
+    live = Live(model, vllm_arguments, idle_s, linger_s, stall_s)
+    if engine.startswith(_RECORD):
+        return (await live.connect(report)).recording(engine.removeprefix(_RECORD))
+    source = _choose(engine, live, recording)
+    if source is not live and vllm_arguments:
+        named = ", ".join(vllm_arguments)
+        raise InvalidRequest(f"{named}: engine arguments are for engines started here, not for {type(source).__name__} ones")
+    return await source.connect(report)
+
+
+def _choose(engine: str, live: Live, recording: Path | str | None) -> EngineSource:
+    address = os.environ.get("LABKIT_BASE_URL", "")
+    if engine == "auto":
+        engine = "endpoint" if address else "vllm" if importlib.util.find_spec("vllm") else "replay"
+    if engine == "endpoint" and not address:
+        raise InvalidRequest("engine 'endpoint' needs LABKIT_BASE_URL, an address like http://127.0.0.1:8000/v1")
+    match engine:
+        case "vllm":
+            return live
+        case "replay":
+            return Replayed(live.model, recording)
+        case "endpoint":
+            return Shared(address, live.model, os.environ.get("LABKIT_API_KEY", ""), live.stall_s)
+        case _ if engine.startswith(("http://", "https://")):
+            return Shared(engine, live.model, os.environ.get("LABKIT_API_KEY", ""), live.stall_s)
+    raise InvalidRequest(f"engine {engine!r} is unknown; use auto, vllm, endpoint, replay, record:FILE or an http address")
+
+
+class _OneLine:
+    """Prints progress as one growing line: "small: importing vLLM… loading weights… ready in 6.3 s"."""
+
+    def __init__(self, model: str) -> None:
+        self._begin = f"{model_name(model)}: "
+
+    def __call__(self, step: str) -> None:
+        finished = step.startswith(("ready in", "connected to", "replaying"))
+        print(f"{self._begin}{step}{'' if finished else '… '}", end="\n" if finished else "", flush=True)
+        self._begin = ""

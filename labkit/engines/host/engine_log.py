@@ -1,0 +1,42 @@
+"""What an engine's log says of its start and of its end."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_TAIL = 15
+_CAUSES = 5
+_EXCEPTION = re.compile(r"(?:^|\s)[\w.]*(?:Error|Exception): \S")
+# What the log says, and what to tell who waits for the engine.
+_PHASES = (
+    ("Starting to load model", "loading weights"),
+    ("Loading weights took", "weights loaded"),
+    ("KV cache size:", "KV cache reserved"),
+    ("Starting vLLM server", "starting the server"),
+)
+
+
+class EngineLog:
+    """The output of one engine."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._phases = 0
+
+    def new_phases(self) -> list[str]:
+        """The steps of the start-up that the log has told of since the last call."""
+        text, told = self._text(), []
+        while self._phases < len(_PHASES) and _PHASES[self._phases][0] in text:
+            told.append(_PHASES[self._phases][1])
+            self._phases += 1
+        return told
+
+    def tail(self) -> list[str]:
+        """The last lines, after the exceptions that were logged before them: the cause is often a hundred lines up."""
+        lines = [line for line in self._text().splitlines() if line.strip()]
+        causes = [line for line in lines[:-_TAIL] if _EXCEPTION.search(line)]
+        return [*dict.fromkeys(causes[-_CAUSES:]), *lines[-_TAIL:]]
+
+    def _text(self) -> str:
+        return self._path.read_text(errors="replace") if self._path.exists() else ""

@@ -1,0 +1,192 @@
+"""The host's loop over its clients' sockets, its engines' exits and its own linger.
+
+Single-threaded and without an event loop on purpose: it forks, and a fork must find nothing half-done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from labkit.engines.errors import EngineArgumentError
+from labkit.engines.host import child
+from labkit.engines.host.arguments import ArgumentCheck
+from labkit.engines.host.clients import Client, Clients
+from labkit.engines.host.engines import Engine, engine_key, start_engine
+from labkit.engines.host.leftovers import Leftovers
+from labkit.engines.host.protocol import LeaseRequest, ListRequest, Malformed, parse_request
+
+# Seconds between two looks at what no socket tells: while something starts or dies, while all is quiet, and at the clients
+# while vLLM is imported.
+_BUSY_TICK = 0.03
+_IDLE_TICK = 0.5
+_IMPORT_TICK = 0.25
+
+
+class Host:
+    """Accepts leases, starts engines, watches both.
+
+    `starter` is the connection of the client that started the host. `run` returns when nobody has needed an engine for
+    `linger_s` seconds. Only who was answered counts for that: a client that is killed while it waits for its first engine
+    has nothing to come back to, and takes the host along at once.
+    """
+
+    def __init__(self, listener: socket.socket, address: Path, linger_s: float, starter: socket.socket) -> None:
+        self._address = address
+        self._linger_s = linger_s
+        self._clients = Clients(listener, starter)
+        self._engines: dict[str, Engine] = {}
+        self._leftovers = Leftovers()
+        self._last_answer = -math.inf
+        self._import_error = ""
+        self._check: ArgumentCheck | None = None
+
+    def prepare(self) -> None:
+        """Import vLLM, to fork engines from. Clients wait in the listener's queue; a failure is told to each of them.
+
+        On a GPU engines are spawned, and import vLLM for themselves. The process ends here when its clients do.
+        """
+        try:
+            with self._ending_with_its_clients():
+                check = ArgumentCheck()
+                if check.on_cpu:
+                    child.preload()
+                    check.build_parser()
+                self._check = check
+        except Exception as error:  # noqa: BLE001 - whatever a broken installation raises, the client must hear it
+            self._import_error = f"vLLM cannot be imported: {type(error).__name__}: {error}"
+        # A collection in a child would touch every inherited object and so copy every page; frozen ones it skips.
+        gc.collect()
+        gc.freeze()
+
+    def run(self) -> None:
+        """Serve until idle for the linger."""
+        while True:
+            busy = self._leftovers.expected or any(not engine.ready for engine in self._engines.values())
+            for client, data in self._clients.heard(_BUSY_TICK if busy else _IDLE_TICK):
+                if data is None:
+                    self._drop(client)
+                else:
+                    self._hear(client, data)
+            for key in list(self._engines):
+                self._watch(key)
+            if self._leftovers.expected:
+                self._leftovers.sweep()
+            if any(engine.ready for engine in self._engines.values()):
+                self._last_answer = time.monotonic()
+            needed = self._clients or self._engines or self._leftovers.expected
+            if not needed and time.monotonic() - self._last_answer > self._linger_s and self._retire():
+                return
+
+    def stop_all(self) -> None:
+        """Kill every engine."""
+        for key in list(self._engines):
+            self._kill(key)
+        self._leftovers.sweep()
+
+    @contextlib.contextmanager
+    def _ending_with_its_clients(self) -> Iterator[None]:
+        """Look after the clients from a timer's signal, for as long as the import leaves no time for the loop.
+
+        Not from a thread: a fork keeps only the thread that forks. Nothing has to be undone but the address.
+        """
+
+        def look(*_: object) -> None:
+            self._clients.accept()
+            if self._clients.all_gone and self._retire():
+                os._exit(0)
+
+        signal.signal(signal.SIGALRM, look)
+        signal.siginterrupt(signal.SIGALRM, False)
+        signal.setitimer(signal.ITIMER_REAL, _IMPORT_TICK, _IMPORT_TICK)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    def _retire(self) -> bool:
+        """Close the address, unless a client is on its way: clients connect while they hold the lock, so we take it."""
+        try:
+            with FileLock(self._address.with_suffix(".lock"), timeout=0):
+                self._clients.accept()
+                if not self._clients.all_gone:
+                    return False
+                self._address.unlink(missing_ok=True)
+                self._clients.close()
+                return True
+        except Timeout:
+            return False
+
+    def _hear(self, client: Client, data: bytes) -> None:
+        for message in client.lines.feed(data):
+            try:
+                self._answer(client, parse_request(message))
+            except Exception as error:  # noqa: BLE001 - what one client asks for must not end the engines of the others
+                client.fail("start", f"the host could not do this: {type(error).__name__}: {error}")
+
+    def _answer(self, client: Client, request: LeaseRequest | ListRequest | Malformed) -> None:
+        match request:
+            case Malformed(reason):
+                client.tell({"event": "refused", "message": reason})
+            case ListRequest():
+                client.tell({"event": "engines", "engines": [engine.describe() for engine in self._engines.values()]})
+            case LeaseRequest() if client.engine is not None:
+                client.tell({"event": "refused", "message": "this connection holds a lease; open another one"})
+            case LeaseRequest():
+                self._lease(client, request)
+
+    def _lease(self, client: Client, request: LeaseRequest) -> None:
+        if self._check is None:
+            # No reason to linger: the next host may find the installation mended.
+            client.fail("start", self._import_error)
+            return
+        key = engine_key(request)
+        if key not in self._engines:
+            folder, inherited = self._address.parent / "engines", self._clients.descriptors
+            try:
+                self._engines[key] = start_engine(self._check, request, folder, inherited)
+            except (EngineArgumentError, OSError) as error:
+                self._last_answer = time.monotonic()
+                client.fail("argument" if isinstance(error, EngineArgumentError) else "start", str(error))
+                return
+        self._engines[key].lease(client, request.idle_s)
+
+    def _drop(self, client: Client) -> None:
+        self._clients.drop(client)
+        for key, engine in list(self._engines.items()):
+            if engine is client.engine:
+                engine.clients.remove(client)
+                if not engine.clients:
+                    self._kill(key)
+
+    def _watch(self, key: str) -> None:
+        engine = self._engines[key]
+        if engine.process.exited and engine.ready:
+            self._stop(key, {"event": "stopped", "reason": "it exited", "log": engine.log.tail()})
+        elif engine.process.exited:
+            self._last_answer = time.monotonic()
+            message = "the engine exited before it was ready"
+            self._stop(key, {"event": "failed", "kind": "start", "message": message, "log": engine.log.tail()})
+        elif not engine.ready:
+            engine.watch_start()
+        elif engine.idle():
+            self._stop(key, {"event": "stopped", "reason": f"it served no request for {engine.idle_s / 60:.3g} minutes"})
+
+    def _stop(self, key: str, message: dict[str, object]) -> None:
+        self._engines[key].tell(message)
+        self._kill(key)
+
+    def _kill(self, key: str) -> None:
+        engine = self._engines.pop(key)
+        engine.kill()
+        self._leftovers.expect(engine.process.pid)

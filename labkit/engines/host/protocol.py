@@ -1,0 +1,124 @@
+"""What the host and its clients say to each other: one JSON object a line, over a socket that only the user can reach.
+
+A client says one thing: `LeaseRequest`, which holds the engine until the connection closes, or `ListRequest`. The host says
+`{"event": "progress" | "ready" | "failed" | "stopped" | "engines" | "refused", …}`. Whatever else arrives is `Malformed`:
+the host answers it with "refused" and goes on, since one client's garbage must not end the engines of the others.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import reprlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# Bytes of a line. The longest real one is a lease with a chat template among its arguments; those have some 10,000.
+LONGEST_LINE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A line that is no message of this protocol, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRequest:
+    """Asks for the engine that serves `model` (a folder or hub id) with vLLM's `arguments`.
+
+    It may be stopped when it has served no request for `idle_s` seconds.
+    """
+
+    model: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    idle_s: float = 1200.0
+
+    def encode(self) -> bytes:
+        """The request as a line."""
+        return encode({"op": "lease", "model": self.model, "arguments": dict(self.arguments), "idle_s": self.idle_s})
+
+
+@dataclass(frozen=True, slots=True)
+class ListRequest:
+    """Asks for the engines that run."""
+
+    def encode(self) -> bytes:
+        """The request as a line."""
+        return encode({"op": "list"})
+
+
+def encode(message: Mapping[str, Any]) -> bytes:
+    """One message as a line."""
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+def parse_request(message: dict[str, Any] | Malformed) -> LeaseRequest | ListRequest | Malformed:
+    """What a client asks for; `Malformed` names the field that is wrong."""
+    if isinstance(message, Malformed):
+        return message
+    match message.get("op"):
+        case "list":
+            return ListRequest()
+        case "lease":
+            return _parse_lease(message)
+        case other:
+            return Malformed(f"op is {reprlib.repr(other)}; use 'lease' or 'list'")
+
+
+def _parse_lease(message: Mapping[str, Any]) -> LeaseRequest | Malformed:
+    model, arguments, idle_s = (message.get(name) for name in ("model", "arguments", "idle_s"))
+    if not isinstance(model, str) or not model or not _can_be_a_path(model):
+        return Malformed(f"model is {reprlib.repr(model)}; give a folder or a hub id")
+    if not isinstance(arguments, dict):
+        return Malformed(f"arguments is {reprlib.repr(arguments)}; give an object of vLLM's engine arguments")
+    if isinstance(idle_s, bool) or not isinstance(idle_s, int | float) or math.isnan(idle_s) or idle_s <= 0:
+        return Malformed(f"idle_s is {reprlib.repr(idle_s)}; give seconds above 0")
+    return LeaseRequest(model, arguments, idle_s)
+
+
+def _can_be_a_path(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
+    return "\0" not in text
+
+
+class Lines:
+    """Puts the lines of a byte stream back together, whatever pieces it arrives in; keeps `LONGEST_LINE` bytes at most."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._skipping = False
+
+    def feed(self, data: bytes) -> Iterator[dict[str, Any] | Malformed]:
+        """The messages completed by `data`, and a `Malformed` for each line that is none."""
+        *ends, rest = data.split(b"\n")
+        for end in ends:
+            line = bytes(self._rest) + end
+            skipped, self._skipping = self._skipping, False
+            self._rest.clear()
+            if skipped:
+                continue  # the end of a line that has been refused
+            yield _decode(line) if len(line) <= LONGEST_LINE else _TOO_LONG
+        if self._skipping:
+            return
+        self._rest += rest
+        if len(self._rest) > LONGEST_LINE:
+            self._rest.clear()
+            self._skipping = True
+            yield _TOO_LONG
+
+
+_TOO_LONG = Malformed(f"a line has more than {LONGEST_LINE} bytes")
+
+
+def _decode(line: bytes) -> dict[str, Any] | Malformed:
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return Malformed(f"a line is not JSON ({type(error).__name__})")
+    return message if isinstance(message, dict) else Malformed(f"a line is {reprlib.repr(message)}; send an object")

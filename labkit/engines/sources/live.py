@@ -1,0 +1,157 @@
+"""An engine of this machine: vLLM, started for whoever asks first and shared with the user's other processes."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from labkit.engines.endpoint import OpenAIEngine
+from labkit.engines.engine import Engine
+from labkit.engines.errors import EngineStartError
+from labkit.engines.host import Lease, lease_engine
+from labkit.engines.host.arguments import model_name
+from labkit.engines.metrics import MetricsSnapshot, parse_metrics
+from labkit.engines.models import lab_model
+from labkit.engines.provenance import Provenance, call_text, gpu, machine, today
+from labkit.request.errors import InvalidRequest
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A live engine that serves `model` with vLLM's `arguments`.
+
+    It is stopped when it has served no request for `idle_s` seconds, and the next request starts it again. `linger_s` is how
+    long the process that keeps vLLM imported waits for another engine, `stall_s` how long the engine may send nothing, both
+    in seconds. Raises `InvalidRequest` for times that make no sense.
+    """
+
+    model: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    idle_s: float = 1200.0
+    linger_s: float = 20.0
+    stall_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        if not self.idle_s > 0:
+            raise InvalidRequest(f"idle_s is {self.idle_s}; allow the engine some seconds without a request")
+        if not 0 <= self.linger_s < math.inf:
+            raise InvalidRequest(f"linger_s is {self.linger_s}; give seconds, or 0 to keep nothing for the next engine")
+        if not self.stall_s > 0:
+            raise InvalidRequest(f"stall_s is {self.stall_s}; allow the engine some seconds")
+
+    async def connect(self, report: Progress) -> Engine:
+        """Attach to the engine, started first where it does not run.
+
+        Raises `EngineStartError`, `EngineArgumentError`, and `InvalidRequest` for a model that does not exist.
+        """
+        if importlib.util.find_spec("vllm") is None:
+            raise EngineStartError("vLLM is not installed here; run `labkit doctor`, or use engine='replay' or an endpoint")
+        path = lab_model(self.model)
+        started = time.monotonic()
+        connection = LiveConnection(self, path, report)
+        try:
+            first = await connection.handler()
+        except BaseException:
+            await connection.aclose()
+            raise
+        report(f"ready in {time.monotonic() - started:.1f} s")
+        return Engine(
+            model=first.model,
+            context_window=first.dialect.context_window,
+            provenance=self._provenance(first, connection.lease),
+            tokenizer_path=path,
+            connection=connection,
+        )
+
+    def _provenance(self, engine: OpenAIEngine, lease: Lease) -> Provenance:
+        device, driver = ("CPU", "") if lease.info.on_cpu else gpu() or ("GPU", "")
+        return Provenance(
+            kind="live",
+            machine=machine(),
+            device=device,
+            engine="vLLM",
+            engine_version=engine.dialect.version,
+            model=engine.model,
+            date=today(),
+            command=call_text("vllm", self.model, self.arguments),
+            driver=driver,
+            arguments=dict(lease.info.arguments),
+        )
+
+
+class LiveConnection:
+    """A lease on the engine and a client for it, both renewed when the engine has stopped."""
+
+    def __init__(self, source: Live, path: str, report: Progress) -> None:
+        self._source = source
+        self._path = path
+        self._report = report
+        self._starting = asyncio.Lock()
+        self._lease: Lease | None = None
+        self._endpoint: OpenAIEngine | None = None
+
+    @property
+    def lease(self) -> Lease:
+        """The lease of the engine that answered last."""
+        assert self._lease is not None, "connected before anybody asks"
+        return self._lease
+
+    @property
+    def url(self) -> str:
+        """The running engine's base URL."""
+        return self.lease.info.url
+
+    @property
+    def api_key(self) -> str:
+        """The running engine's key."""
+        return self.lease.info.api_key
+
+    @property
+    def log(self) -> Path:
+        """The running engine's log file."""
+        return self.lease.info.log
+
+    async def handler(self) -> OpenAIEngine:
+        """The engine, started again where it has stopped."""
+        if (running := self._running()) is not None:
+            return running
+        async with self._starting:
+            # Another request may have started it while this one waited.
+            return self._running() or await self._start()
+
+    async def metrics(self) -> MetricsSnapshot:
+        """The engine's own metrics."""
+        return parse_metrics(await (await self.handler()).get_text("/metrics", root=True))
+
+    async def aclose(self) -> None:
+        """Give the lease back."""
+        if self._endpoint is not None:
+            await self._endpoint.aclose()
+        if self._lease is not None:
+            self._lease.close()
+
+    def _running(self) -> OpenAIEngine | None:
+        return self._endpoint if self._lease is not None and self._lease.alive else None
+
+    async def _start(self) -> OpenAIEngine:
+        if self._lease is not None:
+            self._report(f"the engine had stopped ({self._lease.end()}); starting it again")
+            self._lease.close()
+            self._endpoint = None
+        source = self._source
+        self._lease = await lease_engine(
+            self._path, source.arguments, progress=self._report, idle_s=source.idle_s, linger_s=source.linger_s
+        )
+        info = self._lease.info
+        endpoint = OpenAIEngine(info.url, info.api_key, model_name(self._path), stall_s=source.stall_s)
+        await endpoint.probe()
+        self._endpoint = endpoint
+        return endpoint

@@ -1,0 +1,73 @@
+"""An engine that answered once: a recording, played again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import labkit
+from labkit.engines.engine import Engine
+from labkit.engines.errors import RecordingError
+from labkit.engines.metrics import MetricsSnapshot
+from labkit.engines.models import tokenizer_folder
+from labkit.engines.replay import Recording
+from labkit.engines.sources.live import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The recording at `path`, or the newest of the lab's that was made with `model`."""
+
+    model: str
+    path: Path | str | None = None
+
+    async def connect(self, report: Progress) -> Engine:
+        """Load the recording. Raises `RecordingError` where there is none, or none to be trusted."""
+        recording = Recording.load(self.path if self.path is not None else _newest(self.model))
+        report(f"replaying: {recording.provenance.caption()}")
+        return Engine(
+            model=recording.provenance.model,
+            context_window=recording.context_window,
+            provenance=recording.provenance,
+            tokenizer_path=tokenizer_folder(self.model),
+            connection=ReplayedConnection(recording),
+        )
+
+
+class ReplayedConnection:
+    """A recording; nothing is open."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self.url = ""
+        self.api_key = ""
+        self.log = None
+
+    async def handler(self) -> Recording:
+        """The recording itself."""
+        return self._recording
+
+    async def metrics(self) -> MetricsSnapshot:
+        """The counters of what was played."""
+        return self._recording.metrics()
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+def recordings_dir() -> Path:
+    """Where the lab's recordings are kept: data/recordings of the repository."""
+    return Path(labkit.__file__).parents[1] / "data" / "recordings"
+
+
+def _newest(model: str) -> Path:
+    found = []
+    for path in sorted(recordings_dir().glob("*.jsonl")):
+        recording = Recording.load(path)
+        if recording.provenance.model == model:
+            found.append((recording.provenance.date, path))
+    if not found:
+        raise RecordingError(
+            f"no recording of {model!r} in data/recordings; name one with recording=, or connect to an engine"
+        )
+    return max(found)[1]

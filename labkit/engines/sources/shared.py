@@ -1,0 +1,87 @@
+"""An engine that somebody shares: any OpenAI-compatible endpoint at an address."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from labkit.engines.endpoint import Dialect, OpenAIEngine
+from labkit.engines.engine import Engine
+from labkit.engines.metrics import MetricsSnapshot, parse_metrics
+from labkit.engines.models import LAB_MODELS, chosen_instead, tokenizer_folder
+from labkit.engines.provenance import Provenance, call_text, today
+from labkit.engines.sources.live import Progress
+from labkit.request.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """An endpoint at `base_url` that serves `model`. It may send nothing for `stall_s` seconds."""
+
+    base_url: str = field(repr=False)  # it may hold a password
+    model: str
+    api_key: str = field(default="", repr=False)
+    stall_s: float = 120.0
+
+    async def connect(self, report: Progress) -> Engine:
+        """Ask what it serves. Raises `EngineUnreachable`, `EngineError`; `InvalidRequest` where `model` is not among it."""
+        name = chosen_instead(self.model) or self.model
+        endpoint = OpenAIEngine(self.base_url, self.api_key, name, stall_s=self.stall_s)
+        try:
+            dialect = await endpoint.probe()
+            self._check_served(name, dialect)
+        except BaseException:
+            await endpoint.aclose()
+            raise
+        report(f"connected to {self._address()}")
+        return Engine(
+            model=name,
+            context_window=dialect.context_window,
+            provenance=self._provenance(name, dialect),
+            tokenizer_path=tokenizer_folder(self.model),
+            connection=SharedConnection(endpoint, self.api_key),
+        )
+
+    def _check_served(self, name: str, dialect: Dialect) -> None:
+        if dialect.models and name not in dialect.models:
+            hint = f" (or set {LAB_MODELS[self.model]})" if self.model in LAB_MODELS else ""
+            raise InvalidRequest(f"{self._address()} does not serve {name!r}; it has {', '.join(dialect.models[:10])}{hint}")
+
+    def _provenance(self, name: str, dialect: Dialect) -> Provenance:
+        return Provenance(
+            kind="endpoint",
+            machine=self._address(),
+            device="unknown to the client",
+            engine="vLLM" if dialect.vllm else "OpenAI-compatible",
+            engine_version=dialect.version or "unknown",
+            model=name,
+            date=today(),
+            command=call_text("endpoint", self.model, {}),
+        )
+
+    def _address(self) -> str:
+        """The address as it may be shown: without a name, a password or a key in it."""
+        parts = urlsplit(self.base_url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+class SharedConnection:
+    """The client of an endpoint."""
+
+    def __init__(self, endpoint: OpenAIEngine, api_key: str) -> None:
+        self._endpoint = endpoint
+        self.url = endpoint.base_url
+        self.api_key = api_key
+        self.log = None
+
+    async def handler(self) -> OpenAIEngine:
+        """The client."""
+        return self._endpoint
+
+    async def metrics(self) -> MetricsSnapshot:
+        """The endpoint's metrics, where it shows them."""
+        return parse_metrics(await self._endpoint.get_text("/metrics", root=True))
+
+    async def aclose(self) -> None:
+        """Close the client."""
+        await self._endpoint.aclose()
