@@ -6,13 +6,14 @@ engine, and the answer ends with a `Done` of what was used until then.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from labkit.request import Chunk, Done, Event, Handler, InvalidRequest, Request, Timing, Usage, clock
+from labkit.streaming.after_prose import AfterProse
+from labkit.streaming.partial_json import Final
 
 ROUTE = "cancelled-early"
 Condition = Callable[[str], bool]
@@ -98,15 +99,8 @@ def gone(is_gone: Callable[[], bool]) -> Condition:
 
 
 def json_complete(text: str) -> bool:
-    """Whether the object or list that begins at the first bracket is whole; words around it are passed over."""
-    begin = re.search(r"[{\[]", text)
-    if begin is None:
-        return False
-    try:
-        json.JSONDecoder().raw_decode(text, begin.start())
-    except ValueError:
-        return False
-    return True
+    """Whether the JSON document in `text` is whole; words around it are passed over (`AfterProse` says which they are)."""
+    return any(isinstance(found, Final) and found.path == () for found in AfterProse().feed(text))
 
 
 def repeating(times: int = 4, at_least: int = 60, longest: int = 400) -> Condition:

@@ -32,6 +32,7 @@ from labkit.load import ExactLengths
 from labkit.request import Chunk, Done, Request, complete
 from labkit.streaming import (
     WORDS_PER_S,
+    AfterProse,
     Final,
     JsonFields,
     Malformed,
@@ -267,7 +268,7 @@ truth = [json.loads(e.answer) for e in examples("test", "extract", len(hot), see
 
 def broken(text):
     """A condition for `stop_when`: no JSON document begins like this one."""
-    return any(isinstance(found, Malformed) for found in PartialJSON(after_prose=True).feed(text))
+    return any(isinstance(found, Malformed) for found in AfterProse().feed(text))
 
 
 async def counted(work, engine_=small):
