@@ -64,6 +64,7 @@ class CacheRules:
             tiers=tuple((start, changed(rates)) for start, rates in price.tiers),
             batch=None if price.batch is None else changed(price.batch),
             batch_tiers=tuple((start, changed(rates)) for start, rates in price.batch_tiers),
+            day=tuple((start, self.price(part)) for start, part in price.day),
         )
 
 
@@ -147,7 +148,7 @@ class _Stretch:
 
 
 def _at_ends(alive: list[_Stretch], tokens: int, now: float) -> tuple[list[_Stretch], int]:
-    """What is kept after a call, and what it reads: the longest prefix that was written with its end at or before `tokens`."""
+    """What is kept after a call, and what it reads: the longest prefix whose end was written at or before `tokens`."""
     read = max((stretch.end for stretch in alive if stretch.end <= tokens), default=0)
     after = [replace(stretch, used=now) if stretch.end == read else stretch for stretch in alive]
     return (after if read == tokens else [*after, _Stretch(0, tokens, now, now)]), read

@@ -48,9 +48,9 @@ def traces_dir() -> Path:
 def read_trace(path: Path, unit: Literal["s", "ms"] | None = None) -> tuple[TraceRequest, ...]:
     """Read a trace of Azure's (CSV), Mooncake's or Bailian's (JSON lines), packed by gzip or not.
 
-    Times count from its first request. What is in the file decides, not its name. `unit`: of the timestamps of JSON lines that are neither Mooncake's (whole
-    milliseconds) nor Bailian's (seconds, rows with a chat). Raises `InvalidRequest` naming the row and what is wrong with
-    it: out of order, not a number, no tokens; or the columns that are not there.
+    Times count from its first request. What is in the file decides, not its name. `unit`: of the timestamps of JSON lines
+    that are neither Mooncake's (whole milliseconds) nor Bailian's (seconds, rows with a chat). Raises `InvalidRequest`
+    naming the row and what is wrong with it: out of order, not a number, no tokens; or the columns that are not there.
     """
     if unit not in (None, "s", "ms"):
         raise InvalidRequest(f"unit is {unit!r}; use 's' or 'ms'")
