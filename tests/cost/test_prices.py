@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.cost import (
-    Price,
     Rates,
     Scenario,
     UnknownPrice,
