@@ -21,6 +21,7 @@ class CacheRules:
     """What a provider caches, and for how long.
 
     `minimum`: tokens below which no prefix is cached. `increment`: hits are counted in steps of so many tokens.
+    `at_ends`: whether a prefix can be read only as far as a call marked its end (Anthropic's breakpoints), not at any step.
     `lifetime_s`: how long a prefix stays after its last use. `longest_s`: and after it was written, at most; None for no
     end. `charged`: whether writing is billed as cache writes. `write_factor`: the price of a written token in input tokens,
     where it is not the price list's own.
@@ -34,6 +35,7 @@ class CacheRules:
     increment: int = 1
     longest_s: float | None = None
     charged: bool = False
+    at_ends: bool = False
     write_factor: Decimal | None = None
 
     def __post_init__(self) -> None:
@@ -62,6 +64,7 @@ class CacheRules:
             tiers=tuple((start, changed(rates)) for start, rates in price.tiers),
             batch=None if price.batch is None else changed(price.batch),
             batch_tiers=tuple((start, changed(rates)) for start, rates in price.batch_tiers),
+            day=tuple((start, self.price(part)) for start, part in price.day),
         )
 
 
@@ -72,8 +75,10 @@ RULES: Mapping[str, CacheRules] = {
     rules.name: rules
     for rules in (
         # The smallest prefix depends on the model: 1,024 to 4,096 tokens. This is Sonnet 4.5's.
-        CacheRules("anthropic, 5 minutes", 1024, 300, _ANTHROPIC, "2026-03", charged=True),
-        CacheRules("anthropic, 1 hour", 1024, 3600, _ANTHROPIC, "2026-03", charged=True, write_factor=Decimal(2)),
+        CacheRules("anthropic, 5 minutes", 1024, 300, _ANTHROPIC, "2026-03", charged=True, at_ends=True),
+        CacheRules(
+            "anthropic, 1 hour", 1024, 3600, _ANTHROPIC, "2026-03", charged=True, at_ends=True, write_factor=Decimal(2)
+        ),
         # "Cached prefixes generally remain active for 5 to 10 minutes of inactivity, up to a maximum of one hour."
         CacheRules("openai, in memory", 1024, 300, _OPENAI, "2026-03", increment=128, longest_s=3600),
         CacheRules("openai, 24 hours", 1024, 24 * 3600, _OPENAI, "2026-03", increment=128, longest_s=24 * 3600),
@@ -83,7 +88,11 @@ RULES: Mapping[str, CacheRules] = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call: when (s), all its input tokens, those of its stable prefix, which prefix that is, and its output tokens."""
+    """One call: when (s), all its input tokens, those of its stable prefix, which prefix that is, and its output tokens.
+
+    Calls with the same `prefix` share their first tokens, as far as the shorter one goes: a conversation is one prefix that
+    grows from turn to turn.
+    """
 
     at: float
     input_tokens: int
@@ -101,10 +110,12 @@ class Call:
 def serve(calls: Iterable[Call], rules: CacheRules) -> list[Usage]:
     """What each call is billed for under `rules`. Times must not go back (`InvalidRequest` otherwise).
 
-    A prefix counts as kept from the moment of the call that wrote it: calls that come before that one's answer begins would
-    miss at a real provider, so a burst at the start costs more than this says.
+    A call reads as much of its prefix as earlier calls wrote and as is still kept, and writes the rest. A prefix counts as
+    kept from the moment of the call that wrote it: calls that come before that one's answer begins would miss at a real
+    provider, so a burst at the start costs more than this says. So does a turn that adds more than the 20 content blocks
+    over which Anthropic looks back for what was written.
     """
-    kept: dict[Hashable, tuple[float, float]] = {}  # prefix → (written, last used)
+    kept: dict[Hashable, list[_Stretch]] = {}
     usages: list[Usage] = []
     before = float("-inf")
     for call in calls:
@@ -112,18 +123,49 @@ def serve(calls: Iterable[Call], rules: CacheRules) -> list[Usage]:
             raise InvalidRequest(f"a call at {call.at} s comes after one at {before} s; sort the calls by time")
         before = call.at
         tokens = rules.cached(call.prefix_tokens)
-        written, used = kept.get(call.prefix, (float("-inf"), float("-inf")))
-        alive = call.at - used < rules.lifetime_s and (rules.longest_s is None or call.at - written < rules.longest_s)
         if not tokens:
             usages.append(Usage(call.input_tokens, call.output_tokens))
-        elif alive:
-            kept[call.prefix] = (written, call.at)
-            usages.append(Usage(call.input_tokens, call.output_tokens, cached_tokens=tokens))
-        else:
-            kept[call.prefix] = (call.at, call.at)
-            charged = tokens if rules.charged else 0
-            usages.append(Usage(call.input_tokens, call.output_tokens, cache_write_tokens=charged))
+            continue
+        alive = [stretch for stretch in kept.get(call.prefix, []) if stretch.alive(call.at, rules)]
+        kept[call.prefix], read = (_at_ends if rules.at_ends else _at_any_step)(alive, tokens, call.at)
+        read = rules.cached(read)
+        written = tokens - read if rules.charged else 0
+        usages.append(Usage(call.input_tokens, call.output_tokens, cached_tokens=read, cache_write_tokens=written))
     return usages
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Tokens of a prefix that were written together: from one place to another (0 is the beginning), and when (s)."""
+
+    start: int
+    end: int
+    written: float
+    used: float
+
+    def alive(self, now: float, rules: CacheRules) -> bool:
+        return now - self.used < rules.lifetime_s and (rules.longest_s is None or now - self.written < rules.longest_s)
+
+
+def _at_ends(alive: list[_Stretch], tokens: int, now: float) -> tuple[list[_Stretch], int]:
+    """What is kept after a call, and what it reads: the longest prefix whose end was written at or before `tokens`."""
+    read = max((stretch.end for stretch in alive if stretch.end <= tokens), default=0)
+    after = [replace(stretch, used=now) if stretch.end == read else stretch for stretch in alive]
+    return (after if read == tokens else [*after, _Stretch(0, tokens, now, now)]), read
+
+
+def _at_any_step(alive: list[_Stretch], tokens: int, now: float) -> tuple[list[_Stretch], int]:
+    """The same where every step is kept by itself: it reads up to `tokens`, or to the first that is gone."""
+    read = 0
+    after = []
+    for stretch in alive:  # in the order of their places
+        if stretch.start == read < tokens:
+            read = min(stretch.end, tokens)
+            after.append(replace(stretch, end=read, used=now))
+    if read < tokens:
+        after.append(_Stretch(read, tokens, now, now))
+    after += [replace(stretch, start=max(stretch.start, tokens)) for stretch in alive if stretch.end > tokens]
+    return after, read
 
 
 def reads_to_pay_for_a_write(price: Price, rules: CacheRules) -> Decimal | None:

@@ -5,7 +5,8 @@ Money is `Decimal` from end to end, prices are per million tokens, and a bad val
 - List prices: `price_of(model, provider=None, at=None) -> Price`, `price_named("provider/model") -> Price`,
   `listed(provider=None, at=None) -> Iterator[Price]`, `self_defined(model, input, output, cached=None, cache_write=None)
   -> Price`, `output_input_ratio(provider, at=None) -> dict[str, Decimal]`, `catalogue_version() -> str` and
-  `catalogue_date(at=None) -> date`. A `Price` has `rates` (and `batch`), which hold up to the first of its `tiers`.
+  `catalogue_date(at=None) -> date`. A `Price` has `rates` (and `batch`), which hold up to the first of its `tiers`, and a
+  `day` where it depends on the hour: `price.at(moment)`, `price.over_the_day()`.
 - What was used: `price_request(usage, price, batch=False) -> Cost` by disjoint kind of token, `price_workflow(usages, price)
   -> Cost`. A whole stack is priced by `labkit.ledger.Booked(ledger, {"model": price})`.
 - Machines: `hosts() -> dict[str, Host]`, `host(key) -> Host`, `machines_for(peak, rate, headroom=0) -> int`,
@@ -28,18 +29,9 @@ from labkit.cost.calculator import (
     price_named,
     tornado,
 )
+from labkit.cost.catalogue import catalogue_date, catalogue_version, listed, output_input_ratio, price_of
 from labkit.cost.hosting import Host, cost_per_mtok, host, hosts, machines_for
-from labkit.cost.prices import (
-    Price,
-    Rates,
-    UnknownPrice,
-    catalogue_date,
-    catalogue_version,
-    listed,
-    output_input_ratio,
-    price_of,
-    self_defined,
-)
+from labkit.cost.prices import Price, Rates, UnknownPrice, self_defined
 
 __all__ = [
     "BOUNDS",

@@ -16,8 +16,9 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
 from labkit.cost.bill import TOKEN_KINDS, Cost, price_request
+from labkit.cost.catalogue import price_of
 from labkit.cost.hosting import host, machines_for
-from labkit.cost.prices import Price, price_of
+from labkit.cost.prices import Price
 from labkit.request import InvalidRequest, Usage
 
 # name: (lowest, highest, unit). Bounds of what makes sense, and of the sliders.
@@ -70,7 +71,7 @@ class Scenario:
         if not models:
             raise InvalidRequest("models is empty; name at least one, as ('provider/model', …)")
         if not isinstance(self.host, str):
-            raise InvalidRequest(f"host is {self.host!r}; give a key of data/prices/hosts.json")
+            raise InvalidRequest(f"host is {self.host!r}; give a key of labkit.cost.hosts()")
         object.__setattr__(self, "models", tuple(models))
 
     def to_json(self) -> str:
@@ -170,7 +171,8 @@ def request_usage(scenario: Scenario) -> Usage:
 
 
 def api_month(scenario: Scenario, price: Price) -> MonthlyCost:
-    """A month of the scenario at an API's list price."""
+    """A month of the scenario at an API's list price, spread evenly over the day where the price depends on the hour."""
+    price = price.over_the_day()
     asked = Decimal(scenario.users) * Decimal(str(scenario.requests_per_user)) * scenario.days
     calls = asked * (1 + Decimal(str(scenario.retry_rate)) + Decimal(str(scenario.shadow_share)))
     usage = request_usage(scenario)

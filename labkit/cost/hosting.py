@@ -9,10 +9,9 @@ from difflib import get_close_matches
 from math import ceil, isfinite
 from pathlib import Path
 
+from labkit import data
 from labkit.cost.prices import MTOK, UnknownPrice
 from labkit.request import InvalidRequest
-
-_CATALOGUE = Path(__file__).resolve().parents[2] / "data" / "prices" / "hosts.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +30,12 @@ class Host:
             raise InvalidRequest(f"usd_per_hour of host {self.key!r} is {self.usd_per_hour}; give a finite number from 0")
 
 
-def hosts(path: Path = _CATALOGUE) -> dict[str, Host]:
-    """The catalogue of machines, by key; edit the file to use your own prices.
+def hosts(path: Path | None = None) -> dict[str, Host]:
+    """The catalogue of machines, by key: the package's own, or a copy of it at `path` with your own prices.
 
     Raises `InvalidRequest` naming the file, or the entry in it, that cannot be read.
     """
+    path = data.path("prices", "hosts.json") if path is None else path
     try:
         rows = json.loads(path.read_text())["hosts"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
@@ -58,9 +58,7 @@ def host(key: str) -> Host:
     known = hosts()
     if key not in known:
         near = get_close_matches(key, known) or list(known)
-        raise UnknownPrice(
-            f"no host {key!r} in the catalogue; there are {', '.join(near)}; add yours to data/prices/hosts.json"
-        )
+        raise UnknownPrice(f"no host {key!r} in the catalogue; there are {', '.join(near)}; write a Host(…) for yours")
     return known[key]
 
 

@@ -1,7 +1,8 @@
 """Real serving traces as workloads: when requests came, and how long they were. Nothing of their text is known.
 
-The files are public (Azure's of 2023, Mooncake's of FAST'25) and are not part of this repository: point LABKIT_TRACES at a
-folder that holds them.
+The files are public (Azure's of 2023 and 2024, Mooncake's of FAST'25, Alibaba's Bailian of 2025) and are not part of this
+repository: point LABKIT_TRACES at a folder that holds them. Azure's are CSV with a column of dates; the others are JSON, a
+request a line, with the same field names: Mooncake counts milliseconds and Bailian, whose rows tell the chat, seconds.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from labkit.load.arrivals import from_times
 from labkit.load.prompts import MakeRequest
@@ -42,21 +45,31 @@ def traces_dir() -> Path:
     return Path(folder)
 
 
-def read_trace(path: Path) -> tuple[TraceRequest, ...]:
-    """Read an Azure trace (.csv, .csv.gz) or a Mooncake trace (.jsonl, .jsonl.gz), times from its first request.
+def read_trace(path: Path, unit: Literal["s", "ms"] | None = None) -> tuple[TraceRequest, ...]:
+    """Read a trace of Azure's (CSV), Mooncake's or Bailian's (JSON lines), packed by gzip or not.
 
-    Raises `InvalidRequest` naming the row and what is wrong with it: out of order, not a number, no tokens.
+    Times count from its first request. What is in the file decides, not its name. `unit`: of the timestamps of JSON lines
+    that are neither Mooncake's (whole milliseconds) nor Bailian's (seconds, rows with a chat). Raises `InvalidRequest`
+    naming the row and what is wrong with it: out of order, not a number, no tokens; or the columns that are not there.
     """
+    if unit not in (None, "s", "ms"):
+        raise InvalidRequest(f"unit is {unit!r}; use 's' or 'ms'")
     try:
-        text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        packed = Path(path).read_bytes()
+        text = _decoded(gzip.decompress(packed) if packed.startswith(b"\x1f\x8b") else packed)
+    except (OSError, EOFError, UnicodeError, zlib.error) as error:
         raise InvalidRequest(f"cannot read a trace from {path}: {error}") from error
-    rows = list(_azure(text) if ".csv" in path.suffixes else _mooncake(text))
+    try:
+        rows = list(_json_lines(text, unit) if text.lstrip().startswith("{") else _azure(text))
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{path}: {error}") from error
     if not rows:
         raise InvalidRequest(f"{path} holds no requests")
     first = before = rows[0].at
     found = []
     for number, row in enumerate(rows, 1):
+        if not math.isfinite(row.at):
+            raise InvalidRequest(f"{path}, request {number}: at {row.at} s, which is no time")
         if row.at < before:
             raise InvalidRequest(
                 f"{path}, request {number}: at {row.at} s, before the one ahead of it ({before} s); sort it"
@@ -108,25 +121,103 @@ def as_load(trace: Sequence[TraceRequest], make: MakeRequest) -> Iterator[tuple[
     return ((row.at, make(row.input_tokens, row.output_tokens)) for row in trace)
 
 
+def _decoded(content: bytes) -> str:
+    """The text of a file; spreadsheets begin theirs with a byte order mark."""
+    return content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+
+
+_AZURE = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+_JSON = ("timestamp", "input_length", "output_length")
+_CHAT = ("chat_id", "parent_chat_id", "turn")
+
+
 def _azure(text: str) -> Iterator[TraceRequest]:
-    for number, row in enumerate(csv.DictReader(io.StringIO(text)), 1):
+    lines = io.StringIO(text.lstrip(), newline=None)
+    header = text.lstrip().partition("\n")[0]
+    # Where the comma is the decimal mark, spreadsheets write semicolons.
+    reader = csv.DictReader(lines, delimiter=next((mark for mark in ",;\t" if mark in header), ","), skipinitialspace=True)
+    try:
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+        if reader.fieldnames:
+            _check_columns("column", _AZURE, reader.fieldnames)
+        for number, row in enumerate(reader, 1):
+            try:
+                yield TraceRequest(_seconds(row["TIMESTAMP"]), _whole(row["ContextTokens"]), _whole(row["GeneratedTokens"]))
+            except (ValueError, TypeError, AttributeError, OverflowError) as error:
+                raise _bad_row(number, row, error) from error
+    except csv.Error as error:
+        raise InvalidRequest(f"this is no table of comma-separated values: {error}") from error
+
+
+_TIME = re.compile(r"(?P<whole>.*\d\d:\d\d:\d\d)(?:[.,](?P<fraction>\d+))?\s*(?P<zone>[zZ]|UTC|GMT|[+-][\d:]+)?")
+
+
+def _seconds(written: str) -> float:
+    """A date with any ISO 8601 zone, UTC where it has none, as seconds since 1970."""
+    found = _TIME.fullmatch(written.strip())
+    if found is None:
+        raise ValueError(f"{written!r} is no date and time such as 2024-05-10 00:00:00.009930+00:00")
+    zone = found["zone"] or ""
+    at = datetime.fromisoformat(found["whole"] + (zone if zone.startswith(("+", "-")) else "+00:00"))
+    # Seven digits of a second in the files of 2023, of which Python's datetime takes six.
+    return (at.astimezone(UTC) - _EPOCH).total_seconds() + float(f"0.{found['fraction'] or 0}")
+
+
+_EPOCH = datetime(2020, 1, 1, tzinfo=UTC)  # near the traces, so that a float keeps all digits of the fraction
+
+
+def _json_lines(text: str, unit: str | None) -> Iterator[TraceRequest]:
+    rows: list[Mapping[str, Any]] = []
+    for number, line in enumerate(filter(str.strip, re.split(r"[\r\n]+", text)), 1):
         try:
-            # Seven digits of a second, of which Python's datetime takes six.
-            whole, _, fraction = row["TIMESTAMP"].partition(".")
-            at = datetime.fromisoformat(whole + "+00:00").timestamp() + float(f"0.{fraction or 0}")
-            yield TraceRequest(at, int(row["ContextTokens"]), int(row["GeneratedTokens"]))
-        except (KeyError, ValueError, TypeError) as error:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise _bad_row(number, line, error) from error
+        if not isinstance(row, dict):
+            raise _bad_row(number, line, TypeError("a row must be an object"))
+        _check_columns(f"field in request {number}:", _JSON, row)
+        rows.append(row)
+    scale = 1 if (unit or _unit(rows)) == "s" else 1000
+    for number, row in enumerate(rows, 1):
+        try:
+            hashes = tuple(int(id) for id in row.get("hash_ids") or ())
+            yield TraceRequest(row["timestamp"] / scale, _whole(row["input_length"]), _whole(row["output_length"]), hashes)
+        except (ValueError, TypeError, OverflowError) as error:
             raise _bad_row(number, row, error) from error
 
 
-def _mooncake(text: str) -> Iterator[TraceRequest]:
-    for number, line in enumerate(filter(str.strip, text.splitlines()), 1):
-        try:
-            row = json.loads(line)
-            hashes = tuple(int(id) for id in row.get("hash_ids", ()))
-            yield TraceRequest(row["timestamp"] / 1000, int(row["input_length"]), int(row["output_length"]), hashes)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise _bad_row(number, line, error) from error
+def _unit(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the timestamps count, as far as the rows tell."""
+    if any(name in row for row in rows for name in _CHAT):
+        return "s"
+    for number, row in enumerate(rows, 1):
+        at = row["timestamp"]
+        if isinstance(at, float) and math.isfinite(at) and at != int(at):
+            raise InvalidRequest(
+                f"request {number} is at {at}: Mooncake's traces count whole milliseconds, and a row of Bailian's, which "
+                f"count seconds, has one of {', '.join(_CHAT)}; say which it is, as read_trace(path, unit='s')"
+            )
+    return "ms"
+
+
+def _whole(given: object) -> int:
+    """A number of tokens; spreadsheets and data frames write 374.0."""
+    if isinstance(given, bool) or not isinstance(given, str | int | float):
+        raise TypeError(f"{given!r} is no number of tokens")
+    number = given if isinstance(given, int) else float(given)
+    if number != int(number):
+        raise ValueError(f"{given!r} is no whole number of tokens")
+    return int(number)
+
+
+def _check_columns(what: str, wanted: Sequence[str], there: Iterable[str]) -> None:
+    names = list(there)
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise InvalidRequest(
+            f"the trace has no {what} {', '.join(missing)}; it has {', '.join(map(str, names))[:200]}. Azure's traces have "
+            f"{', '.join(_AZURE)} (CSV), Mooncake's and Bailian's {', '.join(_JSON)} (JSON lines)"
+        )
 
 
 def _bad_row(number: int, row: Any, error: Exception) -> InvalidRequest:

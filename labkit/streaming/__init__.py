@@ -1,15 +1,17 @@
 """What a reader sees, and when.
 
-A stream's worth is in its readers' time: when there is something to act on (`first_useful_at`, `PartialJSON`), how long
-reading takes streamed or buffered (`streamed`, `buffered`), when enough was said to stop paying (`StopWhen`), and how the
-text gets to a screen over lines that are slow (`Paced`) or break (`Decoder`, `encode`, `Resumable`).
+A stream's worth is in its readers' time: when there is something to act on (`first_useful_at`, `PartialJSON`,
+`AfterProse`), how long reading takes streamed or buffered (`streamed`, `buffered`), when enough was said to stop paying
+(`StopWhen`), and how the text gets to a screen over lines that are slow (`Paced`) or break (`Decoder`, `encode`,
+`Resumable`).
 """
 
 from labkit.request import Decoder, SentEvent
+from labkit.streaming.after_prose import AfterProse, progressive
 from labkit.streaming.cancel import StopWhen, tokens_saved
 from labkit.streaming.conditions import AnyOf, Condition, EnoughWords, Gone, JsonComplete, Repeating, Said
 from labkit.streaming.paced import Paced
-from labkit.streaming.partial_json import Final, Malformed, PartialJSON, progressive
+from labkit.streaming.partial_json import Final, Malformed, PartialJSON
 from labkit.streaming.perceived import WORDS_PER_S, Reading, buffered, streamed, token_arrivals, word_arrivals
 from labkit.streaming.resume import Resumable, StreamGone
 from labkit.streaming.sse import KEEP_ALIVE, MEDIA_TYPE, encode, frame, to_event
@@ -19,6 +21,7 @@ __all__ = [
     "KEEP_ALIVE",
     "MEDIA_TYPE",
     "WORDS_PER_S",
+    "AfterProse",
     "AnyOf",
     "Condition",
     "Decoder",

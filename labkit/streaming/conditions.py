@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from labkit.request import InvalidRequest
+from labkit.streaming.after_prose import AfterProse
+from labkit.streaming.partial_json import Final
 
 Condition = Callable[[str], bool]
 """Whether to stop, from the text so far."""
@@ -99,18 +100,13 @@ class Gone:
 
 @dataclass(frozen=True)
 class JsonComplete:
-    """Stop once the object or list that begins at the first bracket is whole; words around it are passed over."""
+    """Stop once the JSON document in the text is whole; words around it are passed over (`AfterProse` says which they are)."""
 
     def __call__(self, text: str) -> bool:
         """Whether it is whole."""
-        begin = re.search(r"[{\[]", text)
-        if begin is None:
+        if "}" not in text and "]" not in text:
             return False
-        try:
-            json.JSONDecoder().raw_decode(text, begin.start())
-        except (ValueError, RecursionError):
-            return False
-        return True
+        return any(isinstance(found, Final) and found.path == () for found in AfterProse().feed(text))
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,24 @@
 The grammar is ijson's (https://github.com/ICRAR/ijson), which is fed one character at a time: so a field is final at the
 same character, and a fault is found at the same character, however the text is cut into chunks. A number is final with
 the character after it (`1` may become `12`), a string with its closing quote, an object or a list with its bracket.
+Strings are read here, by the rules of Python's `json`: ijson fails at a lone half of a surrogate pair (`"\\ude00"`), which
+models write where they break off an emoji.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 import ijson
 
 Path = tuple[str | int, ...]
 """Where a value stands: the keys and list indices that lead to it; () is the whole document."""
+
+DEEPEST = 1000
+"""Containers in each other that are still read; Python's own `json` gives up near there, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +47,38 @@ class Malformed:
 Found = Final | Malformed
 
 
+class Reader(Protocol):
+    """Takes a text piece by piece and tells what has become final."""
+
+    def feed(self, text: str) -> list[Found]:
+        """What `text`, the next piece, has made final, innermost first; after a `Malformed` there is nothing more."""
+        ...
+
+    def end(self) -> list[Found]:
+        """What the end of the text makes final."""
+        ...
+
+
 @dataclass(slots=True)
 class _Container:
     path: Path
     value: dict[str, Any] | list[Any]
+    at: int
     key: str = ""
 
 
 class PartialJSON:
-    """Takes a JSON text piece by piece and tells what has become final.
+    """A `Reader` of a text that is JSON and nothing else; anything but white space around the document is `Malformed`.
 
-    With `after_prose`, everything before the first `{` or `[` is passed over ("Here is the JSON: ```json"), and nothing
-    after the document is looked at; without it, anything but white space around the document is `Malformed`. So is a key
-    that comes twice in one object: the first value was told to be final.
+    So is a key that comes twice in one object: the first value was told to be final.
     """
 
-    def __init__(self, after_prose: bool = False) -> None:
-        self._after_prose = after_prose
-        self._prose = after_prose
+    def __init__(self) -> None:
         self._events: list[tuple[str, Any]] = ijson.sendable_list()
         self._parser = ijson.basic_parse_coro(self._events)
         self._open: list[_Container] = []
+        self._string: _String | None = None
+        self._text = ""  # of the string that has just ended
         self._at = 0
         self._whole_at: int | None = None
         self._over = False
@@ -74,20 +90,15 @@ class PartialJSON:
             if self._over:
                 break
             self._at += 1
-            if self._prose and character not in "{[":
-                continue
-            self._prose = False
-            try:
-                self._parser.send(character.encode())
-            except UnicodeEncodeError:
-                found += self._fault(f"{character!r} is half of a character")
-            except ijson.JSONError as error:
-                found += self._take() + self._fault(_first_line(error))
-            else:
-                found += self._take()
-                # yajl does not mind what follows a document while it is half of a token, nor when it stays so
-                if self._whole_at is not None and self._at > self._whole_at and character not in " \t\r\n":
-                    found += self._fault("trailing garbage")
+            if self._string is None:
+                found += self._send(character)
+                if character == '"':
+                    self._string = _String()
+            elif why := self._string.step(character):
+                found += self._fault(why)
+            elif self._string.over:
+                self._text, self._string = self._string.value(), None
+                found += self._send('"')
         return found
 
     def end(self) -> list[Found]:
@@ -102,6 +113,28 @@ class PartialJSON:
         self._over = True
         return found
 
+    @property
+    def in_string(self) -> bool:
+        """Whether the next character stands between two quotes."""
+        return self._string is not None
+
+    def opened_at(self) -> list[int]:
+        """Characters up to and with each bracket that is still open, outermost first."""
+        return [container.at for container in self._open]
+
+    def _send(self, character: str) -> list[Found]:
+        try:
+            self._parser.send(character.encode())
+        except UnicodeEncodeError:
+            return self._fault(f"{character!r} is half of a character")
+        except ijson.JSONError as error:
+            return self._take() + self._fault(_first_line(error))
+        found = self._take()
+        # yajl does not mind what follows a document while it is half of a token, nor when it stays so
+        if self._whole_at is not None and self._at > self._whole_at and character not in " \t\r\n":
+            found += self._fault("trailing garbage")
+        return found
+
     def _fault(self, why: str) -> list[Found]:
         if self._over:  # a twin key was found first
             return []
@@ -113,16 +146,20 @@ class PartialJSON:
         for event, value in self._events:
             if event == "map_key":
                 container = self._open[-1]
-                if value in container.value:
-                    self._over = True
-                    found.append(Malformed(self._at, f"the key {value!r} comes twice in the object at {container.path}"))
+                if self._text in container.value:
+                    found += self._fault(f"the key {self._text!r} comes twice in the object at {container.path}")
                     break
-                container.key = value
+                container.key = self._text
             elif event in ("start_map", "start_array"):
-                self._open.append(_Container(self._place(), {} if event == "start_map" else []))
+                if len(self._open) == DEEPEST:
+                    found += self._fault(f"more than {DEEPEST} containers in each other")
+                    break
+                self._open.append(_Container(self._place(), {} if event == "start_map" else [], self._at))
             elif event in ("end_map", "end_array"):
                 ended = self._open.pop()
                 found.append(self._final(ended.path, ended.value))
+            elif event == "string":
+                found.append(self._final(self._place(), self._text))
             else:
                 found.append(self._final(self._place(), float(value) if isinstance(value, Decimal) else value))
         del self._events[:]
@@ -142,22 +179,47 @@ class PartialJSON:
             else:
                 container.value.append(value)
         else:
-            self._over = self._after_prose
             # a number is ended by what follows it
             number = isinstance(value, int | float) and not isinstance(value, bool)
             self._whole_at = self._at - number
         return Final(path, value, self._at)
 
 
-def progressive(pieces: Iterable[str], after_prose: bool = False) -> Iterator[Found]:
-    """The fields of a JSON text as they become final while `pieces` arrive, and a last `Malformed` if it is none.
+class _String:
+    """What stands between two quotes. ijson sees an empty string in its place."""
 
-    A value is told before the object or list that holds it; the last one, at path (), is the document.
-    """
-    parser = PartialJSON(after_prose)
-    for piece in pieces:
-        yield from parser.feed(piece)
-    yield from parser.end()
+    def __init__(self) -> None:
+        self._characters: list[str] = []
+        self._escape = ""
+        self.over = False
+
+    def step(self, character: str) -> str:
+        """Take the next character; returns why it cannot stand there, or nothing."""
+        if self._escape:
+            self._escape += character
+            if len(self._escape) == 2:
+                if character not in '"\\/bfnrtu':
+                    return f"invalid escape {self._escape!r} in a string"
+            elif character not in "0123456789abcdefABCDEF":
+                return f"{self._escape!r} in a string: four hexadecimal digits must follow \\u"
+            if len(self._escape) == (6 if self._escape[1] == "u" else 2):
+                self._escape = ""
+        elif character == '"':
+            self.over = True
+            return ""
+        elif character == "\\":
+            self._escape = character
+        elif character < " ":
+            return f"invalid character {character!r} inside a string: it must be escaped"
+        self._characters.append(character)
+        return ""
+
+    def value(self) -> str:
+        """The text, the halves of a surrogate pair made one character wherever they stand side by side."""
+        text: str = json.loads('"' + "".join(self._characters) + '"')
+        if text.isascii():
+            return text
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 def _first_line(error: Exception) -> str:

@@ -19,22 +19,35 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from labkit.request import Chunk, InvalidRequest
-from labkit.streaming.partial_json import Final, PartialJSON, Path
+from labkit.streaming.after_prose import AfterProse
+from labkit.streaming.partial_json import Final, Found, Path
 
 
 @dataclass(frozen=True, slots=True)
 class JsonFields:
     """An answer in JSON that is useful once one of the values at `paths` is whole; a lone string is a key at the top.
 
-    Words before the first bracket are passed over. `JsonFields("answer", ("order", "id"), ("items", 0))`
+    Words around the document are passed over (`AfterProse` says which bracket begins it).
+    `JsonFields("answer", ("order", "id"), ("items", 0))`; one tuple of paths, as `paths` is, is taken as well. Raises
+    `InvalidRequest` without a path, and for a step that is neither a key nor an index.
     """
 
     paths: tuple[Path, ...]
 
     def __init__(self, *paths: str | Path) -> None:
-        if not paths:
+        given: tuple[object, ...] = paths
+        if len(paths) == 1 and paths[0] and all(isinstance(step, tuple) for step in paths[0]):
+            given = tuple(paths[0])
+        if not given:
             raise InvalidRequest("no field is wanted; name one, as in JsonFields('answer')")
-        object.__setattr__(self, "paths", tuple((path,) if isinstance(path, str) else tuple(path) for path in paths))
+        object.__setattr__(self, "paths", tuple(_path(path) for path in given))
+
+
+def _path(given: object) -> Path:
+    path = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, tuple | list) else None
+    if path is None or not all(isinstance(step, str | int) for step in path):
+        raise InvalidRequest(f"{given!r} is no path to a field; write a key, or keys and indices as ('order', 'id')")
+    return path
 
 
 Kind = Literal["prose", "list"] | JsonFields
@@ -179,10 +192,13 @@ class _List:
 class _Json:
     def __init__(self, paths: tuple[Path, ...]) -> None:
         self._paths = paths
-        self._parser = PartialJSON(after_prose=True)
+        self._reader = AfterProse()
 
     def step(self, character: str) -> bool:
-        return any(isinstance(found, Final) and found.path in self._paths for found in self._parser.feed(character))
+        return self._wanted(self._reader.feed(character))
 
     def end(self) -> bool:
-        return False  # with a bracket around them, fields are whole before the text is
+        return self._wanted(self._reader.end())
+
+    def _wanted(self, found: list[Found]) -> bool:
+        return any(isinstance(one, Final) and one.path in self._paths for one in found)

@@ -8,6 +8,7 @@ one; the background is transparent; the data colours are Okabe and Ito's, darken
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
@@ -16,6 +17,8 @@ from typing import Any
 import altair as alt
 import ipywidgets as w
 from IPython.display import display
+
+from labkit.workbook.drawable import ChartError, drawable
 
 MIME = "application/vnd.vegalite.v5+json"
 PALETTE = {
@@ -56,10 +59,6 @@ _EMBED = {
 }
 
 
-class ChartError(ValueError):
-    """A chart that may not be shown; the message says what it lacks."""
-
-
 @dataclass(frozen=True, slots=True)
 class Figure:
     """An Altair chart with its text alternative and where its numbers come from."""
@@ -78,9 +77,14 @@ class Figure:
 def spec(figure: Figure) -> dict[str, Any]:
     """The chart's Vega-Lite 5 specification in the workbook's theme, with the text alternative as its description.
 
-    What the chart configures itself wins over the theme. Raises `ChartError` for a chart without data rows.
+    What the chart configures itself wins over the theme. Raises `ChartError` for data that no chart can carry, and for a
+    chart that Altair cannot write.
     """
-    made: dict[str, Any] = figure.chart.to_dict(format="vega-lite")
+    try:
+        made: dict[str, Any] = drawable(figure.chart).to_dict(format="vega-lite")
+        json.dumps(made)
+    except (TypeError, OverflowError, RecursionError) as error:
+        raise ChartError(f"this chart cannot be written as JSON: {error}; draw numbers, text and dates") from error
     if "/vega-lite/v5" not in str(made.get("$schema", "")):
         raise ChartError(f"JupyterLab draws Vega-Lite 5, this chart is {made.get('$schema')!r}; use altair 5.5, as pinned")
     own = made.pop("config", {}) if figure.chart._get("config") is not alt.Undefined else {}

@@ -31,17 +31,18 @@ from labkit.ledger import Booked, Ledger
 from labkit.load import ExactLengths
 from labkit.request import Chunk, Done, Request, complete, stack
 from labkit.streaming import (
-    EnoughWords,
-    JsonComplete,
-    Paced,
-    Said,
-    StopWhen,
     WORDS_PER_S,
+    AfterProse,
+    EnoughWords,
     Final,
+    JsonComplete,
     JsonFields,
     Malformed,
+    Paced,
     PartialJSON,
     Resumable,
+    Said,
+    StopWhen,
     StreamGone,
     buffered,
     first_useful_at,
@@ -267,7 +268,7 @@ truth = [json.loads(e.answer) for e in examples("test", "extract", len(hot), see
 
 def broken(text):
     """A condition for `StopWhen`: no JSON document begins like this one."""
-    return any(isinstance(found, Malformed) for found in PartialJSON(after_prose=True).feed(text))
+    return any(isinstance(found, Malformed) for found in AfterProse().feed(text))
 
 
 async def counted(work, engine_=small):

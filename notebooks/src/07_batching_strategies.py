@@ -28,13 +28,13 @@ from scipy.optimize import nnls
 
 from labkit.batching import (
     CoalescingWindow,
-    OffPeak,
-    Pooled,
     Gate,
     Job,
     Limits,
+    OffPeak,
     Plan,
     Pool,
+    Pooled,
     View,
     chunked_prefill,
     continuous,

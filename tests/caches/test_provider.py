@@ -8,7 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.caches.provider import RULES, CacheRules, Call, hit_probability, reads_to_pay_for_a_write, serve
@@ -56,29 +56,78 @@ def test_prefixes_do_not_help_each_other() -> None:
     assert [u.cached_tokens for u in usages] == [0, 0, 2000, 2000]
 
 
+def read_and_written(calls: list[Call], rules: CacheRules) -> list[tuple[int, int]]:
+    return [(usage.cached_tokens, usage.cache_write_tokens) for usage in serve(calls, rules)]
+
+
+def test_a_growing_conversation_reads_what_was_written_and_writes_the_rest() -> None:
+    # Measured on Anthropic's API by iTerm2's developers: each turn reads the last one's prefix.
+    turns = [Call(30.0 * i, tokens, tokens, "conversation", 200) for i, tokens in enumerate((2000, 4200, 6500))]
+    assert read_and_written(turns, FIVE) == [(0, 2000), (2000, 2200), (4200, 2300)]
+    # OpenAI: whole steps of 128 of what an earlier turn left: 15 · 128 of 2,000, 32 · 128 of 4,200.
+    assert read_and_written(turns, OPENAI) == [(0, 0), (1920, 0), (4096, 0)]
+    late = [turns[0], turns[1], replace(turns[2], at=400.0)]
+    assert read_and_written(late, FIVE)[2] == (0, 6500)
+    # Below the minimum nothing is written, so there is nothing to read.
+    small = [Call(0, 600, 600, "c"), Call(1, 1100, 1100, "c"), Call(2, 1500, 1500, "c")]
+    assert read_and_written(small, FIVE) == [(0, 0), (0, 1100), (1100, 400)]
+    assert read_and_written(small, OPENAI) == [(0, 0), (0, 0), (1024, 0)]
+
+
+def test_a_shorter_prefix_is_read_at_the_ends_that_were_written_or_at_any_step() -> None:
+    calls = [Call(0, 4200, 4200), Call(1, 2000, 2000), Call(2, 3000, 3000), Call(3, 4200, 4200)]
+    assert read_and_written(calls, FIVE) == [(0, 4200), (0, 2000), (2000, 1000), (4200, 0)]
+    assert read_and_written(calls, OPENAI) == [(0, 0), (1920, 0), (2944, 0), (4096, 0)]
+
+
+def test_the_beginning_that_is_used_outlives_the_end_that_is_not() -> None:
+    calls = [Call(0, 4096, 4096), *(Call(200.0 * i, 2048, 2048) for i in (1, 2)), Call(500, 4096, 4096)]
+    assert read_and_written(calls, OPENAI) == [(0, 0), (2048, 0), (2048, 0), (2048, 0)]
+
+
+def slow(calls: list[Call], rules: CacheRules) -> list[int]:
+    """Tokens read by each call, from the rules as they are written, token by token."""
+    kept: dict[object, tuple[float, float]] = {}  # what is kept: a token of a prefix, or a prefix with its end
+    reads = []
+    for call in calls:
+        whole = 0 if call.prefix_tokens < rules.minimum else call.prefix_tokens // rules.increment * rules.increment
+
+        def alive(key: object, now: float = call.at) -> bool:
+            written, used = kept.get(key, (-math.inf, -math.inf))
+            return now - used < rules.lifetime_s and now - written < (rules.longest_s or math.inf)
+
+        if rules.at_ends:
+            keys = [(call.prefix, end) for end in range(whole + 1)]
+            read = max((end for end, key in enumerate(keys) if alive(key)), default=0)
+            used = {keys[read], keys[whole]} if whole else set()
+        else:
+            keys = [(call.prefix, token) for token in range(whole)]
+            read = next((token for token, key in enumerate(keys) if not alive(key)), whole)
+            used = set(keys)
+        for key in used:
+            kept[key] = (kept[key][0] if alive(key) and (rules.at_ends or key[1] < read) else call.at, call.at)
+        reads.append(read if read >= rules.minimum else 0)
+    return reads
+
+
+@settings(deadline=None, max_examples=60)
 @given(
-    st.lists(st.tuples(st.floats(0, 400), st.integers(0, 3), st.integers(0, 3000)), max_size=25),
+    st.lists(st.tuples(st.floats(0, 400), st.integers(0, 1), st.integers(0, 60), st.integers(0, 99)), max_size=14),
     st.sampled_from(list(RULES.values())),
 )
-def test_every_call_reads_exactly_what_an_unbroken_chain_of_uses_kept(gaps, rules: CacheRules) -> None:
+def test_every_call_reads_what_earlier_ones_wrote_and_is_still_kept(drawn, rules: CacheRules) -> None:
+    rules = replace(rules, minimum=8, increment=min(rules.increment, 4))
     calls, now = [], 0.0
-    for gap, prefix, extra in gaps:
+    for gap, prefix, tokens, extra in drawn:
         now += gap
-        # Lengths go with the prefix, as they do: a prefix of another length is another prefix.
-        calls.append(Call(now, 900 * (prefix + 1) + extra, 900 * (prefix + 1), prefix, 7))
-    written: dict[int, float] = {}
-    for i, usage in enumerate(serve(calls, rules)):
-        call = calls[i]
-        earlier = [c.at for c in calls[:i] if c.prefix == call.prefix]
-        limit = rules.longest_s or float("inf")
-        alive = bool(earlier) and call.at - earlier[-1] < rules.lifetime_s and call.at - written[call.prefix] < limit
-        cacheable = call.prefix_tokens >= rules.minimum
-        if not alive:
-            written[call.prefix] = call.at
-        assert bool(usage.cached_tokens) == (alive and cacheable)
-        assert bool(usage.cache_write_tokens) == (not alive and cacheable and rules.charged)
-        assert usage.fresh_input_tokens + usage.cached_tokens + usage.cache_write_tokens == call.input_tokens
-        assert usage.output_tokens == 7
+        calls.append(Call(now, tokens + extra, tokens, prefix, 7))
+    usages = serve(calls, rules)
+    assert [usage.cached_tokens for usage in usages] == slow(calls, rules)
+    for i, (call, usage) in enumerate(zip(calls, usages, strict=True)):
+        assert usage.cached_tokens <= max((c.prefix_tokens for c in calls[:i] if c.prefix == call.prefix), default=0)
+        cacheable = rules.cached(call.prefix_tokens)
+        assert usage.cache_write_tokens == (cacheable - usage.cached_tokens if rules.charged else 0)
+        assert (usage.input_tokens, usage.output_tokens) == (call.input_tokens, 7)
 
 
 @pytest.mark.parametrize("rules", [FIVE, HOUR])

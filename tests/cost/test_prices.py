@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta, timezone
 from decimal import Decimal
 
 import pytest
@@ -11,8 +12,17 @@ from genai_prices import calc_price
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.cost import UnknownPrice, listed, output_input_ratio, price_of, price_request, self_defined
-from labkit.cost.prices import Rates
+from labkit.cost import (
+    Rates,
+    Scenario,
+    UnknownPrice,
+    api_month,
+    listed,
+    output_input_ratio,
+    price_of,
+    price_request,
+    self_defined,
+)
 from labkit.request import InvalidRequest, Usage
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -121,3 +131,113 @@ def test_a_rate_that_is_no_price_is_refused(bad: object) -> None:
 def test_ratios_are_output_over_input() -> None:
     ratios = output_input_ratio("anthropic", AT)
     assert ratios["claude-sonnet-4-5"] == 5
+
+
+# DeepSeek's page: V4 Pro costs 1.32 and 3.96 USD from 01:00 to 04:00 and from 06:00 to 10:00 UTC, half of it otherwise.
+PEAK = {1: True, 3: True, 4: False, 6: True, 9: True, 10: False, 21: False, 0: False}
+
+
+@pytest.mark.parametrize(("hour", "peak"), PEAK.items())
+def test_a_price_by_the_hour_is_the_hours_own_and_says_which(hour: int, peak: bool) -> None:
+    moment = datetime(2026, 11, 25, hour, 30, tzinfo=UTC)
+    price = price_of("deepseek-v4-pro", "deepseek", moment)
+    assert price.rates.input == Decimal("1.32") / (1 if peak else 2)
+    assert (
+        price.rates.input
+        == calc_price(
+            PeerUsage(input_tokens=1_000_000), "deepseek-v4-pro", provider_id="deepseek", genai_request_timestamp=moment
+        ).total_price
+    )
+    begin, end = price.as_of.removeprefix("2026-11-25, ").removesuffix(" UTC").split(" to ")
+    assert begin <= f"{hour:02}:30" < end
+    other = price_of("deepseek-v4-pro", "deepseek", moment.replace(hour=2))
+    assert other.at(moment) == price
+    assert other.at(moment.astimezone(timezone(timedelta(hours=9)))) == price
+    assert other.at(moment.replace(tzinfo=None)) == price
+
+
+def test_a_month_is_priced_over_all_hours_whoever_looks_when() -> None:
+    scenario = Scenario(models=("deepseek/deepseek-v4-pro",))
+    rows = [api_month(scenario, price_of("deepseek-v4-pro", "deepseek", AT.replace(hour=hour))) for hour in range(24)]
+    by_hour = [
+        api_month(scenario, replace(price_of("deepseek-v4-pro", "deepseek", AT.replace(hour=hour)), day=())).total
+        for hour in range(24)
+    ]
+    assert len(set(by_hour)) == 2
+    assert {(row.total, row.note) for row in rows} == {(rows[0].total, rows[0].note)}
+    assert float(rows[0].total) == pytest.approx(float(sum(by_hour) / 24), rel=1e-12)
+    assert "mean over the hours" in rows[0].note
+
+
+def test_the_mean_of_a_day_weighs_each_price_by_its_hours_with_tiers_batch_and_reasoning() -> None:
+    one, two = Decimal(1), Decimal(2)
+    night = replace(self_defined("m", "1", "2"), batch=Rates(one, one, one, one), tiers=((100, Rates(two, two, two, two)),))
+    peak = replace(
+        self_defined("m", "5", "6"), batch=Rates(two, two, two, two), rates=Rates(*map(Decimal, (5, 6, 5, 5)), Decimal(10))
+    )
+    price = replace(night, day=((time(0), night), (time(18), peak)))
+    mean = price.over_the_day()
+    assert mean.rates == Rates(two, Decimal(3), two, two, Decimal(4))  # reasoning: 2 of output for 18 h, 10 for 6
+    assert mean.rates_for(101).input == Decimal("2.75")
+    assert mean.rates_for(101, batch=True).input == Decimal("1.25")
+    assert mean.day == ()
+    assert mean.over_the_day() is mean
+    assert replace(price, day=((time(0), replace(night, batch=None)), (time(18), peak))).over_the_day().batch is None
+    for day in (((time(1), night),), ((time(0), night), (time(0), peak)), ((time(0), price),)):
+        with pytest.raises(InvalidRequest, match="ascending from 00:00"):
+            replace(night, day=day)
+
+
+def test_every_hour_of_every_price_by_the_hour_is_what_genai_prices_computes() -> None:
+    hourly = [price for price in listed("deepseek", AT) if price.day]
+    assert "deepseek-v4-pro" in {price.model for price in hourly}
+    for price in hourly:
+        for hour in range(24):
+            moment = AT.replace(hour=hour)
+            peer = calc_price(
+                PeerUsage(input_tokens=10_000, output_tokens=700, cache_read_tokens=4_000),
+                price.model,
+                provider_id="deepseek",
+                genai_request_timestamp=moment,
+            )
+            assert price_request(Usage(10_000, 700, 4_000), price.at(moment)).total == peer.total_price
+
+
+@pytest.mark.parametrize(
+    ("provider", "name"),
+    [
+        ("mistral", "mistral-large-latest"),  # Large 3 since 2025-12-02
+        ("mistral", "codestral-latest"),  # the newer one's cached tokens cost otherwise
+        ("mistral", "devstral-small-latest"),  # deprecated
+        ("x-ai", "grok-4-latest"),
+        ("openai", "gpt-5-nano-latest"),
+        ("anthropic", "claude-opus-4-10"),  # no 4.1
+        ("anthropic", "claude-haiku-4-55-20270101"),
+        ("google", "claude-opus-4-10@20270101"),
+    ],
+)
+def test_a_name_that_the_catalogue_takes_for_an_older_model_has_no_price(provider: str, name: str) -> None:
+    with pytest.raises(UnknownPrice, match=name):
+        price_of(name, provider, AT)
+
+
+@pytest.mark.parametrize(
+    ("provider", "name", "model"),
+    [
+        ("mistral", "mistral-medium-latest", "mistral-medium-latest"),  # listed by itself
+        ("mistral", "pixtral-large-latest", "pixtral-large"),  # there is no other
+        ("google", "gemini-flash-latest", "gemini-3.8-flash"),  # the newest of its family
+        ("google", "gemini-2.5-flash-latest", "gemini-2.5-flash"),
+        ("openai", "chatgpt-4o-latest", "chatgpt-4o-latest"),
+        ("openai", "gpt-5.1-chat-latest", "gpt-5.1"),
+        ("anthropic", "claude-3-5-haiku-latest", "claude-3-5-haiku-latest"),
+        ("anthropic", "claude-sonnet-4-5-20250929", "claude-sonnet-4-5"),
+        ("anthropic", "claude-sonnet-4-20250514", "claude-sonnet-4-0"),
+        ("anthropic", "claude-2.1", "claude-2"),
+        ("openai", "gpt-4o-2024-08-06", "gpt-4o"),
+        ("openai", "gpt-5.2-20251211", "gpt-5.2"),
+        ("openai", "ft:gpt-4o-2024-08-06:mine::1", "ft:gpt-4o"),
+    ],
+)
+def test_dated_names_and_aliases_that_mean_what_they_are_taken_for_are_priced(provider: str, name: str, model: str) -> None:
+    assert price_of(name, provider, AT).model == model

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,12 +43,78 @@ def test_the_traces_are_what_their_readme_says(
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:48.9805900,396,0\n"
 
 
+MOONCAKE = '{"timestamp": 500, "input_length": 600, "output_length": 5, "hash_ids": [1, 2]}\n'
+
+
 def test_both_formats_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(AZURE)
     azure = read_trace(tmp_path / "a.csv")
     assert [(round(r.at, 4), r.input_tokens, r.output_tokens) for r in azure] == [(0.0, 374, 44), (2.3, 396, 0)]
-    (tmp_path / "m.jsonl").write_text('{"timestamp": 500, "input_length": 600, "output_length": 5, "hash_ids": [1, 2]}\n')
+    (tmp_path / "m.jsonl").write_text(MOONCAKE)
     assert read_trace(tmp_path / "m.jsonl") == (TraceRequest(0.0, 600, 5, (1, 2)),)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "seconds"),
+    [
+        ("2024-05-10 00:00:00.009930+00:00", "2024-05-10 00:00:01.25993+00:00", 1.25),
+        ("2024-05-12 00:00:00+00:00", "2024-05-12 00:00:02+00:00", 2),
+        ("2024-05-12T00:00:00Z", "2024-05-12T00:00:02.5Z", 2.5),
+        ("2024-05-12T02:00:00.1234567+0200", "2024-05-12T00:00:00.1234568Z", 1e-7),
+        ("2024-05-12 05:30:00+05:30", "2024-05-11 20:00:01-04", 1),
+        ("2024-05-12 00:00:00 UTC", "2024-05-12 00:00:01,5", 1.5),
+        ("2024-03-31 01:59:59+01:00", "2024-03-31 03:00:00+02:00", 1),
+    ],
+)
+def test_times_are_read_in_every_way_iso_8601_writes_a_zone(tmp_path: Path, first: str, second: str, seconds: float) -> None:
+    (tmp_path / "t.csv").write_text(f'TIMESTAMP,ContextTokens,GeneratedTokens\n"{first}",9,8\n"{second}",7,6.0\n')
+    rows = read_trace(tmp_path / "t.csv")
+    assert [row.at for row in rows] == [0, pytest.approx(seconds, abs=4e-8)]
+    assert (rows[1].input_tokens, rows[1].output_tokens) == (7, 6)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "T.CSV", "t.CSV.GZ", "trace"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.encode(),
+        lambda text: ("\ufeff" + text).encode(),
+        lambda text: text.encode("utf-16"),
+        lambda text: text.replace("\n", "\r\n").encode(),
+        lambda text: text.replace("\n", "\r").encode(),
+        lambda text: text.replace(",", ";").encode(),
+        lambda text: text.replace(",", ", ").encode(),
+        lambda text: text.removesuffix("\n").encode(),
+        lambda text: ("\n" + text + "\n\n").encode(),
+        lambda text: gzip.compress(("\ufeff" + text).encode()),
+    ],
+    ids=["plain", "BOM", "UTF-16", "CRLF", "CR", "semicolons", "spaces", "no last line end", "blank lines", "gzip"],
+)
+def test_a_trace_is_known_by_what_is_in_it_however_it_was_saved(tmp_path: Path, name: str, change: Any) -> None:
+    for text in (AZURE, MOONCAKE + MOONCAKE):
+        if text != AZURE and change(";,") in (b";;", b";, "):
+            continue  # commas are JSON's own
+        (tmp_path / name).write_bytes(change(text))
+        found = [(r.input_tokens, r.output_tokens) for r in read_trace(tmp_path / name)]
+        assert found == ([(374, 44), (396, 0)] if text == AZURE else [(600, 5)] * 2)
+
+
+@pytest.mark.parametrize("times", [(61.114, 71.614), (61, 71.5), (61, 72)])
+def test_bailians_rows_tell_the_chat_and_count_seconds(tmp_path: Path, times: tuple[float, float]) -> None:
+    row = {"chat_id": 159, "parent_chat_id": -1, "input_length": 521, "output_length": 132, "type": "text", "turn": 1}
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps({**row, "timestamp": at}) + "\n" for at in times))
+    assert read_trace(tmp_path / "q.jsonl")[1].at == pytest.approx(times[1] - times[0])
+    assert read_trace(tmp_path / "q.jsonl", unit="ms")[1].at == pytest.approx((times[1] - times[0]) / 1000)
+
+
+def test_a_damaged_gzip_file_and_an_unknown_unit_are_named(tmp_path: Path) -> None:
+    packed = gzip.compress(AZURE.encode())
+    for damaged in (packed[:-9], packed[:12] + b"\xff\xff" + packed[14:], packed[:3], b"\x80\xff"):
+        (tmp_path / "d.csv.gz").write_bytes(damaged)
+        with pytest.raises(InvalidRequest, match="cannot read a trace from"):
+            read_trace(tmp_path / "d.csv.gz")
+    with pytest.raises(InvalidRequest, match="unit is 'h'"):
+        read_trace(tmp_path / "d.csv.gz", unit="h")  # type: ignore[arg-type]
 
 
 def test_a_scaled_trace_has_the_rate_and_fits_the_engine() -> None:
@@ -64,7 +133,19 @@ def test_a_scaled_trace_has_the_rate_and_fits_the_engine() -> None:
         (AZURE.replace("396", "many"), "request 2 of the trace"),
         (AZURE.replace("18:15:48", "18:15:40"), "request 2: at .* before the one ahead"),
         (AZURE.replace("374", "0"), "request 1: 0 tokens in"),
-        ("a,b\n1,2\n", "request 1 of the trace"),
+        ("a,b\n1,2\n", "no column TIMESTAMP, ContextTokens, GeneratedTokens; it has a, b"),
+        (AZURE.replace("GeneratedTokens", "Generated"), "no column GeneratedTokens; it has"),
+        (AZURE.replace("44", "4.4"), "request 1 .* no whole number"),
+        (AZURE.replace("374,44", "374"), "request 1 of the trace"),
+        (AZURE.replace("2023-11-16 18:15:46", "yesterday"), "request 1 .* no date and time"),
+        ("", "holds no requests"),
+        ("\ufeff\r\n", "holds no requests"),
+        ('{"timestamp": 1, "input_length": 5}', "no field in request 1: output_length"),
+        (MOONCAKE.replace("500", "NaN"), "request 1: at nan s"),
+        (MOONCAKE.replace("500", '"now"'), "request 1 of the trace"),
+        (MOONCAKE.replace("600", "[6]"), "request 1 of the trace"),
+        (MOONCAKE + "[]", "request 2 of the trace .* must be an object"),
+        (MOONCAKE.replace("500", "500.25"), r"request 1 is at 500.25: .* unit='s'"),
     ],
 )
 def test_a_file_that_is_no_trace_is_named_with_its_row(tmp_path: Path, text: str, message: str) -> None:

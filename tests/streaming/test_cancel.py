@@ -128,7 +128,7 @@ VALUES = st.recursive(
 )
 
 
-@given(VALUES, st.sampled_from(["", "Here: ", "```json\n"]))
+@given(VALUES, st.sampled_from(["", "Here: ", "See [1] or [it](u): ", "```json\n"]))
 def test_json_is_complete_at_its_last_bracket_and_not_before(value, before):
     document = json.dumps({"v": value})
     json_complete = JsonComplete()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import example, given
@@ -99,7 +100,11 @@ def test_a_number_is_final_only_with_what_follows_it():
             {("a", "b"): True, ("a",): {"b": True}, (): {"a": {"b": True}}},
         ),
         ('{"a": 1, "a": 2}', 12, "comes twice", {("a",): 1}),
-        ('["\ud83d"]', 3, "half of a character", {}),
+        ("[\ud83d]", 2, "half of a character", {}),
+        ('["\\x"]', 4, "invalid escape", {}),
+        ('["\\ud8"]', 7, "four hexadecimal digits", {}),
+        ('["a\tb"]', 4, "must be escaped", {}),
+        ("[" * 1001, 1001, "more than 1000 containers", {}),
         ("", 0, "EOF", {}),
     ],
 )
@@ -115,10 +120,23 @@ def test_a_fault_is_told_with_its_place_and_what_was_final_stays(text, at, why, 
     assert parser.feed('{"more": 1}') == parser.end() == [], "nothing becomes final after a fault"
 
 
-def test_words_around_a_document_are_passed_over_if_asked():
-    text = 'Here it is:\n```json\n{"a": 1}\n``` Anything else?'
-    found = list(progressive([text], after_prose=True))
-    assert [(f.path, f.value) for f in found] == [(("a",), 1), ((), {"a": 1})]
-    assert found[-1].at == text.index("}") + 1
-    assert isinstance(next(progressive([text])), Malformed)
-    assert isinstance(next(progressive(["no document"], after_prose=True)), Malformed)
+HALVES = st.lists(
+    st.sampled_from(["\\ud83d", "\\ude00", "\ud83d", "\ude00", "\\u0041", "x", "\\n", "\U0001f600"]), max_size=8
+)
+
+
+@example(["\\ude00"], [])
+@example(["\ud83d", "\ude00"], [3])
+@given(HALVES, MARKS)
+def test_halves_of_a_character_are_kept_and_joined_wherever_they_meet(pieces, marks):
+    text = '{"' + "".join(pieces) + '": ["' + "".join(pieces) + '"]}'
+    halves = json.loads(text)
+    ((key, (read,)),) = halves.items()
+    joined = re.sub("[\ud800-\udbff][\udc00-\udfff]", _join, key)
+    assert key == read
+    assert list(progressive(cut(text, marks)))[-1].value == {joined: [joined]}
+
+
+def _join(pair):
+    high, low = map(ord, pair[0])
+    return chr(0x10000 + (high - 0xD800) * 0x400 + low - 0xDC00)

@@ -79,6 +79,8 @@ def test_a_list_is_useful_with_its_first_whole_item(answer, useful):
         ('{"id": 12, "total": "3"}', JsonFields("total", "id"), '{"id": 12,'),
         ('Here: ```json\n{"o": {"id": [1, 2]}}```', JsonFields(("o", "id", 0)), 'Here: ```json\n{"o": {"id": [1,'),
         ('{"o": {"id": 1}}', JsonFields("o"), '{"o": {"id": 1}'),
+        ('See [1]: {"o": "x", "p": 1}', JsonFields((("p",), ("o",))), 'See [1]: {"o": "x"'),
+        ("Here: [1, 2]", JsonFields((0,)), "Here: [1, 2]"),
         ('{"o": 1}', JsonFields("p"), None),
         ('{"o" 1, "p": 1}', JsonFields("p"), None),
     ],
@@ -130,3 +132,5 @@ def test_an_unknown_kind_is_refused():
         FirstUseful("poem")
     with pytest.raises(InvalidRequest, match="no field"):
         JsonFields()
+    with pytest.raises(InvalidRequest, match="no path to a field"):
+        JsonFields("a", (("b",), 1.5))

@@ -27,7 +27,7 @@ _SYNONYMS: Mapping[str, int] = {
     for word in group.split()
 }  # fmt: skip
 _DETERMINERS = ARTICLES | {"your", "our"}
-_QUESTIONS = frozenset("how what which".split())
+_QUESTIONS = frozenset(["how", "what", "which"])
 
 
 def exchange(a: Reading, b: Reading) -> Iterator[Difference]:

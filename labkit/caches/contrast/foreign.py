@@ -43,8 +43,36 @@ POLITE: Mapping[str, frozenset[str]] = {
 }
 POLITE_CJK = re.compile(r"请问|請問|你好|您好|谢谢|謝謝|お願いします|ありがとうございます|こんにちは")
 NEGATIONS = frozenset(
-    "nicht kein keine keinen nie ohne ne n' pas jamais sans no nunca sin non mai senza não nunca sem niet geen nooit zonder"
-    " не нет без никогда".split()
+    [
+        "nicht",
+        "kein",
+        "keine",
+        "keinen",
+        "nie",
+        "ohne",
+        "ne",
+        "n'",
+        "pas",
+        "jamais",
+        "sans",
+        "no",
+        "nunca",
+        "sin",
+        "non",
+        "mai",
+        "senza",
+        "não",
+        "nunca",
+        "sem",
+        "niet",
+        "geen",
+        "nooit",
+        "zonder",
+        "не",
+        "нет",
+        "без",
+        "никогда",
+    ]
 )
 NEGATIONS_CJK = re.compile(r"不|没|沒|無|未|別|别|ない|ません|なし|안|않|없")
 OPPOSITES: tuple[tuple[frozenset[str], frozenset[str]], ...] = tuple(

@@ -10,7 +10,23 @@ from labkit.caches.contrast.foreign import NEGATIONS, NEGATIONS_CJK, is_cjk
 from labkit.caches.contrast.reading import Reading
 
 _ENGLISH = frozenset(
-    "not never no cannot none impossible nobody nothing nowhere neither nor unable without hardly scarcely".split()
+    [
+        "not",
+        "never",
+        "no",
+        "cannot",
+        "none",
+        "impossible",
+        "nobody",
+        "nothing",
+        "nowhere",
+        "neither",
+        "nor",
+        "unable",
+        "without",
+        "hardly",
+        "scarcely",
+    ]
 )
 _PREFIXES = ("un", "dis", "non", "mis", "de")
 # Before these, "in" denies (inactive); before others it does not (inform).
@@ -46,7 +62,13 @@ def _turned(word: str, own: set[str], others: set[str]) -> bool:
     """Whether `word` is a denying prefix before a word of the other side, which this side does not say itself."""
     for prefix in _PREFIXES:
         bare = word.removeprefix(prefix).removeprefix("-")
-        if bare != word and len(bare) >= (3 if prefix in ("un", "non", "dis") else 4) and bare in others and bare not in own and word not in others:
+        if (
+            bare != word
+            and len(bare) >= (3 if prefix in ("un", "non", "dis") else 4)
+            and bare in others
+            and bare not in own
+            and word not in others
+        ):
             return True
     for prefix in ("in", "im", "il", "ir"):
         bare = word.removeprefix(prefix)

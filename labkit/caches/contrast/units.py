@@ -14,7 +14,6 @@ from labkit.caches.contrast.reading import Reading, Token
 from labkit.caches.contrast.unit_words import SHORT, SIGNS, WORDS
 
 
-
 def units(a: Reading, b: Reading) -> Iterator[Difference]:
     """Units beside numbers that differ, and units named in one where the other names another."""
     beside_a, named_a = _units(a)
@@ -57,4 +56,8 @@ def _units(reading: Reading) -> tuple[list[str], set[str]]:
 
 
 def _counts(token: Token | None) -> bool:
-    return token is not None and token.low != "one" and ((token.sort == "literal" and token.low[-1].isdigit()) or is_number_word(token.low))
+    return (
+        token is not None
+        and token.low != "one"
+        and ((token.sort == "literal" and token.low[-1].isdigit()) or is_number_word(token.low))
+    )
