@@ -1,0 +1,117 @@
+"""What a file of a stack may hold: the lab's values and functions by their names, and what levers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from labkit.batching import CoalescingWindow, Gate, OffPeak, Pool, Pooled, feature_of
+from labkit.caches import (
+    CacheControl,
+    CachePolicy,
+    Curve,
+    ResponseCache,
+    SemanticCache,
+    SingleFlight,
+    StaticThreshold,
+    Store,
+    Verified,
+    differences,
+    same_question,
+    same_text,
+)
+from labkit.cost import Price, Rates
+from labkit.embeddings import SentenceEmbedder, embedder
+from labkit.engines import Recorded
+from labkit.ledger import Booked, Ledger
+from labkit.routing import (
+    AllOf,
+    AsksForAgent,
+    Breaker,
+    CalibratedJudge,
+    CalibratedSignal,
+    Calibration,
+    Cascade,
+    Classifier,
+    Fallback,
+    Finished,
+    Floor,
+    Hedge,
+    JsonSchema,
+    KeepsRule,
+    Lowest,
+    Margin,
+    Route,
+    RoutingContext,
+    RoutingPolicy,
+    Rule,
+    Rules,
+    SelfConsistency,
+    SequenceLogprob,
+    Shadow,
+    Split,
+    UnsafePhrases,
+    Valid,
+)
+from labkit.streaming import AnyOf, EnoughWords, Gone, JsonComplete, Paced, Repeating, Said, StopWhen
+
+VALUES: Mapping[str, type] = {
+    kind.__name__: kind
+    for kind in (
+        AllOf, AnyOf, AsksForAgent, Booked, CacheControl, CachePolicy, CalibratedJudge, CalibratedSignal, Calibration, Cascade,
+        Classifier, CoalescingWindow, Curve, EnoughWords, Fallback, Finished, Floor, Gone, Hedge, JsonComplete, JsonSchema,
+        KeepsRule, Lowest, Margin, OffPeak, Paced, Pool, Pooled, Price, Rates, Recorded, Repeating, ResponseCache, Route,
+        RoutingContext, RoutingPolicy, Rule, Rules, Said, SelfConsistency, SemanticCache, SequenceLogprob, Shadow, SingleFlight,
+        Split, StaticThreshold, StopWhen, UnsafePhrases, Valid, Verified,
+    )
+}  # fmt: skip
+"""Frozen dataclasses: written field by field, those at their defaults left out."""
+
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    function.__name__: function for function in (differences, feature_of, same_question, same_text)
+}
+"""The lab's own functions that are settings of levers."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedKind:
+    """Something with a state of its own that several levers may share: how it is written, and how it is made again."""
+
+    kind: type
+    write: Callable[[Any], dict[str, Any]]
+    read: Callable[..., object]
+
+
+def _store(store: Store) -> dict[str, Any]:
+    return {"path": store.path, "limit_bytes": store.limit_bytes}
+
+
+def _ledger(ledger: Ledger) -> dict[str, Any]:
+    return {"path": ledger.path}
+
+
+def _breaker(breaker: Breaker) -> dict[str, Any]:
+    return {"failures": breaker.failures, "cool_down_s": breaker.cool_down_s}
+
+
+def _gate(gate: Gate) -> dict[str, Any]:
+    return {"seats": gate.seats, "pools": list(gate.pools), "priority_s": gate.priority_s}
+
+
+def _make_gate(seats: int, pools: tuple[Pool, ...], **more: Any) -> Gate:
+    return Gate(seats, *pools, **more)
+
+
+def _embedder(of: SentenceEmbedder) -> dict[str, Any]:
+    return {"model": of.model}
+
+
+SHARED: Mapping[str, SharedKind] = {
+    "Breaker": SharedKind(Breaker, _breaker, Breaker),
+    "Gate": SharedKind(Gate, _gate, _make_gate),
+    "Ledger": SharedKind(Ledger, _ledger, Ledger),
+    "SentenceEmbedder": SharedKind(SentenceEmbedder, _embedder, embedder),
+    "Store": SharedKind(Store, _store, Store),
+}
+"""What levers share. Functions that such an object was given (a store's `versions`) are not in a file."""
