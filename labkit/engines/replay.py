@@ -100,7 +100,7 @@ class Recording:
         for number, exchange in enumerate(exchanges, 1):
             try:
                 parsed.append(_read_exchange(exchange))
-            except (KeyError, TypeError, ValueError, AttributeError, OverflowError, StreamIncomplete) as error:
+            except (LookupError, TypeError, ValueError, AttributeError, OverflowError, StreamIncomplete) as error:
                 raise RecordingError(f"exchange {number} of {path} is damaged: {error!r:.200}; record it again") from error
         return cls(provenance, parsed, header.get("context_window"))
 
@@ -270,7 +270,7 @@ def _whole(what: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _summary(identity: Mapping[str, Any]) -> str:
-    role, content = identity["messages"][-1]
+    role, content, *_ = identity["messages"][-1]
     text = content if len(content) <= 60 else "…" + content[-60:]
     return f"{role}: {text!r} (max_tokens={identity['max_tokens']}, temperature={identity['temperature']})"
 
