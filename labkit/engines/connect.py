@@ -18,7 +18,8 @@ from labkit.engines.host import Lease, lease_engine
 from labkit.engines.host.arguments import model_name
 from labkit.engines.metrics import MetricsSnapshot, parse_metrics
 from labkit.engines.provenance import Provenance, arguments_text, gpu, machine, today
-from labkit.engines.replay import Recorded, Recording
+from labkit.engines.recorder import Recorded
+from labkit.engines.replay import Recording
 from labkit.request.errors import EngineError, InvalidRequest
 from labkit.request.handler import Handler
 from labkit.request.values import Event, Request
