@@ -32,18 +32,18 @@ import numpy as np
 
 from labkit.batching import (
     Batcher,
+    CoalescingWindow,
     Gate,
     Job,
     Limits,
+    OffPeak,
     Pool,
+    Pooled,
     chunked_prefill,
-    coalescing_window,
     continuous,
     dynamic,
     embed_batcher,
     fit_exponent,
-    off_peak,
-    pooled,
     simulate,
     static,
 )
@@ -111,7 +111,7 @@ async def windows(live: Engine, make: ExactLengths, rounds: int) -> None:
         tail: dict[int, list[float]] = defaultdict(list)
         for _, ms in turns(WAITS_MS, rounds):
             requests = [make(64, output) for _ in range(clients * 4)]
-            run = await closed_loop(coalescing_window(live, ms / 1000), requests, clients)
+            run = await closed_loop(CoalescingWindow(ms / 1000)(live), requests, clients)
             speed[ms].append(len(run.samples) / run.seconds)
             tail[ms].append(float(np.percentile([s.e2e for s in run.samples if s.e2e is not None], 95)))
         for ms in WAITS_MS:
@@ -212,13 +212,13 @@ async def levers(rounds: int) -> None:
     due = clock.now() + 1e6
     question = (Message("user", "q"),)
     chat, bulk = Request(question, feature="chat"), Request(question, feature="bulk", deadline=due)
-    night = off_peak(at_once, level=8, seats=8, work_s=lambda _: 1.0)
+    night = OffPeak(level=8, seats=8, work_s=lambda _: 1.0)(at_once)
     handlers: dict[str, tuple[Handler, Request]] = {
         "no lever": (at_once, chat),
-        "pooled": (pooled(at_once, gate), chat),
-        "off_peak, not held": (night, chat),
-        "off_peak, held": (night, bulk),
-        "coalescing_window of 0": (coalescing_window(at_once, 0), chat),
+        "Pooled": (Pooled(gate)(at_once), chat),
+        "OffPeak, not held": (night, chat),
+        "OffPeak, held": (night, bulk),
+        "CoalescingWindow(0)": (CoalescingWindow(0)(at_once), chat),
     }
     found: dict[tuple[str, int], list[float]] = defaultdict(list)
     for _, (name, n) in turns([(name, n) for name in handlers for n in (1, 32, 256)], rounds):
@@ -258,7 +258,7 @@ async def beside(
     live: Engine, pools: Sequence[Pool], stock: Sequence[Request], chats: Sequence[tuple[float, Request]], mark: str
 ) -> tuple[float, int, list[float]]:
     """Seconds, bulk requests ended in them, and TTFT of chats, with 24 of `stock` under way all the time."""
-    handler, over, begin = pooled(live, Gate(96, *pools)), False, clock.now()
+    handler, over, begin = Pooled(Gate(96, *pools))(live), False, clock.now()
 
     def flood() -> Iterable[Request]:
         for n, old in enumerate(cycle(stock if len(pools) > 1 else ())):

@@ -29,17 +29,17 @@ from labkit.engines import connect
 from labkit.load import ExactLengths
 from labkit.request import Chunk, Done, Event, Handler, Message, Request, StreamIncomplete, Timing, Usage, clock
 from labkit.streaming import (
+    AnyOf,
     Condition,
     Decoder,
+    EnoughWords,
     FirstUseful,
+    JsonComplete,
+    Paced,
+    Repeating,
     Resumable,
-    any_of,
-    enough_words,
-    json_complete,
-    paced,
-    repeating,
-    said,
-    stop_when,
+    Said,
+    StopWhen,
     to_event,
 )
 
@@ -112,17 +112,17 @@ def overruled(condition: Condition) -> Condition:
 
 def variants() -> dict[str, tuple[Callable[[Handler], Handler], Read]]:
     """The levers by name, each with how its stream is read. Conditions are asked and overruled: all answers are whole."""
-    never = enough_words(1_000_000)
-    loops = overruled(repeating())
-    many = any_of(never, said(r"NEVER"), loops, overruled(json_complete))
+    never = EnoughWords(1_000_000)
+    loops = overruled(Repeating())
+    many = AnyOf(never, Said(r"NEVER"), loops, overruled(JsonComplete()))
     return {
         "bare": (lambda inner: inner, plainly),
-        "stop_when(enough_words)": (lambda inner: stop_when(inner, never), plainly),
-        "stop_when(repeating)": (lambda inner: stop_when(inner, loops), plainly),
-        "stop_when(four conditions)": (lambda inner: stop_when(inner, many), plainly),
+        "StopWhen(EnoughWords)": (StopWhen(never), plainly),
+        "StopWhen(Repeating)": (StopWhen(loops), plainly),
+        "StopWhen(four conditions)": (StopWhen(many), plainly),
         "FirstUseful(prose)": (lambda inner: inner, finding_the_first_useful),
-        "paced, wait": (lambda inner: paced(inner, 16, "wait"), plainly),
-        "paced, merge": (lambda inner: paced(inner, 16, "merge"), plainly),
+        "Paced, wait": (Paced(16, "wait"), plainly),
+        "Paced, merge": (Paced(16, "merge"), plainly),
         "Resumable + SSE + Decoder": (lambda inner: inner, over_a_line),
     }
 

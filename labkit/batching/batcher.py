@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, Generic, TypeVar
 
 from labkit.batching.errors import BatcherClosed, BatchFailed, QueueFull
+from labkit.batching.numbers import seconds, whole
 from labkit.batching.queue import Entry, Queue
 from labkit.batching.size import BatchSize
 from labkit.request import InvalidRequest, clock
@@ -58,14 +59,14 @@ class Batcher(Generic[T, R]):
         identity: Callable[[T], Hashable] | None = None,
         queue_limit: int = 1024,
     ) -> None:
-        if not 0 <= max_wait_s < float("inf"):
-            raise InvalidRequest(f"max_wait_s is {max_wait_s}; use seconds from 0")
-        if not 0 <= priority_s < float("inf"):
-            raise InvalidRequest(f"priority_s is {priority_s}; a step of priority is worth 0 or more seconds of waiting")
-        if queue_limit < max_size:
-            raise InvalidRequest(f"queue_limit is {queue_limit}: a batch of {max_size} would never fill; allow {max_size}")
-        self._run = run
+        if not seconds(max_wait_s):
+            raise InvalidRequest(f"max_wait_s is {max_wait_s!r}; use seconds from 0")
+        if not seconds(priority_s):
+            raise InvalidRequest(f"priority_s is {priority_s!r}; a step of priority is worth 0 or more seconds of waiting")
         self._size = BatchSize(max_size, max_wait_s, latency_budget_s)
+        if not whole(queue_limit, max_size):
+            raise InvalidRequest(f"queue_limit is {queue_limit!r}: a batch of {max_size} would never fill; allow {max_size}")
+        self._run = run
         self._max_wait_s = max_wait_s
         self._key, self._tenant, self._priority, self._identity = key, tenant, priority, identity
         self._priority_s = priority_s

@@ -24,6 +24,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from labkit.batching.errors import FunctionFailed, QueueFull
+from labkit.batching.numbers import seconds, whole
 from labkit.request import Chunk, Event, Handler, InvalidRequest, LabError, Lever, Request, clock, hops
 
 _SOON_S = 1e-3  # a deadline this near counts as reached: the time it takes to notice
@@ -51,14 +52,14 @@ class OffPeak(Lever):
     queue_limit: int = 10_000
 
     def __post_init__(self) -> None:
-        if self.level < 1 or self.seats < 1:
-            raise InvalidRequest(f"level is {self.level} and seats {self.seats}; both are requests under way, from 1")
+        if not (whole(self.level, 1) and whole(self.seats, 1)):
+            raise InvalidRequest(f"level is {self.level!r} and seats {self.seats!r}; both are requests under way, from 1")
         if not callable(self.work_s):
             raise InvalidRequest(f"work_s is a function from a request to its seconds of work, not {self.work_s!r:.80}")
-        if not (self.min_slack_s >= 0 and math.isfinite(self.min_slack_s)):
-            raise InvalidRequest(f"min_slack_s is {self.min_slack_s}; hold what has 0 or more seconds of slack")
-        if self.queue_limit < 1:
-            raise InvalidRequest(f"queue_limit is {self.queue_limit}; let 1 or more be held")
+        if not seconds(self.min_slack_s):
+            raise InvalidRequest(f"min_slack_s is {self.min_slack_s!r}; hold what has 0 or more seconds of slack")
+        if not whole(self.queue_limit, 1):
+            raise InvalidRequest(f"queue_limit is {self.queue_limit!r}; let 1 or more be held")
 
     def over(self, inner: Handler) -> Handler:
         """`inner`, with a hold of its own in front."""
@@ -85,7 +86,7 @@ class OffPeak(Lever):
             raise
         except Exception as error:
             raise FunctionFailed(f"OffPeak could not tell how long a request works: work_s raised {error!r:.200}") from error
-        if not (work >= 0 and math.isfinite(work)):
+        if not seconds(work):
             raise FunctionFailed(f"work_s gave {work} for a request of {request.max_tokens} tokens; give seconds from 0")
         return work
 

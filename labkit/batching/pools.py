@@ -13,13 +13,13 @@ priority, and nobody starves. vLLM's own priority knows no waiting time: with mo
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from labkit.batching.errors import FunctionFailed, QueueFull
+from labkit.batching.numbers import seconds, whole
 from labkit.request import Chunk, Event, Handler, InvalidRequest, LabError, Lever, Request, clock, hops
 
 
@@ -36,18 +36,20 @@ class Pool:
     priority: int = 0
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise InvalidRequest("a pool has no name; name it after its work, such as 'interactive'")
-        if self.at_most is not None and self.at_most < 1:
+        if not (self.name and isinstance(self.name, str)):
+            raise InvalidRequest(f"a pool has no name, but {self.name!r:.80}; name it after its work, such as 'interactive'")
+        if self.at_most is not None and not whole(self.at_most, 1):
             raise InvalidRequest(
-                f"pool {self.name!r}: at_most is {self.at_most}; let in 1 or more, or nobody is ever served"
+                f"pool {self.name!r}: at_most is {self.at_most!r}; let in 1 or more, or nobody is ever served"
             )
-        if self.reserved < 0 or (self.at_most is not None and self.reserved > self.at_most):
+        if not whole(self.reserved, 0) or (self.at_most is not None and self.reserved > self.at_most):
             raise InvalidRequest(
-                f"pool {self.name!r}: reserved is {self.reserved} and at_most {self.at_most}; reserve from 0 to at_most"
+                f"pool {self.name!r}: reserved is {self.reserved!r} and at_most {self.at_most}; reserve from 0 to at_most"
             )
-        if self.queue_limit < 0:
-            raise InvalidRequest(f"pool {self.name!r}: queue_limit is {self.queue_limit}; use 0 to let nobody wait")
+        if isinstance(self.priority, bool) or not isinstance(self.priority, int):
+            raise InvalidRequest(f"pool {self.name!r}: priority is {self.priority!r}; use a whole number, lower goes first")
+        if not whole(self.queue_limit, 0):
+            raise InvalidRequest(f"pool {self.name!r}: queue_limit is {self.queue_limit!r}; use 0 to let nobody wait")
 
 
 class Gate:
@@ -57,6 +59,11 @@ class Gate:
     """
 
     def __init__(self, seats: int, *pools: Pool, priority_s: float = 1.0) -> None:
+        for pool in pools:
+            if not isinstance(pool, Pool):
+                raise InvalidRequest(f"a gate is shared by pools, such as Pool('chat'), not {pool!r:.80}")
+        if not whole(seats, 0):
+            raise InvalidRequest(f"seats is {seats!r}; give the requests that may be under way, a whole number")
         names = [pool.name for pool in pools]
         if not pools or len(set(names)) < len(names):
             raise InvalidRequest(f"the pools are {names}; give one or more, each with a name of its own")
@@ -69,8 +76,8 @@ class Gate:
                     f"of {seats} seats the others reserve {walled - pool.reserved}, and pool {pool.name!r} never gets one; "
                     "reserve less, or open more seats"
                 )
-        if not (priority_s >= 0 and math.isfinite(priority_s)):
-            raise InvalidRequest(f"priority_s is {priority_s}; a step of priority is worth 0 or more seconds of waiting")
+        if not seconds(priority_s):
+            raise InvalidRequest(f"priority_s is {priority_s!r}; a step of priority is worth 0 or more seconds of waiting")
         self.seats = seats
         self._priority_s = priority_s
         self._lines = {pool.name: _Line(pool) for pool in pools}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from labkit.batching.numbers import seconds, whole
 from labkit.request import InvalidRequest
 
 
@@ -15,11 +16,11 @@ class BatchSize:
     """
 
     def __init__(self, max_size: int, max_wait_s: float, latency_budget_s: float | None = None) -> None:
-        if max_size < 1:
-            raise InvalidRequest(f"max_size is {max_size}; a batch has at least 1 item")
-        if latency_budget_s is not None and not latency_budget_s > max_wait_s:
+        if not whole(max_size, 1):
+            raise InvalidRequest(f"max_size is {max_size!r}; a batch has at least 1 item")
+        if latency_budget_s is not None and not (seconds(latency_budget_s) and latency_budget_s > max_wait_s):
             raise InvalidRequest(
-                f"latency_budget_s is {latency_budget_s}, and max_wait_s ({max_wait_s}) leaves none of it "
+                f"latency_budget_s is {latency_budget_s!r}, and max_wait_s ({max_wait_s}) leaves none of it "
                 "to run in; wait less"
             )
         self._max_size = max_size

@@ -8,11 +8,11 @@ continuous batching gains little, for its steps are short.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from labkit.batching.numbers import seconds
 from labkit.request import Chunk, Event, Handler, InvalidRequest, Lever, Request, clock, hops
 
 
@@ -27,8 +27,8 @@ class CoalescingWindow(Lever):
     window_s: float
 
     def __post_init__(self) -> None:
-        if not (self.window_s >= 0 and math.isfinite(self.window_s)):
-            raise InvalidRequest(f"window_s is {self.window_s}; hold requests for 0 or more seconds")
+        if not seconds(self.window_s):
+            raise InvalidRequest(f"window_s is {self.window_s!r}; hold requests for 0 or more seconds")
 
     def over(self, inner: Handler) -> Handler:
         """`inner`, with a window of its own in front."""

@@ -2,7 +2,7 @@
 
 Each is a handler, and says where its numbers come from (`Provenance`). `connect()` picks the best there is; `host` keeps
 live engines fast to start, shared between the user's processes, and never left behind; `metrics` reads what the engine
-counted; `replay` records and plays back.
+counted; `recorder` records and `replay` plays back.
 """
 
 from labkit.engines.choice import connect
@@ -14,7 +14,8 @@ from labkit.engines.host import EngineInfo, running_engines
 from labkit.engines.metrics import MetricsSnapshot, parse_metrics
 from labkit.engines.models import lab_model
 from labkit.engines.provenance import Provenance
-from labkit.engines.replay import Recorded, Recording, record
+from labkit.engines.recorder import Recorded, record
+from labkit.engines.replay import Recording
 from labkit.engines.scripted import ScriptedEngine
 from labkit.engines.sources import recordings_dir
 

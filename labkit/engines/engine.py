@@ -9,7 +9,7 @@ from typing import Protocol
 
 from labkit.engines.metrics import MetricsSnapshot
 from labkit.engines.provenance import Provenance
-from labkit.engines.replay import Recorded
+from labkit.engines.recorder import Recorded
 from labkit.request import EngineError, Event, Handler, Request, held
 
 

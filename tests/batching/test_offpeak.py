@@ -275,7 +275,9 @@ def test_on_the_wall_clock_too_and_in_one_loop_after_another():
         await asyncio.sleep(0.001)
         yield Done(Usage(), Timing(clock.now()))
 
-    handler = OffPeak(level=1, seats=2, work_s=lambda request: 0.001, min_slack_s=0)(engine)
+    handler = OffPeak(level=1, seats=2, work_s=lambda request: 0.001, min_slack_s=0).over(
+        engine
+    )  # a slow machine must not miss the deadline here
 
     async def main():
         due = clock.now() + 0.05
@@ -295,6 +297,10 @@ def test_on_the_wall_clock_too_and_in_one_loop_after_another():
         ({"min_slack_s": float("inf")}, "min_slack_s is inf"),
         ({"queue_limit": 0}, "queue_limit is 0"),
         ({"work_s": 3.0}, "not 3.0"),
+        ({"level": float("nan")}, "level is nan"),
+        ({"seats": "8"}, "seats '8'"),
+        ({"min_slack_s": "60"}, "min_slack_s is '60'"),
+        ({"queue_limit": 1.5}, "queue_limit is 1.5"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_when_the_lever_is_made(wrong, says):

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.batching import Batcher, FunctionFailed, Gate, Pool, Pooled, QueueFull
+from labkit.batching import Batcher, CoalescingWindow, FunctionFailed, Gate, OffPeak, Pool, Pooled, QueueFull
 from labkit.engines.modelled import EngineSettings, ModelledEngine
 from labkit.latency import LatencyModel
+from labkit.ledger import Booked, Ledger
 from labkit.request import (
     Chunk,
     Done,
@@ -22,6 +23,7 @@ from labkit.request import (
     Usage,
     clock,
     complete,
+    stack,
     within,
 )
 
@@ -413,6 +415,14 @@ def test_a_lever_without_a_gate_or_a_rule_is_refused_when_it_is_made(wrong):
         (lambda: Pool("a", at_most=2, reserved=3), "reserved is 3 and at_most 2"),
         (lambda: Pool("a", reserved=-1), "reserved is -1"),
         (lambda: Pool("a", queue_limit=-1), "queue_limit is -1"),
+        (lambda: Pool(3), "no name, but 3"),
+        (lambda: Pool("a", at_most="2"), "at_most is '2'"),
+        (lambda: Pool("a", reserved=0.5), "reserved is 0.5"),
+        (lambda: Pool("a", queue_limit=None), "queue_limit is None"),
+        (lambda: Pool("a", priority="high"), "priority is 'high'"),
+        (lambda: Gate("3", Pool("a")), "seats is '3'"),
+        (lambda: Gate(3, "chat"), "not 'chat'"),
+        (lambda: Gate(3, Pool("a"), priority_s="1"), "priority_s is '1'"),
         (lambda: Gate(3), "one or more"),
         (lambda: Gate(3, Pool("a"), Pool("a")), "name of its own"),
         (lambda: Gate(0, Pool("a")), "of 0 seats"),
@@ -424,3 +434,22 @@ def test_a_lever_without_a_gate_or_a_rule_is_refused_when_it_is_made(wrong):
 def test_settings_under_which_somebody_is_never_served_are_refused(make, says):
     with pytest.raises(InvalidRequest, match=says):
         make()
+
+
+def test_a_lever_that_holds_records_nothing_and_what_was_never_sent_is_in_no_books():
+    calls = [Call("p", 0, 10.0)] * 3
+
+    async def main(ledger):
+        gate = Gate(1, Pool("p", queue_limit=1))
+        night = OffPeak(level=9, seats=9, work_s=lambda request: 1.0)
+        handler = stack(Booked(ledger, provider="lab"), night, CoalescingWindow(1.0), Pooled(gate), engine=Served(calls))
+        requests = [Request("q", feature="p", user=str(i)) for i in range(3)]
+        late = [within(request, 5) if request.user == "1" else request for request in requests]
+        return await asyncio.gather(*(complete(handler, request) for request in late), return_exceptions=True)
+
+    with Ledger(":memory:") as ledger:
+        found = run(main(ledger))
+        rows = list(ledger.rows())
+    assert [type(what).__name__ for what in found] == ["Completion", "DeadlineExceeded", "QueueFull"]
+    assert [(row.outcome, row.user) for row in rows] == [("completed", "0")], "one engine, one attempt"
+    assert found[0].done.route == ("coalescing-window", "pool:p")

@@ -112,7 +112,7 @@ def test_one_lever_serves_loop_after_loop_on_both_clocks():
     assert [len(set(engine.at[i : i + 3])) for i in (0, 6)] == [1, 1]
 
 
-@pytest.mark.parametrize("window", [-1, float("inf"), float("nan")])
+@pytest.mark.parametrize("window", [-1, float("inf"), float("nan"), "0.01", None, True])
 def test_a_window_that_never_ends_is_refused(window):
     with pytest.raises(InvalidRequest):
         CoalescingWindow(window)

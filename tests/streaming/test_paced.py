@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.request import Chunk, Done, InvalidRequest, Request, Usage, clock, complete
+from labkit.ledger import Booked, Ledger
+from labkit.request import Chunk, Done, InvalidRequest, Request, Usage, clock, complete, stack
 from labkit.streaming import Paced
 from labkit.streaming.paced import merged
 from tests.streaming.engine import WatchedEngine, run
@@ -100,3 +102,19 @@ def test_merged_chunks_count_every_token_once():
 def test_a_queue_that_cannot_work_is_refused(limit, when_full):
     with pytest.raises(InvalidRequest):
         Paced(limit, when_full)
+
+
+def test_a_reader_who_leaves_is_in_the_books_with_what_the_engine_had_counted():
+    engine = WatchedEngine(tuple("abcd"))
+
+    async def main(ledger):
+        handler = stack(Booked(ledger, provider="lab"), Paced(9), engine=engine)
+        async with aclosing(handler(ASKED)) as events:
+            async for _ in events:
+                await asyncio.sleep(1.5)  # the second chunk has come meanwhile
+                break
+
+    with Ledger(":memory:") as ledger:
+        run(main(ledger))
+        (row,) = ledger.rows()
+    assert (row.outcome, row.usage) == ("cancelled", Usage(10, 2)) == ("cancelled", engine.used)

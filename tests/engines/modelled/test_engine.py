@@ -20,7 +20,6 @@ from labkit.request import (
     Request,
     clock,
     complete,
-    deadlines,
     within,
 )
 from labkit.request.clock import run_virtual
@@ -113,7 +112,7 @@ def test_a_deadline_stops_the_engines_work_for_it():
     async def main() -> tuple[float, float]:
         engine = ModelledEngine(MODEL, SETTINGS)
         with pytest.raises(DeadlineExceeded) as caught:
-            await complete(deadlines(engine), within(ask(range(40), 100), 0.3))
+            await complete(engine, within(ask(range(40), 100), 0.3))
         at = clock.now()
         await asyncio.sleep(0.1)
         assert caught.value.partial.startswith("modelled modelled ")

@@ -1,0 +1,181 @@
+"""Making recordings: a lever that writes an engine's answers down, and a session that records a list of requests."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from labkit.engines.errors import RecordingError
+from labkit.engines.metrics import MetricsSnapshot, counters_of
+from labkit.engines.provenance import Provenance
+from labkit.engines.replay import FORMAT, summary
+from labkit.request import (
+    Chunk,
+    Done,
+    Event,
+    Handler,
+    Lever,
+    Request,
+    asked,
+    canonical,
+    chunk_to_json,
+    complete,
+    done_to_json,
+)
+
+_BESIDE = "recorded"
+
+
+@dataclass(frozen=True)
+class Recorded(Lever):
+    """Writes every whole answer of an engine to `path`; cancelled and failed ones are not answers.
+
+    With `metrics`, what the engine counted for an answer is recorded too, of answers that had the engine to themselves. An
+    answer that could not be written goes on all the same, and tells so among its faults.
+
+    Placing it begins the file. Raises `RecordingError` when `path` exists, since a recording has one provenance, and when
+    there is nothing measured to record.
+    """
+
+    path: Path | str
+    provenance: Provenance
+    context_window: int | None = None
+    metrics: Callable[[], Awaitable[MetricsSnapshot]] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+        Provenance.from_dict(self.provenance.as_dict())
+        if self.provenance.kind in ("replay", "modelled"):
+            raise RecordingError(f"a {self.provenance.kind} engine cannot be recorded: its numbers were not measured here")
+
+    def over(self, inner: Handler) -> Handler:
+        """`inner`, its answers written down."""
+        path, metrics = Path(self.path), self.metrics
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = {
+            "labkit_recording": FORMAT,
+            "provenance": self.provenance.as_dict(),
+            "context_window": self.context_window,
+        }
+        try:
+            with path.open("xb") as file:
+                file.write(_line(header))
+        except FileExistsError:
+            raise RecordingError(f"{path} exists; delete it, or record to another file") from None
+
+        begun, running = 0, 0
+
+        async def handle(request: Request) -> AsyncGenerator[Event, None]:
+            nonlocal begun, running
+            chunks: list[Chunk] = []
+            faults: list[Exception] = []
+            begun, running = begun + 1, running + 1
+            number, alone = begun, running == 1
+            try:
+                before = None
+                if metrics is not None:
+                    try:
+                        before = await metrics()
+                    except Exception as error:  # noqa: BLE001 - the answer is wanted more than its counters
+                        faults.append(error)
+                async with aclosing(inner(request)) as events:
+                    async for event in events:
+                        if isinstance(event, Chunk):
+                            chunks.append(event)
+                        else:
+                            counters = None
+                            try:
+                                if metrics is not None and before is not None and alone and begun == number:
+                                    counters = counters_of(await metrics() - before)
+                            except Exception as error:  # noqa: BLE001 - whatever it raises, the answer was paid for
+                                faults.append(error)
+                            try:
+                                _append(path, _write_exchange(request, chunks, event, counters))
+                            except Exception as error:  # noqa: BLE001 - the same
+                                faults.append(error)
+                            for fault in faults:
+                                event = event.beside(_BESIDE, fault)
+                        yield event
+            finally:
+                running -= 1
+
+        return handle
+
+
+async def record(
+    handler: Handler,
+    requests: Iterable[Request],
+    path: Path | str,
+    provenance: Provenance,
+    *,
+    context_window: int | None = None,
+    progress: Any = None,
+) -> int:
+    """Run `requests` through `handler` one after another and write them to `path`. Returns how many.
+
+    `path` appears only when all have been answered: a recording is whole or not there.
+    """
+    path = Path(path)
+    if path.exists():
+        raise RecordingError(f"{path} exists; delete it, or record to another file")
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.unlink(missing_ok=True)
+    writer = Recorded(unfinished, provenance, context_window)(handler)
+    count = 0
+    try:
+        for request in requests:
+            answer = await complete(writer, request)
+            for fault in answer.done.faults:
+                if fault.where == _BESIDE:
+                    raise RecordingError(f"an answer could not be written to {unfinished}: {fault.error}") from fault.error
+            count += 1
+            if progress is not None:
+                progress(f"recorded {count}: {summary(asked(request))}")
+        unfinished.rename(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return count
+
+
+def _write_exchange(
+    request: Request, chunks: list[Chunk], done: Done, counters: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    what = asked(request)
+    canonical(what)  # raises for what is not JSON, which could not be told apart from others when it is played
+    sent = done.timing.sent
+    # of the engine's alone: what levers between wrote on the Done is no measurement
+    own = Done(
+        done.usage,
+        replace(done.timing, started_unix=None),
+        done.finish_reason,
+        done.model,
+        response_id=done.response_id,
+    )
+    return {
+        "request": what,
+        "chunks": [chunk_to_json(chunk, since=sent) for chunk in chunks],
+        "done": done_to_json(own, since=sent),
+        **({} if counters is None else {"counters": dict(counters)}),
+    }
+
+
+def _append(path: Path, value: Mapping[str, Any]) -> None:
+    """Write `value` as the next line, or nothing of it."""
+    line = _line(value)
+    with path.open("ab") as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            file.write(line)
+            file.flush()
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
