@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import aclosing
 from decimal import Decimal
 
 import pytest
@@ -169,7 +170,7 @@ def choosers(draw, sampler, copies):
 
 @st.composite
 def worlds(draw):
-    """A chooser over a chooser and an engine, the ledger above or beneath, and a moment at which the caller leaves."""
+    """A chooser over a chooser and an engine, when the caller leaves, and after how many events it stops listening."""
     engines = []
 
     def engine():
@@ -189,17 +190,26 @@ def worlds(draw):
     inside = stack(inner, engine={name: engine() for name in names})
     outer, names = choosers(draw, engine(), copies)
     models = dict(zip(names, draw(st.permutations([inside, engine()])), strict=True))
-    return engines, stack(outer, engine=models), copies, draw(st.sampled_from([None, 0, 0.25, 0.5, 1, 1.5, 2, 2.75, 4, 7]))
+    leaves = draw(st.sampled_from([None, 0, 0.25, 0.5, 1, 1.5, 2, 2.75, 4, 7]))
+    return engines, stack(outer, engine=models), copies, leaves, draw(st.sampled_from([None, None, 1, 2, 3]))
 
 
 @given(worlds())
 @settings(max_examples=150, deadline=None)
 def test_the_books_hold_what_the_engines_counted_whoever_leaves_and_whenever(world):
     """Answers thrown away, losers of hedges, shadows and samples are booked once each, and every stream is closed."""
-    engines, handler, copies, leaves = world
+    engines, handler, copies, leaves, enough = world
+
+    async def listen(handler):
+        async with aclosing(handler(Q)) as events:
+            heard = 0
+            async for _ in events:
+                heard += 1
+                if heard == enough:
+                    break
 
     async def main(handler):
-        task = asyncio.create_task(complete(handler, Q))
+        task = asyncio.create_task(listen(handler))
         if leaves is not None:
             await asyncio.sleep(leaves)
             task.cancel()
