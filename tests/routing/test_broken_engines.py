@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from contextlib import aclosing
 
 import httpx
 import pytest
 
 from labkit.engines import ScriptedEngine
+from labkit.ledger import InvalidRow
 from labkit.request import (
     Chunk,
     ContextWindowExceeded,
@@ -22,7 +23,9 @@ from labkit.request import (
     Usage,
     clock,
     complete,
+    hops,
     stack,
+    within,
 )
 from labkit.routing import (
     AllDown,
@@ -153,7 +156,7 @@ def test_what_nobody_can_go_round_is_an_engine_error_made_from_the_original(erro
 
 
 @pytest.mark.parametrize(
-    "error", [InvalidRequest("nonsense"), ContextWindowExceeded("too long"), DeadlineExceeded("late")], ids=repr
+    "error", [InvalidRequest("nonsense"), ContextWindowExceeded("too long"), InvalidRow("no such row")], ids=repr
 )
 def test_the_callers_own_faults_go_through_at_once_and_open_no_circuit(error):
     for name in ("fallback", "hedge", "route"):
@@ -166,6 +169,29 @@ def test_the_callers_own_faults_go_through_at_once_and_open_no_circuit(error):
         run(main(stack(CHOOSERS[name](breaker), engine={"a": raising(error), "b": other})))
         assert not other.asked
         assert breaker.state("a") == "closed"  # a closed circuit needs no clock
+
+
+def test_a_deadline_that_a_model_set_by_itself_is_gone_round_and_the_callers_is_not():
+    def limited(engine, seconds):
+        async def handle(request):
+            async with aclosing(engine(within(request, seconds))) as events:
+                async for event in events:
+                    yield event
+
+        return handle
+
+    for chooser in (Fallback(("a", "b")), Hedge(60), CHOOSERS["cascade"](None)):
+        slow, other = ScriptedEngine(("slow",), gap_s=20), ScriptedEngine(("fine",), gap_s=1)
+        handler = stack(chooser, engine={"a": limited(slow, 5), "b": other})
+        assert run(complete(handler, Q)).text == "fine"
+        assert slow.closed == 1
+
+        async def hurried(handler):
+            await complete(handler, within(Q, 3))
+
+        with pytest.raises(DeadlineExceeded):
+            run(hurried(handler))
+        assert len(other.asked) == 1
 
 
 def test_a_status_that_a_raw_error_carries_is_kept():
@@ -276,17 +302,33 @@ def test_a_stalled_engine_that_raises_when_it_is_stopped_counts_as_one_that_fail
     assert run(complete(handler, Q)).text == "fine"
 
 
+def route_of(chooser, *names):
+    """The hop of an answer that only the last of `names` gives."""
+    models = {name: raising(KeyError(name)) for name in names[:-1]} | {names[-1]: ScriptedEngine(("fine",))}
+    done = run(complete(stack(chooser(names), engine=models), Q)).done
+    (hop,) = done.route
+    assert done.model == names[-1]
+    return hop
+
+
+WAYS = {
+    hops.FALLBACK: Fallback,
+    hops.HEDGE: lambda names: Hedge(60),
+    hops.CASCADE: lambda names: Cascade(RoutingPolicy("1", names, (0.5,) * (len(names) - 1)), lambda *_: Score(1, "x")),
+}
+
+
+@pytest.mark.parametrize("kind", WAYS)
 @pytest.mark.parametrize("odd", ["a>b", "response-cache", "a|b", 'say "x"', "cascade:x", " ", "ü\n"])
-def test_names_of_models_can_hold_anything_and_no_two_ways_look_alike(odd):
-    """Three models whose names could be read as parts of one another's."""
-    names = (odd, "b", "c>b")
-    broken = {name: raising(KeyError(name)) for name in names[:2]}
-    answer = run(complete(stack(Fallback(names), engine={**broken, "c>b": ScriptedEngine(("fine",))}), Q))
-    shorter = run(complete(stack(Fallback((odd, "b")), engine={odd: broken["b"], "b": ScriptedEngine()}), Q))
-    assert answer.done.model == "c>b"
-    assert answer.done.route[0] != shorter.done.route[0]
-    assert [hop.partition(":")[0] for hop in (*answer.done.route, *shorter.done.route)] == ["fallback", "fallback"]
-    policy = replace(TWO, models=(odd, "b"), fallbacks={})
-    cascade = Cascade(policy, lambda *_: Score(1, "fine"))
-    (hop,) = run(complete(stack(cascade, engine={odd: ScriptedEngine(), "b": ScriptedEngine()}), Q)).done.route
-    assert hop.partition(":")[0] == "cascade"
+def test_names_of_models_can_hold_anything(kind, odd):
+    for names in ((odd, "last"), ("first", odd)):
+        assert hops.kinds((route_of(WAYS[kind], *names),)) == (kind,)
+
+
+@pytest.mark.parametrize("kind", WAYS)
+def test_no_two_ways_look_alike_whatever_the_models_are_called(kind):
+    ways = [("x", "y", "z"), ("x>y", "z"), ("x", "y>z"), ("x|y", "z"), ("x", "y|z"), ('"x>y"', "z"), ("x|y>y", "z")]
+    assert len({route_of(WAYS[kind], *names) for names in ways}) == len(ways)
+    between = "|" if kind == hops.HEDGE else ">"
+    plain = f"{kind}:{between.join(('x', 'y', 'z'))}" + (">z" if kind == hops.HEDGE else "")
+    assert route_of(WAYS[kind], "x", "y", "z") == plain
