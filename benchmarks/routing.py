@@ -6,7 +6,7 @@ Both lab models run live on this machine. Three tables:
 
 1. Time of one decision, for each signal and judge, beside the small model's first token when it is alone: a router that
    takes as long as what it routes to has spent what it was to save. "MiniLM" is the same classifier on sentence embeddings.
-2. Throughput of the small engine with so many streams under way: asked directly, and through `route_before` and `cascade`
+2. Throughput of the small engine with so many streams under way: asked directly, and through `Route` and `Cascade`
    whose thresholds keep everything small. What is lost is the handlers' doing. Ways take turns, medians of the rounds.
 3. The area under the frontier by calls (APGR) and the saving at 95 % of the large model's quality, with 95 % bootstrap
    intervals, and the paired difference from the nearest-neighbour look-up. Priced as gpt-5-nano and gpt-5-mini.
@@ -27,14 +27,26 @@ from labkit.cost import price_of, price_request
 from labkit.embeddings import embedder
 from labkit.engines import connect
 from labkit.lab.tasks import Example, Split, examples, families, grade
-from labkit.request import Completion, Handler, Request, complete
-from labkit.routing import Classifier, Outcomes, Policy, bootstrap, cascade, frontier, route_before
-from labkit.routing.calibration import calibrate
-from labkit.routing.evaluate import Interval, Way
-from labkit.routing.hashed import HashedWords
-from labkit.routing.judges import margin, sequence_logprob
-from labkit.routing.metrics import apgr, knn_scores
-from labkit.routing.signals import Rule, rules
+from labkit.request import Completion, Handler, Request, complete, stack
+from labkit.routing import (
+    Cascade,
+    Classifier,
+    HashedWords,
+    Interval,
+    Margin,
+    Outcomes,
+    Route,
+    RoutingPolicy,
+    Rule,
+    Rules,
+    SequenceLogprob,
+    Way,
+    apgr,
+    bootstrap,
+    calibrate,
+    frontier,
+    knn_scores,
+)
 
 
 def asked(split: Split, n: int, seed: int) -> list[Example]:
@@ -117,9 +129,9 @@ async def main(per_family: int, rounds: int, streams: int) -> None:
         words, minilm = HashedWords(), embedder()
         hashed, meaning = Classifier.train(texts, trained_on, words), Classifier.train(texts, trained_on, minilm)
         vectors = words.encode(texts)
-        by_rule = rules(Rule(0.1, words=frozenset({"at", "days ago"})), Rule(0.3, min_chars=400))
+        by_rule = Rules((Rule(0.1, words=frozenset({"at", "days ago"})), Rule(0.3, min_chars=400)))
         requests = [request(e) for e in test]
-        whole, gap = sequence_logprob("total"), margin()
+        whole, gap = SequenceLogprob("total"), Margin()
         decisions: dict[str, Callable[[int], object]] = {
             "rules": lambda i: by_rule(requests[i]),
             "classifier, hashed words": lambda i: hashed(requests[i]),
@@ -137,12 +149,12 @@ async def main(per_family: int, rounds: int, streams: int) -> None:
             ms = milliseconds(decide, min(100, len(test)), rounds)
             print(f"   {name:26} {ms:8.3f} ms   {100 * ms / first_token:6.1f} % of the first token")
 
-        policy = Policy("v1", (small.model, large.model), (0.0,))
+        policy = RoutingPolicy("v1", (small.model, large.model), (0.0,))
         models = {small.model: small, large.model: large}
         ways: dict[str, Handler] = {
             "direct": small,
-            "route_before, hashed words": route_before(models, policy, hashed),
-            "cascade, whole answer": cascade(models, policy, whole),
+            "route, hashed words": stack(Route(policy, hashed), engine=models),
+            "cascade, whole answer": stack(Cascade(policy, whole), engine=models),
         }
         load = [request(e, small.model, logprobs=0) for e in test] * max(1, 2 * streams // len(test))
         rates: dict[str, list[float]] = {name: [] for name in ways}

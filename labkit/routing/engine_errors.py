@@ -19,8 +19,11 @@ from labkit.request import (
     StreamIncomplete,
     Timing,
     Usage,
+    clock,
 )
 from labkit.routing.checks import is_number
+
+_TICK_S = 0.02  # a wall-clock timer may fire a tick early: 16 ms where ticks are longest
 
 
 def is_callers_own(error: BaseException) -> bool:
@@ -68,9 +71,16 @@ async def engine_stream(model: Handler, request: Request) -> AsyncGenerator[Even
     except Exception as error:
         if cancellations(task) > before:
             raise asyncio.CancelledError from error
-        if is_callers_own(error) or isinstance(error, EngineError):
+        if isinstance(error, EngineError) or (is_callers_own(error) and not _models_own_deadline(error, request)):
             raise
         raise as_engine_error(error) from error
+
+
+def _models_own_deadline(error: Exception, request: Request) -> bool:
+    """Whether a deadline passed that the model set by itself: the caller still has time, and another model may answer."""
+    if not isinstance(error, DeadlineExceeded):
+        return False
+    return request.deadline is None or clock.now() + _TICK_S < request.deadline
 
 
 def _check(event: object) -> None:

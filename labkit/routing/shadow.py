@@ -26,9 +26,6 @@ class Copies:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def __bool__(self) -> bool:
-        return True
-
     def __repr__(self) -> str:
         return "Copies()"
 

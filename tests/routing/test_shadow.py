@@ -78,6 +78,8 @@ def test_the_shadows_cost_is_in_the_books_and_the_callers_deadline_does_not_cut_
         levers = Booked(ledger, {"*": per_token("any", "1")}), Shadow(1.0, copies=copies)
         await complete(stack(*levers, engine=engines), within(Q, 10))
         await copies.finished()
+        (copy,) = engines["tried"].asked
+        assert copy.deadline is None
 
     with Ledger(":memory:") as ledger:
         clock.run_virtual(main(ledger))
