@@ -98,7 +98,7 @@ def _check(connection: sqlite3.Connection, path: str, kind: FileKind) -> bool:
         return False
     version = _version(connection)
     if found != kind.application_id:
-        if _is_ours(connection, kind):
+        if _one_byte_apart(found, kind.application_id) and _is_ours(connection, kind):
             raise Unusable(f"the {kind.noun} {path} is damaged: its header is not the one it was made with", "damaged")
         raise Unusable(
             f"{path} is an SQLite file but not a {kind.noun}; it is left as it is, choose another path", "foreign"
@@ -114,6 +114,11 @@ def _check(connection: sqlite3.Connection, path: str, kind: FileKind) -> bool:
     if any(older not in kind.upgrades for older in range(version, kind.version)):
         raise Unusable(f"schema version {version}, this labkit writes {kind.version}", "older")
     return True
+
+
+def _one_byte_apart(number: int, other: int) -> bool:
+    pairs = zip(number.to_bytes(4, "big", signed=True), other.to_bytes(4, "big", signed=True), strict=True)
+    return sum(a != b for a, b in pairs) == 1
 
 
 def _is_ours(connection: sqlite3.Connection, kind: FileKind) -> bool:

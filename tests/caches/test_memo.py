@@ -12,6 +12,7 @@ import pytest
 from labkit.caches import (
     CacheControl,
     CachedEmbedder,
+    CachePolicy,
     Scope,
     SemanticCache,
     StaticThreshold,
@@ -19,14 +20,14 @@ from labkit.caches import (
     accounts,
     cached_search,
     reading_tool,
-    reuse,
     writing_tool,
 )
 from labkit.caches.memo import Memo, Passage
-from labkit.ledger import Ledger, booked
-from labkit.request import InvalidRequest, Message, Request, clock, complete
+from labkit.cost import self_defined
+from labkit.ledger import Booked, Ledger
+from labkit.request import InvalidRequest, Message, Request, clock, complete, stack
 from labkit.request.clock import run_virtual
-from tests.caches.engine import Scripted
+from tests.caches.engine import numbered
 from tests.caches.words import Words
 
 A, B = Scope("a"), Scope("b")
@@ -181,19 +182,20 @@ def test_errors_and_what_is_no_json_are_not_kept() -> None:
 
 
 def test_layers_are_asked_in_order_and_each_keeps_its_accounts(tmp_path: Path) -> None:
-    engine, store = Scripted(gap=0.01), Store()
+    engine, store = numbered(gap_s=0.01), Store()
     semantic = SemanticCache(store, Words(), StaticThreshold(0.99), verify=0)
     ask = Request("may I return boots", model="small")
     same = Request("boots may I return", model="small")
+    boots = Request("boots I may return", model="small")
     with Ledger(tmp_path / "ledger.db") as ledger:
-        handler = booked(reuse(engine, semantic), ledger, provider="lab", price=lambda *_: Decimal("0.25"))
+        handler = stack(Booked(ledger, {"*": self_defined("any", "25000", "0")}), semantic, engine=engine)
 
         async def main() -> list[tuple[str, ...]]:
             await asyncio.gather(*(complete(handler, ask) for _ in range(3)))
-            return [(await complete(handler, request)).done.route for request in (ask, same, same)]
+            return [(await complete(handler, request)).done.route for request in (ask, same, boots)]
 
         assert run_virtual(main(), 1e6) == [("response-cache",), ("semantic-cache",), ("semantic-cache",)]
-        assert engine.started == 1
+        assert len(engine.asked) == 1
         found = accounts(store, ledger)
         assert found.loc["response", ["looked_up", "hits", "answers", "saved"]].tolist() == [6, 1, 1, Decimal("0.25")]
         assert found.loc["semantic", ["looked_up", "hits", "answers", "saved"]].tolist() == [3, 2, 2, Decimal("0.50")]
@@ -205,8 +207,7 @@ def test_layers_are_asked_in_order_and_each_keeps_its_accounts(tmp_path: Path) -
 def test_one_invalidation_reaches_every_layer_and_can_be_tried_dry_first() -> None:
     store = Store()
     control = CacheControl(tags={"prices"})
-    semantic = SemanticCache(store, Words(), StaticThreshold(0.99), verify=0)
-    handler = reuse(Scripted(gap=0.01), semantic, control=control)
+    handler = SemanticCache(store, Words(), StaticThreshold(0.99), policy=CachePolicy(control))(numbered(gap_s=0.01))
 
     async def tool(scope: Scope, arguments) -> int:
         return 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -18,15 +19,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labkit.caches import CacheControl, Store, response_cache
+from labkit.caches import CacheControl, CachePolicy, ResponseCache, SemanticCache, Store, asked_of, savings
 from labkit.caches.acceptance import Curve, StaticThreshold, Verified
 from labkit.caches.index import Index
-from labkit.caches.semantic import SemanticCache, asked_of, semantic_cache
-from labkit.ledger import Ledger, booked
-from labkit.request import Chunk, Done, Event, InvalidRequest, Message, Request, Timing, Usage, clock, complete
+from labkit.cost import self_defined
+from labkit.ledger import Booked, Ledger
+from labkit.request import (
+    Chunk,
+    Done,
+    EngineError,
+    Event,
+    InvalidRequest,
+    Message,
+    Request,
+    Timing,
+    Usage,
+    clock,
+    complete,
+    stack,
+)
 from labkit.request.clock import run_virtual
 from labkit.request.errors import StreamIncomplete
-from tests.caches.engine import Scripted
+from tests.caches.engine import numbered
 from tests.caches.words import Words
 
 ASK = Request("may I return these boots", model="small", tenant="a")
@@ -48,6 +62,12 @@ def answering(answer: Callable[[Request], str], asked: list[Request] | None = No
     return handle
 
 
+def shuffled(number: int) -> list[Request]:
+    """One question in so many orders of its words."""
+    orders = itertools.islice(itertools.permutations("may I return these blue boots now".split()), number)
+    return [replace(ASK, messages=" ".join(words)) for words in orders]
+
+
 def cache(store: Store | None = None, **more: object) -> SemanticCache:
     more.setdefault("acceptance", StaticThreshold(0.99))
     more.setdefault("verify", 0.0)
@@ -62,19 +82,19 @@ def texts(handler, *requests: Request, epoch: float = 1e6) -> list[str]:
 
 
 def test_other_words_for_the_same_get_the_old_answer_at_once_and_for_nothing() -> None:
-    engine = Scripted()
+    engine = numbered()
 
     async def main():
-        handler = semantic_cache(engine, cache())
+        handler = cache()(engine)
         return await complete(handler, ASK), await complete(handler, SAME), await complete(handler, OTHER)
 
     first, second, third = run_virtual(main(), 1e6)
     assert (second.text, second.reasoning) == (first.text, first.reasoning)
     assert third.text != first.text
-    assert engine.started == 2
+    assert len(engine.asked) == 2
     done = second.done
     assert (done.usage, done.cost, done.route, done.timing.e2e) == (Usage(), 0, ("semantic-cache",), 0)
-    assert done.response_id == first.done.response_id
+    assert done.response_id.rpartition("@")[0] == first.done.response_id
 
 
 @pytest.mark.parametrize(
@@ -91,16 +111,16 @@ def test_other_words_for_the_same_get_the_old_answer_at_once_and_for_nothing() -
     ids=lambda change: next(iter(change)),
 )
 def test_whatever_else_changes_the_answer_must_be_equal(change: dict) -> None:
-    engine = Scripted()
-    texts(semantic_cache(engine, cache()), ASK, replace(SAME, **change))
-    assert engine.started == 2
+    engine = numbered()
+    texts(cache()(engine), ASK, replace(SAME, **change))
+    assert len(engine.asked) == 2
 
 
 def test_users_are_kept_apart_where_that_is_asked() -> None:
     for per_user, asked in ((False, 1), (True, 2)):
-        engine = Scripted()
-        texts(semantic_cache(engine, cache(), per_user=per_user), replace(ASK, user="x"), replace(SAME, user="y"))
-        assert engine.started == asked
+        engine = numbered()
+        texts(cache(policy=CachePolicy(per_user=per_user))(engine), replace(ASK, user="x"), replace(SAME, user="y"))
+        assert len(engine.asked) == asked
 
 
 @pytest.mark.parametrize(
@@ -115,20 +135,20 @@ def test_users_are_kept_apart_where_that_is_asked() -> None:
     ],
 )
 def test_what_says_something_else_is_refused_at_any_score(cached: str, new: str) -> None:
-    engine, semantic = Scripted(), cache(acceptance=StaticThreshold(-1))
-    texts(semantic_cache(engine, semantic), replace(ASK, messages=cached), replace(ASK, messages=new))
-    assert engine.started == 2
+    engine, semantic = numbered(), cache(acceptance=StaticThreshold(-1))
+    texts(semantic(engine), replace(ASK, messages=cached), replace(ASK, messages=new))
+    assert len(engine.asked) == 2
     assert semantic.store.stats("semantic").misses == {"absent": 1, "contrast": 1}
 
 
 def test_without_the_contrast_check_the_same_pair_is_a_wrong_hit() -> None:
-    engine, semantic = Scripted(), cache(acceptance=StaticThreshold(-1), contrast=lambda *_: ())
+    engine, semantic = numbered(), cache(acceptance=StaticThreshold(-1), contrast=lambda *_: ())
     texts(
-        semantic_cache(engine, semantic),
+        semantic(engine),
         replace(ASK, messages="where is order 1234"),
         replace(ASK, messages="is order 1243"),
     )
-    assert engine.started == 1
+    assert len(engine.asked) == 1
 
 
 def test_an_entry_is_gone_after_its_lifetime_its_facts_or_an_invalidation() -> None:
@@ -138,16 +158,15 @@ def test_an_entry_is_gone_after_its_lifetime_its_facts_or_an_invalidation() -> N
     def control(request: Request) -> CacheControl:
         return CacheControl(ttl_s=100, facts={"price": facts["price"]}, tags={"prices"})
 
-    engine = Scripted(gap=0.1)
-    semantic = cache(store)
-    handler = semantic_cache(engine, semantic, control=control)
+    engine = numbered(gap_s=0.1)
+    handler = cache(store, policy=CachePolicy(control))(engine)
 
     async def main() -> list[int]:
         counts = []
 
         async def ask() -> None:
             await complete(handler, SAME)
-            counts.append(engine.started)
+            counts.append(len(engine.asked))
 
         await complete(handler, ASK)
         await ask()
@@ -162,14 +181,14 @@ def test_an_entry_is_gone_after_its_lifetime_its_facts_or_an_invalidation() -> N
         store.advance_epoch("a", dry_run=False)
         await ask()
         await complete(handler, SAME)
-        return [*counts, engine.started]
+        return [*counts, len(engine.asked)]
 
     assert run_virtual(main(), 1e6) == [1, 2, 3, 3, 4, 5, 5]
 
 
 def test_an_invalidation_while_the_answer_is_made_keeps_it_out() -> None:
-    store, engine = Store(), Scripted()
-    handler = semantic_cache(engine, cache(store))
+    store, engine = Store(), numbered()
+    handler = cache(store)(engine)
 
     async def main() -> int:
         task = asyncio.create_task(complete(handler, ASK))
@@ -177,54 +196,47 @@ def test_an_invalidation_while_the_answer_is_made_keeps_it_out() -> None:
         store.delete(tenant="a", dry_run=False)
         await task
         await complete(handler, SAME)
-        return engine.started
+        return len(engine.asked)
 
     assert run_virtual(main(), 1e6) == 2
 
 
 def test_what_was_cut_short_failed_or_wanted_a_sample_is_not_kept() -> None:
-    for engine in (Scripted(without_done=True), Scripted(fail_after=1), Scripted(finish_reason="content_filter")):
+    for engine in (numbered(without_done=True), numbered(fail_at=1), numbered(finish_reason="content_filter")):
         semantic = cache()
-        with contextlib.suppress(ConnectionError, StreamIncomplete):
-            texts(semantic_cache(engine, semantic), ASK)
+        with contextlib.suppress(EngineError, StreamIncomplete):
+            texts(semantic(engine), ASK)
         assert len(semantic.store) == 0
     semantic = cache()
-    texts(semantic_cache(Scripted(), semantic), replace(ASK, temperature=1.0))
+    texts(semantic(numbered()), replace(ASK, temperature=1.0))
     assert len(semantic.store) == 0
 
 
 def test_a_semantic_answer_gets_no_second_life_in_the_response_cache_around_it() -> None:
-    store, engine = Store(), Scripted(gap=0.1)
+    store, engine = Store(), numbered(gap_s=0.1)
     control = CacheControl(ttl_s=100)
-    handler = response_cache(semantic_cache(engine, cache(store), control=control), store, control=control)
+    policy = CachePolicy(control)
+    handler = stack(ResponseCache(store, policy), cache(store, policy=policy), engine=engine)
 
     async def main() -> list[int]:
         counts = []
         await complete(handler, ASK)
         await asyncio.sleep(90)
         await complete(handler, SAME)  # a semantic hit of an entry 90 s old
-        counts.append(engine.started)
+        counts.append(len(engine.asked))
         await asyncio.sleep(20)
         await complete(handler, SAME)  # 110 s old: word for word the same, but nobody may give it any more
-        counts.append(engine.started)
+        counts.append(len(engine.asked))
         return counts
 
     assert run_virtual(main(), 1e6) == [1, 2]
 
 
 def test_verified_hits_are_asked_anew_and_counted() -> None:
-    semantic = cache(verify=0.5, seed=1)
-    versions = iter(range(10**6))
-    handler = semantic_cache(answering(lambda request: f"answer {next(versions) // 1000}"), semantic)
-
-    async def main() -> int:
-        for _ in range(400):
-            await complete(handler, SAME)
-        return 400
-
-    asked = run_virtual(main(), 1e6)
+    semantic = cache(verify=0.5, seed=1, contrast=lambda *_: ())
+    texts(semantic(answering(lambda request: "an answer")), *shuffled(400))
     audit, stats = semantic.audit(), semantic.store.stats("semantic")
-    assert audit.given + audit.checked + 1 == asked
+    assert audit.given + audit.checked + 1 == 400
     assert 150 < audit.checked < 250
     assert stats.hits == audit.given
     assert stats.misses == {"absent": 1, "verified": audit.checked}
@@ -233,28 +245,21 @@ def test_verified_hits_are_asked_anew_and_counted() -> None:
 
 
 def test_a_cache_that_is_shown_to_be_wrong_too_often_stops_giving() -> None:
-    semantic = cache(verify=0.3, stop_above=0.1, seed=2)
-    count = iter(range(10**6))
-    handler = semantic_cache(answering(lambda request: f"never the same {next(count)}"), semantic)
-
-    async def main() -> None:
-        for _ in range(300):
-            await complete(handler, SAME)
-
-    run_virtual(main(), 1e6)
+    semantic = cache(verify=0.3, stop_above=0.1, seed=2, contrast=lambda *_: ())
+    count = itertools.count()
+    handler = semantic(answering(lambda request: f"never the same {next(count)}"))
+    texts(handler, *shuffled(300))
     assert semantic.stopped
     assert semantic.audit().at_least > 0.1
     given = semantic.audit().given
-    run_virtual(main(), 2e6)
+    texts(handler, *shuffled(300), epoch=2e6)
     assert semantic.audit().given == given
 
 
 def test_an_entry_that_was_wrong_is_trusted_less_and_the_others_as_before() -> None:
     curve = Curve(-6, 11, 2.0)
     semantic = cache(acceptance=Verified(curve, bound=0.1, confidence=0.5), contrast=lambda *_: (), verify=1.0)
-    handler = semantic_cache(
-        answering(lambda r: r.messages[-1].content if "boots" in r.messages[-1].content else "yes"), semantic
-    )
+    handler = semantic(answering(lambda r: r.messages[-1].content if "boots" in r.messages[-1].content else "yes"))
     boots, tents = "may I give these boots back", "shall we put some tents there"
     texts(handler, *(replace(ASK, messages=f"{text}{tail}") for tail in ("", " now") for text in (boots, tents)))
 
@@ -270,7 +275,7 @@ def test_an_entry_that_was_wrong_is_trusted_less_and_the_others_as_before() -> N
 
 def test_a_hit_and_a_miss_can_be_explained() -> None:
     semantic = cache()
-    texts(semantic_cache(Scripted(), semantic), replace(ASK, messages="where is order 1234 now"))
+    texts(semantic(numbered()), replace(ASK, messages="where is order 1234 now"))
     asked = asked_of(replace(ASK, messages="where is order 1243 now"))
     assert asked is not None
     said = semantic.look(asked, semantic.encode(asked.text), 1e6 + 10).explain()
@@ -283,21 +288,21 @@ def test_a_hit_and_a_miss_can_be_explained() -> None:
 def test_another_process_and_the_next_one_find_what_was_stored(tmp_path: Path) -> None:
     path = tmp_path / "cache.db"
     with Store(path) as one, Store(path) as two:
-        engine = Scripted()
+        engine = numbered()
         first, second = cache(one), cache(two)
-        texts(semantic_cache(engine, second), OTHER)  # opened, and knows its own entries
-        texts(semantic_cache(engine, first), ASK, epoch=1e6 + 10)
-        texts(semantic_cache(engine, second), SAME, epoch=1e6 + 20)
-        assert engine.started == 2
+        texts(second(engine), OTHER)  # opened, and knows its own entries
+        texts(first(engine), ASK, epoch=1e6 + 10)
+        texts(second(engine), SAME, epoch=1e6 + 20)
+        assert len(engine.asked) == 2
     with Store(path) as three:
-        texts(semantic_cache(engine, cache(three)), SAME, OTHER, epoch=1e6 + 30)
-        assert engine.started == 2
+        texts(cache(three)(engine), SAME, OTHER, epoch=1e6 + 30)
+        assert len(engine.asked) == 2
 
 
 def test_vectors_of_another_embedder_or_size_are_a_clean_miss(tmp_path: Path) -> None:
     with Store(tmp_path / "cache.db") as store:
-        engine = Scripted()
-        texts(semantic_cache(engine, cache(store)), ASK)
+        engine = numbered()
+        texts(cache(store)(engine), ASK)
         for number, words in enumerate((Words("words-2"), Words("words-1", dimension=32))):
             changed = SemanticCache(store, words, StaticThreshold(-1), verify=0)
             # The other embedder has its own entry by then, so what it must not find is the first one's.
@@ -310,26 +315,24 @@ def test_vectors_of_another_embedder_or_size_are_a_clean_miss(tmp_path: Path) ->
 
 def test_evicted_entries_leave_the_index_too() -> None:
     semantic = cache(Store(limit_bytes=30_000))
-    engine = Scripted(gap=0.0)
+    engine = numbered(gap_s=0.0)
     requests = [replace(ASK, messages=f"question number{i} about thing{i}") for i in range(700)]
-    texts(semantic_cache(engine, semantic), *requests)
+    texts(semantic(engine), *requests)
     live = sum(1 for _ in semantic.store.entries(layer="semantic"))
     assert live < 60
-    assert len(semantic._index) <= live + 256 + len(semantic._index) // 2
+    assert len(semantic._meaning.index) <= live + 256 + len(semantic._meaning.index) // 2
 
 
 _WRITER = """
 import asyncio, sys
-from labkit.caches import Store
-from labkit.caches.acceptance import StaticThreshold
-from labkit.caches.semantic import SemanticCache, semantic_cache
+from labkit.caches import SemanticCache, StaticThreshold, Store
 from labkit.request import Request, complete
 from tests.caches.test_semantic import answering
 from tests.caches.words import Words
 async def main():
     store = Store(sys.argv[1])
     cache = SemanticCache(store, Words(), StaticThreshold(0.99), verify=0.2)
-    handler = semantic_cache(answering(lambda r: "echo " + r.messages[-1].content), cache)
+    handler = cache(answering(lambda r: "echo " + r.messages[-1].content))
     i = int(sys.argv[2])
     while True:
         i += 1
@@ -380,10 +383,9 @@ def test_random_traffic_never_crosses_a_border_and_the_accounts_are_exact(tmp_pa
         return old.split(" | ")[:3] == new.split(" | ")[:3]
 
     # The contrast check would refuse many of these bags of words; here the borders are to hold without its help.
-    semantic = cache(store, verify=0.1, seed=3, agree=agree, contrast=lambda *_: ())
-    handler = semantic_cache(
-        answering(truth), semantic, control=lambda r: CacheControl(ttl_s=60, facts={"price": str(facts["price"])})
-    )
+    policy = CachePolicy(lambda r: CacheControl(ttl_s=60, facts={"price": str(facts["price"])}))
+    semantic = cache(store, verify=0.1, seed=3, agree=agree, contrast=lambda *_: (), policy=policy)
+    handler = semantic(answering(truth))
 
     async def main() -> tuple[int, int]:
         looked = hits = 0
@@ -413,20 +415,20 @@ def test_random_traffic_never_crosses_a_border_and_the_accounts_are_exact(tmp_pa
         return looked, hits
 
     looked, hits = run_virtual(main(), 1e6)
-    stats, audit = store.stats("semantic"), semantic.audit()
-    assert stats.looked_up == looked
-    assert stats.hits == hits == audit.given
-    assert hits > 300
+    stats, audit, by_words = store.stats("semantic"), semantic.audit(), store.stats("response")
+    assert by_words.looked_up == looked
+    assert stats.looked_up == looked - by_words.hits
+    assert stats.hits == audit.given
+    assert stats.hits + by_words.hits == hits
+    assert min(stats.hits, by_words.hits) > 100
     assert audit.wrong == 0
     assert {"absent", "verified", "unlike"} <= set(stats.misses)
 
 
 def test_cached_answers_are_in_the_books_as_saved(tmp_path: Path) -> None:
-    from labkit.caches import savings
-
     with Ledger(tmp_path / "ledger.db") as ledger:
-        handler = booked(semantic_cache(Scripted(), cache()), ledger, provider="lab", price=lambda *_: Decimal("0.5"))
-        texts(handler, ASK, SAME, SAME)
+        prices = {"*": self_defined("any", "50000", "0")}  # 10 tokens are 0.5
+        texts(stack(cache(), Booked(ledger, prices), engine=numbered()), ASK, SAME, ASK)
         row = savings(ledger).iloc[0]
         assert (row.answers, row.unknown, row.saved, row.input_tokens) == (2, 0, Decimal("1.0"), 20)
 
@@ -435,3 +437,64 @@ def test_bad_settings_are_named() -> None:
     for bad in ({"verify": 1.5}, {"stop_above": 0.1, "verify": 0.0}, {"candidates": 0}):
         with pytest.raises(InvalidRequest):
             cache(**bad)
+
+
+def test_what_is_asked_word_for_word_needs_no_vector_and_need_be_no_question() -> None:
+    engine, words = numbered(), Words()
+    semantic = SemanticCache(Store(), words, StaticThreshold(0.99))
+    tool = replace(ASK, messages=(Message("user", "2+2"), Message("tool", "4")))
+    texts(semantic(engine), ASK, ASK, tool, tool)
+    assert (len(engine.asked), words.encoded) == (2, 1)
+    assert semantic.store.stats("response").hits == 2
+    assert semantic.store.stats("semantic").looked_up == 1
+
+
+def test_each_answer_is_kept_once_and_both_levers_share_it() -> None:
+    store, engine = Store(), numbered()
+    asked = texts(cache(store)(engine), ASK)
+    assert texts(ResponseCache(store)(engine), ASK, epoch=1e6 + 10) == asked
+    by_words, by_meaning = (list(store.entries(layer=layer)) for layer in ("response", "semantic"))
+    assert [entry.key for entry in by_words] == [entry.key for entry in by_meaning]
+    assert (b'"a1"' in by_words[0].value, b'"a1"' in by_meaning[0].value) == (True, False)
+
+
+def test_an_answer_that_went_is_not_found_by_its_meaning_and_no_answer_takes_its_place() -> None:
+    store, engine = Store(), numbered()
+    semantic = cache(store)
+    texts(semantic(engine), ASK)
+    store.delete(layer="response", dry_run=False)
+    assert texts(semantic(engine), SAME, epoch=1e6 + 10) == ["a2b2c2"]
+    assert texts(semantic(engine), ASK, epoch=1e6 + 20) == ["a2b2c2"]
+
+
+def test_a_miss_makes_three_calls_to_the_store_and_few_statements() -> None:
+    store, statements, calls = Store(), [], []
+    semantic = cache(store)
+    for name in ("get", "put_together", "ticket", "follow", "put", "entries", "delete"):
+        real = getattr(store, name)
+        setattr(store, name, lambda *a, _real=real, _name=name, **k: (calls.append(_name), _real(*a, **k))[1])
+    store._file.shared.check().set_trace_callback(statements.append)
+    texts(semantic(numbered()), ASK)
+    assert calls == ["get", "follow", "put_together"]
+    sent = [text for text, _ in itertools.groupby(statements)]  # a statement is traced once more for each of its triggers
+    assert len(sent) <= 13, sent
+
+
+def test_a_file_that_is_set_aside_takes_what_was_found_by_meaning_with_it(tmp_path: Path) -> None:
+    with Store(tmp_path / "cache.db") as store:
+        engine, semantic = numbered(), cache(store)
+        texts(semantic(engine), ASK, OTHER)
+        for name in ("cache.db", "cache.db-wal", "cache.db-shm"):
+            (tmp_path / name).rename(tmp_path / f"{name}.away")
+        assert texts(semantic(engine), SAME, epoch=1e6 + 10) == ["a3b3c3"]
+        assert texts(semantic(engine), ASK, epoch=1e6 + 20) == ["a3b3c3"], "new entries are followed from the first one on"
+        assert store.stats("semantic").hits == 1
+
+
+def test_caches_with_equal_settings_are_equal() -> None:
+    store, words = Store(), Words()
+    one, other = (SemanticCache(store, words, StaticThreshold(0.9), seed=1) for _ in range(2))
+    assert one == other
+    assert one != SemanticCache(store, words, StaticThreshold(0.8), seed=1)
+    assert repr(one).startswith("SemanticCache(store=Store(':memory:')")
+    assert "Meaning" not in repr(one)

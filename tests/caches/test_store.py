@@ -220,3 +220,91 @@ def test_a_put_counts_as_a_time_seen_even_where_its_ticket_is_of_an_older_era(tm
         assert store_one(store, entry("k", created=10.0)) is None
         assert store.put(entry("other", created=40.5), before) == "clock"
         assert store.get(SCOPE, "k", 40.0, CacheControl(max_age_s=30.2)).reason == "max-age", "it is 40.5 at least"
+
+
+KEYS = [f"k{i}" for i in range(40)]
+
+
+def filled(path: Path) -> None:
+    with Store(path) as store:
+        store.put_together([entry(key, key.encode() * 50, tags={"t"}, lifetime=1e6) for key in KEYS], store.ticket(SCOPE))
+        store.delete(key=KEYS[0], dry_run=False)
+
+
+def every_use(store: Store) -> None:
+    """Whatever a cache does with its file; what it hands out must be what was stored."""
+    for key in KEYS:
+        found = store.get(SCOPE, key, 1001.0).entry
+        assert found is None or found.value == key.encode() * 50
+    assert all(e.value == e.key.encode() * 50 for e in store.follow(("response",))[0])
+    assert all(e.value == e.key.encode() * 50 for e in store.entries(layer="response"))
+    store.delete(tag="t", tenant="shop", dry_run=False)
+    for key in KEYS[:3]:
+        assert store.get(SCOPE, key, 1002.0).entry is None, "it was invalidated"
+        store.put(entry(key, key.encode() * 50, created=1002.0), store.ticket(SCOPE))
+        assert store.get(SCOPE, key, 1002.0).entry is not None, "a damaged file has made room for a working one"
+    assert len(store) >= 3
+    assert store.bytes > 0
+
+
+def damaged(whole: bytes, dice: random.Random, how: str) -> bytes:
+    """`whole` with one byte, or one page, of other content."""
+    data = bytearray(whole)
+    pages = len(data) // 4096
+    if how == "byte":
+        at = dice.randrange(len(data))
+    elif how == "header":
+        at = dice.randrange(16, 100)
+    elif how == "schema":
+        at = dice.randrange(100, 4096 * 2)
+    else:
+        at = 4096 * dice.randrange(pages)
+        data[at : at + 4096] = dice.randbytes(4096) if dice.random() < 0.5 else bytes(4096)
+        return bytes(data)
+    data[at] ^= dice.randrange(1, 256)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("how", ["byte", "header", "schema", "page"])
+@pytest.mark.parametrize("when", ["before it is opened", "while it is in use"])
+def test_a_file_damaged_anywhere_ends_in_an_empty_cache_and_never_in_an_error(
+    when: str, how: str, tmp_path: Path, dice: random.Random, caplog: pytest.LogCaptureFixture
+) -> None:
+    filled(tmp_path / "whole.db")
+    whole = (tmp_path / "whole.db").read_bytes()
+    for number in range(int(os.environ.get("ROUNDS", "8"))):
+        path = tmp_path / f"{number}.db"
+        path.write_bytes(whole if when == "while it is in use" else damaged(whole, dice, how))
+        with Store(path) as store:
+            if when == "while it is in use":
+                with path.open("r+b") as raw:  # the same file, under the connection's feet
+                    raw.write(damaged(whole, dice, how))
+                store._file.shared.check().execute("PRAGMA shrink_memory")
+            every_use(store)
+
+
+def test_a_process_follows_when_another_one_has_set_the_file_aside(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    with Store(path) as one:
+        store_one(one, entry("k"))
+        early = one.ticket(SCOPE)
+        path.rename(tmp_path / "aside")
+        for suffix in ("-wal", "-shm"):
+            Path(f"{path}{suffix}").rename(tmp_path / f"aside{suffix}")
+        with Store(path) as two:
+            assert store_one(two, entry("k", b"new")) is None
+            assert one.get(SCOPE, "k", 1000.0).entry.value == b"new"
+            one.delete(key="k", dry_run=False)
+            assert two.get(SCOPE, "k", 1000.0).reason == "absent"
+            assert two.put(entry("k", b"old"), early) == "clock", "the ticket is of the file that was set aside"
+
+
+def test_entries_are_stored_together_or_not_at_all() -> None:
+    with Store(limit_bytes=1000) as store:
+        ticket = store.ticket(SCOPE)
+        assert store.put_together([entry("a"), entry("b", b"x" * 1000)], ticket) == "too-large"
+        assert len(store) == 0
+        assert store.put_together([entry("a"), entry("b", layer="other")], ticket) is None
+        assert len(store) == 2
+        with pytest.raises(InvalidRequest, match="of one scope"):
+            store.put_together([entry("a"), entry("a", scope=Scope("b"))], ticket)

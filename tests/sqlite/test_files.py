@@ -60,7 +60,7 @@ def test_a_process_forked_while_a_thread_writes_has_a_lock_of_its_own(tmp_path):
     holding, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with store._file.use(), store._counts._lock.mine():
+        with store._file.shared.use(), store._counts._lock.mine():
             holding.set()
             release.wait(30)
 
@@ -112,3 +112,36 @@ def test_errors_say_what_to_do():
         sqlite3.connect("/nowhere/at/all.db")
     assert "create it or choose another path" in explain(caught.value, {})
     assert "a word of mine" in explain(caught.value, {sqlite3.SQLITE_CANTOPEN: "a word of mine"})
+
+
+def test_a_schema_that_was_damaged_into_another_valid_one_is_told_as_damage(tmp_path):
+    path = tmp_path / "n.db"
+    open_file(str(path), NOTES, busy_timeout=1.0).close()
+    whole = path.read_bytes()
+    assert whole.count(b"TABLE notes (text TEXT)") == 1
+    path.write_bytes(whole.replace(b"TABLE notes (text TEXT)", b"TABLE notes (tixt TEXT)"))
+    with pytest.raises(Unusable, match="is damaged: its schema is not the one") as caught:
+        open_file(str(path), NOTES, busy_timeout=1.0)
+    assert caught.value.why == "damaged"
+
+
+def test_a_file_that_lost_its_tables_is_not_taken_for_a_new_one(tmp_path):
+    path = tmp_path / "n.db"
+    connection = open_file(str(path), NOTES, busy_timeout=1.0)
+    connection.execute("DROP TABLE notes")
+    connection.close()
+    with pytest.raises(Unusable, match="is damaged: its tables are gone"):
+        open_file(str(path), NOTES, busy_timeout=1.0)
+
+
+def test_a_file_that_could_not_be_opened_anew_is_tried_again_at_the_next_use(tmp_path):
+    file = shared(tmp_path / "n.db")
+    (tmp_path / "n.db").rename(tmp_path / "aside.db")
+    (tmp_path / "n.db").mkdir()  # no file can be opened there
+    with pytest.raises(sqlite3.OperationalError):
+        file.renew()
+    with pytest.raises(sqlite3.OperationalError), file.use():
+        pass
+    (tmp_path / "n.db").rmdir()
+    with file.use() as connection:
+        assert texts(connection) == []
