@@ -16,7 +16,7 @@ STEP = 2**16
 """The most bytes that are decompressed at once, so that a bomb cannot hold up the event loop or fill the memory."""
 PER_TOKEN = 2**14
 """Bytes that one token of an answer may take on the wire: twenty alternatives with their probabilities take about 3000."""
-BASE_BYTES = 2**24
+BASE_BYTES = 2**23
 """Bytes that an answer may take on the wire beyond `PER_TOKEN` for each token asked for."""
 _BOM = b"\xef\xbb\xbf"
 ENCODINGS = "gzip, deflate"
