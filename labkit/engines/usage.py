@@ -178,7 +178,7 @@ def _read_numbers(numbers: Mapping[str, int], report: Report, beside: bool) -> N
     citations = numbers.get("citation_tokens")
     if citations is not None or "num_search_queries" in numbers:  # Perplexity: beside the completion, and not in its total
         report.output = (report.output or 0) + (citations or 0) + (report.reasoning or 0)
-    elif beside and report.total is None and report.output is not None:
+    elif beside and with_cache and report.total is None and report.output is not None:
         report.output += report.reasoning or 0
     else:
         _use_total(report)
