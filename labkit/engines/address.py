@@ -97,10 +97,9 @@ class Address:
     def hide(self, text: str) -> str:
         """`text`, which the endpoint wrote, without the key that it may have sent back."""
         for secret in self.secrets:
-            if secret in text:
-                # A short key ("none") is a word of other sentences too: only the whole word is hidden.
-                edge = "" if len(secret) >= 8 else r"(?<![A-Za-z0-9]){}(?![A-Za-z0-9])"
-                text = re.sub(edge.format(re.escape(secret)), _HIDDEN, text) if edge else text.replace(secret, _HIDDEN)
+            # A short key ("none") is a word of other sentences too: only the whole word is hidden.
+            edges = ("", "") if len(secret) >= 8 else (r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])")
+            text = re.sub(re.escape(secret).join(edges), _HIDDEN, text, flags=re.IGNORECASE)
         return text
 
 
@@ -121,7 +120,7 @@ def _shown(base_url: object) -> str:
     """An address that could not be read, for a message: without what may be a password or a key."""
     if not isinstance(base_url, str):
         return f"a {type(base_url).__name__}"
-    text = re.sub(r"//[^/?#\s]*@", "//…@", base_url)
+    text = re.sub(r"//.*@", "//…@", base_url, flags=re.DOTALL)
     return repr(re.sub(r"[?#].*", "?…", text, flags=re.DOTALL)[:200])
 
 

@@ -22,12 +22,13 @@ from labkit.request.values import Chunk, Done, Request, Timing, ToolCallDelta, U
 
 CHUNKS_PER_TOKEN = 16
 SPARE_CHUNKS = 1000
-SPARE_REASONING = 2**16
-"""How many chunks an answer may have: 16 for each token asked for, 1000 more of text and 65536 more of reasoning, which
+SPARE_REASONING = 2**15
+"""How many chunks an answer may have: 16 for each token asked for, 1000 more of text and 32768 more of reasoning, which
 some endpoints do not count in max_tokens. An endpoint that sends one letter at a time stays below."""
 
 _NOT_CARRIED = ("audio", "images", "image")
 _NOTED = ("annotations", "citations")
+_RARE = frozenset((*_NOT_CARRIED, *_NOTED, "tool_calls", "function_call", "refusal"))
 
 
 class Failed(Exception):
@@ -88,7 +89,7 @@ class Answer:
         Raises `Failed` for an error, `StreamIncomplete` and `EngineError` for what is no answer.
         """
         data = sent.data
-        if data == "[DONE]" or data.strip() == "[DONE]":
+        if data[:1] != "{" and data.strip() == "[DONE]":
             if not self.chunks and not self._reason:
                 raise StreamIncomplete("the endpoint sent [DONE] and no answer before it")
             self.finished = True
@@ -123,9 +124,8 @@ class Answer:
             self._model = name_of(event["model"]) or self._model
         before = self._usage.reported.output or 0
         running = self._take_usage(event)
-        for name in _NOTED:
-            if event.get(name):
-                self._warn(name)
+        if event.get("citations"):
+            self._warn("citations")
         choices = event.get("choices")
         if not choices:
             if running is None and not self._usage.any and not self.ignored and choices is None:
@@ -138,11 +138,10 @@ class Answer:
             return None
         if choice.get("error") and (fault := fault_in(event)) is not None:
             raise Failed(fault)
-        if (reason := ended(choice.get("finish_reason"))) != "":
+        given = choice.get("finish_reason")
+        if given is not None and (reason := ended(given)) != "":
             if reason == "failed":
-                raise Failed(
-                    choice.get("error") or f"it ended the answer with finish_reason {choice['finish_reason']!r:.60}"
-                )
+                raise Failed(choice.get("error") or f"it ended the answer with finish_reason {given!r:.60}")
             self._reason = reason
         delta = choice.get("delta")
         if not delta:
@@ -153,6 +152,9 @@ class Answer:
 
     def _one(self, choices: list[Any]) -> Mapping[str, Any] | None:
         """The one choice of an event. Raises `EngineError` for a second one: two answers must not be mixed."""
+        if len(choices) == 1 and type(choices[0]) is dict and (choices[0].get("index") or 0) == self._choice:
+            only: dict[str, Any] = choices[0]  # nearly always
+            return only
         choices = [choice for choice in choices if choice is not None]
         if not choices:
             return None
@@ -199,23 +201,15 @@ class Answer:
             reasoning = thoughts_of(reasoning)
         if not reasoning and delta.get("reasoning_details"):
             reasoning = thoughts_of(delta["reasoning_details"])
-        if refusal := delta.get("refusal"):
-            text += self._refusal(refusal_of(refusal))
-        tools = self._tools.read(delta["tool_calls"]) if delta.get("tool_calls") else ()
-        if delta.get("function_call"):
-            tools += self._tools.legacy(delta["function_call"])
-        for name in _NOT_CARRIED:
-            if delta.get(name):
-                raise EngineError(f"the answer holds {name}, which this lab does not carry; ask for text only")
-        for name in _NOTED:
-            if delta.get(name):
-                self._warn(name)
-        text = self._halves.join("text", text)
-        reasoning = self._halves.join("reasoning", reasoning)
-        if tools:
-            tools = tuple(
-                ToolCallDelta(t.index, clean(t.id), clean(t.name), self._halves.join(t.index, t.arguments)) for t in tools
-            )
+        tools: tuple[ToolCallDelta, ...] = ()
+        if not _RARE.isdisjoint(delta):
+            if refusal := delta.get("refusal"):
+                text += self._refusal(refusal_of(refusal))
+            tools = self._rest_of(delta)
+        if text:
+            text = self._halves.join("text", text)
+        if reasoning:
+            reasoning = self._halves.join("reasoning", reasoning)
         logprobs = logprobs_of(choice, self._warn) if self._wants_logprobs else ()
         tokens = max(0, running.output_tokens - before) if running else len(logprobs) or 1
         if not text and not reasoning and not tools and not logprobs and not (running and tokens):
@@ -228,6 +222,22 @@ class Answer:
         self.chunks += 1
         self._counted += tokens
         return Chunk(text, at, tokens, reasoning, logprobs, running, tools)
+
+    def _rest_of(self, delta: Mapping[str, Any]) -> tuple[ToolCallDelta, ...]:
+        """The tool calls in a delta. Raises `EngineError` for what is beside them and not carried."""
+        for name in _NOT_CARRIED:
+            if delta.get(name):
+                raise EngineError(f"the answer holds {name}, which this lab does not carry; ask for text only")
+        for name in _NOTED:
+            if delta.get(name):
+                self._warn(name)
+        tools = self._tools.read(delta["tool_calls"]) if delta.get("tool_calls") else ()
+        if delta.get("function_call"):
+            tools += self._tools.legacy(delta["function_call"])
+        return tuple(
+            ToolCallDelta(tool.index, clean(tool.id), clean(tool.name), self._halves.join(tool.index, tool.arguments))
+            for tool in tools
+        )
 
     def rest(self, at: float) -> Chunk | None:
         """The half of a letter that the answer ends with, as U+FFFD: its other half never came."""

@@ -26,8 +26,6 @@ class Halves:
     def join(self, key: str | int, text: str) -> str:
         """`text` with the half before it, and without the half it ends with."""
         if self._waiting:
-            if not text:
-                return ""  # the other half may come yet
             text = self._waiting.pop(key, "") + text
         if text.isascii() or not _SURROGATE.search(text):
             return text

@@ -78,7 +78,8 @@ def words(fault: Any, depth: int = 0) -> str:
 def fault_in(event: Any, named_error: bool = False) -> Any:
     """The error that `event` brings, None if it brings none; `named_error` says that it came under the name "error"."""
     if isinstance(event, list):
-        return next((fault for part in event[:8] if (fault := fault_in(part)) is not None), None)
+        found = next((fault for part in event[:8] if (fault := fault_in(part)) is not None), None)
+        return event if found is None and named_error else found
     if not isinstance(event, Mapping):
         return (event or "an error without words") if named_error else None
     error = event.get("error")

@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from labkit.request.values import Usage
@@ -92,6 +93,8 @@ class Report:
     """What is not priced with the rest, by name."""
     wrong: list[str] = field(default_factory=list)
     """What contradicts itself."""
+    plain: bool = False
+    """Whether it is input, output and their sum, and nothing else."""
 
 
 def read(usage: Any, warn: Warn, beside: bool = False) -> Report:
@@ -100,10 +103,16 @@ def read(usage: Any, warn: Warn, beside: bool = False) -> Report:
     `beside`: the provider is known to count reasoning beside the output; it is believed where no total settles it.
     """
     if type(usage) is dict and usage.keys() <= _PLAIN and len(usage) == 3:
-        values = list(usage.values())
         into, out, total = usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]
-        if all(type(value) is int and 0 < value <= MOST for value in values) and into + out == total:
-            return Report(into, out, total=total)
+        if (
+            type(into) is int
+            and type(out) is int
+            and type(total) is int
+            and 0 < into <= MOST
+            and 0 < out <= MOST
+            and into + out == total
+        ):
+            return Report(into, out, total=total, plain=True)
     report = Report()
     if not isinstance(usage, Mapping):
         report.wrong.append(f"the usage is a {type(usage).__name__}, not an object")
@@ -169,7 +178,7 @@ def _read_numbers(numbers: Mapping[str, int], report: Report, beside: bool) -> N
     citations = numbers.get("citation_tokens")
     if citations is not None or "num_search_queries" in numbers:  # Perplexity: beside the completion, and not in its total
         report.output = (report.output or 0) + (citations or 0) + (report.reasoning or 0)
-    elif beside and report.total is None and report.output is not None:
+    elif beside and with_cache and report.total is None and report.output is not None:
         report.output += report.reasoning or 0
     else:
         _use_total(report)
@@ -242,6 +251,9 @@ class Count:
         """Add a report; returns the running usage, None while it is not known or not consistent."""
         new, old = read(usage, self.warn, self.beside), self.reported
         self.any = True
+        if new.plain and old.plain and (new.output or 0) >= (old.output or 0):
+            self.reported = new
+            return Usage(new.input or 0, new.output or 0)
         if new.output and old.output and new.output < old.output:
             self.fell = f"output tokens fell from {old.output} to {new.output} during the stream"
         self.reported = Report(
@@ -304,34 +316,42 @@ def _either(first: int | None, second: int | None) -> int | None:
 
 def _say_apart(numbers: Mapping[str, int], report: Report) -> None:
     for name, value in numbers.items():
-        if (
-            not value
-            or len(report.apart) >= 20
-            or "cached_tokens_details" in name
-            or name.startswith("cache_tokens_details")
-        ):
-            continue
-        if _FEES.search(name) or _APART.search(name) or _FOR_AN_HOUR.search(name):
+        if value and _kind(name) == "apart" and len(report.apart) < 20:
             report.apart[name] = f"{name} {value}"
 
 
 def _warn_of_unknown(numbers: Mapping[str, int], warn: Warn) -> None:
     for name, value in numbers.items():
-        if value and "token" in name and name not in _KNOWN and not any(known.search(name) for known in _KNOWN_KINDS):
+        if value and _kind(name) == "unknown":
             warn(name[:80])
+
+
+@lru_cache(2048)
+def _kind(name: str) -> str:
+    """Whether a number is read with the rest, "apart", "unknown", or nothing to do with tokens."""
+    again = "cached_tokens_details" in name or "cache_tokens_details" in name
+    if not again and (_FEES.search(name) or _APART.search(name) or _FOR_AN_HOUR.search(name)):
+        return "apart"
+    if name in _KNOWN or _FOR_5_MINUTES.search(name) or _SAID_ELSEWHERE.search(name):
+        return "read"
+    return "unknown" if "token" in name else "other"
+
+
+@lru_cache(2048)
+def _snake(key: str) -> str:
+    return _CAMEL.sub("_", key).lower()
 
 
 _KNOWN = (
     _INPUT_WITH_CACHE | _INPUT | _OUTPUT | _TOTAL | _CACHED_WITHIN | _CACHED | _WRITTEN_WITHIN | _WRITTEN | _REASONING
     | {"candidates_token_count", "thoughts_token_count", "tool_use_prompt_token_count", "citation_tokens"}
 )  # fmt: skip
-_KNOWN_KINDS = (_FOR_5_MINUTES, _FOR_AN_HOUR, _SAID_ELSEWHERE, _APART, _FEES)
 
 
 def _leaves(usage: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
     """(dotted name in snake case, value) of what is not an object; 4 deep and 64 wide is more than any endpoint writes."""
     for key, value in list(usage.items())[:64]:
-        name = prefix + _CAMEL.sub("_", str(key)[:80]).lower()
+        name = prefix + _snake(str(key)[:80])
         if isinstance(value, Mapping):
             if depth < 4:
                 yield from _leaves(value, f"{name}.", depth + 1)
@@ -360,6 +380,11 @@ def _shown(value: Any) -> str:
     return "a huge number" if isinstance(value, int) and abs(value) > 10**30 else f"{value!r:.40}"
 
 
+_PLACES = frozenset(
+    ["usageMetadata", "usage_metadata", "amazon-bedrock-invocationMetrics", "x_groq", "meta", "message", "delta", "metadata"]
+)
+
+
 def usage_elsewhere(event: Mapping[str, Any]) -> Any:
     """Usage that does not stand in the event's `usage`: in its choice (Moonshot), or under another name."""
     choices = event.get("choices")
@@ -371,6 +396,8 @@ def usage_elsewhere(event: Mapping[str, Any]) -> Any:
             inner = choice.get(name)
             if isinstance(inner, Mapping) and inner.get("usage"):
                 return inner["usage"]
+    if _PLACES.isdisjoint(event):
+        return None
     for name in ("usageMetadata", "usage_metadata", "amazon-bedrock-invocationMetrics"):
         if event.get(name):
             return event[name]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 from labkit.request.errors import EngineError, StreamIncomplete
 from labkit.request.sse import MAX_EVENT, Decoder, SentEvent
@@ -16,7 +17,7 @@ STEP = 2**16
 """The most bytes that are decompressed at once, so that a bomb cannot hold up the event loop or fill the memory."""
 PER_TOKEN = 2**14
 """Bytes that one token of an answer may take on the wire: twenty alternatives with their probabilities take about 3000."""
-BASE_BYTES = 2**24
+BASE_BYTES = 2**23
 """Bytes that an answer may take on the wire beyond `PER_TOKEN` for each token asked for."""
 _BOM = b"\xef\xbb\xbf"
 ENCODINGS = "gzip, deflate"
@@ -88,28 +89,36 @@ class _Inflate:
                 "asked for; switch compression off at the endpoint or the proxy before it"
             )
         self._gzip = kind != "deflate"
-        self._z = zlib.decompressobj(31 if self._gzip else zlib.MAX_WBITS)
-        self._started = False
-        self._ended = False
+        self._z: Any = None  # made when the first two bytes are there: they tell a member's kind
+        self._head = b""
+        self._members = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        while data and not self._ended:
+        while data:
+            if self._z is None:
+                self._head += data
+                if len(self._head) < 2:
+                    return
+                data, self._head = self._head, b""
+                self._z = self._begin(data[0], data[1])
+                if self._z is None:
+                    return  # what follows the last member is not part of the answer
             try:
                 out = self._z.decompress(data, STEP)
             except zlib.error as error:
-                if self._gzip or self._started:
-                    raise StreamIncomplete(
-                        f"the answer's compressed bytes are damaged ({error}); what arrived is not whole"
-                    ) from error
-                self._z, self._started = zlib.decompressobj(-zlib.MAX_WBITS), True  # deflate without its header
-                continue
-            self._started = True
+                raise StreamIncomplete(
+                    f"the answer's compressed bytes are damaged ({error}); what arrived is not whole"
+                ) from error
             data = self._z.unconsumed_tail
             if self._z.eof:
-                data = self._z.unused_data
-                if self._gzip and data[:2] == b"\x1f\x8b":  # the next member
-                    self._z = zlib.decompressobj(31)
-                else:
-                    self._ended = True
+                data, self._z, self._members = self._z.unused_data, None, self._members + 1
             if out:
                 yield out
+
+    def _begin(self, first: int, second: int) -> Any:
+        if self._members and not (self._gzip and (first, second) == (0x1F, 0x8B)):
+            return None
+        if self._gzip:
+            return zlib.decompressobj(31)
+        with_header = first & 15 == 8 and (first * 256 + second) % 31 == 0
+        return zlib.decompressobj(zlib.MAX_WBITS if with_header else -zlib.MAX_WBITS)

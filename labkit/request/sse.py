@@ -76,15 +76,16 @@ class Decoder:
             self._check("line", self._begun_size, self._max_line)
         events = []
         for line in lines:
-            self._check("line", len(line), self._max_line)
-            event = self._take(line)
-            if event is not None:
-                events.append(event)
+            if line:
+                self._take(line)
+            elif self._data:
+                events.append(self._send())
+            else:
+                self.last_event_id, self._event = self._id, ""
         return events
 
-    def _take(self, line: str) -> SentEvent | None:
-        if not line:
-            return self._send()
+    def _take(self, line: str) -> None:
+        self._check("line", len(line), self._max_line)
         name, _, value = line.partition(":")  # a comment has the empty name
         value = value.removeprefix(" ")
         if name == "data":
@@ -97,13 +98,10 @@ class Decoder:
             self._id = value
         elif name == "retry" and re.fullmatch(r"[0-9]{1,15}", value):
             self.retry_ms = int(value)
-        return None
 
-    def _send(self) -> SentEvent | None:
+    def _send(self) -> SentEvent:
         self.last_event_id = self._id
         event, self._event = self._event, ""
-        if not self._data:
-            return None
         data, self._data, self._data_size = self._data, [], 0
         return SentEvent("\n".join(data), event or "message", self._id)
 

@@ -161,9 +161,10 @@ class Usage:
     reasoning_tokens: int = 0
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:  # not fields(): an engine may report its usage with every chunk
-            value = getattr(self, name)
+        values = (self.input_tokens, self.output_tokens, self.cached_tokens, self.cache_write_tokens, self.reasoning_tokens)
+        for value in values:  # kept short: an engine may report its usage with every chunk
             if type(value) is not int or value < 0:
+                name = next(f.name for f, given in zip(fields(self), values, strict=True) if given is value)
                 raise InvalidRequest(f"usage {name} is {value!r:.60}; token counts are whole numbers from 0")
         if self.cached_tokens + self.cache_write_tokens > self.input_tokens:
             raise InvalidRequest(

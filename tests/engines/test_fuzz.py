@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import copy
 import json
-import tracemalloc
 import zlib
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from labkit.request import Completion, EngineError, InvalidRequest, Request
+from labkit.request import Completion, ContextWindowExceeded, EngineError, Request
 from labkit.streaming import encode
 from tests.engines.wires import JSON, SSE, USAGE, Endpoint, ask, delta, sse, usage
 
-QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+def settings_for(examples):
+    return settings(
+        max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    )
+
 
 CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 PLAIN = [
@@ -67,13 +72,8 @@ def outcome(body, request=None, **options):
     """An answer that can be written down, or an error of the lab's; anything else is raised."""
     try:
         answer = ask(body, request or Request("hi", logprobs=1), **options)
-    except EngineError as error:
-        str(error).encode()
-        assert "\ufffd\ufffd\ufffd\ufffd" not in str(error) or len(str(error)) < 3000
-        return error
-    except InvalidRequest as error:
-        assert type(error).__name__ == "ContextWindowExceeded"
-        return error
+    except (EngineError, ContextWindowExceeded) as error:
+        return repr(str(error).encode())
     assert isinstance(answer, Completion)
     answer.text.encode()
     answer.reasoning.encode()
@@ -85,22 +85,15 @@ def outcome(body, request=None, **options):
     return answer
 
 
-@QUIET
-@settings(max_examples=400)
+@settings_for(400)
 @given(st.sampled_from(PLACES), ODD)
 @example((1, "choices", 0, "delta", "content"), {"type": 1})
 @example((6, "usage"), [1])
 def test_any_json_in_any_place_is_an_answer_or_one_error(path, value):
-    outcome(sse(*_encodable(replaced(PLAIN, path, value))))
+    outcome(b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in replaced(PLAIN, path, value)))
 
 
-def _encodable(events):
-    """JSON of anything, with surrogates as escapes."""
-    return json.loads(json.dumps(events)) if isinstance(events, list) else [events]
-
-
-@QUIET
-@settings(max_examples=100)
+@settings_for(100)
 @given(ODD, st.sampled_from([200, 400, 401, 404, 429, 500]), st.sampled_from([JSON, SSE]))
 def test_any_json_as_the_whole_body_is_an_answer_or_one_error(value, status, headers):
     body = json.dumps(value, ensure_ascii=True).encode()
@@ -111,8 +104,7 @@ def test_any_json_as_the_whole_body_is_an_answer_or_one_error(value, status, hea
 WHOLE = sse(*PLAIN)
 
 
-@QUIET
-@settings(max_examples=200)
+@settings_for(200)
 @given(
     st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 40), st.binary(max_size=4)), min_size=1, max_size=4),
     st.lists(st.integers(1, 60), max_size=10),
@@ -128,15 +120,13 @@ def test_damaged_bytes_are_an_answer_or_one_error(damages, cuts):
     outcome([*pieces, data[at:]])
 
 
-@QUIET
-@settings(max_examples=100)
-@given(st.binary(max_size=200), st.sampled_from(["", "gzip", "deflate", "br", "zstd", "gzip, gzip", "é"]))
+@settings_for(100)
+@given(st.binary(max_size=200), st.sampled_from(["", "gzip", "deflate", "br", "zstd", "gzip, gzip"]))
 def test_random_bytes_are_one_error(data, encoding):
     assert not isinstance(outcome(data, headers={**SSE, "content-encoding": encoding}), Completion)
 
 
-@QUIET
-@settings(max_examples=60)
+@settings_for(60)
 @given(st.integers(0, 2**31), st.integers(1, 3))
 def test_a_damaged_compressed_body_is_an_answer_or_one_error(seed, flips):
     data = bytearray(zlib.compress(WHOLE))
@@ -166,7 +156,7 @@ HUGE = {
     "empty deltas": (endless(sse(delta(""), done=False) * 100), 200, {}),
     "chunks of text": (endless(sse(delta("x"), done=False) * 100), 200, {}),
     "chunks of reasoning": (endless(sse(delta(None, reasoning_content="x"), done=False) * 100), 200, {}),
-    "tool calls": (endless(sse(delta(None, tool_calls=[{"id": None, "function": {"name": "f"}}]), done=False) * 100), 200, {}),
+    "tool calls": (endless(sse(delta(None, tool_calls=[{"function": {"name": "f"}}]), done=False) * 100), 200, {}),
     "usage fields": (endless(sse(usage(**{f"odd_{i}_tokens": 1 for i in range(50)}), done=False) * 10), 200, {}),
     "a JSON body": (endless(b'{"a":[' + b"[]," * 10000), 200, JSON),
     "nested JSON": (endless(b"[" * 65000), 200, JSON),
@@ -185,14 +175,10 @@ HUGE = {
 def test_what_never_ends_is_ended_in_bounded_memory(what):
     pieces, status, headers = HUGE[what]
     endpoint = Endpoint(pieces, status=status, headers={**SSE, **headers})
-    tracemalloc.start()
-    try:
-        with pytest.raises(EngineError) as failure:
-            endpoint.ask(Request("hi", max_tokens=5))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 150 * 2**20
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(EngineError) as failure:
+        endpoint.ask(Request("hi", max_tokens=5))
+    assert endpoint.body.peak - before < 150 * 2**20
     if status == 200 and "nested" not in what and "small" not in what:
         assert "bound" in str(failure.value), "the error names the bound"
 

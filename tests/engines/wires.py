@@ -7,10 +7,12 @@ import json
 from collections.abc import Iterable, Mapping
 
 import httpx
+import psutil
 
 from labkit.engines import OpenAIEngine
 from labkit.request import Completion, Request, complete
 
+THIS = psutil.Process()
 SSE = {"content-type": "text/event-stream"}
 JSON = {"content-type": "application/json"}
 USAGE = {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}
@@ -33,13 +35,13 @@ def usage(**fields: object) -> dict:
 class Body(httpx.AsyncByteStream):
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self.pieces = pieces
-        self.taken = 0
+        self.peak = 0  # bytes of this process's memory, the most between two pieces
 
     async def __aiter__(self):
         for piece in self.pieces:
-            self.taken += len(piece)
             await asyncio.sleep(0)
             yield piece
+            self.peak = max(self.peak, THIS.memory_info().rss)
 
 
 class Endpoint:
