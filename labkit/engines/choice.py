@@ -49,7 +49,7 @@ async def connect(
     source = _choose(engine, live, recording)
     if source is not live and vllm_arguments:
         named = ", ".join(vllm_arguments)
-        raise InvalidRequest(f"{named}: engine arguments are for engines started here, not for {type(source).__name__} ones")
+        raise InvalidRequest(f"{named}: engine arguments are for an engine started here; this one is shared or replayed")
     return await source.connect(report)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from labkit.engines import Engine, RecordingError, connect, lab_model
+from labkit.engines.sources import Live, Shared
 from labkit.request import EngineError, EngineUnreachable, InvalidRequest, Request, complete
 
 
@@ -27,11 +30,32 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         ("replay", {"recording": "nowhere.jsonl"}, RecordingError, "no recording at nowhere.jsonl"),
         ("replay", {"model": "nonesuch"}, RecordingError, "no recording of 'nonesuch'"),
         ("vllm", {"model": "./nowhere"}, InvalidRequest, "no model at"),
+        ("vllm", {"idle_s": 0}, InvalidRequest, "idle_s is 0"),
+        ("vllm", {"idle_s": float("nan")}, InvalidRequest, "idle_s is nan"),
+        ("vllm", {"linger_s": -1}, InvalidRequest, "linger_s is -1"),
+        ("vllm", {"stall_s": 0}, InvalidRequest, "stall_s is 0"),
     ],
 )
 def test_what_is_missing_is_named(engine: str, options: dict, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         asyncio.run(connect(engine, progress=str, **options))
+
+
+def test_a_source_is_a_value_that_does_not_show_its_key() -> None:
+    shared = Shared("http://user:secret@127.0.0.1:9/v1", "small", "secret")
+    assert shared == Shared("http://user:secret@127.0.0.1:9/v1", "small", "secret")
+    assert "secret" not in repr(shared)
+    assert Live("small", {"max_model_len": 5}) == Live("small", {"max_model_len": 5})
+    assert Live("small") != Live("small", idle_s=5)
+
+
+def test_importing_the_room_brings_in_no_engine_and_no_library_of_data() -> None:
+    heavy = {"vllm", "torch", "transformers", "openai", "pandas", "scipy", "sklearn", "numpy", "prometheus_client"}
+    script = "import sys, labkit.engines; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "labkit" in loaded
+    assert not heavy & loaded
 
 
 def test_the_labs_names_can_stand_for_any_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

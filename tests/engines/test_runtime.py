@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
 import tracemalloc
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.engines import EngineArgumentError, EngineInfo
-from labkit.engines.host import runtime_dir
+from labkit.engines.host import lease_engine, runtime_dir
 from labkit.engines.host.arguments import known_names, kv_cache_bytes, may_think, with_defaults
 from labkit.engines.host.child import Place
 from labkit.engines.host.processes import checked_port
@@ -134,6 +135,15 @@ def test_the_wrong_field_of_a_request_is_named(wrong: dict, named: str) -> None:
     refused = parse_request({**good, **wrong})
     assert isinstance(refused, Malformed)
     assert refused.reason.startswith(f"{named} is")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [({"dtype": object()}, "cannot be told to vLLM"), ({"chat_template": "x" * 200_000}, "200.* bytes, at most 131072")],
+)
+def test_arguments_that_no_line_can_carry_are_refused_before_anything_starts(arguments: dict, says: str) -> None:
+    with pytest.raises(EngineArgumentError, match=says):
+        asyncio.run(lease_engine("some-org/some-model", arguments))
 
 
 def test_an_engines_key_is_not_shown_with_it() -> None:

@@ -17,7 +17,7 @@ from filelock import FileLock
 from labkit.engines.errors import EngineArgumentError, EngineStartError
 from labkit.engines.host.environment import host_environment
 from labkit.engines.host.failures import start_error
-from labkit.engines.host.protocol import LeaseRequest, Lines, ListRequest, Malformed
+from labkit.engines.host.protocol import LONGEST_ANSWER, LONGEST_LINE, LeaseRequest, Lines, ListRequest, Malformed
 from labkit.engines.host.runtime import runtime_dir, socket_path
 
 Progress = Callable[[str], None]
@@ -61,7 +61,7 @@ class Lease:
     def end(self) -> str:
         """Why an engine that is no longer alive ended, with its last line where it left one."""
         try:
-            messages = list(_messages(Lines(), self._connection.recv(1 << 16)))
+            messages = list(_messages(Lines(LONGEST_ANSWER), self._connection.recv(1 << 16)))
         except OSError:
             messages = []
         if not messages:
@@ -93,6 +93,10 @@ async def lease_engine(
         message = LeaseRequest(model, arguments, idle_s).encode()
     except (TypeError, ValueError) as error:
         raise EngineArgumentError(f"the engine arguments {dict(arguments)!r} cannot be told to vLLM: {error}") from error
+    if len(message) > LONGEST_LINE:
+        raise EngineArgumentError(
+            f"the engine arguments have {len(message)} bytes, at most {LONGEST_LINE}: give files by path"
+        )
     for _ in range(3):
         connection = await asyncio.to_thread(_connect, linger_s, progress)
         try:
@@ -111,7 +115,7 @@ async def running_engines() -> list[EngineInfo]:
     connection = _try_connect(socket_path())
     if connection is None:
         return []
-    loop, lines = asyncio.get_running_loop(), Lines()
+    loop, lines = asyncio.get_running_loop(), Lines(LONGEST_ANSWER)
     with connection:
         await loop.sock_sendall(connection, ListRequest().encode())
         while data := await loop.sock_recv(connection, 65536):
@@ -122,7 +126,7 @@ async def running_engines() -> list[EngineInfo]:
 
 async def _await_ready(connection: socket.socket, request: bytes, model: str, progress: Progress) -> EngineInfo | None:
     """The engine's address once it serves; None when the host went away first, which a new host can mend."""
-    loop, lines = asyncio.get_running_loop(), Lines()
+    loop, lines = asyncio.get_running_loop(), Lines(LONGEST_ANSWER)
     try:
         await loop.sock_sendall(connection, request)
         while data := await loop.sock_recv(connection, 65536):

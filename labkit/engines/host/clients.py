@@ -8,21 +8,17 @@ import selectors
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from labkit.engines.host.protocol import Lines, encode
-
-if TYPE_CHECKING:
-    from labkit.engines.host.engines import Engine
 
 
 @dataclass(eq=False)
 class Client:
-    """A connection, and the engine it leases."""
+    """A connection, and what has been read of its next line."""
 
     connection: socket.socket
     lines: Lines = field(default_factory=Lines)
-    engine: Engine | None = None
 
     @property
     def gone(self) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 _TAIL = 15
 _CAUSES = 5
+_LONGEST = 2000  # characters of a line that is shown
 _EXCEPTION = re.compile(r"(?:^|\s)[\w.]*(?:Error|Exception): \S")
 # What the log says, and what to tell who waits for the engine.
 _PHASES = (
@@ -36,7 +37,7 @@ class EngineLog:
         """The last lines, after the exceptions that were logged before them: the cause is often a hundred lines up."""
         lines = [line for line in self._text().splitlines() if line.strip()]
         causes = [line for line in lines[:-_TAIL] if _EXCEPTION.search(line)]
-        return [*dict.fromkeys(causes[-_CAUSES:]), *lines[-_TAIL:]]
+        return [line[:_LONGEST] for line in (*dict.fromkeys(causes[-_CAUSES:]), *lines[-_TAIL:])]
 
     def _text(self) -> str:
         return self._path.read_text(errors="replace") if self._path.exists() else ""

@@ -23,7 +23,7 @@ _ACTIVITY_TICK = 15.0
 
 
 @dataclass(eq=False)
-class Engine:
+class LeasedEngine:
     """A running engine, what it was asked to be, and who leases it."""
 
     model: str
@@ -41,7 +41,6 @@ class Engine:
         self.idle_s = max(self.idle_s, idle_s)
         self.activity.last = time.monotonic()
         self.clients.append(client)
-        client.engine = self
         client.tell(self._ready() if self.ready else {"event": "progress", "text": "starting the engine"})
 
     def watch_start(self) -> None:
@@ -71,8 +70,6 @@ class Engine:
 
     def kill(self) -> None:
         """End it. Its clients keep their connections."""
-        for client in self.clients:
-            client.engine = None
         self.clients.clear()
         self.process.kill()
 
@@ -100,7 +97,7 @@ def engine_key(request: LeaseRequest) -> str:
     return json.dumps([request.model, _weights_age(request.model), dict(request.arguments)], sort_keys=True)
 
 
-def start_engine(check: ArgumentCheck, request: LeaseRequest, folder: Path, inherited: Iterable[int]) -> Engine:
+def start_engine(check: ArgumentCheck, request: LeaseRequest, folder: Path, inherited: Iterable[int]) -> LeasedEngine:
     """Start the engine that `request` asks for, with a place in `folder`; a fork closes the `inherited` descriptors.
 
     Raises `EngineArgumentError`, and `OSError` for a port that is taken.
@@ -111,7 +108,7 @@ def start_engine(check: ArgumentCheck, request: LeaseRequest, folder: Path, inhe
     flags = [*check.flags(request.model, arguments), "--middleware", DOOR]
     process = fork_engine(check.parse(flags), port, folder, inherited) if check.on_cpu else spawn_engine(flags, port, folder)
     log, activity = EngineLog(process.place.log), Activity(time.monotonic())
-    return Engine(request.model, arguments, process, log, activity, request.idle_s)
+    return LeasedEngine(request.model, arguments, process, log, activity, request.idle_s)
 
 
 def _weights_age(model: str) -> int:

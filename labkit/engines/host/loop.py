@@ -21,7 +21,7 @@ from labkit.engines.errors import EngineArgumentError
 from labkit.engines.host import child
 from labkit.engines.host.arguments import ArgumentCheck
 from labkit.engines.host.clients import Client, Clients
-from labkit.engines.host.engines import Engine, engine_key, start_engine
+from labkit.engines.host.engines import LeasedEngine, engine_key, start_engine
 from labkit.engines.host.leftovers import Leftovers
 from labkit.engines.host.protocol import LeaseRequest, ListRequest, Malformed, parse_request
 
@@ -44,7 +44,7 @@ class Host:
         self._address = address
         self._linger_s = linger_s
         self._clients = Clients(listener, starter)
-        self._engines: dict[str, Engine] = {}
+        self._engines: dict[str, LeasedEngine] = {}
         self._leftovers = Leftovers()
         self._last_answer = -math.inf
         self._import_error = ""
@@ -140,7 +140,7 @@ class Host:
                 client.tell({"event": "refused", "message": reason})
             case ListRequest():
                 client.tell({"event": "engines", "engines": [engine.describe() for engine in self._engines.values()]})
-            case LeaseRequest() if client.engine is not None:
+            case LeaseRequest() if any(client in engine.clients for engine in self._engines.values()):
                 client.tell({"event": "refused", "message": "this connection holds a lease; open another one"})
             case LeaseRequest():
                 self._lease(client, request)
@@ -164,7 +164,7 @@ class Host:
     def _drop(self, client: Client) -> None:
         self._clients.drop(client)
         for key, engine in list(self._engines.items()):
-            if engine is client.engine:
+            if client in engine.clients:
                 engine.clients.remove(client)
                 if not engine.clients:
                     self._kill(key)

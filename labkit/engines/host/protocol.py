@@ -14,8 +14,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# Bytes of a line. The longest real one is a lease with a chat template among its arguments; those have some 10,000.
-LONGEST_LINE = 1 << 20
+# Bytes of a client's line. The longest real one is a lease with a chat template among its arguments; those have some 10,000.
+# The host's answer repeats the arguments, and must fit the buffer of a socket (208 KiB), since the host waits for no reader.
+LONGEST_LINE = 1 << 17
+# Bytes of a host's line: a list has the arguments of all engines.
+LONGEST_ANSWER = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +91,10 @@ def _can_be_a_path(text: str) -> bool:
 
 
 class Lines:
-    """Puts the lines of a byte stream back together, whatever pieces it arrives in; keeps `LONGEST_LINE` bytes at most."""
+    """Puts the lines of a byte stream back together, whatever pieces it arrives in. It keeps at most `longest` bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = LONGEST_LINE) -> None:
+        self._longest = longest
         self._rest = bytearray()
         self._skipping = False
 
@@ -103,17 +107,17 @@ class Lines:
             self._rest.clear()
             if skipped:
                 continue  # the end of a line that has been refused
-            yield _decode(line) if len(line) <= LONGEST_LINE else _TOO_LONG
+            yield _decode(line) if len(line) <= self._longest else self._too_long()
         if self._skipping:
             return
         self._rest += rest
-        if len(self._rest) > LONGEST_LINE:
+        if len(self._rest) > self._longest:
             self._rest.clear()
             self._skipping = True
-            yield _TOO_LONG
+            yield self._too_long()
 
-
-_TOO_LONG = Malformed(f"a line has more than {LONGEST_LINE} bytes")
+    def _too_long(self) -> Malformed:
+        return Malformed(f"a line has more than {self._longest} bytes")
 
 
 def _decode(line: bytes) -> dict[str, Any] | Malformed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from labkit.engines.endpoint import Dialect, OpenAIEngine
 from labkit.engines.engine import Engine
@@ -29,40 +28,37 @@ class Shared:
         endpoint = OpenAIEngine(self.base_url, self.api_key, name, stall_s=self.stall_s)
         try:
             dialect = await endpoint.probe()
-            self._check_served(name, dialect)
+            self._check_served(endpoint, dialect)
         except BaseException:
             await endpoint.aclose()
             raise
-        report(f"connected to {self._address()}")
+        report(f"connected to {endpoint.base_url}")
         return Engine(
             model=name,
             context_window=dialect.context_window,
-            provenance=self._provenance(name, dialect),
+            provenance=self._provenance(endpoint, dialect),
             tokenizer_path=tokenizer_folder(self.model),
             connection=SharedConnection(endpoint, self.api_key),
         )
 
-    def _check_served(self, name: str, dialect: Dialect) -> None:
-        if dialect.models and name not in dialect.models:
+    def _check_served(self, endpoint: OpenAIEngine, dialect: Dialect) -> None:
+        if dialect.models and endpoint.model not in dialect.models:
             hint = f" (or set {LAB_MODELS[self.model]})" if self.model in LAB_MODELS else ""
-            raise InvalidRequest(f"{self._address()} does not serve {name!r}; it has {', '.join(dialect.models[:10])}{hint}")
+            raise InvalidRequest(
+                f"{endpoint.base_url} does not serve {endpoint.model!r}; it has {', '.join(dialect.models[:10])}{hint}"
+            )
 
-    def _provenance(self, name: str, dialect: Dialect) -> Provenance:
+    def _provenance(self, endpoint: OpenAIEngine, dialect: Dialect) -> Provenance:
         return Provenance(
             kind="endpoint",
-            machine=self._address(),
+            machine=endpoint.base_url,
             device="unknown to the client",
             engine="vLLM" if dialect.vllm else "OpenAI-compatible",
             engine_version=dialect.version or "unknown",
-            model=name,
+            model=endpoint.model,
             date=today(),
             command=call_text("endpoint", self.model, {}),
         )
-
-    def _address(self) -> str:
-        """The address as it may be shown: without a name, a password or a key in it."""
-        parts = urlsplit(self.base_url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 class SharedConnection:
