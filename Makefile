@@ -49,7 +49,7 @@ doctor: setup ## Check this machine, line by line
 	@$(BIN)/labkit doctor
 
 pins: setup ## Resolve requirements/*.in again (UPGRADE=--upgrade for newer versions)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python requirements/resolve.py $(UPGRADE)
+	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python requirements/resolve.py $(UPGRADE)
 
 clean: ## Remove .venv and everything built
 	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -82,10 +82,29 @@ def torch_source(engine: str, environment: dict[str, str]) -> list[str]:
     return ["--torch-backend", "cpu"]
 
 
+def odd_in(folder: Path) -> str:
+    """The characters of a path that some tools stumble over, as in "'#' and ' '"; empty where there are none."""
+    plain = "._-" + os.sep
+    there = str(folder)[len(folder.drive) :]
+    odd = dict.fromkeys(c for c in there if not (c.isascii() and c.isalnum()) and c not in plain)
+    return " and ".join(repr(c) for c in odd)
+
+
+def advice(fix: str, folder: Path) -> str:
+    """What to do about a failed step: `fix`, unless the path is odd, which no network mends."""
+    odd = odd_in(folder)
+    if not odd:
+        return fix
+    return (
+        f"the path {folder} has {odd} in it, which may be the matter: clone into a folder whose whole path is of letters, "
+        "digits, - and _ only. If it fails there, too, the message there is about something else"
+    )
+
+
 def run(command: list[str], environment: dict[str, str], fix: str) -> None:
     """Run `command`; on failure stop with what it printed having been seen, and `fix`."""
     if subprocess.run(command, cwd=REPO, env=environment, stdin=subprocess.DEVNULL, check=False).returncode:
-        sys.exit(f"setup: failed: {' '.join(command)}\nFix: {fix}")
+        sys.exit(f"setup: failed: {' '.join(command)}\nFix: {advice(fix, REPO)}")
 
 
 def lab_defaults() -> None:
@@ -103,6 +122,11 @@ def main() -> None:
     """Leave `.venv` as the pins say."""
     if sys.version_info[:2] not in PYTHONS:
         sys.exit(f"setup: this is Python {platform.python_version()}. Fix: use Python 3.11, 3.12 or 3.13.")
+    if not IN_PLACE and os.pathsep in str(REPO):
+        sys.exit(
+            f"setup: the path {REPO} has {os.pathsep!r} in it, and Python makes no environment there. "
+            "Fix: move the clone to a folder without one."
+        )
     engine = chosen_engine()
     want = fingerprint(engine)
     if STAMP.exists() and json.loads(STAMP.read_text()) == want:
@@ -122,11 +146,12 @@ def main() -> None:
         run([sys.executable, "-m", "venv", str(VENV)], environment, no_venv)
     python = str(BIN / "python")
     online = "check the network or the package index that pip is configured with, then run the same command again"
-    run([python, "-m", "pip", "install", "--quiet", "-r", str(PINS / "setup.txt")], environment, online)
+    # Files by their names in the repository, where `run` works: uv takes a path for an address, which a "#" ends.
+    run([python, "-m", "pip", "install", "--quiet", "-r", f"{PINS.name}/setup.txt"], environment, online)
     uv = [str(BIN / "uv"), "pip", "install", "--python", python, "--no-deps"]
-    pins = ["-r", str(PINS / "common.txt"), "-r", str(PINS / f"{engine}.txt")]
+    pins = ["-r", f"{PINS.name}/common.txt", "-r", f"{PINS.name}/{engine}.txt"]
     run([*uv, *torch_source(engine, environment), *pins], environment, online)
-    run([*uv, "--quiet", "--editable", str(REPO)], environment, online)
+    run([*uv, "--quiet", "--editable", "."], environment, online)
     lab_defaults()
     STAMP.write_text(json.dumps(want, indent=2) + "\n")
     print("setup: done", flush=True)

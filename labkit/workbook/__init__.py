@@ -9,8 +9,7 @@ their sources and `labkit.workbook.run` executes them headless.
 from labkit.workbook.blocks import Seen, watch_blocks
 from labkit.workbook.book import Book, open_chapter
 from labkit.workbook.chapters import Chapter
-from labkit.workbook.charts import Figure, live_chart, show
-from labkit.workbook.drawable import ChartError
+from labkit.workbook.charts import ChartError, Figure, live_chart, show
 from labkit.workbook.exercise import CheckFailed, Exercise, ExerciseError, Outcome, agree, call, equals, holds
 
 __all__ = [

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from html import escape
 from typing import Any
 
-from labkit.workbook import bill, claims, forms
+from labkit.workbook import bill, claims
 from labkit.workbook.bill import BillLine
 from labkit.workbook.chapters import Chapter, chapter, chapters
 from labkit.workbook.claims import Claim
@@ -75,6 +75,8 @@ class Book:
         def commit(value: float) -> str:
             return self._commit(id, {"value": value, "unit": unit}, f"Committed: {asked.show(value)}.")
 
+        from labkit.workbook import forms  # with ipywidgets, which a headless check does without
+
         show_widget(forms.number_form(asked, guess, state.revealed, commit))
 
     def predict_choice(self, id: str, question: str, *, options: tuple[str, ...], help: str = "") -> None:
@@ -92,6 +94,8 @@ class Book:
                 id, {"value": value, "confidence": confidence}, f"Committed: {value}, {confidence:.0%} sure."
             )
 
+        from labkit.workbook import forms  # with ipywidgets, which a headless check does without
+
         show_widget(forms.choice_form(asked, chosen, state.revealed, commit))
 
     def reveal(self, id: str, actual: Any, unit: str = "") -> None:
@@ -108,6 +112,8 @@ class Book:
         state = standing(self._journal, id)
         if state.guess is None and not state.revealed and self.profile != "ci" and not self.solutions:
             message = "No prediction yet: commit one above and run this cell again."
+            from labkit.workbook import forms  # with ipywidgets, which a headless check does without
+
             show_widget(forms.held_back(message, lambda: self._result(id, asked, value)[0]))
             return
         show_html(*self._result(id, asked, value))
@@ -232,6 +238,8 @@ class Book:
             return panel_html("Right." if right else "Not that one.", escape(why) if right else "Try again.", _tone(right))
 
         choice = str(last["choice"]) if last is not None and last["choice"] in options else None
+        from labkit.workbook import forms  # with ipywidgets, which a headless check does without
+
         show_widget(forms.quiz_form(tuple(options), choice, choose))
 
     def progress(self) -> None:

@@ -14,12 +14,6 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-import altair as alt
-import ipywidgets as w
-from IPython.display import display
-
-from labkit.workbook.drawable import ChartError, drawable
-
 MIME = "application/vnd.vegalite.v5+json"
 PALETTE = {
     "blue": "#0072b2",
@@ -59,6 +53,10 @@ _EMBED = {
 }
 
 
+class ChartError(ValueError):
+    """A chart that may not be shown; the message says what it lacks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """An Altair chart with its text alternative and where its numbers come from."""
@@ -80,6 +78,10 @@ def spec(figure: Figure) -> dict[str, Any]:
     What the chart configures itself wins over the theme. Raises `ChartError` for data that no chart can carry, and for a
     chart that Altair cannot write.
     """
+    import altair as alt  # it and pandas take seconds to import, and most who import this room draw nothing
+
+    from labkit.workbook.drawable import drawable
+
     try:
         made: dict[str, Any] = drawable(figure.chart).to_dict(format="vega-lite")
         json.dumps(made)
@@ -100,6 +102,8 @@ def bundle(figure: Figure) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def show(chart: Any, *, alt: str, source: str) -> None:
     """Display a chart, its source under it, and its text alternative folded. Raises `ChartError` without either."""
+    from IPython.display import display
+
     figure = Figure(chart, alt, source)
     data, metadata = bundle(figure)
     display(data, metadata=metadata, raw=True)
@@ -120,6 +124,9 @@ def live_chart(make: Callable[..., Figure], **controls: Any) -> None:
     `make` must answer in well under 100 ms: compute heavy things before. An error in it is shown in place of the chart, and
     the controls stay alive. Works in JupyterLab and under Voilà, as all of it is widget state.
     """
+    import ipywidgets as w
+    from IPython.display import display
+
     picture = w.Output(layout=w.Layout(min_height="8em", flex="1 1 auto"))
     words = w.HTML()
 

@@ -22,10 +22,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-
-class ChartError(ValueError):
-    """A chart that may not be shown; the message says what it lacks."""
-
+from labkit.workbook.charts import ChartError
 
 _AS_TEXT = (uuid.UUID, pathlib.PurePath, ipaddress.IPv4Address, ipaddress.IPv6Address, dt.time)
 _REMEDIES: tuple[tuple[type | tuple[type, ...], str], ...] = (

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from IPython.display import display
-
 _EDGE = {
     "good": "var(--jp-success-color1, #2e7d32)",
     "bad": "var(--jp-warn-color1, #b26a00)",
@@ -50,11 +48,15 @@ def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], caption: st
 
 def show_html(html: str, text: str) -> None:
     """Display HTML with a plain text of the same content beside it."""
+    from IPython.display import display
+
     display({"text/html": html, "text/plain": text}, raw=True)
 
 
 def show_widget(widget: Any) -> None:
     """Display an ipywidget."""
+    from IPython.display import display
+
     display(widget)
 
 

@@ -101,6 +101,97 @@ def test_a_failed_step_leaves_no_stamp_and_says_what_to_do(install, monkeypatch)
     assert not install.STAMP.exists()
 
 
+FOLDERS = ["lab #1 {x},[b] %20", 'it\'s "Übung" $HOME;&|`x`']
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_set_up_works_below_a_folder_of_any_name(install, monkeypatch, tmp_path, folder):
+    """With the real uv: the pins are read, and an editable install starts by its command."""
+    repo = tmp_path / folder
+    (repo / "requirements").mkdir(parents=True)
+    (repo / "labkit").mkdir()
+    for name in ("setup", "common", "none"):
+        (repo / "requirements" / f"{name}.txt").write_text("# nothing to fetch\n")
+    (repo / "labkit" / "__init__.py").write_text("def main(): print('started')\n")
+    # A build backend that needs nothing: an editable wheel of one line.
+    (repo / "backend.py").write_text(BACKEND)
+    (repo / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        '[project]\nname = "labkit"\nversion = "0"\n'
+    )
+    monkeypatch.setattr(install, "REPO", repo)
+    monkeypatch.setattr(install, "PINS", repo / "requirements")
+    monkeypatch.setattr(install, "VENV", repo / ".venv")
+    monkeypatch.setattr(install, "BIN", repo / ".venv" / "bin")
+    monkeypatch.setattr(install, "STAMP", repo / ".venv" / "labkit-pins.json")
+    monkeypatch.setattr(install, "torch_source", lambda *_: [])
+    monkeypatch.setattr(install, "__file__", str(repo / "backend.py"))
+    monkeypatch.setenv("LABKIT_ENGINE", "none")
+    run = install.run
+
+    def with_our_uv(command, environment, fix):
+        """Neither the half minute that pip takes to install itself, nor a network."""
+        if "venv" in command:
+            run([*command, "--without-pip"], environment, fix)
+        elif command[1:3] == ["-m", "pip"]:
+            (repo / ".venv" / "bin" / "uv").symlink_to(Path(sys.executable).parent / "uv")
+        else:
+            run([*command, "--offline"], environment, fix)
+
+    monkeypatch.setattr(install, "run", with_our_uv)
+    install.main()
+    assert install.STAMP.exists()
+    done = subprocess.run([".venv/bin/labkit"], cwd=repo, env={}, capture_output=True, text=True, check=False)
+    assert done.stdout == "started\n", done.stderr
+
+
+BACKEND = """
+import base64, hashlib, os, zipfile
+
+
+def get_requires_for_build_editable(config_settings=None):
+    return []
+
+
+def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
+    info = "labkit-0.dist-info"
+    files = {
+        "labkit.pth": os.getcwd() + "\\n",
+        f"{info}/METADATA": "Metadata-Version: 2.1\\nName: labkit\\nVersion: 0\\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+        f"{info}/entry_points.txt": "[console_scripts]\\nlabkit = labkit:main\\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{name},,\\n" for name in [*files, f"{info}/RECORD"])
+    with zipfile.ZipFile(os.path.join(wheel_directory, "labkit-0-py3-none-any.whl"), "w") as wheel:
+        for name, text in files.items():
+            wheel.writestr(name, text)
+    return "labkit-0-py3-none-any.whl"
+"""
+
+
+@pytest.mark.parametrize("folder", [*FOLDERS, "lab #1", "my lab", "lab%20x", "Übung", "lab@home"])
+def test_a_step_that_fails_below_an_odd_folder_says_that_the_path_may_be_the_matter(install, monkeypatch, tmp_path, folder):
+    monkeypatch.setattr(install, "REPO", tmp_path / folder)
+    (tmp_path / folder).mkdir()
+    with pytest.raises(SystemExit) as stopped:
+        install.run([sys.executable, "-c", "raise SystemExit(3)"], dict(os.environ), "check the network")
+    said = str(stopped.value)
+    assert f"the path {tmp_path / folder} has " in said
+    assert "check the network" not in said
+
+
+def test_a_plain_path_is_not_blamed(install):
+    assert install.advice("check the network", Path("/home/anna-b/work_1/icl.v2")) == "check the network"
+    assert install.odd_in(Path("/home/a b/#c")) == "' ' and '#'"
+
+
+def test_a_folder_in_which_python_makes_no_environment_is_named_before_anything_is_tried(install, monkeypatch, tmp_path):
+    monkeypatch.setattr(install, "REPO", tmp_path / f"lab{os.pathsep}1")
+    monkeypatch.setattr(install, "run", lambda *_: pytest.fail("tried"))
+    with pytest.raises(SystemExit, match=r"the path .*lab:1 has ':' in it.*Fix: move the clone"):
+        install.main()
+
+
 def python_sh(path, **environment):
     return subprocess.run(
         ["/bin/sh", str(REPO / "setup" / "python.sh")],
@@ -149,5 +240,8 @@ def test_the_package_builds_a_wheel_with_all_rooms_and_the_command(tmp_path):
     modules = {p.relative_to(REPO).as_posix() for p in (REPO / "labkit").rglob("*.py")}
     assert modules <= names
     assert "labkit/py.typed" in names
+    data = {p.relative_to(REPO).as_posix() for p in (REPO / "labkit" / "data").rglob("*") if p.suffix == ".json"}
+    assert "labkit/data/prices/hosts.json" in data
+    assert data <= names
     assert "labkit = labkit.cli:main" in entry_points
     assert not [n for n in names if n.startswith(("tests/", "notebooks/", "data/"))]
