@@ -38,7 +38,7 @@ from labkit.caches.index import Index
 from labkit.caches.response import Control, worth
 from labkit.caches.rules import CacheControl, Scope, digest, fingerprint, scope_of
 from labkit.caches.store import Store
-from labkit.embeddings import Embedder, Vectors
+from labkit.embeddings import BadVector, Embedder, Vectors, is_unit, unit
 from labkit.ledger import Price
 from labkit.request import Chunk, Done, Event, Handler, InvalidRequest, Message, Request, clock
 
@@ -195,8 +195,8 @@ class SemanticCache:
         return self.stop_above is not None and self.audit().at_least > self.stop_above
 
     def encode(self, text: str) -> Vectors:
-        """The vector of one question, shape (dimension,)."""
-        vector: Vectors = self.embedder.encode([text])[0]
+        """The vector of one question, shape (dimension,), at length one. Raises `BadVector` where the embedder gives none."""
+        vector: Vectors = unit(self.embedder.encode([text]), self.embedder.dimension, self.embedder.name)[0]
         return vector
 
     def look(self, asked: Asked, vector: Vectors, now: float, control: CacheControl | None = None) -> Match:
@@ -304,7 +304,7 @@ class SemanticCache:
             name, context = value["embedder"], value["context"]
         except (ValueError, KeyError, TypeError):
             return  # not written by this code: a miss
-        if name == self.embedder.name and vector.shape == (self.embedder.dimension,):
+        if name == self.embedder.name and vector.shape == (self.embedder.dimension,) and is_unit(vector):
             self._index.add((entry.scope, context), entry.key, vector)
 
     def _sweep(self) -> None:
@@ -369,7 +369,13 @@ def semantic_cache(
             return
 
         ticket = store.ticket(asked.scope)  # before the look: what is invalidated from here on is not stored again
-        vector = await clock.off_loop(lambda: cache.encode(asked.text))
+        try:
+            vector = await clock.off_loop(lambda: cache.encode(asked.text))
+        except BadVector:  # an embedder in trouble costs hits, never answers
+            async with aclosing(inner(request)) as events:
+                async for event in events:
+                    yield event
+            return
         match = Match(asked, vector, (), None) if wanted.no_cache else cache.look(asked, vector, sent_unix, wanted)
         checking = False
         if match.hit is not None and not cache.stopped:
