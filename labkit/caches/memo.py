@@ -19,7 +19,7 @@ import numpy as np
 from labkit.caches.entry import Entry
 from labkit.caches.rules import CacheControl, Scope, digest
 from labkit.caches.store import Store
-from labkit.embeddings import Embedder, Vectors
+from labkit.embeddings import Embedder, Vectors, is_unit
 from labkit.request import InvalidRequest, clock
 
 EMBEDDING, RETRIEVAL, TOOL = "embedding", "retrieval", "tool"
@@ -70,7 +70,9 @@ class CachedEmbedder:
         for text in dict.fromkeys(texts):
             kept = self._store.get(self._scope, self._key(text), now, wanted, layer=EMBEDDING).entry
             if kept is not None and len(kept.value) == 4 * self.dimension:
-                found[text] = np.frombuffer(kept.value, "<f4").astype(np.float32)
+                vector = np.frombuffer(kept.value, "<f4").astype(np.float32)
+                if is_unit(vector):  # else it is damaged, and is computed anew
+                    found[text] = vector
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         for text, vector in zip(missing, self._embedder.encode(missing) if missing else (), strict=True):
             found[text] = vector

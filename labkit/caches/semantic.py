@@ -25,8 +25,6 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import KW_ONLY, dataclass, field
 
-import numpy as np
-
 from labkit.caches import streams
 from labkit.caches.acceptance import Acceptance
 from labkit.caches.contrast import Difference, differences
@@ -39,7 +37,7 @@ from labkit.caches.repeats import Plan, asked_anew, repeating
 from labkit.caches.response import check
 from labkit.caches.rules import CacheControl
 from labkit.caches.store import Store
-from labkit.embeddings import Embedder, Vectors
+from labkit.embeddings import Embedder, Vectors, unit
 from labkit.request import Completion, Event, Handler, InvalidRequest, Lever, Request, books_in, clock, hops, served
 
 _GONE: frozenset[Miss | None] = frozenset({"absent", "scope", "expired", "facts", "epoch", "clock", "corrupt"})
@@ -124,13 +122,8 @@ class SemanticCache(Lever):
         return asked_of(request, self.policy)
 
     def encode(self, text: str) -> Vectors:
-        """The vector of one question, shape (dimension,). Raises `InvalidRequest` where the embedder gives another."""
-        vector = np.asarray(self.embedder.encode([text])[0], np.float32)
-        if vector.shape != (self.embedder.dimension,) or not np.isfinite(vector).all():
-            raise InvalidRequest(
-                f"{self.embedder.name} gave a vector of shape {vector.shape}, or one with numbers that are not finite; "
-                f"{self.embedder.dimension} finite numbers are needed"
-            )
+        """The vector of one question, shape (dimension,), at length one. Raises `BadVector` where the embedder gives none."""
+        vector: Vectors = unit(self.embedder.encode([text]), self.embedder.dimension, self.embedder.name)[0]
         return vector
 
     def look(self, asked: Asked, vector: Vectors, now: float, control: CacheControl | None = None) -> Match:

@@ -120,7 +120,7 @@ def test_half_an_emoji_is_sent_on_and_comes_back(text, reasoning):
 
 def test_a_frame_joins_the_halves_that_meet_and_marks_those_that_do_not():
     messages, _ = decode(frame("ok \ud83d\ude00 \ud83d no") + frame("b", event="\ude00"))
-    assert messages == [Message("ok 😀 \ufffd no"), Message("b", "\ufffd")]
+    assert messages == [SentEvent("ok 😀 \ufffd no"), Message("b", "\ufffd")]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_frame_joins_the_halves_that_meet_and_marks_those_that_do_not():
 @pytest.mark.parametrize("name", ["chunk", "done"])
 def test_data_that_is_not_what_its_name_says_is_one_error_of_the_lab_s(data, name):
     with pytest.raises(StreamIncomplete, match=f"event 's:3' is no {name}"):
-        to_event(Message(data, name, "s:3"))
+        to_event(SentEvent(data, name, "s:3"))
 
 
 @pytest.mark.parametrize("wrong", [{"event": "a\nb"}, {"id": "a\rb"}, {"id": "\0"}, {"retry_ms": -1}])
