@@ -89,8 +89,8 @@ def plan(
     memory = int(machine.memory * share - weight_bytes)
     if memory < 0:
         raise InvalidRequest(
-            f"{shape.name} in {weights or shape.quantization or 'bf16'} takes {weight_bytes / GIGA:.1f} GB of each machine, which has "
-            f"{machine.memory * share / GIGA:.1f} GB for it; use more machines, fewer bits or a larger share"
+            f"{shape.name} in {weights or shape.quantization or 'bf16'} takes {weight_bytes / GIGA:.1f} GB of each machine, "
+            f"which has {machine.memory * share / GIGA:.1f} GB for it; use more machines, fewer bits or a larger share"
         )
     blocks, each = memory // own.block_bytes(block_size), own.sequence_blocks(context, block_size)
     by_memory = max(0, blocks - 1) // each
@@ -128,8 +128,8 @@ def _on_each(size: KVSize, machines: int) -> KVSize:
     for group in size.groups:
         if not group.latent and group.heads % machines and machines % group.heads:
             raise InvalidRequest(
-                f"{group.heads} KV heads cannot be dealt out to {machines} machines; use a number of machines that divides the "
-                "heads, or is a multiple of them"
+                f"{group.heads} KV heads cannot be dealt out to {machines} machines; use a number of machines that divides "
+                "the heads, or is a multiple of them"
             )
     return replace(size, groups=tuple(replace(group, heads=max(1, group.heads // machines)) for group in size.groups))
 

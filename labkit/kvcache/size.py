@@ -1,13 +1,13 @@
 """How many bytes the KV cache takes, with every factor in sight.
 
 A layer keeps, per token and KV head, a key and a value. Fewer heads make it smaller: all of them in MHA, one per group of
-query heads in GQA (Ainslie et al., arXiv 2305.13245), one in MQA (Shazeer, arXiv 1911.02150). MLA keeps one compressed vector
-and one rotated key for all heads together (DeepSeek-V2, arXiv 2405.04434). A layer with a sliding window keeps no more tokens
-than its window, one that attends in chunks no more than a chunk. Layers with a recurrent state (Mamba, linear attention) keep
-the same for any number of tokens.
+query heads in GQA (Ainslie et al., arXiv 2305.13245), one in MQA (Shazeer, arXiv 1911.02150). MLA keeps one compressed
+vector and one rotated key for all heads together (DeepSeek-V2, arXiv 2405.04434). A layer with a sliding window keeps no
+more tokens than its window, one that attends in chunks no more than a chunk. Layers with a recurrent state (Mamba, linear
+attention) keep the same for any number of tokens.
 
-What the layers keep is seen in transformers' own model where it has the architecture, and read from the fields that vLLM reads
-where it has not (`labkit.latency.fields`).
+What the layers keep is seen in transformers' own model where it has the architecture, and read from the fields that vLLM
+reads where it has not (`labkit.latency.fields`).
 """
 
 from __future__ import annotations

@@ -72,7 +72,8 @@ class Built:
     """A model of a configuration: its parameters, what its layers keep, and the query's heads and widths in attention.
 
     `state_bytes`: what a sequence keeps beside its tokens' keys and values (recurrent states), whatever its length.
-    `pair_flops`: arithmetic of attention per (token, earlier token), over all layers. `heads`: the query's in a layer, the most where layers differ.
+    `pair_flops`: arithmetic of attention per (token, earlier token), over all layers. `heads`: the query's in a layer, the
+    most where layers differ.
     """
 
     weights: tuple[Weight, ...]
@@ -90,7 +91,8 @@ def knows(model_type: str) -> bool:
 
 
 def build(given: Mapping[str, Any]) -> Built:
-    """Build the model of a configuration that transformers knows, and look. Raises `InvalidRequest` with transformers' reason."""
+    """Build the model of a configuration that transformers knows, and look. Raises `InvalidRequest` with transformers'
+    reason."""
     with _quiet():
         config, model = _model(given)
         cache, chosen = _cache(config, model)
@@ -179,7 +181,8 @@ def _cache(config: Any, model: Any) -> tuple[Any, dict[str, int]]:
 
 
 def _answers() -> Any:
-    """While it runs, a number asked of the meta device is 1, and a question answered with yes: "are all positions valid?"."""
+    """While it runs, a number asked of the meta device is 1, and a question answered with yes: "are all positions
+    valid?"."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 

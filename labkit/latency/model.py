@@ -56,8 +56,8 @@ class LatencyModel:
     `step_s`: scheduling and kernel launches, per step. `sequence_s`: per sequence in a step (sampling, detokenizing).
     `admit_s`: per sequence that enters the batch (hashing its blocks, making its place).
     `linear_s`: arithmetic of the linear layers, per new token; `weights_s`: reading their weights, per step.
-    `experts_s`: reading all routed experts of a mixture, of which a token goes through `expert_share` (0 to 1). Tokens choose
-    each for itself, so n of them read 1 − (1 − share)ⁿ of the experts: a batch of one is many times cheaper than all.
+    `experts_s`: reading all routed experts of a mixture, of which a token goes through `expert_share` (0 to 1). Tokens
+    choose each for itself, so n of them read 1 − (1 − share)ⁿ of the experts: a batch of one is many times cheaper than all.
     `pair_s`: arithmetic of attention, per pair; `kv_s`: reading the KV cache, per token in it.
     Outside the steps, `frontend_s`: what the front end (HTTP, tokenizing) spends on a request before the engine has it, on
     one after another; `request_s` and `prompt_token_s` (per prompt token): the rest of the way there and back, which many

@@ -52,8 +52,9 @@ def datasheet_model(
     """The latency model of `shape` on `machines` of `machine` in tensor parallel, communication left out.
 
     FLOP per token: 2 × active parameters, and 2 × the lm_head's per sequence. Bytes per step: the weights (of routed experts
-    those that its tokens choose, each for itself and all equally often), and the KV cache of the tokens attended to. `weights`:
-    their precision, None for what the configuration says. Raises `InvalidRequest` when the weights do not fit into memory.
+    those that its tokens choose, each for itself and all equally often), and the KV cache of the tokens attended to.
+    `weights`: their precision, None for what the configuration says. Raises `InvalidRequest` when the weights do not fit
+    into memory.
     """
     reached = Reached() if reached is None else reached
     kv_tokens(shape, machine, weights=weights, kv=kv, machines=machines)
@@ -92,8 +93,8 @@ def kv_tokens(
     left = machines * machine.memory * share - weight_bytes
     if left <= 0:
         raise InvalidRequest(
-            f"{shape.name} in {weights or shape.quantization or 'bf16'} is {weight_bytes / 1e9:.1f} GB and does not fit into {share:.0%} of {machines} × "
-            f"{machine.memory_gb} GB ({machine.name}); use more machines or fewer bits"
+            f"{shape.name} in {weights or shape.quantization or 'bf16'} is {weight_bytes / 1e9:.1f} GB and does not fit into "
+            f"{share:.0%} of {machines} × {machine.memory_gb} GB ({machine.name}); use more machines or fewer bits"
         )
     return int(left // shape.kv_bytes(kv))
 

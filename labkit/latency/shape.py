@@ -1,7 +1,7 @@
 """What a model's shape says about its work: parameters, arithmetic per token, bytes of weights and of KV cache.
 
-Shapes come from a transformers configuration. transformers itself builds the model, on the meta device (`labkit.latency.built`):
-parameters are counted there, and what its cache keeps of a token is seen there.
+Shapes come from a transformers configuration. transformers itself builds the model, on the meta device
+(`labkit.latency.built`): parameters are counted there, and what its cache keeps of a token is seen there.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 class Part:
     """A part of a model's parameters: how many, what a step does with them, and the bytes they are published in.
 
-    `kind`: "linear" and "experts" (routed ones) are multiplied with, "head" is the lm_head, "embedding" is looked up, "small"
-    are norms, biases and routers, "beside" reads pictures and sounds. `share` of the experts is what one token goes through.
-    `stored`: bytes by the configuration's quantization_config, None where its method is unknown here. `plain`: numbers among
-    the linear ones that no scheme quantizes.
+    `kind`: "linear" and "experts" (routed ones) are multiplied with, "head" is the lm_head, "embedding" is looked up,
+    "small" are norms, biases and routers, "beside" reads pictures and sounds. `share` of the experts is what one token goes
+    through. `stored`: bytes by the configuration's quantization_config, None where its method is unknown here. `plain`:
+    numbers among the linear ones that no scheme quantizes.
     """
 
     kind: str
@@ -45,8 +45,8 @@ class ModelShape:
     """Numbers of one model that its cost depends on.
 
     `layers`: what layers keep of each token; `state_bytes`: what a sequence keeps beside (recurrent states), whatever its
-    length. `pair_flops`: arithmetic of attention per (token, earlier token), over all layers. `heads`: of the query, in a layer.
-    `quantization`: the method the configuration names, "" for none.
+    length. `pair_flops`: arithmetic of attention per (token, earlier token), over all layers. `heads`: of the query, in a
+    layer. `quantization`: the method the configuration names, "" for none.
     """
 
     name: str
@@ -64,7 +64,8 @@ class ModelShape:
 
     @property
     def read(self) -> int:
-        """Numbers in matrices that steps read, all experts included, lm_head left out (embeddings are looked up, not read)."""
+        """Numbers in matrices that steps read, all experts included, lm_head left out (embeddings are looked up, not
+        read)."""
         return self._numbers("linear", "experts")
 
     @property
@@ -104,9 +105,9 @@ class ModelShape:
     def checkpoint_bytes(self, precision: str | None = None) -> float:
         """Bytes of all weights in memory. `precision`: None is what the configuration says (bf16 where it says nothing).
 
-        "fp8", "int8" and "int4" quantize what such checkpoints usually do: linear layers and experts, not embeddings, lm_head,
-        norms, routers, and what reads pictures; "int4" has its scales with it. Raises `InvalidRequest` for an unknown
-        precision, and for None where the configuration names a method that is not counted here.
+        "fp8", "int8" and "int4" quantize what such checkpoints usually do: linear layers and experts, not embeddings,
+        lm_head, norms, routers, and what reads pictures; "int4" has its scales with it. Raises `InvalidRequest` for an
+        unknown precision, and for None where the configuration names a method that is not counted here.
         """
         return self._bytes(None, precision)
 

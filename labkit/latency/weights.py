@@ -1,8 +1,9 @@
 """How many bytes a checkpoint keeps its weights in: by its own quantization_config, or by one word ("int4").
 
-No scheme quantizes everything. Embeddings, the lm_head, norms and routers stay in 16 bits almost everywhere, other layers are
-left out by name, and scales (and zero points) come on top, one set per group of numbers. So bits are said layer by layer.
-The fields are those that the writers of each format publish and that vLLM reads (vllm/model_executor/layers/quantization).
+No scheme quantizes everything. Embeddings, the lm_head, norms and routers stay in 16 bits almost everywhere, other layers
+are left out by name, and scales (and zero points) come on top, one set per group of numbers. So bits are said layer by
+layer. The fields are those that the writers of each format publish and that vLLM reads
+(vllm/model_executor/layers/quantization).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from labkit.request.errors import InvalidRequest
 PRECISION_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
 """Bytes of one number."""
 QUANTIZED_BYTES = {"fp8": 1.0, "int8": 1.0, "int4": (4 + (16 + 4) / 128) / 8}
-"""Bytes of one quantized weight with its scales: int4 in groups of 128 with a scale and a zero point (GPTQ's and AWQ's usual)."""
+"""Bytes of one quantized weight with its scales: int4 in groups of 128 with a scale and a zero point (GPTQ's and AWQ's
+usual)."""
 PLAIN_BYTES = 2.0  # what is not quantized, bf16: an engine casts fp32 checkpoints down to it
 
 
@@ -50,7 +52,8 @@ def precision_bytes(precision: str) -> float:
 
 
 def scheme(quantization: Mapping[str, Any]) -> Bits:
-    """How a published `quantization_config` keeps matrices. Raises `InvalidRequest` naming a method that is not known here."""
+    """How a published `quantization_config` keeps matrices. Raises `InvalidRequest` naming a method that is not known
+    here."""
     inner = quantization.get("quantization")  # ModelOpt's own file nests
     given = {**quantization, **inner} if isinstance(inner, Mapping) else quantization
     method = str(given.get("quant_method") or given.get("quant_algo") or "").lower().replace("_", "-")
@@ -73,7 +76,8 @@ def _grouped(bits: int, group: int, matrix: Matrix, zeros: bool = True, scale: i
 
 
 def _gptq(given: Mapping[str, Any]) -> Bits:
-    """GPTQ, AWQ and AutoRound: layers of the decoder, in groups. `dynamic` (GPTQModel) and `extra_config` (AutoRound) say more."""
+    """GPTQ, AWQ and AutoRound: layers of the decoder, in groups. `dynamic` (GPTQModel) and `extra_config` (AutoRound) say
+    more."""
     usual, group = (
         int(given.get("bits") or given.get("w_bit") or 4),
         int(given.get("group_size") or given.get("q_group_size") or 128),
