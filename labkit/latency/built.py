@@ -132,8 +132,8 @@ def _model(given: Mapping[str, Any]) -> tuple[Any, Any]:
         seeing = type(config) in AutoModelForMultimodalLM._model_mapping
         if not seeing and type(config) not in AutoModelForCausalLM._model_mapping:
             raise InvalidRequest(
-                f"{given['model_type']} is no architecture that writes text token by token (transformers has no causal language "
-                "model of it), so it has no KV cache per token; name a language model"
+                f"{given['model_type']} is no architecture that writes text token by token (transformers has no causal "
+                "language model of it), so it has no KV cache per token; name a language model"
             )
         _check(config.get_text_config(decoder=True), plain)
         with torch.device("meta"):
@@ -211,7 +211,7 @@ def _layers(cache: Any, text: Any) -> tuple[tuple[CacheLayers, ...], int]:
             name for name, value in vars(layer).items() if name not in _KEPT and not name.startswith("_") and _holds(value)
         ):
             raise InvalidRequest(
-                f"{text.model_type} keeps {', '.join(others)} beside keys and values (layers of {type(layer).__name__}), and how "
+                f"{text.model_type} keeps {', '.join(others)} beside keys and values ({type(layer).__name__}), and how "
                 "they grow with the tokens is not counted here"
             )
         if keys is None or not keys.numel():

@@ -54,8 +54,8 @@ def layers_by_fields(given: Mapping[str, Any]) -> tuple[CacheLayers, ...]:
     given = {**given, **(given.get("attn_config") if isinstance(given.get("attn_config"), Mapping) else {})}
     if mixed := [field for field in _MIXED if given.get(field)]:
         raise InvalidRequest(
-            f"{name} has {mixed[0]} = {given[mixed[0]]!r}: its layers keep unequal amounts, and transformers has no {name} to "
-            "look at; add the layers up by hand"
+            f"{name} has {mixed[0]} = {given[mixed[0]]!r}: its layers keep unequal amounts, and transformers has no {name} "
+            "to look at; add the layers up by hand"
         )
     if isinstance(given.get("block_configs"), list):
         return _blocks(given)

@@ -89,12 +89,16 @@ def kv_tokens(
     """
     if machines < 1:
         raise InvalidRequest(f"machines is {machines}; it takes at least 1")
+    if not shape.layers:
+        raise InvalidRequest(
+            f"{shape.name} keeps nothing per token (recurrent states only), so no number of tokens fills it"
+        )
     weight_bytes = shape.checkpoint_bytes(weights)
     left = machines * machine.memory * share - weight_bytes
     if left <= 0:
         raise InvalidRequest(
-            f"{shape.name} in {weights or shape.quantization or 'bf16'} is {weight_bytes / 1e9:.1f} GB and does not fit into "
-            f"{share:.0%} of {machines} × {machine.memory_gb} GB ({machine.name}); use more machines or fewer bits"
+            f"{shape.name} in {weights or shape.quantization or 'bf16'} is {weight_bytes / 1e9:.1f} GB and does not fit "
+            f"into {share:.0%} of {machines} × {machine.memory_gb} GB ({machine.name}); use more machines or fewer bits"
         )
     return int(left // shape.kv_bytes(kv))
 

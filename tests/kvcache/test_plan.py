@@ -18,8 +18,8 @@ LLAMA_8B = "llama-3.1-8b"
 
 
 def test_llama_8b_on_an_h100_as_worked_out_by_hand() -> None:
-    # 90 % of 85.52 GB less 8,030,261,248 × 2 B leaves 60,907,477,504 B; a block is 16 × 131,072 B = 2 MiB, so 29,042 of them;
-    # 8,192 tokens are 512 blocks, and (29,042 − 1) / 512 = 56.7.
+    # 90 % of 85.52 GB less 8,030,261,248 × 2 B leaves 60,907,477,504 B; a block is 16 × 131,072 B = 2 MiB, so 29,042 of
+    # them; 8,192 tokens are 512 blocks, and (29,042 − 1) / 512 = 56.7.
     found = plan(LLAMA_8B, H100, 8192)
     assert (found.weight_bytes, found.kv_bytes) == (16_060_522_496, 60_907_477_504)
     assert (found.blocks, found.blocks_per_session, found.sessions, found.limit) == (29_042, 512, 56, "memory")

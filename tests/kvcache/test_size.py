@@ -91,7 +91,12 @@ QWEN3_NEXT = {"model_type": "qwen3_next", "num_hidden_layers": 4, "num_experts":
         (
             {
                 "model_type": "gemma3",
-                "text_config": {"hidden_size": 2560, "model_type": "gemma3_text", "num_hidden_layers": 34, "sliding_window": 1024},
+                "text_config": {
+                    "hidden_size": 2560,
+                    "model_type": "gemma3_text",
+                    "num_hidden_layers": 34,
+                    "sliding_window": 1024,
+                },
             },
             2 * 4 * 256 * 2 * 34,
         ),

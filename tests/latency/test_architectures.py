@@ -58,8 +58,25 @@ _SMALL = {
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _CHOSEN = ("num_experts_per_tok", "moe_topk", "moe_k", "top_k_experts")
 # Lists per layer that follow from other fields, which are smaller here.
-_DERIVED = ("layer_types", "mlp_layer_types", "layers_block_type", "attention_types", "no_rope_layers", "moe_layers", "mlp_only_layers")
-_ALWAYS = ("falcon", "gpt_bigcode", "gemma3_text", "gemma3n_text", "llama4_text", "deepseek_v3", "glm4_moe_lite", "ernie4_5_moe")
+_DERIVED = (
+    "layer_types",
+    "mlp_layer_types",
+    "layers_block_type",
+    "attention_types",
+    "no_rope_layers",
+    "moe_layers",
+    "mlp_only_layers",
+)
+_ALWAYS = (
+    "falcon",
+    "gpt_bigcode",
+    "gemma3_text",
+    "gemma3n_text",
+    "llama4_text",
+    "deepseek_v3",
+    "glm4_moe_lite",
+    "ernie4_5_moe",
+)
 _ALWAYS += ("qwen3_next", "jamba", "gpt_oss", "mimo_v2_flash", "granitemoe", "longcat_flash", "qwen2_moe", "gemma4_text")
 # What is not compared, and why: shape_of says the same to whoever asks.
 _ENCODERS = "keeps no keys and values from one token to the next"
@@ -106,7 +123,11 @@ def test_shape_is_what_a_tiny_real_model_has_and_keeps(model_type: str) -> None:
             kept += 0 if tensor is None else tensor.numel()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if model_type == "longcat_flash":  # transformers makes room for weights of experts that have none
-        parameters -= sum(p.numel() - p.numel() * 4 // p.shape[0] for n, p in model.named_parameters() if "gate_up_proj" in n and p.ndim == 3)
+        parameters -= sum(
+            p.numel() - p.numel() * 4 // p.shape[0]
+            for n, p in model.named_parameters()
+            if "gate_up_proj" in n and p.ndim == 3
+        )
     assert shape.parameters == parameters
     assert 3 * shape.kv_values == kept
     assert shape.active <= shape.read <= shape.parameters

@@ -44,10 +44,16 @@ def _compressed(weights: dict[str, Any], **more: Any) -> dict[str, Any]:
     [
         # Sums of the safetensors files, as the models' pages list them.
         (GPT_OSS | {"quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": LEFT}}, 65.25),
-        (LLAMA_8B | {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}}, 5.73),
+        (
+            LLAMA_8B | {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}},
+            5.73,
+        ),
         (LLAMA_8B | {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": True}}, 5.74),
         (LLAMA_8B | {"quantization_config": _compressed({"num_bits": 8, "type": "float", "strategy": "tensor"})}, 9.08),
-        ({"model_type": "deepseek_v3", "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}, 674),
+        (
+            {"model_type": "deepseek_v3", "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}},
+            674,
+        ),
     ],
     ids=["gpt-oss-120b mxfp4", "8b awq", "8b gptq", "8b fp8", "deepseek-v3 fp8 blocks"],
 )
