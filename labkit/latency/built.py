@@ -163,9 +163,19 @@ def _cache(config: Any, model: Any) -> tuple[Any, dict[str, int]]:
         if name.endswith(".experts"):
             module.register_forward_pre_hook(watch(name), with_kwargs=True)
             module.forward = _unchanged  # which expert computes what depends on numbers, and there are none
+
+    def run() -> Any:
+        with torch.no_grad(), torch.device("meta"):
+            return model(input_ids=torch.zeros(1, _TOKENS, dtype=torch.long), use_cache=True)
+
     try:
-        with torch.no_grad(), torch.device("meta"), _answers():
-            out = model(input_ids=torch.zeros(1, _TOKENS, dtype=torch.long), use_cache=True)
+        try:
+            out = run()
+        except RuntimeError as error:
+            if "meta tensors" not in str(error):
+                raise
+            with _answers():  # twice as slow, and few ask
+                out = run()
     except _errors() as error:
         raise InvalidRequest(
             f"transformers builds a {config.model_type}, and no token runs through it: {error}; its cache cannot be seen"
