@@ -49,7 +49,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One experiment on one engine. `model` is what `connect` takes, or a shape (of data/shapes, or a .json) that runs with
+    """One experiment on one engine. `model` is what `connect` takes, or a shape (a known one or a .json) that runs with
     random weights.
 
     Each point is measured `repeats` times, all points in turns.

@@ -14,7 +14,7 @@ DUMMY = {"load_format": "dummy"}
 
 
 def dummy_model(shape: str, folder: Path) -> Path:
-    """Write `folder`/<shape>: a configuration (of data/shapes, or a file) and the lab's tokenizer grown to its vocabulary.
+    """Write `folder`/<shape>: a configuration (a known one, or a file) and the lab's tokenizer grown to its vocabulary.
 
     Every token the model may choose has a text ("⟨n⟩" for those the lab's tokenizer lacks), so an answer streams like any
     other. Raises `InvalidRequest` for an unknown shape.

@@ -31,7 +31,7 @@ _LONGEST = 1 << 27  # tokens: a hundred times the longest context window there i
 class BreakEven:
     """Recomputing against fetching a prefix of `prefix` tokens, times in seconds.
 
-    `tokens`: the shortest prefix that is fetched at least as fast as it is computed, None where there is none.
+    `tokens`: the prefix from which on each is fetched at least as fast as it is computed, None where none is.
     `link_gbs`: the link's bandwidth, in GB/s (10⁹ bytes), from which this prefix is fetched at least as fast; infinite where
     the link's latency alone takes longer than computing it.
     """
@@ -89,13 +89,17 @@ def offload_break_even(
 
 
 def _crossing(fetching_wins: Callable[[int], bool]) -> int | None:
-    """The shortest prefix for which `fetching_wins`.
+    """The prefix from which on `fetching_wins`, sought from the longest down.
 
-    Recomputing less fetching is convex in the length and starts at 0 or below, so it crosses 0 once.
+    Recomputing less fetching is convex in the length and starts at 0 or below, so it crosses 0 once; only the first tokens of a
+    mixture of experts, which bring in one expert after another, may make it cross before as well.
     """
     if not fetching_wins(_LONGEST):
         return None
-    low, high = 0, _LONGEST
+    high = _LONGEST
+    while high > 1 and fetching_wins(high // 2):
+        high //= 2
+    low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if fetching_wins(middle) else (middle, high)

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from labkit.kvcache.size import Config, KVSize, kv_size, read_config
+from labkit.kvcache.size import KVSize, kv_size
 from labkit.latency.hardware import GIGA, Hardware
 from labkit.latency.model import StepWork
 from labkit.latency.roofline import Reached, datasheet_model
-from labkit.latency.shape import precision_bytes, shape_of
+from labkit.latency.shape import Config, read_config, shape_of
 from labkit.request.errors import InvalidRequest
 
 Limit = Literal["memory", "speed", "seats"]
@@ -55,7 +55,7 @@ def plan(
     machine: Hardware,
     context: int,
     *,
-    weights: str = "bf16",
+    weights: str | None = None,
     kv: str = "bf16",
     tokens_per_s: float | None = None,
     max_num_seqs: int | None = None,
@@ -69,7 +69,8 @@ def plan(
     Memory: `share` of it (vLLM's gpu_memory_utilization) less the weights is cut into blocks, one of which is kept back.
     What activations take is not counted: leave it out of `share`. Tensor parallelism deals out KV heads; machines beyond
     their number, and all of them in MLA, hold copies. `tokens_per_s`, for each session: a decode step of all, each with its
-    full context, takes at most its inverse by the datasheet's latency model with `reached` shares of the peaks.
+    full context, takes at most its inverse by the datasheet's latency model with `reached` shares of the peaks. `weights`:
+    their precision, None for what the configuration says (its quantization_config, layer by layer).
 
     Raises `InvalidRequest` when the weights do not fit, or for numbers that cannot be.
     """
@@ -84,19 +85,19 @@ def plan(
     shape, whole = shape_of(config), kv_size(config, kv)
     latency = datasheet_model(shape, machine, weights=weights, kv=kv, machines=machines, reached=reached)
     own = _on_each(whole, machines)
-    weight_bytes = shape.parameters * precision_bytes(weights) / machines
+    weight_bytes = shape.checkpoint_bytes(weights) / machines
     memory = int(machine.memory * share - weight_bytes)
     if memory < 0:
         raise InvalidRequest(
-            f"{shape.name} in {weights} takes {weight_bytes / GIGA:.1f} GB of each machine, which has "
-            f"{machine.memory * share / GIGA:.1f} GB for it; use more machines, fewer bits or a larger share"
+            f"{shape.name} in {weights or shape.quantization or 'bf16'} takes {weight_bytes / GIGA:.1f} GB of each machine, "
+            f"which has {machine.memory * share / GIGA:.1f} GB for it; use more machines, fewer bits or a larger share"
         )
     blocks, each = memory // own.block_bytes(block_size), own.sequence_blocks(context, block_size)
     by_memory = max(0, blocks - 1) // each
 
     # Windows shorten what attention looks at; copies of heads and scales of numbers add to what it reads.
     held = whole.sequence_bytes(context)
-    looked_at, read = held / whole.token_bytes, held / shape.kv_bytes(kv) * own.heads * machines / whole.heads
+    looked_at, read = held / whole.token_bytes, held / shape.kv_bytes(kv) * own.token_bytes * machines / whole.token_bytes
 
     def step_s(sessions: int) -> float:
         work = StepWork(sessions, sessions, round(sessions * looked_at), round(sessions * read))
@@ -124,12 +125,13 @@ def plan(
 
 def _on_each(size: KVSize, machines: int) -> KVSize:
     """What one of `machines` keeps: its share of the heads, or a copy of one."""
-    if size.kind != "MLA" and size.heads % machines and machines % size.heads:
-        raise InvalidRequest(
-            f"{size.heads} KV heads cannot be dealt out to {machines} machines; use a number of machines that divides the "
-            "heads, or is a multiple of them"
-        )
-    return replace(size, heads=max(1, size.heads // machines))
+    for group in size.groups:
+        if not group.latent and group.heads % machines and machines % group.heads:
+            raise InvalidRequest(
+                f"{group.heads} KV heads cannot be dealt out to {machines} machines; use a number of machines that divides "
+                "the heads, or is a multiple of them"
+            )
+    return replace(size, groups=tuple(replace(group, heads=max(1, group.heads // machines)) for group in size.groups))
 
 
 def _most(holds: Callable[[int], bool]) -> int:

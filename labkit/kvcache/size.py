@@ -1,73 +1,92 @@
 """How many bytes the KV cache takes, with every factor in sight.
 
-A layer keeps, per token and KV head, a key and a value of `width` numbers. Fewer heads make it smaller: all of them in MHA,
-one per group of query heads in GQA (Ainslie et al., arXiv 2305.13245), one in MQA (Shazeer, arXiv 1911.02150). MLA keeps one
-compressed vector and one rotated key for all heads together (DeepSeek-V2, arXiv 2405.04434). A layer with a sliding window
-keeps no more tokens than its window.
+A layer keeps, per token and KV head, a key and a value. Fewer heads make it smaller: all of them in MHA, one per group of
+query heads in GQA (Ainslie et al., arXiv 2305.13245), one in MQA (Shazeer, arXiv 1911.02150). MLA keeps one compressed
+vector and one rotated key for all heads together (DeepSeek-V2, arXiv 2405.04434). A layer with a sliding window keeps no
+more tokens than its window, one that attends in chunks no more than a chunk. Layers with a recurrent state (Mamba, linear
+attention) keep the same for any number of tokens.
+
+What the layers keep is seen in transformers' own model where it has the architecture, and read from the fields that vLLM
+reads where it has not (`labkit.latency.fields`).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from labkit.latency.shape import precision_bytes, shape_of, shape_path
+from labkit.latency.built import CacheLayers, knows
+from labkit.latency.fields import layers_by_fields
+from labkit.latency.shape import Config, read_config, shape_of
+from labkit.latency.weights import precision_bytes
 from labkit.request.errors import InvalidRequest
 
-Config = Mapping[str, Any] | str | Path
-"""A transformers configuration, a folder with one (or the config.json), or a name in data/shapes ("llama-3.1-8b")."""
-
-_FULL, _SLIDING = "full_attention", "sliding_attention"
 _PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "int8")
 # vLLM's int8_per_token_head keeps two fp32 scales with each head of each token; its fp8 has one scale for all, outside.
 _SCALE_BYTES = {"int8": 8}
-# Configurations in which layers differ in more than their window.
-_UNEVEN = ("num_kv_shared_layers", "global_head_dim", "num_global_key_value_heads", "block_configs")
+# vLLM keeps an indexer's keys (DeepSeek sparse attention) in fp8 whatever the cache is in, with an fp32 scale for each 128.
+_INDEX_GROUP = 128
 
 
 @dataclass(frozen=True, slots=True)
 class KVSize:
     """The factors of a model's KV cache.
 
-    `vectors` per head and token (2, key and value; 1 in MLA) of `width` numbers of `value_bytes` each, in `heads` KV heads,
-    `scale_bytes` more per head and token for quantization; in `full_layers` that keep every token and `sliding_layers` that
-    keep the last `window` (0 where there are none).
+    `groups`: layers that keep the same; numbers take `value_bytes` each, and each head of each token `scale_bytes` more for
+    quantization. `state_bytes`: what a sequence keeps beside, whatever its length (recurrent states, in bf16 or fp32 as
+    transformers keeps them). `kind`: MHA, GQA, MQA or MLA.
     """
 
     name: str
     kind: str
     precision: str
-    vectors: int
-    heads: int
-    width: int
     value_bytes: int
     scale_bytes: int
-    full_layers: int
-    sliding_layers: int
-    window: int
+    groups: tuple[CacheLayers, ...]
+    state_bytes: int = 0
 
     @property
     def layers(self) -> int:
         """Layers that keep keys and values."""
-        return self.full_layers + self.sliding_layers
+        return sum(group.count for group in self.groups)
 
     @property
-    def layer_bytes(self) -> int:
-        """Bytes of one token in one layer."""
-        return self.heads * (self.vectors * self.width * self.value_bytes + self.scale_bytes)
+    def full_layers(self) -> int:
+        """Layers that keep every token."""
+        return sum(group.count for group in self.groups if not group.window)
+
+    @property
+    def sliding_layers(self) -> int:
+        """Layers that keep the last tokens only."""
+        return self.layers - self.full_layers
+
+    @property
+    def window(self) -> int:
+        """Tokens that sliding layers keep, the most where they differ; 0 where there are none."""
+        return max((group.window for group in self.groups), default=0)
+
+    @property
+    def heads(self) -> int:
+        """KV heads of a layer, the most where layers differ."""
+        return max(group.heads for group in self.groups)
 
     @property
     def token_bytes(self) -> int:
-        """Bytes of one token in all layers, while it is inside the window."""
-        return self.layers * self.layer_bytes
+        """Bytes of one token in all layers, while it is inside every window."""
+        return sum(group.count * self.layer_bytes(group) for group in self.groups)
+
+    def layer_bytes(self, group: CacheLayers) -> int:
+        """Bytes of one token in one layer of a group."""
+        return group.heads * ((group.key + group.value) * self.value_bytes + self.scale_bytes) + self.index_bytes(group)
+
+    def index_bytes(self, group: CacheLayers) -> int:
+        """Bytes of one token's indexer keys in one layer of a group, 0 where there is no indexer."""
+        return group.extra + 4 * -(-group.extra // _INDEX_GROUP)
 
     def sequence_bytes(self, tokens: int) -> int:
         """Bytes of a sequence of `tokens` tokens: sliding layers have dropped what is older than their window."""
         _from_zero("tokens", tokens)
-        return self.layer_bytes * (self.full_layers * tokens + self.sliding_layers * min(tokens, self.window))
+        held = sum(g.count * self.layer_bytes(g) * (min(tokens, g.window) if g.window else tokens) for g in self.groups)
+        return held + (self.state_bytes if tokens else 0)
 
     @property
     def block_layers(self) -> int:
@@ -83,10 +102,22 @@ class KVSize:
         return many if many < 1.5 * few else few
 
     def block_bytes(self, block_size: int) -> int:
-        """Bytes of one block of `block_size` tokens."""
+        """Bytes of one block of `block_size` tokens.
+
+        Where layers keep unequal amounts and some have a window, vLLM gives the blocks of all equally many bytes: those of
+        the layers that keep less hold more tokens (`unify_kv_cache_spec_page_size`). Raises `InvalidRequest` where that does
+        not come out even, and for recurrent states, whose blocks vLLM pads by rules of the machine.
+        """
         if block_size < 1:
             raise InvalidRequest(f"block_size is {block_size}; a block holds at least 1 token (vLLM's default is 16)")
-        return self.block_layers * block_size * self.layer_bytes
+        if self.state_bytes:
+            raise InvalidRequest(
+                f"{self.name} keeps recurrent states beside keys and values, and vLLM pads both to blocks of one size that "
+                "depends on the machine's kernels; use sequence_bytes, which counts both"
+            )
+        if not (self.full_layers and self.sliding_layers):
+            return block_size * self.token_bytes
+        return self.block_layers * block_size * self._largest()
 
     def sequence_blocks(self, tokens: int, block_size: int) -> int:
         """Blocks that a writing sequence of `tokens` tokens holds at most, over all groups of layers.
@@ -95,54 +126,89 @@ class KVSize:
         is computed, vLLM holds the tokens of the step beside the window.
         """
         _from_zero("tokens", tokens)
-        all_of_it = -(-tokens // block_size)
-        inside = min(all_of_it, -(-self.window // block_size) + 1)
-        full_groups, sliding_groups = -(-self.full_layers // self.block_layers), -(-self.sliding_layers // self.block_layers)
-        return full_groups * all_of_it + sliding_groups * inside
+        if not (self.full_layers and self.sliding_layers):
+            return _blocks(tokens, block_size, self.window)
+        full = [self._size(group, block_size) for group in self.groups if not group.window]
+        sliding = [(self._size(group, block_size), group.window) for group in self.groups if group.window]
+        most_full = max(_blocks(tokens, size, 0) for size in full)
+        most_sliding = max(_blocks(tokens, size, window) for size, window in sliding)
+        return (
+            -(-self.full_layers // self.block_layers) * most_full
+            + -(-self.sliding_layers // self.block_layers) * most_sliding
+        )
 
     @property
     def arithmetic(self) -> str:
-        """The multiplication, written out."""
+        """The multiplication, written out; a sum of several where layers keep unequal amounts."""
+        products = [self._product(group) for group in self._alike()]
+        state = f"; {self.state_bytes:,} B of state per sequence" if self.state_bytes else ""
+        return f"{' + '.join(products)} = {self.token_bytes:,} B per token{state}"
+
+    def _product(self, groups: list[CacheLayers]) -> str:
+        first, count = groups[0], sum(group.count for group in groups)
         scale = f" + {self.scale_bytes} B of scales" if self.scale_bytes else ""
-        each = f"{self.vectors} × {self.width} values × {self.value_bytes} B ({self.precision}){scale}"
-        layers = f"{self.layers} layers"
-        if self.sliding_layers:
-            layers += f" ({self.sliding_layers} of them keep {self.window:,} tokens at most)"
-        heads = f"{self.heads} KV head{'s' if self.heads > 1 else ''} ({self.kind})"
-        return f"({each}) × {heads} × {layers} = {self.token_bytes:,} B per token"
+        if first.latent or first.key != first.value:
+            numbers = f"{first.key} + {first.value} values" if not first.latent else f"1 × {first.key + first.value} values"
+        else:
+            numbers = f"2 × {first.key} values"
+        layers = f"{count} layer{'s' if count > 1 else ''}"
+        if windows := [group for group in groups if group.window]:
+            kept = f"{max(group.window for group in windows):,} tokens at most"
+            layers += f" ({sum(group.count for group in windows)} of them keep {kept})"
+        heads = f"{first.heads} KV head{'s' if first.heads > 1 else ''} ({self.kind})"
+        index = f" + {self.index_bytes(first)} B of index"
+        each = f"({numbers} × {self.value_bytes} B ({self.precision}){scale}) × {heads}"
+        return f"({each}{index}) × {layers}" if first.extra else f"{each} × {layers}"
+
+    def _alike(self) -> list[list[CacheLayers]]:
+        """Groups that differ in their window at most, together."""
+        found: dict[tuple[int, int, int, bool, int], list[CacheLayers]] = {}
+        for group in self.groups:
+            found.setdefault((group.heads, group.key, group.value, group.latent, group.extra), []).append(group)
+        return list(found.values())
+
+    def _largest(self) -> int:
+        return max(self.layer_bytes(group) for group in self.groups)
+
+    def _size(self, group: CacheLayers, block_size: int) -> int:
+        """Tokens in a block of the group."""
+        own, largest = self.layer_bytes(group), self._largest()
+        if largest % own:
+            raise InvalidRequest(
+                f"{self.name} has layers that keep {own} and {largest} B of a token, and blocks of one size do not come out "
+                "even; use sequence_bytes"
+            )
+        return block_size * largest // own
 
 
 def kv_size(config: Config, precision: str = "bf16") -> KVSize:
     """The factors of the KV cache of any transformers configuration, kept in `precision`.
 
-    Raises `InvalidRequest` for a configuration that is no model's, a precision that is unknown, and layers that keep
-    something else than keys and values (a recurrent state) or keep them unevenly.
+    Raises `InvalidRequest` for a configuration that is no model's, a precision that is unknown, and a model that keeps
+    nothing of its tokens (recurrent states only) or keeps it in a way that is not counted here: the reason names what.
     """
     if precision not in _PRECISIONS:
         raise InvalidRequest(f"precision {precision!r} is no KV cache's; use one of {', '.join(_PRECISIONS)}")
     given = read_config(config)
-    _check_types(given.get("layer_types") or ())  # transformers may not know them, and would only say that
-    shape = shape_of(given)  # it also refuses what cannot be a model
-    full = _full_config(given)
-    layers, heads = full.num_hidden_layers, full.num_attention_heads
-    sliding, window = _sliding(full, layers)
-    if getattr(full, "kv_lora_rank", None):
-        kind, vectors, kv_heads = "MLA", 1, 1
+    name, state_bytes = str(given.get("model_type", "model")), 0
+    if given.get("model_type") is None or knows(name):
+        shape = shape_of(given)
+        groups, state_bytes, queries = shape.layers, shape.state_bytes, shape.heads
     else:
-        vectors, kv_heads = 2, getattr(full, "num_key_value_heads", None) or heads
-        kind = "MHA" if kv_heads == heads else "MQA" if kv_heads == 1 else "GQA"
+        groups = layers_by_fields(given)
+        queries = given.get("num_attention_heads") or given.get("n_head") or 0
+    if not groups:
+        raise InvalidRequest(
+            f"{name} keeps a state of {state_bytes:,} B per sequence and nothing per token: it has no KV cache"
+        )
     return KVSize(
-        name=shape.name,
-        kind=kind,
-        precision=precision,
-        vectors=vectors,
-        heads=kv_heads,
-        width=shape.kv_values // (layers * vectors * kv_heads),
-        value_bytes=int(precision_bytes(precision)),
-        scale_bytes=_SCALE_BYTES.get(precision, 0),
-        full_layers=layers - sliding,
-        sliding_layers=sliding,
-        window=window,
+        name,
+        _kind(groups, queries),
+        precision,
+        int(precision_bytes(precision)),
+        _SCALE_BYTES.get(precision, 0),
+        groups,
+        state_bytes,
     )
 
 
@@ -156,43 +222,16 @@ def blocks_for(memory_bytes: int, config: Config, block_size: int = 16, precisio
     return memory_bytes // kv_size(config, precision).block_bytes(block_size)
 
 
-def read_config(config: Config) -> Mapping[str, Any]:
-    """The language model's configuration, from wherever it is. Raises `InvalidRequest` where there is none."""
-    given = config if isinstance(config, Mapping) else json.loads(shape_path(config).read_text(encoding="utf-8"))
-    text: Mapping[str, Any] = given.get("text_config", given)  # a model that also sees has its language model's in there
-    return text
+def _kind(groups: tuple[CacheLayers, ...], queries: int) -> str:
+    most = max(group.heads for group in groups)
+    if any(group.latent for group in groups):
+        return "MLA"
+    return "MHA" if most == queries else "MQA" if most == 1 else "GQA"
 
 
-def _full_config(given: Mapping[str, Any]) -> Any:
-    """The configuration with transformers' defaults filled in, which vLLM goes by too."""
-    from transformers import AutoConfig
-
-    full = AutoConfig.for_model(**given)
-    for field in _UNEVEN:
-        if getattr(full, field, None):
-            raise InvalidRequest(
-                f"{full.model_type} has {field} = {getattr(full, field)}: its layers keep unequal amounts, which one "
-                "product cannot say; add the layers up by hand"
-            )
-    return full
-
-
-def _sliding(full: Any, layers: int) -> tuple[int, int]:
-    """(layers with a window, the window in tokens)."""
-    window = getattr(full, "sliding_window", None)
-    # Without layer types, a window is every layer's.
-    types = getattr(full, "layer_types", None) or [_SLIDING if window else _FULL] * layers
-    _check_types(types)
-    sliding = list(types).count(_SLIDING) if window else 0
-    return (sliding, int(window)) if window and sliding else (0, 0)
-
-
-def _check_types(types: Iterable[str]) -> None:
-    if others := sorted(set(types) - {_FULL, _SLIDING}):
-        raise InvalidRequest(
-            f"layers of type {', '.join(others)} do not keep a key and a value of each token; only full and sliding "
-            "attention are counted here"
-        )
+def _blocks(tokens: int, block_size: int, window: int) -> int:
+    every = -(-tokens // block_size)
+    return min(every, -(-window // block_size) + 1) if window else every
 
 
 def _from_zero(name: str, value: int) -> None:

@@ -6,22 +6,25 @@ catalogue, the model's from its configuration) or from a short run on a live eng
 """
 
 from labkit.latency.anatomy import METRICS, SLO, Sample, Summary, goodput, percentile, summary
+from labkit.latency.built import CacheLayers
 from labkit.latency.fit import Calibration, CalibrationError, FirstTokenPoint, StepPoint, VolleyPoint, fit, ttft_seconds
 from labkit.latency.hardware import Hardware, catalogue, hardware
 from labkit.latency.model import LatencyModel, StepWork
 from labkit.latency.roofline import IDEAL, Reached, break_even_tokens, datasheet_model, kv_tokens
-from labkit.latency.shape import ModelShape, shape, shape_of
+from labkit.latency.shape import ModelShape, Part, shape, shape_of
 
 __all__ = [
     "IDEAL",
     "METRICS",
     "SLO",
+    "CacheLayers",
     "Calibration",
     "CalibrationError",
     "FirstTokenPoint",
     "Hardware",
     "LatencyModel",
     "ModelShape",
+    "Part",
     "Reached",
     "Sample",
     "StepPoint",

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from labkit.latency.model import LatencyModel, StepWork
 from labkit.request.errors import LabError
@@ -114,7 +113,8 @@ def _first_token(model: LatencyModel, point: FirstTokenPoint) -> float:
     return waited + model.crowd_s * point.crowd + ttft_seconds(model, point.prompt_tokens, point.steps)
 
 
-_NAMES = tuple(field.name for field in fields(LatencyModel))
+# What a run measures is not split into experts: they are weights that every step reads.
+_NAMES = tuple(field.name for field in fields(LatencyModel) if not field.name.startswith("expert"))
 _STARTS = 30
 _FEWEST = len(_NAMES) - 3  # the last three have points of their own, where they are fitted
 # Each constant needs points that move what it multiplies; where nothing moves, any value would fit.
@@ -134,6 +134,8 @@ def fit(
     Raises `CalibrationError` for fewer points than constants, for durations that are no durations, and for points that
     leave a constant undetermined (all steps of one size, one number of sequences, or prompts of one length).
     """
+    from scipy.optimize import least_squares  # takes a second to import: only who fits waits for it
+
     steps, first_tokens, volleys = tuple(steps), tuple(first_tokens), tuple(volleys)
     _check(steps, first_tokens, volleys)
     # What no point shows is not fitted, and is 0.

@@ -1,4 +1,4 @@
-"""Machines by their datasheets: dense arithmetic, memory bandwidth, memory. Figures and sources: data/hardware."""
+"""Machines by their datasheets: dense arithmetic, memory bandwidth, memory. Sources: `labkit/data/hardware`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import json
 import math
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from labkit.data import path as data_path
 from labkit.request.errors import InvalidRequest
 
-_CATALOGUE = Path(__file__).resolve().parents[2] / "data" / "hardware" / "catalogue.json"
 TERA, GIGA = 1e12, 1e9
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """One machine or accelerator. Arithmetic is dense and in TFLOP/s; None where the hardware has no such units."""
+    """One machine or accelerator. Arithmetic is dense and in TFLOP/s; None where the hardware has no such units.
+
+    `memory_gb` is in 10⁹ bytes, and what the driver reports: an "80 GB" H100 has 81,559 MiB, which are 85.52.
+    """
 
     key: str
     name: str
@@ -60,7 +62,7 @@ class Hardware:
 
     @property
     def memory(self) -> float:
-        """Memory, bytes (vendors count in powers of ten)."""
+        """Memory, bytes."""
         return GIGA * self.memory_gb
 
     def ridge(self, precision: str = "bf16") -> float:
@@ -71,7 +73,8 @@ class Hardware:
 @lru_cache(maxsize=1)
 def catalogue() -> MappingProxyType[str, Hardware]:
     """Every machine of the catalogue, by key."""
-    return MappingProxyType({entry["key"]: read_entry(entry) for entry in json.loads(_CATALOGUE.read_text())["machines"]})
+    machines = json.loads(data_path("hardware", "catalogue.json").read_text(encoding="utf-8"))["machines"]
+    return MappingProxyType({entry["key"]: read_entry(entry) for entry in machines})
 
 
 def read_entry(entry: dict[str, Any]) -> Hardware:

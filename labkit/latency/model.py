@@ -51,11 +51,13 @@ class StepWork:
 
 @dataclass(frozen=True, slots=True)
 class LatencyModel:
-    """Seconds of a step, from eleven constants that come from a datasheet (`datasheet_model`) or a live run (`calibrate`).
+    """Seconds of a step, from constants that come from a datasheet (`datasheet_model`) or a live run (`calibrate`).
 
     `step_s`: scheduling and kernel launches, per step. `sequence_s`: per sequence in a step (sampling, detokenizing).
     `admit_s`: per sequence that enters the batch (hashing its blocks, making its place).
     `linear_s`: arithmetic of the linear layers, per new token; `weights_s`: reading their weights, per step.
+    `experts_s`: reading all routed experts of a mixture, of which a token goes through `expert_share` (0 to 1). Tokens
+    choose each for itself, so n of them read 1 − (1 − share)ⁿ of the experts: a batch of one is many times cheaper than all.
     `pair_s`: arithmetic of attention, per pair; `kv_s`: reading the KV cache, per token in it.
     Outside the steps, `frontend_s`: what the front end (HTTP, tokenizing) spends on a request before the engine has it, on
     one after another; `request_s` and `prompt_token_s` (per prompt token): the rest of the way there and back, which many
@@ -74,14 +76,22 @@ class LatencyModel:
     frontend_s: float = 0.0
     admit_s: float = 0.0
     crowd_s: float = 0.0
+    experts_s: float = 0.0
+    expert_share: float = 1.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if not (math.isfinite(value) and value >= 0):
                 raise InvalidRequest(f"{field.name} is {value}; a latency model's constants are seconds from 0")
+        if not 0 < self.expert_share <= 1:
+            raise InvalidRequest(f"expert_share is {self.expert_share}; it is a share of the experts, above 0 and up to 1")
         if not (self.step_s or self.weights_s or self.linear_s):
             raise InvalidRequest("a step that takes no time is no model; give step_s, weights_s or linear_s")
+
+    def weights_seconds(self, tokens: float) -> float:
+        """Reading the weights that a step of so many new tokens needs, in seconds."""
+        return self.weights_s + self.experts_s * (1 - (1 - self.expert_share) ** tokens)
 
     def step_seconds(self, work: StepWork) -> float:
         """Duration of one step, in seconds."""
@@ -89,6 +99,6 @@ class LatencyModel:
             self.step_s
             + self.sequence_s * work.sequences
             + self.admit_s * work.entering
-            + max(self.linear_s * work.tokens, self.weights_s)
+            + max(self.linear_s * work.tokens, self.weights_seconds(work.tokens))
             + max(self.pair_s * work.pairs, self.kv_s * work.kv_tokens)
         )

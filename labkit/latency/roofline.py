@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from labkit.latency.hardware import Hardware
 from labkit.latency.model import LatencyModel
-from labkit.latency.shape import ModelShape, precision_bytes
+from labkit.latency.shape import ModelShape
 from labkit.request.errors import InvalidRequest
 
 
@@ -44,25 +44,29 @@ def datasheet_model(
     shape: ModelShape,
     machine: Hardware,
     *,
-    weights: str = "bf16",
+    weights: str | None = None,
     kv: str = "bf16",
     machines: int = 1,
     reached: Reached | None = None,
 ) -> LatencyModel:
     """The latency model of `shape` on `machines` of `machine` in tensor parallel, communication left out.
 
-    FLOP per token: 2 × active parameters, and 2 × the lm_head's per sequence. Bytes per step: all weights, and the KV cache
-    of the tokens attended to. Raises `InvalidRequest` when the weights do not fit into memory.
+    FLOP per token: 2 × active parameters, and 2 × the lm_head's per sequence. Bytes per step: the weights (of routed experts
+    those that its tokens choose, each for itself and all equally often), and the KV cache of the tokens attended to.
+    `weights`: their precision, None for what the configuration says. Raises `InvalidRequest` when the weights do not fit
+    into memory.
     """
     reached = Reached() if reached is None else reached
     kv_tokens(shape, machine, weights=weights, kv=kv, machines=machines)
-    flops = machines * machine.flops(weights) * reached.mfu
+    flops = machines * machine.flops(_computed(shape, weights)) * reached.mfu
     bandwidth = machines * machine.bandwidth * reached.mbu
     return LatencyModel(
         step_s=reached.step_s,
         sequence_s=reached.sequence_s + 2 * shape.head / flops,
         linear_s=2 * shape.active / flops,
-        weights_s=shape.weight_bytes(weights) / bandwidth,
+        weights_s=(shape.weight_bytes(weights) - shape.expert_bytes(weights)) / bandwidth,
+        experts_s=shape.expert_bytes(weights) / bandwidth,
+        expert_share=shape.expert_share,
         # Attention computes in BF16 whatever the weights are kept in.
         pair_s=shape.pair_flops / (machines * machine.flops("bf16") * reached.mfu),
         kv_s=shape.kv_bytes(kv) / bandwidth,
@@ -74,7 +78,7 @@ def kv_tokens(
     shape: ModelShape,
     machine: Hardware,
     *,
-    weights: str = "bf16",
+    weights: str | None = None,
     kv: str = "bf16",
     machines: int = 1,
     share: float = 0.9,
@@ -85,16 +89,28 @@ def kv_tokens(
     """
     if machines < 1:
         raise InvalidRequest(f"machines is {machines}; it takes at least 1")
-    weight_bytes = shape.parameters * precision_bytes(weights)
+    if not shape.layers:
+        raise InvalidRequest(
+            f"{shape.name} keeps nothing per token (recurrent states only), so no number of tokens fills it"
+        )
+    weight_bytes = shape.checkpoint_bytes(weights)
     left = machines * machine.memory * share - weight_bytes
     if left <= 0:
         raise InvalidRequest(
-            f"{shape.name} in {weights} is {weight_bytes / 1e9:.1f} GB and does not fit into {share:.0%} of {machines} × "
-            f"{machine.memory_gb} GB ({machine.name}); use more machines or fewer bits"
+            f"{shape.name} in {weights or shape.quantization or 'bf16'} is {weight_bytes / 1e9:.1f} GB and does not fit "
+            f"into {share:.0%} of {machines} × {machine.memory_gb} GB ({machine.name}); use more machines or fewer bits"
         )
     return int(left // shape.kv_bytes(kv))
 
 
 def break_even_tokens(model: LatencyModel) -> float:
     """New tokens in a step above which its linear layers are bound by arithmetic, and below which by reading weights."""
-    return model.weights_s / model.linear_s
+    tokens = (model.weights_s + model.experts_s) / model.linear_s
+    for _ in range(100):  # the more tokens, the more experts they read: falls towards the one length where both are equal
+        tokens = model.weights_seconds(tokens) / model.linear_s
+    return tokens
+
+
+def _computed(shape: ModelShape, weights: str | None) -> str:
+    """The precision whose units compute: FP8 and INT8 checkpoints have their own, anything else is widened to BF16."""
+    return weights or ("fp8" if shape.quantization == "fp8" else "bf16")

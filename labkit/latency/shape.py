@@ -1,78 +1,152 @@
-"""What a model's shape says about its work: parameters, arithmetic per token, bytes per token of KV cache.
+"""What a model's shape says about its work: parameters, arithmetic per token, bytes of weights and of KV cache.
 
-Shapes come from a transformers configuration. Parameters are counted by transformers itself, which builds the model on the
-meta device: every layer, and no memory.
+Shapes come from a transformers configuration. transformers itself builds the model, on the meta device
+(`labkit.latency.built`): parameters are counted there, and what its cache keeps of a token is seen there.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from labkit.data import path as data_path
+from labkit.latency.built import CacheLayers, Weight, build, knows
+from labkit.latency.weights import PLAIN_BYTES, QUANTIZED_BYTES, precision_bytes, scheme
 from labkit.request.errors import InvalidRequest
 
-_SHAPES = Path(__file__).resolve().parents[2] / "data" / "shapes"
-# Bytes of one number.
-PRECISION_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
+Config = Mapping[str, Any] | str | Path
+"""A transformers configuration, a folder with one (or the config.json), or a name of `shape_names()` ("llama-3.1-8b")."""
+_NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a model's parameters: how many, what a step does with them, and the bytes they are published in.
+
+    `kind`: "linear" and "experts" (routed ones) are multiplied with, "head" is the lm_head, "embedding" is looked up,
+    "small" are norms, biases and routers, "beside" reads pictures and sounds. `share` of the experts is what one token goes
+    through. `stored`: bytes by the configuration's quantization_config, None where its method is unknown here. `plain`:
+    numbers among the linear ones that no scheme quantizes.
+    """
+
+    kind: str
+    numbers: int
+    stored: float | None
+    share: float = 1.0
+    plain: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
     """Numbers of one model that its cost depends on.
 
-    `parameters`: all. `read`: those in matrices that a step reads (embeddings are looked up, not read; of experts all count,
-    since a batch of some size needs every one). `active`: those that one token is multiplied with, lm_head left out.
-    `head`: the lm_head's, used once per sequence in a step. `kv_values`: numbers that a token leaves in the KV cache, over
-    all layers. `pair_flops`: arithmetic of attention per (token, earlier token), over all layers.
+    `layers`: what layers keep of each token; `state_bytes`: what a sequence keeps beside (recurrent states), whatever its
+    length. `pair_flops`: arithmetic of attention per (token, earlier token), over all layers. `heads`: of the query, in a
+    layer. `quantization`: the method the configuration names, "" for none.
     """
 
     name: str
-    parameters: int
-    read: int
-    active: int
-    head: int
-    kv_values: int
+    parts: tuple[Part, ...]
+    layers: tuple[CacheLayers, ...]
+    state_bytes: int
     pair_flops: int
+    heads: int
+    quantization: str = ""
+
+    @property
+    def parameters(self) -> int:
+        """All parameters, those of vision and sound included."""
+        return sum(part.numbers for part in self.parts)
+
+    @property
+    def read(self) -> int:
+        """Numbers in matrices that steps read, all experts included, lm_head left out (embeddings are looked up, not
+        read)."""
+        return self._numbers("linear", "experts")
+
+    @property
+    def active(self) -> int:
+        """Numbers that one token is multiplied with, lm_head left out: of routed experts, the share it goes through."""
+        return round(sum(part.numbers * part.share for part in self.parts if part.kind in ("linear", "experts")))
+
+    @property
+    def head(self) -> int:
+        """The lm_head's numbers, used once per sequence in a step."""
+        return self._numbers("head")
+
+    @property
+    def expert_share(self) -> float:
+        """Share of its routed experts that one token goes through, 1 where there are none."""
+        experts = [part for part in self.parts if part.kind == "experts"]
+        total = sum(part.numbers for part in experts)
+        return sum(part.numbers * part.share for part in experts) / total if total else 1.0
+
+    @property
+    def kv_values(self) -> int:
+        """Numbers that a token leaves in the KV cache, over all layers."""
+        return sum(kind.count * kind.numbers for kind in self.layers)
 
     def kv_bytes(self, precision: str = "bf16") -> float:
         """Bytes of KV cache per token."""
         return self.kv_values * precision_bytes(precision)
 
-    def weight_bytes(self, precision: str = "bf16") -> float:
-        """Bytes that a step reads of the weights, lm_head included."""
-        return (self.read + self.head) * precision_bytes(precision)
+    def weight_bytes(self, precision: str | None = None) -> float:
+        """Bytes that a step of many tokens reads of the weights, lm_head and all experts included."""
+        return self._bytes(("linear", "experts", "head"), precision)
 
+    def expert_bytes(self, precision: str | None = None) -> float:
+        """Bytes of the routed experts, all of them; a step reads those that its tokens go through."""
+        return self._bytes(("experts",), precision)
 
-def precision_bytes(precision: str) -> float:
-    """Bytes of one number in `precision`."""
-    if precision not in PRECISION_BYTES:
-        raise InvalidRequest(f"precision {precision!r} is unknown; use one of {', '.join(PRECISION_BYTES)}")
-    return PRECISION_BYTES[precision]
+    def checkpoint_bytes(self, precision: str | None = None) -> float:
+        """Bytes of all weights in memory. `precision`: None is what the configuration says (bf16 where it says nothing).
+
+        "fp8", "int8" and "int4" quantize what such checkpoints usually do: linear layers and experts, not embeddings,
+        lm_head, norms, routers, and what reads pictures; "int4" has its scales with it. Raises `InvalidRequest` for an
+        unknown precision, and for None where the configuration names a method that is not counted here.
+        """
+        return self._bytes(None, precision)
+
+    def _numbers(self, *kinds: str) -> int:
+        return sum(part.numbers for part in self.parts if part.kind in kinds)
+
+    def _bytes(self, kinds: tuple[str, ...] | None, precision: str | None) -> float:
+        parts = [part for part in self.parts if kinds is None or part.kind in kinds]
+        if precision is not None:
+            width, plain = precision_bytes(precision), PLAIN_BYTES
+            narrow = QUANTIZED_BYTES.get(precision)
+            if narrow is None:
+                return width * sum(part.numbers for part in parts)
+            quantized = sum(part.numbers - part.plain for part in parts if part.kind in ("linear", "experts"))
+            return narrow * quantized + plain * (sum(part.numbers for part in parts) - quantized)
+        stored = [part.stored for part in parts if part.stored is not None]
+        if len(stored) < len(parts):
+            scheme({"quant_method": self.quantization})  # says which methods are counted
+        return sum(stored)
 
 
 def shape(model: str | Path) -> ModelShape:
-    """The shape of a model folder (or config.json), or of a name in data/shapes ("llama-3.1-8b")."""
+    """The shape of a model folder (or config.json), or of a name of `shape_names()` ("llama-3.1-8b")."""
     path = shape_path(model)
-    text = path.read_text(encoding="utf-8")
-    return _counted(path.parent.name if path.stem == "config" else path.stem, text)
+    return shape_of(read_config(path), path.parent.name if path.stem == "config" else path.stem)
 
 
 def shape_names() -> tuple[str, ...]:
-    """The shapes in data/shapes."""
-    return tuple(sorted(path.stem for path in _SHAPES.glob("*.json")))
+    """The shapes that the package has."""
+    return tuple(sorted(path.stem for path in data_path("shapes").glob("*.json")))
 
 
 def shape_path(model: str | Path) -> Path:
-    """The configuration in a model folder, or of a name in data/shapes. Raises `InvalidRequest` where there is none."""
+    """The configuration in a model folder, or of a name of `shape_names()`. Raises `InvalidRequest` where there is none."""
     path = Path(model)
     if path.is_dir():
         path /= "config.json"
     elif path.suffix != ".json":
-        path = _SHAPES / f"{path.name}.json"
+        path = data_path("shapes") / f"{path.name}.json"
     if not path.is_file():
         raise InvalidRequest(
             f"no model configuration at {path}; name a folder with a config.json, or one of {', '.join(shape_names())}"
@@ -80,68 +154,77 @@ def shape_path(model: str | Path) -> Path:
     return path
 
 
+def read_config(config: Config) -> Mapping[str, Any]:
+    """A configuration from wherever it is. Where transformers does not know the whole (a model that also sees), its language
+    model's. Raises `InvalidRequest` where there is none, or no JSON object."""
+    if isinstance(config, Mapping):
+        given: Any = config
+    else:
+        path = shape_path(config)
+        try:
+            given = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InvalidRequest(f"{path} is no JSON: {error}") from error
+        if not isinstance(given, Mapping):
+            raise InvalidRequest(f"{path} has no JSON object; take the model's whole config.json")
+    if knows(str(given.get("model_type"))):
+        return given
+    for name in _NESTED:
+        if isinstance(inner := given.get(name), Mapping):
+            outer = {key: given[key] for key in ("quantization_config", "compression_config") if given.get(key)}
+            return read_config({**outer, **inner})
+    return given
+
+
 def shape_of(config: Mapping[str, Any], name: str = "") -> ModelShape:
-    """The shape of a transformers configuration. Raises `InvalidRequest` for one that cannot be a model."""
-    return _counted(name or str(config.get("model_type", "model")), json.dumps(dict(config)))
+    """The shape of a transformers configuration.
+
+    Raises `InvalidRequest` for one that cannot be a model, and for an architecture that the installed transformers lacks.
+    """
+    given = read_config(config)
+    try:
+        text = json.dumps(dict(given), sort_keys=True)
+    except TypeError as error:
+        raise InvalidRequest(f"the configuration is no JSON: {error}; take the model's config.json") from error
+    return _counted(name or str(given.get("model_type", "model")), text)
 
 
 @lru_cache(maxsize=32)
 def _counted(name: str, text: str) -> ModelShape:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     given = json.loads(text)
-    _check(given)
-    try:
-        config = AutoConfig.for_model(**given)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except (ValueError, TypeError, AttributeError, RuntimeError, KeyError) as error:
-        raise InvalidRequest(f"transformers cannot build a model of this configuration: {error}") from error
-    embedding = model.get_input_embeddings().weight
-    head = model.get_output_embeddings().weight
-    read = active = 0
-    experts, chosen = (
-        given.get("num_local_experts") or given.get("num_experts") or given.get("n_routed_experts"),
-        given.get("num_experts_per_tok"),
-    )
-    for path, parameter in model.named_parameters():
-        if parameter is embedding or parameter is head or parameter.ndim < 2:
-            continue
-        read += parameter.numel()
-        routed = ".experts." in path and experts
-        active += parameter.numel() * chosen // experts if routed else parameter.numel()
-    heads = config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    latent = getattr(config, "kv_lora_rank", None)
-    if latent:  # MLA keeps one compressed vector and one rotated key for all heads (DeepSeek-V2, arXiv 2405.04434)
-        kv, width = latent + config.qk_rope_head_dim, config.qk_nope_head_dim + config.qk_rope_head_dim + config.v_head_dim
-    else:
-        kv, width = 2 * (getattr(config, "num_key_value_heads", None) or heads) * size, 2 * size
-    layers = config.num_hidden_layers
-    return ModelShape(
-        name=name,
-        parameters=sum(p.numel() for p in model.parameters()),
-        read=read,
-        active=active,
-        head=head.numel(),
-        kv_values=layers * kv,
-        pair_flops=layers * 2 * heads * width,
-    )
-
-
-def _check(config: Mapping[str, Any]) -> None:
-    if "model_type" not in config:
+    model_type = given.get("model_type")
+    if not model_type:
         raise InvalidRequest("the configuration has no model_type; take the model's whole config.json")
-    for field in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
-        value = config.get(field)
-        if not isinstance(value, int) or value < 1:
-            raise InvalidRequest(f"{field} is {value!r}; a model needs a whole number from 1")
-    heads, kv_heads = config["num_attention_heads"], config.get("num_key_value_heads") or config["num_attention_heads"]
-    if heads % kv_heads:
-        raise InvalidRequest(f"num_attention_heads is {heads}, no multiple of num_key_value_heads ({kv_heads})")
-    if not config.get("head_dim") and config["hidden_size"] % heads:
-        raise InvalidRequest(f"hidden_size {config['hidden_size']} is no multiple of {heads} heads; give head_dim")
-    experts, chosen = config.get("num_local_experts") or config.get("num_experts"), config.get("num_experts_per_tok")
-    if experts and (not chosen or chosen > experts):
-        raise InvalidRequest(f"num_experts_per_tok is {chosen!r} of {experts} experts; choose 1 to {experts}")
+    if not knows(model_type):
+        import transformers
+
+        raise InvalidRequest(
+            f"transformers {transformers.__version__} cannot build a model of model_type {model_type!r} (it has no such "
+            "architecture), so its parameters cannot be counted; kv_size may still count its cache"
+        )
+    built = build(given)
+    nested = given.get("text_config")
+    inner = nested.get("quantization_config") if isinstance(nested, Mapping) else None
+    quantization = given.get("quantization_config") or given.get("compression_config") or inner
+    method = (quantization.get("quant_method") or quantization.get("quant_algo") or "unnamed") if quantization else ""
+    parts = _parts(built.weights, quantization)
+    return ModelShape(name, parts, built.layers, built.state_bytes, built.pair_flops, built.heads, str(method))
+
+
+def _parts(weights: Iterable[Weight], quantization: Mapping[str, Any] | None) -> tuple[Part, ...]:
+    """Weights of a kind and share together. A quantization that is unknown here leaves their bytes unknown, and no more."""
+    try:
+        bits = scheme(quantization) if quantization else None
+        unknown = False
+    except InvalidRequest:
+        bits, unknown = None, True
+    sums: dict[tuple[str, float], tuple[int, float, int]] = {}
+    for weight in weights:
+        width = PLAIN_BYTES if bits is None or weight.matrix is None else bits(weight.matrix) / 8
+        numbers, stored, plain = sums.get((weight.part, weight.share), (0, 0.0, 0))
+        more = weight.numbers if weight.matrix is None else 0
+        sums[weight.part, weight.share] = (numbers + weight.numbers, stored + width * weight.numbers, plain + more)
+    return tuple(
+        Part(kind, numbers, None if unknown else stored, share, plain)
+        for (kind, share), (numbers, stored, plain) in sums.items()
+    )

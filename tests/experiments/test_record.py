@@ -14,9 +14,10 @@ from labkit.experiments import Job, Measured, jobs, record
 from labkit.experiments.catalogue import grid
 from labkit.experiments.measured import SUFFIX
 from labkit.experiments.shapes import dummy_model
+from labkit.latency.shape import shape_path
 from labkit.request import InvalidRequest
 
-SHAPE = Path(__file__).resolve().parents[2] / "data" / "shapes" / "llama-3.1-8b.json"
+SHAPE = shape_path("llama-3.1-8b")
 
 
 @pytest.mark.live

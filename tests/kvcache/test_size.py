@@ -66,6 +66,101 @@ MLA: dict[str, Any] = {
 del MLA["head_dim"]
 
 
+UNKNOWN = {**LLAMA, "model_type": "nonesuch"}
+QWEN3_NEXT = {"model_type": "qwen3_next", "num_hidden_layers": 4, "num_experts": 4, "num_experts_per_tok": 2}
+
+
+@pytest.mark.parametrize(
+    ("config", "token_bytes"),
+    [
+        # Falcon-7B keeps one head (multi_query), Falcon-40B eight.
+        ({"model_type": "falcon", "hidden_size": 4544, "num_hidden_layers": 4, "num_attention_heads": 71}, 2 * 64 * 2 * 4),
+        (
+            {
+                "model_type": "falcon",
+                "hidden_size": 8192,
+                "num_hidden_layers": 4,
+                "num_attention_heads": 128,
+                "num_kv_heads": 8,
+                "new_decoder_architecture": True,
+            },
+            2 * 8 * 64 * 2 * 4,
+        ),
+        ({"model_type": "gpt_bigcode", "n_embd": 6144, "n_head": 48, "n_layer": 4}, 2 * 128 * 2 * 4),
+        # Gemma 3 4B's published configuration leaves heads (4) and width (256) to the defaults.
+        (
+            {
+                "model_type": "gemma3",
+                "text_config": {
+                    "hidden_size": 2560,
+                    "model_type": "gemma3_text",
+                    "num_hidden_layers": 34,
+                    "sliding_window": 1024,
+                },
+            },
+            2 * 4 * 256 * 2 * 34,
+        ),
+        # GLM-4.7-Flash: MLA, and hidden_size is no multiple of its 20 heads.
+        (
+            {
+                "model_type": "glm4_moe_lite",
+                "hidden_size": 2048,
+                "num_hidden_layers": 47,
+                "num_attention_heads": 20,
+                "num_key_value_heads": 20,
+                "n_routed_experts": 4,
+                "kv_lora_rank": 512,
+                "qk_nope_head_dim": 192,
+                "qk_rope_head_dim": 64,
+                "v_head_dim": 256,
+            },
+            (512 + 64) * 2 * 47,
+        ),
+        # Qwen3-Next: one layer of four attends, the others keep a state.
+        (QWEN3_NEXT, 2 * 2 * 256 * 2),
+        # Gemma 3n: the last layers share the keys and values of earlier ones.
+        (
+            {
+                "model_type": "gemma3n_text",
+                "hidden_size": 64,
+                "intermediate_size": 96,
+                "num_hidden_layers": 10,
+                "num_kv_shared_layers": 5,
+                "activation_sparsity_pattern": None,
+            },
+            2 * 2 * 256 * 2 * 5,
+        ),
+        (
+            {"model_type": "chatglm", "num_layers": 28, "num_attention_heads": 32, "hidden_size": 4096, "kv_channels": 128}
+            | {"multi_query_attention": True, "multi_query_group_num": 2},
+            2 * 2 * 128 * 2 * 28,
+        ),
+        ({**UNKNOWN, "num_key_value_heads": [1, 2, 4]}, 2 * 32 * 2 * (1 + 2 + 4)),
+        ({**UNKNOWN, "v_head_dim": 16}, 4 * (32 + 16) * 2 * 3),
+        ({**UNKNOWN, "kv_lora_rank": 512, "qk_rope_head_dim": 64}, (512 + 64) * 2 * 3),
+    ],
+    ids=str,
+)
+def test_other_families_fields_and_defaults_are_read(config: dict[str, Any], token_bytes: int) -> None:
+    assert kv_size(config).token_bytes == token_bytes
+
+
+def test_layers_of_a_state_keep_the_same_for_any_length() -> None:
+    size = kv_size(QWEN3_NEXT)
+    assert size.state_bytes > 0
+    assert size.sequence_bytes(1000) - size.sequence_bytes(1) == 999 * size.token_bytes
+    assert size.sequence_bytes(0) == 0
+
+
+def test_llama_4_attends_in_chunks_and_keeps_every_token_of_a_chunk() -> None:
+    scout = {"model_type": "llama4_text", "hidden_size": 128, "intermediate_size": 64, "intermediate_size_mlp": 64}
+    scout |= {"num_hidden_layers": 8, "num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128}
+    scout |= {"num_local_experts": 2, "attention_chunk_size": 8192, "vocab_size": 99}
+    size = kv_size(scout)
+    assert (size.token_bytes, size.window) == (2 * 8 * 128 * 2 * 8, 8192)
+    assert size.full_layers == 2
+
+
 @pytest.mark.parametrize(
     ("config", "kind", "token_bytes"),
     [
@@ -135,8 +230,14 @@ def test_a_picture_models_language_part_is_found() -> None:
         (lambda: kv_size(MQA, "int3"), "'int3' is no KV cache's; use one of bf16"),
         (lambda: kv_size({**MQA, "num_key_value_heads": 3}), "no multiple of num_key_value_heads"),
         (lambda: kv_size("no-such-shape"), "no model configuration"),
-        (lambda: kv_size({**MIXED, "layer_types": ["chunked_attention"] * 14}), "layers of type chunked_attention"),
-        (lambda: kv_size({**MIXED, "num_kv_shared_layers": 4}), "num_kv_shared_layers = 4: its layers keep unequal"),
+        (lambda: kv_size({**UNKNOWN, "layer_types": ["mamba"] * 3}), "layers of type mamba"),
+        (lambda: kv_size({**UNKNOWN, "num_kv_shared_layers": 4}), "num_kv_shared_layers = 4: its layers keep unequal"),
+        (lambda: kv_size({**UNKNOWN, "num_key_value_heads": [1, 2]}), "2 numbers of KV heads for 3 layers"),
+        (lambda: kv_size({"model_type": "nonesuch", "hidden_size": 64}), "num_hidden_layers is None"),
+        (lambda: kv_size({"model_type": "bert"}), "keeps no keys and values from one token to the next"),
+        (lambda: kv_size({"model_type": "t5"}), "no architecture that writes text token by token"),
+        (lambda: kv_size({"model_type": "mamba", "num_hidden_layers": 1}), "nothing per token: it has no KV cache"),
+        (lambda: kv_size(QWEN3_NEXT).block_bytes(16), "recurrent states"),
         (lambda: kv_size(MQA).block_bytes(0), "block_size is 0"),
         (lambda: kv_size(MQA).sequence_bytes(-1), "tokens is -1"),
         (lambda: blocks_for(-1, MQA), "memory_bytes is -1"),

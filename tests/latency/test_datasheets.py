@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from labkit.lab import MODELS, model_path
@@ -110,7 +111,7 @@ def test_prefill_is_bound_by_arithmetic_and_decode_by_memory() -> None:
 
 def test_what_fits_is_what_is_left_beside_the_weights() -> None:
     eight = shape("llama-3.1-8b")
-    assert kv_tokens(eight, hardware("h100")) == int((72e9 - 2 * 8_030_261_248) // 131_072)
+    assert kv_tokens(eight, hardware("h100")) == int((76.968e9 - 2 * 8_030_261_248) // 131_072)
     with pytest.raises(InvalidRequest, match=r"llama-3.1-70b in bf16 is 141.1 GB and does not fit"):
         kv_tokens(shape("llama-3.1-70b"), hardware("h100"))
     assert kv_tokens(shape("llama-3.1-70b"), hardware("h100"), machines=4) > 100_000
@@ -125,6 +126,30 @@ def test_the_catalogue_is_plausible() -> None:
         assert (100 if machine.kind == "gpu" else 10) < machine.ridge() < 800, machine.name
         if machine.fp8 is not None:
             assert machine.fp8 == pytest.approx(2 * machine.bf16, rel=0.02), "dense FP8 is twice dense BF16 on all of these"
+
+
+@pytest.mark.parametrize(
+    ("key", "mib"),
+    [("h100", 81_559), ("a100-80", 81_920), ("a100-40", 40_960), ("l4", 23_034), ("h200", 143_771), ("rtx4090", 24_564)],
+)
+def test_memory_is_what_the_driver_reports(key: str, mib: int) -> None:
+    assert hardware(key).memory == pytest.approx(mib * 2**20, rel=1e-3)
+
+
+def test_a_mixtures_step_reads_the_experts_that_its_tokens_choose() -> None:
+    mixtral, h100 = shape("mixtral-8x7b"), replace(hardware("h100"), memory_gb=200.0)
+    model = datasheet_model(mixtral, h100, reached=IDEAL)
+    # One token reads 2 of 8 experts, which are the active parameters; n tokens read 1 − (6/8)ⁿ of them on average.
+    alone = (mixtral.active + mixtral.head) * 2 / h100.bandwidth
+    assert model.weights_seconds(1) == pytest.approx(alone, rel=1e-6)
+    rng = np.random.default_rng(0)
+    for tokens in (2, 4, 16):
+        drawn = [len({e for _ in range(tokens) for e in rng.choice(8, 2, replace=False)}) / 8 for _ in range(4000)]
+        read = (mixtral.weight_bytes() - (1 - np.mean(drawn)) * mixtral.expert_bytes()) / h100.bandwidth
+        assert model.weights_seconds(tokens) == pytest.approx(read, rel=0.01)
+    assert model.weights_seconds(1000) == pytest.approx(mixtral.weight_bytes() / h100.bandwidth)
+    ridge = break_even_tokens(model)
+    assert model.linear_s * ridge == pytest.approx(model.weights_seconds(ridge))
 
 
 def test_impossible_hardware_is_refused() -> None:

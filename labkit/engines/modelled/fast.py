@@ -57,6 +57,8 @@ def simulate(trace: Trace, model: LatencyModel, settings: EngineSettings) -> Out
         model.kv_s,
         model.admit_s,
         model.crowd_s,
+        model.experts_s,
+        model.expert_share,
     )
     seconds = kernel.Seconds(*(float(value) for value in constants))
     steps, busy = kernel.simulate(tables, limits, seconds)

@@ -61,6 +61,8 @@ class Seconds(NamedTuple):
     kv: float
     admit: float
     crowd: float
+    experts: float
+    share: float
 
 
 class Tables(NamedTuple):
@@ -303,7 +305,8 @@ def simulate(tables: Tables, limits: Limits, seconds: Seconds) -> tuple[int, flo
             tokens += new
             pairs += new * context + new * (new + 1) // 2
             kv_tokens += context + new
-        linear = max(seconds.linear * tokens, seconds.weights)
+        weights = seconds.weights + seconds.experts * (1 - (1 - seconds.share) ** tokens)
+        linear = max(seconds.linear * tokens, weights)
         attention = max(seconds.pair * pairs, seconds.kv * kv_tokens)
         duration = seconds.step + seconds.sequence * scheduled + seconds.admit * entering + linear + attention
         now += duration

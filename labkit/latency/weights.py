@@ -1,0 +1,222 @@
+"""How many bytes a checkpoint keeps its weights in: by its own quantization_config, or by one word ("int4").
+
+No scheme quantizes everything. Embeddings, the lm_head, norms and routers stay in 16 bits almost everywhere, other layers
+are left out by name, and scales (and zero points) come on top, one set per group of numbers. So bits are said layer by
+layer. The fields are those that the writers of each format publish and that vLLM reads
+(vllm/model_executor/layers/quantization).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import Any
+
+from labkit.request.errors import InvalidRequest
+
+PRECISION_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
+"""Bytes of one number."""
+QUANTIZED_BYTES = {"fp8": 1.0, "int8": 1.0, "int4": (4 + (16 + 4) / 128) / 8}
+"""Bytes of one quantized weight with its scales: int4 in groups of 128 with a scale and a zero point (GPTQ's and AWQ's
+usual)."""
+PLAIN_BYTES = 2.0  # what is not quantized, bf16: an engine casts fp32 checkpoints down to it
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A weight matrix as a scheme sees it: its layer's name in the model, (rows, columns), and what it belongs to.
+
+    `experts`: routed experts' weights, several in one tensor. `beside`: of a part that reads pictures or sounds.
+    `head`: the lm_head.
+    """
+
+    layer: str
+    rows: int
+    columns: int
+    experts: bool = False
+    beside: bool = False
+    head: bool = False
+
+
+Bits = Callable[[Matrix], float]
+"""Bits of one number of a matrix, its share of the scales included."""
+
+
+def precision_bytes(precision: str) -> float:
+    """Bytes of one number in `precision`."""
+    if precision not in PRECISION_BYTES:
+        raise InvalidRequest(f"precision {precision!r} is unknown; use one of {', '.join(PRECISION_BYTES)}")
+    return PRECISION_BYTES[precision]
+
+
+def scheme(quantization: Mapping[str, Any]) -> Bits:
+    """How a published `quantization_config` keeps matrices. Raises `InvalidRequest` naming a method that is not known
+    here."""
+    inner = quantization.get("quantization")  # ModelOpt's own file nests
+    given = {**quantization, **inner} if isinstance(inner, Mapping) else quantization
+    method = str(given.get("quant_method") or given.get("quant_algo") or "").lower().replace("_", "-")
+    method = next((name for name in _SCHEMES if method == name or method.startswith(f"{name}-")), method)
+    if method not in _SCHEMES:
+        raise InvalidRequest(
+            f"quantization method {method!r} is not counted here, only {', '.join(_SCHEMES)}; say the weights' precision "
+            "yourself, as in weights='int4'"
+        )
+    try:
+        return _SCHEMES[method](given)
+    except (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError) as error:
+        raise InvalidRequest(f"the quantization_config of method {method!r} cannot be read: {error!r}") from error
+
+
+def _grouped(bits: int, group: int, matrix: Matrix, zeros: bool = True, scale: int = 16) -> float:
+    """Packed numbers, and per group a scale and perhaps a zero point of as many bits as a number."""
+    group = matrix.columns if group <= 0 else group
+    return bits + (scale + (bits if zeros else 0)) / group
+
+
+def _gptq(given: Mapping[str, Any]) -> Bits:
+    """GPTQ, AWQ and AutoRound: layers of the decoder, in groups. `dynamic` (GPTQModel) and `extra_config` (AutoRound) say
+    more."""
+    usual, group = (
+        int(given.get("bits") or given.get("w_bit") or 4),
+        int(given.get("group_size") or given.get("q_group_size") or 128),
+    )
+    left_out = _strings(given.get("modules_to_not_convert"))
+    own = {**(given.get("dynamic") or {}), **(given.get("extra_config") or {})}
+
+    def bits(matrix: Matrix) -> float:
+        if matrix.beside or (matrix.head and not given.get("lm_head")) or _listed(matrix, left_out, inside=True):
+            return 16
+        for pattern, change in own.items():
+            if _matches(matrix, pattern.removeprefix("+:").removeprefix("-:")):
+                if pattern.startswith("-:") or int(change.get("bits", usual)) >= 16:
+                    return 16
+                return _grouped(int(change.get("bits", usual)), int(change.get("group_size", group)), matrix)
+        return _grouped(usual, group, matrix)
+
+    return bits
+
+
+def _fp8(given: Mapping[str, Any]) -> Bits:
+    """One byte a number; a scale per block (DeepSeek's 128 × 128), per row (FBGEMM's) or per matrix."""
+    block = given.get("weight_block_size")
+    left_out = _strings(given.get("modules_to_not_convert")) + _strings(given.get("ignored_layers"))
+
+    def bits(matrix: Matrix) -> float:
+        if matrix.head or _listed(matrix, left_out, inside=True):
+            return 16
+        return 8 + (32 / (block[0] * block[1]) if block else 32 / matrix.columns)
+
+    return bits
+
+
+def _mxfp4(given: Mapping[str, Any]) -> Bits:
+    """Routed experts only, in 4 bits with one 8-bit scale for 32 numbers (OCP Microscaling 1.0)."""
+    left_out = _strings(given.get("modules_to_not_convert"))
+    return lambda matrix: 4 + 8 / 32 if matrix.experts and not _listed(matrix, left_out, inside=False) else 16
+
+
+def _modelopt(given: Mapping[str, Any]) -> Bits:
+    """NVIDIA ModelOpt: FP8, or NVFP4 with an 8-bit scale for 16 numbers; `ignore` (`exclude_modules`) has wildcards."""
+    kind = str(given.get("quant_algo") or "FP8").upper()
+    widths = {"FP8": 8.0, "NVFP4": 4 + 8 / int(given.get("group_size") or 16), "MXFP8": 8 + 8 / 32}
+    width = next((value for name, value in widths.items() if kind.startswith(name)), None)
+    if width is None:
+        raise InvalidRequest(f"ModelOpt's {kind} is not counted here, only {', '.join(widths)}; say weights='int4' or 'fp8'")
+    left_out = _strings(given.get("ignore")) + _strings(given.get("exclude_modules"))
+    return lambda matrix: 16 if matrix.head or _listed(matrix, left_out, inside=True) else width
+
+
+def _compressed(given: Mapping[str, Any]) -> Bits:
+    """compressed-tensors (llm-compressor): groups of layers, by class, name or regular expression, with their own bits."""
+    ignore = _strings(given.get("ignore"))
+    groups = [group for group in (given.get("config_groups") or {}).values() if isinstance(group, Mapping)]
+
+    def bits(matrix: Matrix) -> float:
+        if _listed(matrix, ignore, inside=False):
+            return 16
+        for group in groups:
+            targets = _strings(group.get("targets")) or ["Linear"]
+            if not any(target in ("Linear", "ParallelLMHead") or _matches(matrix, target) for target in targets):
+                continue
+            weights = group.get("weights")
+            if not weights:
+                return 16  # only activations are quantized
+            width, size = int(weights.get("num_bits", 8)), weights.get("group_size")
+            if weights.get("type") == "float" and width == 4:
+                return 4 + 8 / int(size or 16)
+            if weights.get("strategy") == "block" and weights.get("block_structure"):
+                rows, columns = weights["block_structure"]
+                return width + 32 / (rows * columns)
+            zeros = weights.get("symmetric") is False
+            return _grouped(
+                width, int(size) if weights.get("strategy") in ("group", "tensor_group") and size else 0, matrix, zeros
+            )
+        return 16
+
+    return bits
+
+
+def _bitsandbytes(given: Mapping[str, Any]) -> Bits:
+    """bitsandbytes: 8 bits with a scale per row, or 4 with an fp32 one for 64 numbers, which may be quantized in turn."""
+    left_out = _strings(given.get("llm_int8_skip_modules"))
+    four = bool(given.get("load_in_4bit") or given.get("_load_in_4bit"))
+    scales = (8 + 32 / 256) / 64 if given.get("bnb_4bit_use_double_quant") else 32 / 64
+
+    def bits(matrix: Matrix) -> float:
+        if matrix.head or _listed(matrix, left_out, inside=True):
+            return 16
+        return 4 + scales if four else 8 + 32 / matrix.columns
+
+    return bits
+
+
+_SCHEMES: dict[str, Callable[[Mapping[str, Any]], Bits]] = {
+    "gptq": _gptq,
+    "awq": _gptq,
+    "auto-round": _gptq,
+    "fp8": _fp8,
+    "fbgemm-fp8": _fp8,
+    "mxfp4": _mxfp4,
+    "modelopt": _modelopt,
+    "nvfp4": _modelopt,
+    "compressed-tensors": _compressed,
+    "bitsandbytes": _bitsandbytes,
+}
+
+
+def _strings(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [name for name in value or () if isinstance(name, str)]
+
+
+def _names(matrix: Matrix) -> Iterable[str]:
+    """What a published configuration may call the layer: checkpoints have a tensor an expert, and nest differently."""
+    bare = re.sub(r"^((model|language_model)\.)+", "", matrix.layer)
+    layers = [bare, f"{bare}.0.gate_proj", f"{bare}.0.down_proj", f"{bare}.0.w1"] if matrix.experts else [bare]
+    for layer in layers:
+        yield from (layer, f"model.{layer}", f"language_model.model.{layer}", f"model.language_model.{layer}")
+
+
+def _matches(matrix: Matrix, pattern: str) -> bool:
+    """Whether a regular expression (with or without "re:") or a name with wildcards means the layer."""
+    try:
+        return any(re.match(pattern.removeprefix("re:"), name) or fnmatch(name, pattern) for name in _names(matrix))
+    except re.error:
+        return any(fnmatch(name, pattern) for name in _names(matrix))
+
+
+def _listed(matrix: Matrix, patterns: Iterable[str], *, inside: bool) -> bool:
+    """Whether one of the patterns means the layer or a module around it; `inside`: or is any part of its name."""
+    for pattern in patterns:
+        if pattern.startswith("re:"):
+            if _matches(matrix, pattern):
+                return True
+        elif "*" in pattern:
+            if any(fnmatch(name, pattern) or fnmatch(name, f"{pattern}.*") for name in _names(matrix)):
+                return True
+        elif any(
+            name == pattern or name.startswith(f"{pattern}.") or (inside and pattern in name) for name in _names(matrix)
+        ):
+            return True
+    return False

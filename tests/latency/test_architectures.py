@@ -1,0 +1,133 @@
+"""Every architecture that the installed transformers builds in a tiny version, against its real cache and real parameters.
+
+All of them take minutes, so every seventh is run, and those of the families that name or keep things in their own way;
+LABKIT_ALL_ARCHITECTURES=1 runs all.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from labkit.latency import shape_of
+from labkit.request import InvalidRequest
+
+_SMALL = {
+    "vocab_size": 99,
+    "hidden_size": 64,
+    "n_embd": 64,
+    "d_model": 64,
+    "intermediate_size": 96,
+    "n_inner": 96,
+    "ffn_dim": 96,
+    "decoder_ffn_dim": 96,
+    "word_embed_proj_dim": 64,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32,
+    "intermediate_size_mlp": 96,
+    "expert_ffn_hidden_size": 32,
+    "ffn_hidden_size": 96,
+    "num_hidden_layers": 4,
+    "num_layers": 2,
+    "n_layer": 4,
+    "n_layers": 4,
+    "decoder_layers": 4,
+    "num_attention_heads": 4,
+    "n_head": 4,
+    "n_heads": 4,
+    "decoder_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "global_head_dim": 32,
+    "q_lora_rank": 24,
+    "kv_lora_rank": 24,
+    "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 16,
+    "v_head_dim": 16,
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": 99,
+    "num_kv_shared_layers": 1,
+    "max_position_embeddings": 128,
+    "n_positions": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+_CHOSEN = ("num_experts_per_tok", "moe_topk", "moe_k", "top_k_experts")
+# Lists per layer that follow from other fields, which are smaller here.
+_DERIVED = (
+    "layer_types",
+    "mlp_layer_types",
+    "layers_block_type",
+    "attention_types",
+    "no_rope_layers",
+    "moe_layers",
+    "mlp_only_layers",
+)
+_ALWAYS = (
+    "falcon",
+    "gpt_bigcode",
+    "gemma3_text",
+    "gemma3n_text",
+    "llama4_text",
+    "deepseek_v3",
+    "glm4_moe_lite",
+    "ernie4_5_moe",
+)
+_ALWAYS += ("qwen3_next", "jamba", "gpt_oss", "mimo_v2_flash", "granitemoe", "longcat_flash", "qwen2_moe", "gemma4_text")
+# What is not compared, and why: shape_of says the same to whoever asks.
+_ENCODERS = "keeps no keys and values from one token to the next"
+
+
+def _types() -> list[str]:
+    pytest.importorskip("transformers")
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    names = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    return names if os.environ.get("LABKIT_ALL_ARCHITECTURES") else sorted({*names[::7], *_ALWAYS} & set(names))
+
+
+def tiny(model_type: str) -> dict[str, Any]:
+    """A configuration of that architecture with everything small that its class has a field for."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    default = CONFIG_MAPPING[model_type]
+    has = set(vars(default())) | set(getattr(default, "attribute_map", {}))
+    small: dict[str, Any] = {name: value for name, value in _SMALL.items() if name in has}
+    small |= {name: 4 for name in _EXPERTS if name in has} | {name: 2 for name in _CHOSEN if name in has}
+    return {"model_type": model_type, **small}
+
+
+@pytest.mark.parametrize("model_type", _types())
+def test_shape_is_what_a_tiny_real_model_has_and_keeps(model_type: str) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = tiny(model_type)
+    try:
+        shape = shape_of(config)
+    except InvalidRequest as refused:
+        pytest.skip(f"refused: {refused}")
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.float32).eval()
+    with torch.no_grad():
+        out = model(input_ids=torch.tensor([[5, 6, 7]]), use_cache=True)
+    cache = getattr(out, "past_key_values", None) or out.cache_params
+    cache = getattr(cache, "self_attention_cache", cache)
+    kept = 0
+    for layer in cache.layers:
+        for tensor in (getattr(layer, name, None) for name in ("keys", "values", "indexer_keys")):
+            kept += 0 if tensor is None else tensor.numel()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if model_type == "longcat_flash":  # transformers makes room for weights of experts that have none
+        parameters -= sum(
+            p.numel() - p.numel() * 4 // p.shape[0]
+            for n, p in model.named_parameters()
+            if "gate_up_proj" in n and p.ndim == 3
+        )
+    assert shape.parameters == parameters
+    assert 3 * shape.kv_values == kept
+    assert shape.active <= shape.read <= shape.parameters
