@@ -79,7 +79,8 @@ class Gate:
         if not seconds(priority_s):
             raise InvalidRequest(f"priority_s is {priority_s!r}; a step of priority is worth 0 or more seconds of waiting")
         self.seats = seats
-        self._priority_s = priority_s
+        self.pools = pools
+        self.priority_s = priority_s
         self._lines = {pool.name: _Line(pool) for pool in pools}
 
     def __repr__(self) -> str:
@@ -100,7 +101,7 @@ class Gate:
         Raises `QueueFull` at once where as many wait as may, `InvalidRequest` for a pool that is not here.
         """
         line = self._line(pool)
-        turn = _Turn(clock.now() + line.pool.priority * self._priority_s, asyncio.get_running_loop().create_future())
+        turn = _Turn(clock.now() + line.pool.priority * self.priority_s, asyncio.get_running_loop().create_future())
         line.waiting[turn] = None
         self._fill()
         if not turn.seated and len(line.waiting) > line.pool.queue_limit:

@@ -15,7 +15,8 @@ a cache, `accounts` what each layer did, and `savings` reads from the ledger wha
 `CachedEmbedder`, `cached_search` and `reading_tool` keep what is computed on the way, by the same rules.
 """
 
-from labkit.caches.acceptance import Acceptance, StaticThreshold, Verified, calibrated_threshold, fit_curve
+from labkit.caches.acceptance import Acceptance, Curve, StaticThreshold, Verified, calibrated_threshold, fit_curve
+from labkit.caches.contrast import Difference, differences
 from labkit.caches.entry import CacheError, Entry, Lookup, Removal, Ticket
 from labkit.caches.layers import accounts
 from labkit.caches.match import Asked, Audit, Candidate, Match, asked_of
@@ -38,6 +39,8 @@ __all__ = [
     "CacheError",
     "CachePolicy",
     "CachedEmbedder",
+    "Curve",
+    "Difference",
     "Candidate",
     "Entry",
     "Hits",
@@ -59,6 +62,7 @@ __all__ = [
     "block_hits",
     "cached_search",
     "calibrated_threshold",
+    "differences",
     "fingerprint",
     "fit_curve",
     "reading_tool",

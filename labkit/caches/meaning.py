@@ -16,7 +16,7 @@ from labkit.caches.index import Index
 from labkit.caches.match import Asked, Audit
 from labkit.caches.rules import Scope
 from labkit.caches.store import Store
-from labkit.embeddings import Vectors
+from labkit.embeddings import Vectors, is_unit
 from labkit.request import InvalidRequest
 
 LAYER = "semantic"
@@ -109,7 +109,7 @@ class Meaning:
             self._seen[place] = [Observation(float(score), bool(right)) for score, right in value]
             return
         vector = np.frombuffer(base64.b64decode(value["vector"]), "<f4").astype(np.float32)
-        if value["embedder"] == self._name and vector.shape == (self._dimension,):
+        if value["embedder"] == self._name and vector.shape == (self._dimension,) and is_unit(vector):
             self.index.add((entry.scope, str(value["context"])), entry.key, vector)
             self._texts[place] = str(value["text"])
 

@@ -58,6 +58,7 @@ class SentenceEmbedder:
         for name, tensor in sorted(model.state_dict().items()):
             weights.update(name.encode())
             weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        self.model = label
         self._name = f"{label}@{weights.hexdigest()[:12]}"
 
     @property

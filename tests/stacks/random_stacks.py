@@ -13,7 +13,7 @@ import random
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from labkit.batching import CoalescingWindow, Gate, OffPeak, Pool, Pooled
@@ -35,8 +35,20 @@ from labkit.request import (
     stack,
     within,
 )
-from labkit.routing import Breaker, Cascade, Fallback, Hedge, Route, RoutingContext, RoutingPolicy, Score, Shadow, Split
-from labkit.routing import SelfConsistency
+from labkit.routing import (
+    Breaker,
+    Cascade,
+    Copies,
+    Fallback,
+    Hedge,
+    Route,
+    RoutingContext,
+    RoutingPolicy,
+    Score,
+    SelfConsistency,
+    Shadow,
+    Split,
+)
 from labkit.streaming import EnoughWords, Paced, StopWhen
 from tests.caches.words import Words
 
@@ -52,7 +64,7 @@ class World:
     ledger: Ledger = field(default_factory=lambda: Ledger(":memory:"))
     stores: list[Store] = field(default_factory=list)
     engines: list[ScriptedEngine] = field(default_factory=list)
-    shadows: set[asyncio.Task[None]] = field(default_factory=set)
+    copies: Copies = field(default_factory=Copies)
 
     def engine(self) -> ScriptedEngine:
         rng = self.rng
@@ -132,7 +144,7 @@ class World:
                 lambda: (Fallback(names, Breaker(2, 20.0), first_token_s=rng.choice((0.3, 60.0))), names),
                 lambda: (Hedge(rng.choice((0.0, 0.3))), names),
                 lambda: (Split("response-cache", 0.5), ("A", "B")),
-                lambda: (Shadow(0.5, seed=1, running=self.shadows), ("main", "copy")),
+                lambda: (Shadow(0.5, seed=1, copies=self.copies), ("main", "copy")),
             )
         )()
 
