@@ -149,13 +149,8 @@ def _write_exchange(
     canonical(what)  # raises for what is not JSON, which could not be told apart from others when it is played
     sent = done.timing.sent
     # of the engine's alone: what levers between wrote on the Done is no measurement
-    own = Done(
-        done.usage,
-        replace(done.timing, started_unix=None),
-        done.finish_reason,
-        done.model,
-        response_id=done.response_id,
-    )
+    timing = replace(done.timing, started_unix=None)
+    own = replace(done, timing=timing, route=(), cost=None, currency="USD", faults=())
     return {
         "request": what,
         "chunks": [chunk_to_json(chunk, since=sent) for chunk in chunks],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from inspect import iscoroutinefunction
 
 from labkit.request import InvalidRequest
 from labkit.streaming.after_prose import AfterProse
@@ -18,6 +19,10 @@ def checked(what: str, condition: object) -> None:
     """Raise `InvalidRequest`, naming `what` was given it, for a condition that cannot be asked."""
     if isinstance(condition, type):
         raise InvalidRequest(f"{what} takes a condition; {condition.__name__} is a class: make one, as in EnoughWords(8)")
+    if iscoroutinefunction(condition):
+        raise InvalidRequest(
+            f"{what} asks its condition at every chunk and cannot await it; make {condition!r:.80} a plain def"
+        )
     if not callable(condition):
         raise InvalidRequest(
             f"{what} takes a condition, such as EnoughWords(8) or a function of the text so far, not {condition!r:.80}"

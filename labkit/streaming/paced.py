@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from labkit.request import Chunk, EngineError, Event, Handler, InvalidRequest, Lever, Request
@@ -117,11 +117,5 @@ def merged(first: Chunk, then: Chunk) -> Chunk:
     usage = then.usage
     if usage is None and first.usage is not None:
         usage = first.usage + then.counted
-    return Chunk(
-        first.text + then.text,
-        then.at,
-        first.tokens + then.tokens,
-        first.reasoning + then.reasoning,
-        first.logprobs + then.logprobs,
-        usage,
-    )
+    added = {f.name: getattr(first, f.name) + getattr(then, f.name) for f in fields(Chunk) if f.name not in ("at", "usage")}
+    return Chunk(**added, at=then.at, usage=usage)

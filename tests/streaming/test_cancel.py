@@ -181,6 +181,10 @@ def test_conditions_combine_and_say_what_is_wrong_with_them():
     assert condition("well")
 
 
+async def later(text):
+    return bool(text)
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
@@ -196,6 +200,7 @@ def test_conditions_combine_and_say_what_is_wrong_with_them():
         (lambda: AnyOf(EnoughWords(1), "yes"), "not 'yes'"),
         (lambda: StopWhen(EnoughWords), "EnoughWords is a class"),
         (lambda: StopWhen(None), "not None"),
+        (lambda: StopWhen(later), "cannot await it"),
     ],
 )
 def test_a_condition_that_cannot_be_asked_is_refused_when_it_is_made(wrong, says):

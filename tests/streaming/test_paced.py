@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.ledger import Booked, Ledger
-from labkit.request import Chunk, Done, InvalidRequest, Request, Usage, clock, complete, stack
+from labkit.request import Chunk, Done, InvalidRequest, Request, TokenLogprob, Usage, clock, complete, stack
 from labkit.streaming import Paced
 from labkit.streaming.paced import merged
 from tests.streaming.engine import WatchedEngine, run
@@ -94,6 +94,8 @@ def test_merged_chunks_count_every_token_once():
     assert merged(first, then) == Chunk("ab", 2.0, 5, usage=Usage(5, 5))
     assert merged(then, first).usage == Usage(5, 2), "an engine's own count is the truth"
     assert merged(then, then).usage is None
+    thought = Chunk("", 3.0, 2, "hm", (TokenLogprob("hm", -0.5),))
+    assert merged(first, thought) == Chunk("a", 3.0, 4, "hm", thought.logprobs, Usage(5, 4, reasoning_tokens=2))
 
 
 @pytest.mark.parametrize(
