@@ -6,11 +6,15 @@ A notebook opens its chapter (`open_chapter`, which gives the `Book` that it cal
 their sources and `labkit.workbook.run` executes them headless.
 """
 
-from labkit.workbook.blocks import Seen, watch_blocks
+from typing import TYPE_CHECKING, Any
+
 from labkit.workbook.book import Book, open_chapter
 from labkit.workbook.chapters import Chapter
 from labkit.workbook.charts import ChartError, Figure, live_chart, show
 from labkit.workbook.exercise import CheckFailed, Exercise, ExerciseError, Outcome, agree, call, equals, holds
+
+if TYPE_CHECKING:
+    from labkit.workbook.blocks import Seen, watch_blocks
 
 __all__ = [
     "Book",
@@ -31,3 +35,12 @@ __all__ = [
     "show",
     "watch_blocks",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The live viewer, imported when it is asked for: its widget class brings IPython, and its engine the engines' room."""
+    if name in ("Seen", "watch_blocks"):
+        from labkit.workbook import blocks
+
+        return getattr(blocks, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,6 +23,7 @@ from typing import Any
 
 import anywidget
 import traitlets
+from IPython.display import display
 
 from labkit.engines import Engine
 from labkit.kvcache import BlockFrame, block_frames
@@ -134,8 +135,6 @@ async def watch_blocks(engine: Engine) -> AsyncIterator[Seen]:
     """
     seen, widget = Seen(), BlocksWidget()
     async with block_frames(engine) as frames:
-        from IPython.display import display
-
         shown = display(_mime(widget, "The engine's KV blocks, live."), raw=True, display_id=True)
         following = asyncio.create_task(_follow(frames, seen, widget))
         try:
