@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of pairs, one kind to a paragraph
 """Pairs of questions that differ in a sign, a unit, an order, an opposite…, and pairs that differ in nothing that matters.
 
     python -m labkit.lab.hard_pairs        # writes data/hard_pairs/pairs.csv anew
@@ -165,7 +166,11 @@ _SAME: Sequence[tuple[str, str, Sequence[str]]] = [
     ("end", "ar", ("كيف يمكنني تفعيل الوضع الداكن؟ | كيف يمكنني تفعيل الوضع الداكن",)),
 ]  # fmt: skip
 _LONG = (
-    ("The notes below describe the history of a small outdoor shop. ", "Write a haiku on it.", "Write SQL that drops its tables now."),
+    (
+        "The notes below describe the history of a small outdoor shop. ",
+        "Write a haiku on it.",
+        "Write SQL that drops its tables now.",
+    ),
     ("Our shop sells tents, ropes and boots to people who like to walk. ", "Translate it to Dutch.", "Count its vowels."),
     ("Die Notizen beschreiben die Geschichte eines kleinen Ladens. ", "Schreibe ein Gedicht.", "Schreibe eine Rechnung."),
     ("下面的笔记描述了一家小商店的历史。", "写一首诗。", "写一封信。"),
@@ -180,7 +185,9 @@ def made() -> Iterator[HardPair]:
         for turn, filling in enumerate(fillings):
             left, right = filling.rsplit(" | ", 1)
             for template in templates:
-                yield _pair(kind, language, turn, False, *(side.format(value) for side, value in _sides(template, left, right)))
+                yield _pair(
+                    kind, language, turn, False, *(side.format(value) for side, value in _sides(template, left, right))
+                )
     for kind, language, both in _SAME:
         for turn, pair in enumerate(both):
             yield _pair(kind, language, turn, True, *pair.split(" | "))

@@ -1,30 +1,40 @@
-"""English words that the checks need: those that say little, those that ask, and common ones that tell English from others."""
+"""English words that the checks need: those that say little, those that ask, common ones that tell English from others."""
 
 from __future__ import annotations
+
+from labkit.caches.contrast.lists import listed
 
 ARTICLES = frozenset(("a", "an", "the"))
 # Words that change nothing where they stand for one another in front of a question.
 ASKING = frozenset(
-    "can could may might would should do does did is are will i you please kindly pls let me know tell".split()
+    listed("can could may might would should do does did is are will i you please kindly pls let me know tell")
 )
 # Words of grammar: they carry no subject of their own. Prepositions of direction are not among them (`order.DIRECTED`).
 GRAMMAR = frozenset(
     ARTICLES
     | ASKING
     | frozenset(
-        "am was were be been being have has had shall must what which who whom whose when where why how that this these"
-        " those there here it its he she they them their his her my your our we us of and if as so at in on for with about along"
-        " now then some any just also too ok okay".split()
+        listed(
+            "am was were be been being have has had shall must what which who whom whose when where why how that this"
+            " these those there here it its he she they them their his her my your our we us of and if as so at in on for with about"
+            " along now then some any just also too ok okay"
+        )
     )
 )
 # Words that open a question: "I would like to know if", "Is it OK to", "Do you let customers".
-FRAME = ASKING | ARTICLES | frozenset(
-    "it ok okay am allowed possible wonder about explain need want like if to customers us quick question show find how what"
-    " is there any way that which whether it's we".split()
+FRAME = (
+    ASKING
+    | ARTICLES
+    | frozenset(
+        listed(
+            "it ok okay am allowed possible wonder about explain need want like if to customers us quick question show find"
+            " how what is there any way that which whether it's we"
+        )
+    )
 )
 # Common words that are hardly ever words of another language, and (`_SHARED`) those that are.
 _CLEAR = frozenset(
-    """
+    listed("""
     the what which who whose when where why how my your our their this that these those there is are were been being have
     has had does did can't could would should might shall must with without about into than then because while if of
     and or from by you they she it its them us not don't isn't aren't won't cannot doesn't i'm it's what's please thanks
@@ -42,13 +52,13 @@ _CLEAR = frozenset(
     language program programming python sort table row column image text message size weight length speed temperature
     refund boots boot tent tents jacket rope stove map backpack item items gift card discount difference between right
     left true false yes enough free full empty kind dark light mode screen button happen happens mean means does
-    """.split()
+    """)
 )
-_SHARED = frozenset("a i to do on no me as at for so in an am was will be we he or by if of it his has us let".split())
+_SHARED = frozenset(listed("a i to do on no me as at for so in an am was will be we he or by if of it his has us let"))
 _CLEAR |= (GRAMMAR | FRAME) - _SHARED
 # Forms that people type without the apostrophe.
 CONTRACTIONS = frozenset(
-    "dont cant wont doesnt isnt arent didnt couldnt shouldnt wouldnt wasnt werent hasnt havent hadnt aint".split()
+    listed("dont cant wont doesnt isnt arent didnt couldnt shouldnt wouldnt wasnt werent hasnt havent hadnt aint")
 )
 
 

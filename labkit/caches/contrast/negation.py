@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from labkit.caches.contrast.difference import Difference
 from labkit.caches.contrast.english import CONTRACTIONS, stem
 from labkit.caches.contrast.foreign import NEGATIONS, NEGATIONS_CJK, is_cjk
+from labkit.caches.contrast.lists import listed
 from labkit.caches.contrast.reading import Reading
 
 _ENGLISH = frozenset(
-    "not never no cannot none impossible nobody nothing nowhere neither nor unable without hardly scarcely".split()
+    listed("not never no cannot none impossible nobody nothing nowhere neither nor unable without hardly scarcely")
 )
 _PREFIXES = ("un", "dis", "non", "mis", "de")
 # Before these, "in" denies (inactive); before others it does not (inform).
@@ -46,7 +47,13 @@ def _turned(word: str, own: set[str], others: set[str]) -> bool:
     """Whether `word` is a denying prefix before a word of the other side, which this side does not say itself."""
     for prefix in _PREFIXES:
         bare = word.removeprefix(prefix).removeprefix("-")
-        if bare != word and len(bare) >= (3 if prefix in ("un", "non", "dis") else 4) and bare in others and bare not in own and word not in others:
+        if (
+            bare != word
+            and len(bare) >= (3 if prefix in ("un", "non", "dis") else 4)
+            and bare in others
+            and bare not in own
+            and word not in others
+        ):
             return True
     for prefix in ("in", "im", "il", "ir"):
         bare = word.removeprefix(prefix)

@@ -11,19 +11,32 @@ from collections.abc import Iterator, Sequence
 
 from labkit.caches.contrast.difference import Difference
 from labkit.caches.contrast.english import ARTICLES, GRAMMAR, stem
+from labkit.caches.contrast.lists import listed
 from labkit.caches.contrast.names import is_name
 from labkit.caches.contrast.numbers import is_number_word
 from labkit.caches.contrast.reading import Reading, Token
 
 # Prepositions that say which of two things is which.
 _DIRECTED = frozenset(
-    "from to into onto than by before after until via through against over under above below versus vs towards".split()
+    listed("from to into onto than by before after until via through against over under above below versus vs towards")
 )
-_OWNERS = frozenset("my your his her our their this that these those".split())
-_PERSONS = {"me": "i", "him": "he", "her": "she", "us": "we", "them": "they", "i": "i", "you": "you", "he": "he", "she": "she"}
+_OWNERS = frozenset(listed("my your his her our their this that these those"))
+_PERSONS = {
+    "me": "i",
+    "him": "he",
+    "her": "she",
+    "us": "we",
+    "them": "they",
+    "i": "i",
+    "you": "you",
+    "he": "he",
+    "she": "she",
+}
 _PERIODS = frozenset(
-    "monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september"
-    " october november december".split()
+    listed(
+        "monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september"
+        " october november december"
+    )
 )
 
 
@@ -89,7 +102,9 @@ def _topic(reading: Reading) -> frozenset[str]:
 def _moved(said_a: list[str], said_b: list[str], left_a: list[str], left_b: list[str]) -> tuple[str, str] | None:
     """The same content in another order, unless the whole text only turns about one place, or a topic comes first."""
     # "from Paris to London" is "to London from Paris": each keeps its preposition.
-    kept = {w for w in left_a if w in left_b and _before(said_a, w) == _before(said_b, w) and _before(said_a, w) in _DIRECTED}
+    kept = {
+        w for w in left_a if w in left_b and _before(said_a, w) == _before(said_b, w) and _before(said_a, w) in _DIRECTED
+    }
     content_a, content_b = ([w for w in left if _carries(w) and w not in kept] for left in (left_a, left_b))
     if content_a == content_b or Counter(content_a) != Counter(content_b):
         return None

@@ -1,4 +1,4 @@
-"""Units and currencies: beside a number they must be the same; elsewhere, neither may name one where the other names another.
+"""Units and currencies: beside a number they must be the same; elsewhere neither may name one and the other another.
 
 Short units are read in their letter case where that tells them apart: MB and Mb, mW and MW, M and m.
 """
@@ -12,7 +12,6 @@ from labkit.caches.contrast.difference import Difference
 from labkit.caches.contrast.numbers import is_number_word
 from labkit.caches.contrast.reading import Reading, Token
 from labkit.caches.contrast.unit_words import SHORT, SIGNS, WORDS
-
 
 
 def units(a: Reading, b: Reading) -> Iterator[Difference]:
@@ -57,4 +56,8 @@ def _units(reading: Reading) -> tuple[list[str], set[str]]:
 
 
 def _counts(token: Token | None) -> bool:
-    return token is not None and token.low != "one" and ((token.sort == "literal" and token.low[-1].isdigit()) or is_number_word(token.low))
+    return (
+        token is not None
+        and token.low != "one"
+        and ((token.sort == "literal" and token.low[-1].isdigit()) or is_number_word(token.low))
+    )
