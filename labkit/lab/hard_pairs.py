@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of pairs, one kind to a paragraph
 """Pairs of questions that differ in a sign, a unit, an order, an opposite…, and pairs that differ in nothing that matters.
 
     python -m labkit.lab.hard_pairs        # writes data/hard_pairs/pairs.csv anew

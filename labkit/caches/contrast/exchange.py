@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from labkit.caches.contrast.difference import Difference
 from labkit.caches.contrast.english import ARTICLES, ASKING, FRAME
+from labkit.caches.contrast.lists import listed
 from labkit.caches.contrast.negation import is_denial
 from labkit.caches.contrast.numbers import is_number_word
 from labkit.caches.contrast.reading import Reading
@@ -27,7 +28,7 @@ _SYNONYMS: Mapping[str, int] = {
     for word in group.split()
 }  # fmt: skip
 _DETERMINERS = ARTICLES | {"your", "our"}
-_QUESTIONS = frozenset(["how", "what", "which"])
+_QUESTIONS = frozenset(listed("how what which"))
 
 
 def exchange(a: Reading, b: Reading) -> Iterator[Difference]:

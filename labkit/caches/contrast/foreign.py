@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of words, one group after another
 """What the checks know of other languages: by which words they are recognised, and a few pairs to name what differs.
 
 Knowing a language here means to *recognise* it and to drop its words of courtesy. Its synonyms are not known, so whatever
@@ -11,6 +12,7 @@ import unicodedata
 from collections.abc import Mapping
 
 from labkit.caches.contrast.english import english_share
+from labkit.caches.contrast.lists import listed
 
 _MARKERS: Mapping[str, frozenset[str]] = {
     language: frozenset(words.split())
@@ -43,36 +45,10 @@ POLITE: Mapping[str, frozenset[str]] = {
 }
 POLITE_CJK = re.compile(r"请问|請問|你好|您好|谢谢|謝謝|お願いします|ありがとうございます|こんにちは")
 NEGATIONS = frozenset(
-    [
-        "nicht",
-        "kein",
-        "keine",
-        "keinen",
-        "nie",
-        "ohne",
-        "ne",
-        "n'",
-        "pas",
-        "jamais",
-        "sans",
-        "no",
-        "nunca",
-        "sin",
-        "non",
-        "mai",
-        "senza",
-        "não",
-        "nunca",
-        "sem",
-        "niet",
-        "geen",
-        "nooit",
-        "zonder",
-        "не",
-        "нет",
-        "без",
-        "никогда",
-    ]
+    listed(
+        "nicht kein keine keinen nie ohne ne n' pas jamais sans no nunca sin non mai senza não nunca sem niet geen nooit zonder"
+        " не нет без никогда"
+    )
 )
 NEGATIONS_CJK = re.compile(r"不|没|沒|無|未|別|别|ない|ません|なし|안|않|없")
 OPPOSITES: tuple[tuple[frozenset[str], frozenset[str]], ...] = tuple(

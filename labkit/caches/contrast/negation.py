@@ -7,26 +7,11 @@ from collections.abc import Iterator
 from labkit.caches.contrast.difference import Difference
 from labkit.caches.contrast.english import CONTRACTIONS, stem
 from labkit.caches.contrast.foreign import NEGATIONS, NEGATIONS_CJK, is_cjk
+from labkit.caches.contrast.lists import listed
 from labkit.caches.contrast.reading import Reading
 
 _ENGLISH = frozenset(
-    [
-        "not",
-        "never",
-        "no",
-        "cannot",
-        "none",
-        "impossible",
-        "nobody",
-        "nothing",
-        "nowhere",
-        "neither",
-        "nor",
-        "unable",
-        "without",
-        "hardly",
-        "scarcely",
-    ]
+    listed("not never no cannot none impossible nobody nothing nowhere neither nor unable without hardly scarcely")
 )
 _PREFIXES = ("un", "dis", "non", "mis", "de")
 # Before these, "in" denies (inactive); before others it does not (inform).

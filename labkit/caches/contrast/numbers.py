@@ -10,70 +10,31 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from labkit.caches.contrast.difference import Difference
+from labkit.caches.contrast.lists import listed
 from labkit.caches.contrast.reading import Reading
 
 _UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
 _WORDS: Mapping[str, Mapping[str, int]] = {
     "en": {
         **{word: n for n, word in enumerate((_UNITS + " eighteen nineteen").split())},
-        **{
-            w: 10 * n
-            for n, w in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], start=2)
-        },
+        **{w: 10 * n for n, w in enumerate(listed("twenty thirty forty fifty sixty seventy eighty ninety"), start=2)},
         "dozen": 12,
     },
     "de": {
-        w: n
-        for n, w in enumerate(
-            ["null", "_", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun", "zehn", "elf", "zwölf"]
-        )
-        if w != "_"
+        w: n for n, w in enumerate(listed("null _ zwei drei vier fünf sechs sieben acht neun zehn elf zwölf")) if w != "_"
     },
-    "fr": {
-        w: n
-        for n, w in enumerate(
-            ["zéro", "_", "deux", "trois", "quatre", "cinq", "six", "sept", "huit", "neuf", "dix", "onze", "douze"]
-        )
-    },
-    "es": {
-        w: n
-        for n, w in enumerate(
-            ["cero", "_", "dos", "tres", "cuatro", "cinco", "seis", "siete", "ocho", "nueve", "diez", "once", "doce"]
-        )
-    },
-    "it": {
-        w: n
-        for n, w in enumerate(
-            ["zero", "_", "due", "tre", "quattro", "cinque", "sei", "sette", "otto", "nove", "dieci", "undici", "dodici"]
-        )
-    },
-    "pt": {
-        w: n
-        for n, w in enumerate(
-            ["zero", "_", "dois", "três", "quatro", "cinco", "seis", "sete", "oito", "nove", "dez", "onze", "doze"]
-        )
-    },
-    "nl": {
-        w: n
-        for n, w in enumerate(
-            ["nul", "_", "twee", "drie", "vier", "vijf", "zes", "zeven", "acht", "negen", "tien", "elf", "twaalf"]
-        )
-    },
-    "ru": {
-        w: n
-        for n, w in enumerate(
-            ["ноль", "один", "два", "три", "четыре", "пять", "шесть", "семь", "восемь", "девять", "десять"]
-        )
-    },
+    "fr": {w: n for n, w in enumerate(listed("zéro _ deux trois quatre cinq six sept huit neuf dix onze douze"))},
+    "es": {w: n for n, w in enumerate(listed("cero _ dos tres cuatro cinco seis siete ocho nueve diez once doce"))},
+    "it": {w: n for n, w in enumerate(listed("zero _ due tre quattro cinque sei sette otto nove dieci undici dodici"))},
+    "pt": {w: n for n, w in enumerate(listed("zero _ dois três quatro cinco seis sete oito nove dez onze doze"))},
+    "nl": {w: n for n, w in enumerate(listed("nul _ twee drie vier vijf zes zeven acht negen tien elf twaalf"))},
+    "ru": {w: n for n, w in enumerate(listed("ноль один два три четыре пять шесть семь восемь девять десять"))},
 }
 _ANY = frozenset(word for words in _WORDS.values() for word in words) | {"hundred", "thousand", "million", "billion"}
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _ORDINALS = {
     word: f"{n}th"
-    for n, word in enumerate(
-        ["second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth"],
-        start=2,
-    )
+    for n, word in enumerate(listed("second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"), start=2)
 }
 _TIMES = {"thrice": "3×", "half": "½", "double": "2×", "triple": "3×", "halves": "½", "twofold": "2×", "threefold": "3×"}
 _CJK = re.compile("[零〇一二三四五六七八九十百千万億亿两兩]")

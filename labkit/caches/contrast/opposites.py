@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of words, one group after another
 """Opposites and rivals: words of which a question means one or another ("before" or "after", red or blue)."""
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from labkit.caches.contrast.difference import Difference
 from labkit.caches.contrast.english import stem
 from labkit.caches.contrast.foreign import OPPOSITES as FOREIGN
 from labkit.caches.contrast.foreign import OPPOSITES_CJK
+from labkit.caches.contrast.lists import listed
 from labkit.caches.contrast.reading import Reading
 
 # Each line is a group; its sides stand between bars. General English, as a team would collect it for its own desk.
@@ -94,22 +96,7 @@ def _superlatives(a: Reading, b: Reading) -> Iterator[Difference]:
         yield Difference("opposite", " ".join(only), " ".join(other))
 
 
-_NO_EXTREMES = frozenset(
-    [
-        "request",
-        "interest",
-        "invest",
-        "harvest",
-        "honest",
-        "modest",
-        "protest",
-        "suggest",
-        "digest",
-        "arrest",
-        "forest",
-        "latest",
-    ]
-)
+_NO_EXTREMES = frozenset(listed("request interest invest harvest honest modest protest suggest digest arrest forest latest"))
 
 
 def _groups(a: Reading, b: Reading) -> Iterator[tuple[Mapping[int, set[str]], Mapping[int, set[str]]]]:

@@ -11,35 +11,16 @@ from collections.abc import Iterator, Sequence
 
 from labkit.caches.contrast.difference import Difference
 from labkit.caches.contrast.english import ARTICLES, GRAMMAR, stem
+from labkit.caches.contrast.lists import listed
 from labkit.caches.contrast.names import is_name
 from labkit.caches.contrast.numbers import is_number_word
 from labkit.caches.contrast.reading import Reading, Token
 
 # Prepositions that say which of two things is which.
 _DIRECTED = frozenset(
-    [
-        "from",
-        "to",
-        "into",
-        "onto",
-        "than",
-        "by",
-        "before",
-        "after",
-        "until",
-        "via",
-        "through",
-        "against",
-        "over",
-        "under",
-        "above",
-        "below",
-        "versus",
-        "vs",
-        "towards",
-    ]
+    listed("from to into onto than by before after until via through against over under above below versus vs towards")
 )
-_OWNERS = frozenset(["my", "your", "his", "her", "our", "their", "this", "that", "these", "those"])
+_OWNERS = frozenset(listed("my your his her our their this that these those"))
 _PERSONS = {
     "me": "i",
     "him": "he",
@@ -52,27 +33,10 @@ _PERSONS = {
     "she": "she",
 }
 _PERIODS = frozenset(
-    [
-        "monday",
-        "tuesday",
-        "wednesday",
-        "thursday",
-        "friday",
-        "saturday",
-        "sunday",
-        "january",
-        "february",
-        "march",
-        "april",
-        "may",
-        "june",
-        "july",
-        "august",
-        "september",
-        "october",
-        "november",
-        "december",
-    ]
+    listed(
+        "monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september"
+        " october november december"
+    )
 )
 
 

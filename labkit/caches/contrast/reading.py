@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Literal
 
 from labkit.caches.contrast.foreign import POLITE, POLITE_CJK, is_cjk, language_of
+from labkit.caches.contrast.lists import listed
 from labkit.caches.contrast.unit_words import SHORT, WORDS
 
 Sort = Literal["word", "literal", "symbol"]
@@ -82,27 +83,7 @@ _TOKEN = re.compile(
 )
 _PROSE = frozenset(".,;:!?'\"“”‘’«»‹›„‚…–—¿¡、。，！？：；「」『』【】《》〈〉・`´·؟،؛।॥")
 _INITIALS = re.compile(r"^[A-Za-z](?:\.[A-Za-z])+$")
-_HOSTS = frozenset(
-    [
-        "what",
-        "where",
-        "who",
-        "how",
-        "when",
-        "why",
-        "it",
-        "that",
-        "there",
-        "here",
-        "i",
-        "you",
-        "he",
-        "she",
-        "we",
-        "they",
-        "let",
-    ]
-)
+_HOSTS = frozenset(listed("what where who how when why it that there here i you he she we they let"))
 _VERBS = {"s": "is", "d": "would", "m": "am", "re": "are", "ve": "have", "ll": "will"}
 _GLUED = re.compile(r"^(\d[\d.,]*)-?([^\W\d_]{1,8})$")
 _BRACKETS = frozenset("()[]{}")

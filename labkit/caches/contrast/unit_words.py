@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of words, one group after another
 """Units and currencies by what they are called: the signs, the words, and the short forms."""
 
 from __future__ import annotations

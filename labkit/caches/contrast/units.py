@@ -1,4 +1,4 @@
-"""Units and currencies: beside a number they must be the same; elsewhere, neither may name one where the other names another.
+"""Units and currencies: beside a number they must be the same; elsewhere neither may name one and the other another.
 
 Short units are read in their letter case where that tells them apart: MB and Mb, mW and MW, M and m.
 """
