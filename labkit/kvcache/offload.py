@@ -91,8 +91,8 @@ def offload_break_even(
 def _crossing(fetching_wins: Callable[[int], bool]) -> int | None:
     """The prefix from which on `fetching_wins`, sought from the longest down.
 
-    Recomputing less fetching is convex in the length and starts at 0 or below, so it crosses 0 once; only the first tokens of a
-    mixture of experts, which bring in one expert after another, may make it cross before as well.
+    Recomputing less fetching is convex in the length and starts at 0 or below, so it crosses 0 once; only the first tokens
+    of a mixture of experts, which bring in one expert after another, may make it cross before as well.
     """
     if not fetching_wins(_LONGEST):
         return None

@@ -224,7 +224,7 @@ def _layers(cache: Any, text: Any) -> tuple[tuple[CacheLayers, ...], int]:
                 f"{text.model_type} keeps {', '.join(others)} beside keys and values ({type(layer).__name__}), and how "
                 "they grow with the tokens is not counted here"
             )
-        if keys is None or not keys.numel():
+        if keys is None or values is None or not keys.numel():
             continue
         if keys.ndim != 4 or keys.shape[-2] != _TOKENS:
             raise InvalidRequest(f"{text.model_type} keeps keys of shape {tuple(keys.shape)}, not one per head and token")
@@ -318,7 +318,7 @@ def _heads(text: Any) -> int:
 def _pair_flops(text: Any, heads: int, layers: tuple[CacheLayers, ...]) -> int:
     if any(kind.latent for kind in layers):
         width = text.qk_nope_head_dim + text.qk_rope_head_dim + text.v_head_dim
-        return 2 * heads * width * sum(kind.count for kind in layers)
+        return int(2 * heads * width * sum(kind.count for kind in layers))
     return sum(2 * heads * (kind.key + kind.value) * kind.count for kind in layers)
 
 

@@ -51,7 +51,8 @@ def layers_by_fields(given: Mapping[str, Any]) -> tuple[CacheLayers, ...]:
     """What the layers of a language model's configuration keep. Raises `InvalidRequest` naming the field that is missing,
     impossible, or says more than can be counted."""
     name = given.get("model_type", "the model")
-    given = {**given, **(given.get("attn_config") if isinstance(given.get("attn_config"), Mapping) else {})}
+    nested = given.get("attn_config")
+    given = {**given, **(nested if isinstance(nested, Mapping) else {})}
     if mixed := [field for field in _MIXED if given.get(field)]:
         raise InvalidRequest(
             f"{name} has {mixed[0]} = {given[mixed[0]]!r}: its layers keep unequal amounts, and transformers has no {name} "

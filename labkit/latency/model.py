@@ -91,7 +91,7 @@ class LatencyModel:
 
     def weights_seconds(self, tokens: float) -> float:
         """Reading the weights that a step of so many new tokens needs, in seconds."""
-        return self.weights_s + self.experts_s * (1 - (1 - self.expert_share) ** tokens)
+        return float(self.weights_s + self.experts_s * (1 - (1 - self.expert_share) ** tokens))
 
     def step_seconds(self, work: StepWork) -> float:
         """Duration of one step, in seconds."""

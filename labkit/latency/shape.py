@@ -158,15 +158,16 @@ def read_config(config: Config) -> Mapping[str, Any]:
     """A configuration from wherever it is. Where transformers does not know the whole (a model that also sees), its language
     model's. Raises `InvalidRequest` where there is none, or no JSON object."""
     if isinstance(config, Mapping):
-        given: Any = config
+        given = config
     else:
         path = shape_path(config)
         try:
-            given = json.loads(path.read_text(encoding="utf-8"))
+            read: Any = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InvalidRequest(f"{path} is no JSON: {error}") from error
-        if not isinstance(given, Mapping):
+        if not isinstance(read, Mapping):
             raise InvalidRequest(f"{path} has no JSON object; take the model's whole config.json")
+        given = read
     if knows(str(given.get("model_type"))):
         return given
     for name in _NESTED:

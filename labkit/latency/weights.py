@@ -148,7 +148,7 @@ def _compressed(given: Mapping[str, Any]) -> Bits:
                 return 4 + 8 / int(size or 16)
             if weights.get("strategy") == "block" and weights.get("block_structure"):
                 rows, columns = weights["block_structure"]
-                return width + 32 / (rows * columns)
+                return float(width + 32 / (rows * columns))
             zeros = weights.get("symmetric") is False
             return _grouped(
                 width, int(size) if weights.get("strategy") in ("group", "tensor_group") and size else 0, matrix, zeros

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from labkit.kvcache import KVSize, kv_size, offload_break_even
 from labkit.kvcache.offload import recompute_seconds
-from labkit.latency import LatencyModel, datasheet_model, hardware, shape
+from labkit.latency import CacheLayers, LatencyModel, datasheet_model, hardware, shape
 from labkit.request import InvalidRequest
 
-TOKEN = KVSize("llama-3.1-8b", "GQA", "bf16", 2, 8, 128, 2, 0, 32, 0, 0)
-WINDOW = KVSize("windows", "GQA", "bf16", 2, 8, 128, 2, 0, 4, 28, 100)
+TOKEN = KVSize("llama-3.1-8b", "GQA", "bf16", 2, 0, (CacheLayers(32, 8, 128, 128),))
+WINDOW = KVSize("windows", "GQA", "bf16", 2, 0, (CacheLayers(4, 8, 128, 128), CacheLayers(28, 8, 128, 128, 100)))
 # A token's linear layers take 1 µs and a pair 1 ns; a step's own cost and its weights are paid anyway.
 MODEL = LatencyModel(step_s=1e-3, sequence_s=1e-5, linear_s=1e-6, weights_s=0, pair_s=1e-9, kv_s=0)
 
