@@ -55,9 +55,7 @@ class CacheFile:
         except NotOpen as error:
             raise CacheError(f"the cache {self.path} {error}") from error
 
-    def told(
-        self, action: str, work: Callable[[sqlite3.Connection], T], *, write: bool = False, durable: bool = False
-    ) -> T:
+    def told(self, action: str, work: Callable[[sqlite3.Connection], T], *, write: bool = False, durable: bool = False) -> T:
         """`run`, with trouble raised as `CacheError` that says what was to be done."""
         try:
             return self.run(work, write=write, durable=durable)

@@ -27,7 +27,9 @@ class CachePolicy:
 
     def __post_init__(self) -> None:
         if not isinstance(self.control, CacheControl) and not callable(self.control):
-            raise InvalidRequest(f"control is {self.control!r:.80}; give a CacheControl, or a function from a request to one")
+            raise InvalidRequest(
+                f"control is {self.control!r:.80}; give a CacheControl, or a function from a request to one"
+            )
         if not isinstance(self.system_version, str):
             raise InvalidRequest(f"system_version is {self.system_version!r:.80}; use a text")
 

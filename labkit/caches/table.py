@@ -19,9 +19,7 @@ from labkit.caches.worth import worth
 Mark = tuple[int, int]
 """How far a layer was followed: in which file, and up to which entry of it."""
 
-_TENANT = (
-    "state.birth, state.era, state.latest, coalesce(tenants.epoch, 0), coalesce(tenants.changes, 0), state.all_changes"
-)
+_TENANT = "state.birth, state.era, state.latest, coalesce(tenants.epoch, 0), coalesce(tenants.changes, 0), state.all_changes"
 _STATE = f"SELECT {_TENANT}, state.inflation FROM state LEFT JOIN tenants ON tenants.tenant = ?"
 _FIND = f"""
 SELECT {_TENANT}, entries.id, entries.epoch, entries.era, created, lifetime, facts, tags, cost, uses, digest, value,
