@@ -9,7 +9,6 @@ from labkit.caches.contrast import Difference
 from labkit.caches.entry import Lookup
 from labkit.caches.policy import CachePolicy
 from labkit.caches.rules import Scope
-from labkit.embeddings import Vectors
 from labkit.request import Request
 
 

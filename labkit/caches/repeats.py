@@ -13,7 +13,7 @@ from labkit.caches.rules import CacheControl, Scope
 from labkit.caches.singleflight import Flights
 from labkit.caches.store import Store
 from labkit.caches.streams import Aside
-from labkit.request import Books, Completion, Done, Event, Handler, Request, books_in, clock, hops, served, taken_down
+from labkit.request import Completion, Done, Event, Handler, Request, books_in, clock, hops, served, taken_down
 
 LAYER = "response"
 

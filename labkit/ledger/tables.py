@@ -16,14 +16,14 @@ _EXPORT_ROWS = 50_000
 
 
 def frame_of(names: Sequence[str], table: Sequence[Sequence[Any]]) -> pd.DataFrame:
-    """`table` as a dataframe with columns `names`; those called like an attribute have its type, others pandas' own guess."""
+    """`table` as a dataframe with columns `names`: those called like an attribute have its type, others what pandas guesses."""
     import pandas as pd
 
     columns = list(zip(*table, strict=True)) if table else [()] * len(names)
     return pd.DataFrame(
         {i: _series(KINDS.get(name), column) for i, (name, column) in enumerate(zip(names, columns, strict=True))},
         index=pd.RangeIndex(len(table)),
-    ).set_axis(names, axis=1)
+    ).set_axis(list(names), axis=1)
 
 
 def write_parquet(cursor: sqlite3.Cursor, sink: IO[bytes]) -> int:

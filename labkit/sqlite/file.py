@@ -11,7 +11,6 @@ from typing import Literal
 from labkit.request import LabError
 from labkit.sqlite.shared import primary_code, transaction
 
-
 _NO_VERSION = 1000  # versions count up by one; such a number was never written
 
 

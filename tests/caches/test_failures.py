@@ -7,8 +7,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from labkit.caches import CacheControl, CachePolicy, ResponseCache, SemanticCache, SingleFlight, StaticThreshold, Store
-from labkit.caches import repeats, semantic, singleflight, streams
+from labkit.caches import (
+    CacheControl,
+    CachePolicy,
+    ResponseCache,
+    SemanticCache,
+    SingleFlight,
+    StaticThreshold,
+    Store,
+    repeats,
+    semantic,
+    singleflight,
+    streams,
+)
 from labkit.ledger import Booked, Ledger
 from labkit.request import Request, clock, complete, stack
 from tests.caches.engine import numbered
@@ -65,10 +76,8 @@ def asked(what: str, failing: Failing, monkeypatch: pytest.MonkeyPatch):
 
         async def main():
             texts = ["boots to return", "tent for two", "boots to return", "return boots to", "to return boots"]
-            answers = list(await asyncio.gather(*(complete(handler, Request(texts[0])) for _ in range(2))))
-            for text in texts[1:]:
-                answers.append(await complete(handler, Request(text)))
-            return answers
+            burst = await asyncio.gather(*(complete(handler, Request(texts[0])) for _ in range(2)))
+            return [*burst, *[await complete(handler, Request(text)) for text in texts[1:]]]
 
         return clock.run_virtual(main(), epoch=1e6), ledger.rows(), engine, ledger
 

@@ -487,8 +487,7 @@ def every_use(path, folder):
     refused = 0
     try:
         ledger = Ledger(path)
-    except LedgerError as error:
-        assert str(error).strip()
+    except LedgerError:
         return 1
     uses = (
         lambda: ledger.append(Row(provider="p")),
@@ -537,7 +536,7 @@ def test_a_value_that_no_row_wrote_is_told_as_damage(column, tmp_path):
             "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: book a correcting row instead of changing one'); END"
         )
     raw.close()
-    with Ledger(path) as ledger, pytest.raises(LedgerError, match="damaged.*keep the file, save what is left"):
+    with Ledger(path) as ledger, pytest.raises(LedgerError, match=r"damaged.*keep the file, save what is left"):
         ledger.rows()
 
 
