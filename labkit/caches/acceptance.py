@@ -23,9 +23,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq, minimize
-from scipy.special import betaln, expit, logsumexp
-from scipy.stats import beta
 
 from labkit.request import InvalidRequest
 
@@ -86,6 +83,8 @@ class Curve:
 
     def probability(self, score: float, offset: float = 0.0) -> float:
         """Chance that an entry's answer is right at `score`."""
+        from scipy.special import expit
+
         return float(expit(self.intercept + self.slope * score + offset))
 
 
@@ -149,6 +148,9 @@ def fit_curve(scores: ArrayLike, right: ArrayLike, entries: Sequence[object] | N
     without it every comparison counts as another entry's and the spread is 0. The slope is kept from 0 up: more alike is
     never less right. Raises `InvalidRequest` for fewer than 20 comparisons, or all of one kind.
     """
+    from scipy.optimize import minimize
+    from scipy.special import logsumexp
+
     s, y = np.asarray(scores, np.float64), np.asarray(right, bool)
     if s.shape != y.shape or s.ndim != 1 or len(s) < 20:
         raise InvalidRequest(f"{s.shape} scores and {y.shape} labels; give at least 20 of each, one per comparison")
@@ -210,6 +212,8 @@ def calibrated_threshold(scores: ArrayLike, right: ArrayLike, *, bound: float, c
     its false-hit rate, and the first that fails ends the search. So trying many costs no confidence. Steps are chosen by
     the number of hits alone, from the fewest that could prove anything, never by the labels. Raises `InvalidRequest`.
     """
+    from scipy.stats import beta
+
     s, y = np.asarray(scores, np.float64), np.asarray(right, bool)
     if s.shape != y.shape or s.ndim != 1:
         raise InvalidRequest(f"{s.shape} scores and {y.shape} labels; give one label per score")
@@ -239,6 +243,9 @@ def upper_bound(wrong: int, checked: int, confidence: float = 0.95) -> float:
     with a chance of at most 1 − confidence over all n (Ville's inequality; H. Robbins, 1970), so the largest p₀ where it
     does not is a bound one may watch without spoiling it. 1 before anything was checked.
     """
+    from scipy.optimize import brentq
+    from scipy.special import betaln
+
     if not 0 <= wrong <= checked:
         raise InvalidRequest(f"{wrong} wrong of {checked} checked; counts go from 0 to the number checked")
     if not 0 < confidence < 1:

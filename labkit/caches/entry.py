@@ -20,8 +20,9 @@ than this request accepts; made from other versions of its facts; from before it
 stepped back; damaged; or the file could not be read. In a semantic layer also: nothing stored is alike enough; what is
 alike says something else; or it was asked anew to check the one that would have been given."""
 Refusal = Literal["no-store", "too-large", "invalidated", "facts", "clock", "unavailable"]
-"""Why something was not stored: the request forbade it, or it is no answer to keep; larger than the whole cache; an invalidation or a new fact came
-while it was being computed; the clock stepped back meanwhile; or the file could not be written (a full disk)."""
+"""Why something was not stored: the request forbade it, or it is no answer to keep; larger than the whole cache; an
+invalidation or a new fact came while it was being computed; the clock stepped back meanwhile; or the file could not be
+written (a full disk)."""
 Versions = Callable[[str], str | None]
 """The current version of a fact, None when nobody knows."""
 

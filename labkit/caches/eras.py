@@ -23,7 +23,7 @@ class Eras:
         self.latest = -math.inf
 
     def at(self, connection: sqlite3.Connection, now: float, era: int, latest: float) -> tuple[float, int]:
-        """The time that counts for a look, and its era, where the file has `era` and `latest`; a step back is written down."""
+        """The time that counts for a look, and its era, where the file has `era` and `latest`; writes down a step back."""
         known = max(self.latest, latest)
         if now < known - self.slack:
             with transaction(connection, durable=True):

@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import takewhile
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from labkit.cost import Price
-from labkit.cost.prices import MTOK
 from labkit.request import InvalidRequest, Request
+
+if TYPE_CHECKING:
+    from labkit.cost import Price
 
 Kind = Literal["timestamp", "identifier", "json-order", "varying"]
 """What stands where prompts part: a time or date; an id, hash or long number; equal JSON in another order; other text."""
@@ -92,6 +93,8 @@ def lint(
             lost = count(gained.replace(_GONE, ""))
             money = None
             if price is not None:
+                from labkit.cost.prices import MTOK
+
                 money = lost * requests_per_month * (price.rates.input - price.rates.cached) / MTOK
             pair = next(
                 (texts[0][slice(*spans[0])], text[slice(*span)])

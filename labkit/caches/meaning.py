@@ -1,4 +1,4 @@
-"""The running state of a semantic cache: the vectors of what is stored, what was seen of each entry, and the audit's counts."""
+"""The running state of a semantic cache: vectors of what is stored, what was seen of each entry, the audit's counts."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import base64
 import json
 import random
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from labkit.caches.acceptance import Observation
 from labkit.caches.entry import Entry
-from labkit.caches.index import Index
 from labkit.caches.match import Asked, Audit
 from labkit.caches.rules import Scope
 from labkit.caches.store import Store
 from labkit.embeddings import Vectors, is_unit
 from labkit.request import InvalidRequest
+
+if TYPE_CHECKING:
+    from labkit.caches.index import Index
 
 LAYER = "semantic"
 VERDICTS = "semantic-verdicts"
@@ -32,7 +34,9 @@ class Meaning:
     """
 
     def __init__(self, store: Store, name: str, dimension: int, seed: int | None) -> None:
-        self.index = Index(dimension)
+        from labkit.caches.index import Index  # FAISS takes long to import
+
+        self.index: Index = Index(dimension)
         self._store, self._name, self._dimension = store, name, dimension
         self._texts: dict[Place, str] = {}
         self._seen: dict[Place, list[Observation]] = {}

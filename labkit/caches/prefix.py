@@ -11,10 +11,12 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import TYPE_CHECKING
 
-from labkit.engines.modelled import Block, BlockManager, Evict
-from labkit.engines.modelled import Sequence as EngineSequence
 from labkit.request.errors import ContextWindowExceeded, InvalidRequest
+
+if TYPE_CHECKING:
+    from labkit.engines.modelled import Block, Evict
 
 
 class PrefixCache:
@@ -25,6 +27,8 @@ class PrefixCache:
     """
 
     def __init__(self, num_blocks: int, block_size: int, evict: Evict | None = None) -> None:
+        from labkit.engines.modelled import BlockManager
+
         if num_blocks < 2 or block_size < 1:
             raise InvalidRequest(f"{num_blocks} blocks of {block_size} tokens hold nothing; vLLM keeps one block back")
         self.block_size = block_size
@@ -41,6 +45,8 @@ class PrefixCache:
         held = [*prompt, *output[:-1]]
         if len(held) > room:
             raise ContextWindowExceeded(f"{len(held)} tokens do not fit into {room} of KV cache; shorten the prompt")
+        from labkit.engines.modelled import Sequence as EngineSequence
+
         sequence = EngineSequence(str(next(self._serial)), prompt, max(1, len(output)), salt=salt)
         found: list[Block] = self._blocks.cached_prefix(sequence)
         cached = len(found) * self.block_size

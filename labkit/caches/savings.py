@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from labkit.ledger.store import check_names
 from labkit.request import hops
 
 if TYPE_CHECKING:
@@ -22,6 +21,8 @@ def savings(ledger: Ledger, by: tuple[str, ...] = ()) -> pd.DataFrame:
     `unknown` (of them, those whose original is not in this ledger or has no cost: the saving is a lower bound where there
     are any), `input_tokens` and `output_tokens` not computed again, `saved` (exact decimal).
     """
+    from labkit.ledger.store import check_names
+
     check_names(by, ledger.path)
     groups = ", ".join(f'"{name}"' for name in dict.fromkeys((*by, "labkit.currency")))
     frame = ledger.frame(_SAVINGS.format(groups=groups))

@@ -111,7 +111,7 @@ def _whole(path: str, busy_timeout: float) -> sqlite3.Connection:
     try:
         connection = open_file(path, CACHE, busy_timeout=busy_timeout)
         connection.text_factory = _text
-        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        verdict = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if verdict != "ok":
             raise _Broken(str(verdict), "damaged")
         if connection.execute("SELECT count(*) FROM state").fetchone()[0] != 1:
@@ -124,7 +124,10 @@ def _whole(path: str, busy_timeout: float) -> sqlite3.Connection:
             how = {"older": "old", "damaged": "damaged"}.get(error.why)
             raise (_Broken(str(error), how) if how else CacheError(str(error))) from error
         if isinstance(error, FileTrouble):
-            if is_damage(error) or primary_code(error) == sqlite3.SQLITE_ERROR:  # our own SQL fails on a damaged schema only
+            code = primary_code(error)
+            # Our own SQL fails on a damaged schema only; a header may say by mistake that its file is read-only.
+            writable = os.access(path, os.W_OK) and os.access(Path(path).parent, os.W_OK)
+            if is_damage(error) or code == sqlite3.SQLITE_ERROR or (code == sqlite3.SQLITE_READONLY and writable):
                 raise _Broken(str(error), "damaged") from error
             raise trouble(error, "open", path) from error
         raise

@@ -99,7 +99,7 @@ class SemanticCache(Lever):
             search = await self._search(request, plan)
             given = plan.aside.attempt(lambda: self._give(search, plan))
             if given is not None:
-                events = served(streams.played(given), request, beneath)
+                events = served(plan.aside.beside(streams.played(given)), request, beneath)
             else:
                 events = asked_anew(inner, request, plan, lambda answer: self._keep(search, answer, plan))
             async with aclosing(events) as stream:

@@ -346,7 +346,7 @@ class Store:
         reason = refusal(found, state.epoch, era, now, control)
         entry = None
         if reason is None:
-            entry = found.entry(layer, scope.to_text(), key)
+            entry = found.entry(connection, layer, scope, key)
             if entry is None:
                 reason = "corrupt"
                 self._drop(connection, found.row, layer)

@@ -22,8 +22,8 @@ Mark = tuple[int, int]
 _TENANT = "state.birth, state.era, state.latest, coalesce(tenants.epoch, 0), coalesce(tenants.changes, 0), state.all_changes"
 _STATE = f"SELECT {_TENANT}, state.inflation FROM state LEFT JOIN tenants ON tenants.tenant = ?"
 _FIND = f"""
-SELECT {_TENANT}, entries.id, entries.epoch, entries.era, created, lifetime, facts, tags, cost, uses, digest, value,
-  entries.id IS NULL AND EXISTS (SELECT 1 FROM entries WHERE layer = ?1 AND key = ?2)
+SELECT {_TENANT}, entries.id, entries.tenant, entries.epoch, entries.era, created, lifetime, facts, tags, cost, uses, digest,
+  value, entries.id IS NULL AND EXISTS (SELECT 1 FROM entries WHERE layer = ?1 AND key = ?2)
 FROM state LEFT JOIN entries ON layer = ?1 AND key = ?2 AND scope = ?3 LEFT JOIN tenants ON tenants.tenant = ?4"""
 _INSERT = """
 INSERT INTO entries (layer, scope, key, tenant, epoch, era, created, lifetime, expires, facts, tags, cost, uses, priority,
@@ -52,15 +52,25 @@ class Found:
     """An entry's row, before anything is believed of it."""
 
     row: int
+    tenant: str
     epoch: int
     era: int
     created: float
     lifetime: float | None
     rest: tuple[Any, ...]
 
-    def entry(self, layer: str, scope: str, key: str) -> Entry | None:
-        """The entry as it was stored, None where it is damaged."""
-        return whole_entry(layer, scope, key, self.created, self.lifetime, *self.rest)
+    def entry(self, connection: sqlite3.Connection, layer: str, scope: Scope, key: str) -> Entry | None:
+        """The entry as it was stored; None where it, or what an invalidation would find it by, is damaged."""
+        entry = whole_entry(layer, scope.to_text(), key, self.created, self.lifetime, *self.rest)
+        if entry is None or self.tenant != to_text(scope.tenant):
+            return None
+        if entry.tags:
+            tags = [to_text(tag) for tag in entry.tags]
+            marks = ", ".join("?" * len(tags))
+            found = connection.execute(f"SELECT count(*) FROM tags WHERE tag IN ({marks}) AND entry = ?", (*tags, self.row))
+            if found.fetchone()[0] != len(tags):
+                return None
+        return entry
 
 
 def state_of(connection: sqlite3.Connection, tenant: str) -> tuple[State, float]:
@@ -75,8 +85,8 @@ def find(connection: sqlite3.Connection, layer: str, key: str, scope: Scope) -> 
     state, found, elsewhere = State(*row[:6]), row[6:-1], bool(row[-1])
     if found[0] is None:
         return state, None, elsewhere
-    number, epoch, era, created, lifetime, *rest = found
-    return state, Found(number, epoch, era, created, lifetime, tuple(rest)), False
+    number, tenant, epoch, era, created, lifetime, *rest = found
+    return state, Found(number, tenant, epoch, era, created, lifetime, tuple(rest)), False
 
 
 def insert(connection: sqlite3.Connection, entry: Entry, state: State, inflation: float) -> Counter[Event]:

@@ -7,11 +7,13 @@ sum is the sum of the splits. Money is added exactly and never across currencies
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from labkit.ledger.store import Ledger, check_names
 from labkit.request import Usage
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _USAGE = {
     "input_tokens": "gen_ai.usage.input_tokens",
@@ -68,6 +70,8 @@ _KINDS = ("fresh_input", "cached_input", "cache_write_input", "visible_output", 
 
 
 def _totals(ledger: Ledger, by: tuple[str, ...], wasted: bool = False) -> pd.DataFrame:
+    import pandas as pd
+
     check_names(by, ledger.path)
     by = tuple(dict.fromkeys((*by, "labkit.currency")))
     groups = [f'"{name}"' for name in by]

@@ -17,29 +17,25 @@ import difflib
 import os
 import re
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from pathlib import Path
-from typing import Any, Self
-
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Self
 
 from labkit.ledger.errors import LedgerError
-from labkit.ledger.row import COLUMNS, COST_PLACES, DERIVED, KINDS, Kind, Row, from_sql
-from labkit.sqlite import FileKind, NotOpen, SharedFile, Unusable, explain, open_file, primary_code, transaction
+from labkit.ledger.row import COLUMNS, DERIVED, KINDS, Kind, Row
+from labkit.ledger.tables import frame_of, write_parquet
+from labkit.ledger.wholefile import whole_file
+from labkit.request import LabError
+from labkit.sqlite import FileKind, FileTrouble, NotOpen, SharedFile, Unusable, explain, open_file, primary_code, transaction
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SQL_TYPES: Mapping[Kind, str] = {
     "text": "TEXT", "integer": "INTEGER", "real": "REAL", "flag": "INTEGER", "list": "TEXT", "money": "TEXT",
 }  # fmt: skip
-_ARROW_TYPES: Mapping[Kind, pa.DataType] = {
-    "text": pa.string(), "integer": pa.int64(), "real": pa.float64(), "flag": pa.bool_(), "list": pa.list_(pa.string()),
-    "money": pa.decimal128(38, COST_PLACES),
-}  # fmt: skip
-_EXPORT_ROWS = 50_000
 _WIDE = Context(prec=100, rounding=ROUND_HALF_EVEN)  # adds any number of amounts that a ledger can hold without rounding
 
 
@@ -143,15 +139,17 @@ class Ledger:
                         self._check_same(connection, row, rows)
         except NotOpen as error:
             raise LedgerError(f"the ledger {self.path} {error}", self.path, rows) from error
-        except sqlite3.Error as error:
+        except FileTrouble as error:
             raise self._error(error, "append to", rows) from error
+        except _DAMAGED as error:  # a row that is already kept cannot be read
+            raise self._damaged(error, "append to", rows) from error
 
     def rows(self) -> list[Row]:
         """Every row in the order it was appended."""
         with self._reading() as connection:
             # Fetched at once: in memory the one connection takes no appends while it is being read.
             table = connection.execute(f"SELECT {_STORED} FROM attempts ORDER BY rowid").fetchall()
-        return [Row.from_sql(values) for values in table]
+            return [Row.from_sql(values) for values in table]
 
     def __len__(self) -> int:
         with self._reading() as connection:
@@ -180,49 +178,25 @@ class Ledger:
                 raise LedgerError(f"frame reads with a SELECT; this gives no table: {sql!r:.200}", self.path)
             names = [description[0] for description in cursor.description]
             table = cursor.fetchall()
-        columns = list(zip(*table, strict=True)) if table else [()] * len(names)
-        return pd.DataFrame(
-            {i: _series(KINDS.get(name), column) for i, (name, column) in enumerate(zip(names, columns, strict=True))},
-            index=pd.RangeIndex(len(table)),
-        ).set_axis(names, axis=1)
+            return frame_of(names, table)
 
     def export_parquet(self, path: str | os.PathLike[str]) -> int:
         """Write every attempt to the Parquet file `path` and return their number.
 
         The file appears whole or not at all: it is written beside `path` under a temporary name and then renamed over it.
-        Cost is decimal128(38, 18), lists are lists, latencies are included.
+        What a killed export leaves there, the next one into that folder deletes. Cost is decimal128(38, 18), lists are
+        lists, latencies are included.
         """
         target = Path(path).absolute()
-        schema = pa.schema([(name, _ARROW_TYPES[kind]) for name, kind in KINDS.items()])
-        temporary: str | None = None
-        count = 0
         try:
-            handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-            with os.fdopen(handle, "wb") as sink:
-                with self._reading() as connection, pq.ParquetWriter(sink, schema) as writer:
-                    cursor = connection.execute(f"SELECT {_READABLE} FROM attempts ORDER BY rowid")
-                    while batch := cursor.fetchmany(_EXPORT_ROWS):
-                        arrays = [
-                            pa.array([from_sql(kind, value) for value in column], _ARROW_TYPES[kind])
-                            for kind, column in zip(KINDS.values(), zip(*batch, strict=True), strict=True)
-                        ]
-                        writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-                        count += len(batch)
-                sink.flush()
-                os.fsync(sink.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private; an export is meant to be read
-            os.replace(temporary, target)
+            with whole_file(target) as sink, self._reading() as connection:
+                return write_parquet(connection.execute(f"SELECT {_READABLE} FROM attempts ORDER BY rowid"), sink)
         except OSError as error:
             raise LedgerError(
                 f"cannot export to {target}: {error.strerror or error}; the ledger is untouched, choose a writable folder "
                 "with room",
                 str(target),
             ) from error
-        finally:
-            if temporary is not None:
-                with suppress(OSError):
-                    os.unlink(temporary)
-        return count
 
     def _open(self) -> sqlite3.Connection:
         if not self.in_memory and not Path(self.path).parent.is_dir():
@@ -230,8 +204,9 @@ class Ledger:
         try:
             connection = open_file(self.path, _LEDGER, busy_timeout=self._busy_timeout)
         except Unusable as error:
-            raise LedgerError(str(error), self.path) from error
-        except sqlite3.Error as error:
+            fix = f"; {_DAMAGE_FIX}" if error.why == "damaged" else ""
+            raise LedgerError(f"{error}{fix}", self.path) from error
+        except FileTrouble as error:
             raise self._error(error, "open", ()) from error
         connection.create_aggregate("decimal_sum", 1, DecimalSum)  # type: ignore[arg-type]
         return connection
@@ -257,8 +232,12 @@ class Ledger:
                 yield connection
         except NotOpen as error:
             raise LedgerError(f"the ledger {self.path} {error}", self.path) from error
-        except sqlite3.Error as error:
+        except FileTrouble as error:
             raise self._error(error, "read", ()) from error
+        except LedgerError:
+            raise
+        except _DAMAGED as error:
+            raise self._damaged(error, "read", ()) from error
         finally:
             if connection is not None:
                 connection.close()
@@ -291,7 +270,12 @@ class Ledger:
                 rows,
             )
 
-    def _error(self, error: sqlite3.Error, action: str, rows: tuple[Row, ...]) -> LedgerError:
+    def _damaged(self, error: Exception, action: str, rows: tuple[Row, ...]) -> LedgerError:
+        return LedgerError(
+            f"cannot {action} the ledger {self.path}: a row is damaged ({error}): {_DAMAGE_FIX}", self.path, rows
+        )
+
+    def _error(self, error: Exception, action: str, rows: tuple[Row, ...]) -> LedgerError:
         reading_wrong = action == "read" and primary_code(error) == sqlite3.SQLITE_ERROR
         cause = explain(error, {**_FIXES, sqlite3.SQLITE_ERROR: _QUERY_FIX} if reading_wrong else _FIXES)
         kept = f"; {len(rows)} unsaved row(s) are in this exception's rows" if rows else ""
@@ -299,9 +283,12 @@ class Ledger:
 
 
 _QUERY_FIX = "check the query; attribute names need double quotes, values single ones"
+_DAMAGE_FIX = "keep the file, save what is left (`sqlite3 FILE .recover`), start a new one"
+_DAMAGED = (ValueError, TypeError, ArithmeticError, LabError)
+"""What comes of a stored value that no `Row` wrote."""
 _FIXES: Mapping[int, str] = {
     sqlite3.SQLITE_NOTADB: "it is not an SQLite file: it is left as it is, choose another path",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged: keep it, save what is left (`sqlite3 FILE .recover`), start a new one",
+    sqlite3.SQLITE_CORRUPT: f"the file is damaged: {_DAMAGE_FIX}",
     sqlite3.SQLITE_AUTH: "this is not allowed on a ledger",
 }
 
@@ -315,22 +302,3 @@ def check_names(names: Iterable[str], path: str) -> None:
         if name not in KINDS:
             close = difflib.get_close_matches(name, KINDS, 3) or sorted(KINDS)
             raise LedgerError(f"the ledger has no attribute {name!r}; did you mean {', '.join(close)}?", path)
-
-
-def _series(kind: Kind | None, column: Sequence[Any]) -> pd.Series[Any]:
-    if kind is None:
-        return pd.Series(pd.array(list(column))) if column else pd.Series([], dtype=object)
-    values = [from_sql(kind, value) for value in column]
-    dtype: Any = {
-        "text": "str", "integer": "Int64", "real": "float64", "flag": "boolean", "list": object,
-        "money": pd.ArrowDtype(_ARROW_TYPES["money"]),
-    }[kind]  # fmt: skip
-    series: pd.Series[Any] = pd.Series(values, dtype=dtype)
-    return series
-
-
-def _umask() -> int:
-    """This process's umask, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

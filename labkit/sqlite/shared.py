@@ -140,17 +140,22 @@ FileTrouble = (sqlite3.Error, UnicodeDecodeError)
 
 def is_damage(error: Exception) -> bool:
     """Whether `error` says that the file is damaged, and not that it is busy, full or out of reach."""
-    return isinstance(error, UnicodeDecodeError) or primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def explain(error: Exception, fixes: Mapping[int, str]) -> str:
     """One of `FileTrouble` and what to do about it, where `fixes` by primary code go before those for all files."""
-    code = sqlite3.SQLITE_CORRUPT if isinstance(error, UnicodeDecodeError) else primary_code(error)
+    code = primary_code(error)
     return f"{error} ({fixes.get(code) or _FIXES.get(code, 'see the cause above')})"
 
 
 def primary_code(error: Exception) -> int:
-    """The primary result code (the low byte of SQLite's extended one); 0 where the error came from Python's module."""
+    """The primary result code (the low byte of SQLite's extended one); 0 where the error came from Python's module.
+
+    A text that Python's module cannot decode was damaged: SQLITE_CORRUPT.
+    """
+    if isinstance(error, UnicodeDecodeError) or str(error).startswith("Could not decode to UTF-8"):
+        return sqlite3.SQLITE_CORRUPT
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 

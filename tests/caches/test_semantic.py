@@ -64,7 +64,7 @@ def answering(answer: Callable[[Request], str], asked: list[Request] | None = No
 
 def shuffled(number: int) -> list[Request]:
     """One question in so many orders of its words."""
-    orders = itertools.islice(itertools.permutations("may I return these blue boots now".split()), number)
+    orders = itertools.islice(itertools.permutations(["may", "I", "return", "these", "blue", "boots", "now"]), number)
     return [replace(ASK, messages=" ".join(words)) for words in orders]
 
 

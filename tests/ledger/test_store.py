@@ -1,6 +1,9 @@
 import multiprocessing
 import os
+import signal
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import threading
 from decimal import Decimal, localcontext
@@ -17,7 +20,9 @@ from hypothesis import strategies as st
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.semconv.attributes import error_attributes
 
-from labkit.ledger import COLUMNS, InvalidRow, Ledger, LedgerError, Row
+from labkit.ledger import COLUMNS, InvalidRow, Ledger, LedgerError, Row, spend, waste
+from labkit.ledger.wholefile import whole_file
+from tests.sqlite.damage import damaged
 
 FULL = Row(
     provider="lab",
@@ -476,3 +481,90 @@ def test_an_absurd_row_is_refused_with_the_value_and_the_fix(fields, message):
 def test_text_that_is_no_unicode_is_kept_readably(ledger):
     ledger.append(Row(provider="lab", response_id="a\ud800b\x00c"))
     assert ledger.rows()[0].response_id == "a\\ud800b\x00c"
+
+
+def every_use(path, folder):
+    """Whatever is done with a ledger; returns how many of it were refused with LedgerError."""
+    refused = 0
+    try:
+        ledger = Ledger(path)
+    except LedgerError:
+        return 1
+    uses = (
+        lambda: ledger.append(Row(provider="p")),
+        ledger.rows,
+        lambda: len(ledger),
+        ledger.frame,
+        lambda: ledger.frame({"labkit.feature": "search"}),
+        lambda: ledger.frame('SELECT decimal_sum("labkit.cost") AS "labkit.cost" FROM attempts'),
+        lambda: ledger.export_parquet(folder / "out.parquet"),
+        lambda: spend(ledger, ("labkit.tenant",)),
+        lambda: waste(ledger),
+    )
+    with ledger:
+        for use in uses:
+            try:
+                use()
+            except LedgerError:
+                refused += 1
+    return refused
+
+
+@pytest.mark.parametrize("how", ["byte", "header", "schema", "page"])
+def test_a_ledger_damaged_anywhere_says_so_and_what_to_do_and_nothing_else_is_raised(how, tmp_path, dice):
+    whole = tmp_path / "whole.db"
+    with Ledger(whole) as ledger:
+        ledger.extend([Row(provider="p", feature="search", tenant=f"t{i % 3}", cost=Decimal(i) / 7) for i in range(40)])
+    refused = 0
+    for number in range(10):
+        path = tmp_path / f"{number}.db"
+        path.write_bytes(damaged(whole.read_bytes(), dice, how))
+        refused += every_use(path, tmp_path)
+    assert refused or how in ("byte", "header"), "many a byte changes a number and nothing else"
+
+
+@pytest.mark.parametrize("column", ["labkit.cost", "labkit.route", "labkit.tenant", "gen_ai.usage.input_tokens"])
+def test_a_value_that_no_row_wrote_is_told_as_damage(column, tmp_path):
+    path = tmp_path / "l.db"
+    with Ledger(path) as ledger:
+        ledger.append(Row(provider="p", input_tokens=7, cost=Decimal(1)))
+    with sqlite3.connect(path) as raw:
+        raw.execute("DROP TRIGGER attempts_are_not_changed")
+        bad = -7 if "tokens" in column else "CAST(x'ff5b' AS TEXT)"
+        raw.execute(f'UPDATE attempts SET "{column}" = {bad}')
+        raw.execute(
+            "CREATE TRIGGER attempts_are_not_changed BEFORE UPDATE ON attempts "
+            "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: book a correcting row instead of changing one'); END"
+        )
+    raw.close()
+    with Ledger(path) as ledger, pytest.raises(LedgerError, match=r"damaged.*keep the file, save what is left"):
+        ledger.rows()
+
+
+_EXPORTER = """
+import os, signal, sys
+from labkit.ledger import Ledger, tables
+def killed(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+import labkit.ledger.store as store
+store.write_parquet = killed
+Ledger(sys.argv[1]).export_parquet(sys.argv[2])
+"""
+
+
+def test_what_a_killed_export_leaves_the_next_one_deletes_but_not_what_is_being_written(tmp_path):
+    with Ledger(tmp_path / "l.db") as ledger:
+        ledger.append(Row(provider="p"))
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    killed = subprocess.run([sys.executable, "-c", _EXPORTER, str(tmp_path / "l.db"), str(folder / "a.parquet")])
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(folder.iterdir())) == 1
+    with whole_file(folder / "slow.parquet") as sink, Ledger(tmp_path / "l.db") as ledger:
+        sink.write(b"slow")
+        ledger.export_parquet(folder / "b.parquet")
+        assert sum(path.name.startswith(".slow") for path in folder.iterdir()) == 1
+    assert sorted(path.name for path in folder.iterdir()) == ["b.parquet", "slow.parquet"]
+    with pytest.raises(ZeroDivisionError), whole_file(folder / "c.parquet"):
+        1 / 0  # noqa: B018
+    assert sorted(path.name for path in folder.iterdir()) == ["b.parquet", "slow.parquet"]
