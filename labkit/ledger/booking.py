@@ -185,6 +185,14 @@ class _Page:
     def completed(self, arrived: Arrived, done: Done) -> Done:
         if self._book.name in done.booked:
             return done  # by a stack that this handler asked without saying for whom
+        try:
+            return self._completed(arrived, done)
+        except Exception as error:  # noqa: BLE001 - a Done may hold anything; the answer was paid for all the same
+            row = _with_note(replace(self._opening, outcome="completed"), [f"its end could not be read: {error!r:.200}"])
+            self._book.keep(row)
+            return replace(done.beside("booked", error), booked=(self._book.name,))
+
+    def _completed(self, arrived: Arrived, done: Done) -> Done:
         timing = done.timing
         why: list[str] = []
         faults: list[Exception] = []

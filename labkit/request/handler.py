@@ -67,6 +67,10 @@ class Completion:
         return self.done.timing.tpot(usage.visible_output_tokens if hidden else usage.output_tokens)
 
 
+class _AfterDone(StreamIncomplete):
+    """Something came after the end of an answer."""
+
+
 async def complete(handler: Handler, request: Request) -> Completion:
     """Run `request` to its end and fold the stream into one `Completion`.
 
@@ -74,14 +78,21 @@ async def complete(handler: Handler, request: Request) -> Completion:
     """
     chunks: list[Chunk] = []
     done: Done | None = None
-    async with aclosing(handler(request)) as events:
-        async for event in events:
-            if done is not None:
-                raise StreamIncomplete(f"a handler sent {type(event).__name__} after its Done; a stream ends with Done")
-            if isinstance(event, Done):
-                done = event
-            else:
-                chunks.append(event)
+    try:
+        async with aclosing(handler(request)) as events:
+            async for event in events:
+                if done is not None:
+                    raise _AfterDone(f"a handler sent {type(event).__name__} after its Done; a stream ends with Done")
+                if isinstance(event, Done):
+                    done = event
+                else:
+                    chunks.append(event)
+    except _AfterDone:
+        raise
+    except Exception as error:
+        if done is None:
+            raise
+        done = done.beside("after the answer", error)  # it is whole, and paid for
     if done is None:
         raise StreamIncomplete(f"the stream ended after {len(chunks)} chunks without a Done; the answer is not whole")
     return Completion.of(chunks, done)

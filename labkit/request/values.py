@@ -253,8 +253,12 @@ class Chunk:
 
     @property
     def counted(self) -> Usage:
-        """Its tokens by themselves, as output; those of a chunk that is all reasoning as reasoning too."""
-        return Usage(output_tokens=self.tokens, reasoning_tokens=self.tokens if self.reasoning and not self.text else 0)
+        """Its tokens by themselves, as output; those of a chunk that is all reasoning as reasoning too.
+
+        A count that is none (an engine may send anything) is 0: it must not cost the answer.
+        """
+        tokens = self.tokens if isinstance(self.tokens, int) and self.tokens > 0 else 0
+        return Usage(output_tokens=tokens, reasoning_tokens=tokens if self.reasoning and not self.text else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,6 +232,9 @@ def test_a_model_without_a_price_is_booked_unpriced_with_the_reason(ledger):
         ("finish_reason", 3),
         ("finish_reason", None),
         ("usage", Usage(10**30, 5)),
+        ("usage", None),
+        ("usage", {"input_tokens": 3}),
+        ("timing", None),
         ("cost", Decimal("NaN")),
         ("cost", Decimal(-1)),
         ("cost", 0.5),
@@ -249,7 +252,28 @@ def test_a_done_that_cannot_be_booked_as_it_is_is_booked_with_what_is_known(ledg
     row = only(ledger)
     assert row.outcome == "completed"
     assert row.note
-    assert (row.response_id == "id") or what == "response_id"
+    assert row.response_id == "id" or what == "response_id" or value in (None, {"input_tokens": 3})
+
+
+@pytest.mark.parametrize("tokens", [None, -3, 2.5, "many"])
+def test_a_chunk_that_counts_nonsense_costs_no_answer(ledger, tokens):
+    async def odd(request):
+        async for event in engine()(request):
+            yield replace(event, tokens=tokens) if isinstance(event, Chunk) else event
+
+    assert clock.run_virtual(complete(booked(odd, ledger), Request("hi"))).text == "xxxx"
+    assert only(ledger).usage == USAGE
+
+
+def test_an_engine_that_fails_after_its_done_has_given_its_answer(ledger):
+    async def falls_over(request):
+        async for event in engine()(request):
+            yield event
+        raise ConnectionError("reset by peer")
+
+    answer = clock.run_virtual(complete(booked(falls_over, ledger), Request("hi")))
+    assert (answer.text, str(answer.done.faults[-1])) == ("xxxx", "after the answer: reset by peer")
+    assert only(ledger).outcome == "completed"
 
 
 def test_each_model_of_a_chooser_has_its_own_price_and_currency(ledger):
