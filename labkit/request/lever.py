@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from typing import ClassVar, TypeGuard
+from typing import ClassVar, Self, TypeGuard
 
 from labkit.request.books import Books, Metered, joined
 from labkit.request.deadline import held
@@ -96,6 +96,19 @@ class Placed:
     def __call__(self, request: Request) -> AsyncGenerator[Event, None]:
         """The stream of events that answers `request`."""
         return held(self._handle, request)
+
+    async def aclose(self) -> None:
+        """Give back the engines below that can be given back."""
+        for inner in self.inner.values() if isinstance(self.inner, Mapping) else (self.inner,):
+            close = getattr(inner, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Placed) and (self.lever, self.inner) == (other.lever, other.inner)
