@@ -60,9 +60,11 @@ _SMALL = {
 }
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _CHOSEN = ("num_experts_per_tok", "moe_topk", "moe_k", "top_k_experts")
-_ALWAYS = ("falcon", "gemma3_text", "gemma3n_text", "ernie4_5_moe")  # never refused
-_ALSO = ("gpt_bigcode", "llama4_text", "deepseek_v3", "glm4_moe_lite", "qwen3_next", "jamba", "gpt_oss", "mimo_v2_flash")
-_ALSO += ("granitemoe", "longcat_flash", "qwen2_moe", "gemma4_text")
+# Never refused.
+_ALWAYS = ("falcon", "gemma3_text", "gemma3n_text", "ernie4_5_moe", "gpt_bigcode", "gpt_oss", "granitemoe", "llama4_text")
+_ALWAYS += ("mimo_v2_flash", "qwen2_moe", "qwen3_next")
+_ALSO = ("deepseek_v3", "glm4_moe_lite", "jamba", "longcat_flash", "gemma4_text")
+_NO_DEFAULT = {"musicgen", "musicgen_melody"}  # their configurations are made of three others
 _MOST = 100_000_000  # parameters of a version that still counts as tiny
 
 
@@ -70,7 +72,7 @@ def _types() -> list[str]:
     pytest.importorskip("transformers")
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    names = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    names = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys() - _NO_DEFAULT)
     return names if os.environ.get("LABKIT_ALL_ARCHITECTURES") else sorted({*names[::7], *_ALWAYS, *_ALSO} & set(names))
 
 
@@ -94,7 +96,8 @@ def test_shape_is_what_a_tiny_real_model_has_and_keeps(model_type: str) -> None:
     try:
         shape = shape_of(config)
     except InvalidRequest as refused:
-        assert model_type not in _ALWAYS, refused
+        if model_type in _ALWAYS:
+            raise
         pytest.skip(f"refused: {refused}")
     if shape.parameters > _MOST:
         pytest.skip(f"its class has fields of its own that are not made small here: {shape.parameters:,} parameters")
