@@ -84,6 +84,8 @@ def tiny(model_type: str) -> dict[str, Any]:
     has = set(vars(default())) | set(getattr(default, "attribute_map", {}))
     small: dict[str, Any] = {name: value for name, value in _SMALL.items() if name in has}
     small |= {name: 4 for name in _EXPERTS if name in has} | {name: 2 for name in _CHOSEN if name in has}
+    if "kv_lora_rank" in has:
+        small["num_key_value_heads"] = 4  # a latent is unfolded for every head
     return {"model_type": model_type, **small}
 
 
