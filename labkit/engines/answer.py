@@ -15,7 +15,8 @@ from labkit.engines.content import Halves, clean, logprobs_of, name_of, parts_of
 from labkit.engines.endings import ended
 from labkit.engines.faults import fault_in
 from labkit.engines.tools import ToolCalls
-from labkit.engines.usage import Count, Warn, usage_elsewhere
+from labkit.engines.usage import Count, usage_elsewhere
+from labkit.engines.usage_fields import Warn
 from labkit.request.errors import EngineError, StreamIncomplete
 from labkit.request.sse import SentEvent
 from labkit.request.values import Chunk, Done, Request, Timing, ToolCallDelta, Usage

@@ -94,7 +94,8 @@ class Connection:
 
     def unreachable(self, error: Exception) -> EngineUnreachable:
         """What to say when nothing of an answer came."""
-        what = "what answers is no HTTP" if isinstance(error, httpx.ProtocolError) else "nothing answers"
+        other = isinstance(error, httpx.ProtocolError) and "disconnected" not in str(error)
+        what = "what answers is no HTTP" if other else "nothing answers"
         return EngineUnreachable(
             f"{what} at {self.address.base} ({self.words_of(error)}); start the engine, or correct LABKIT_BASE_URL"
         )
