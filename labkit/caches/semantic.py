@@ -195,7 +195,7 @@ class SemanticCache:
         return self.stop_above is not None and self.audit().at_least > self.stop_above
 
     def encode(self, text: str) -> Vectors:
-        """The vector of one question, shape (dimension,), at length one. Raises `BadVector` where the embedder gives none."""
+        """The vector of one question, shape (dimension,), at length one. Raises `BadVector` where there is none."""
         vector: Vectors = unit(self.embedder.encode([text]), self.embedder.dimension, self.embedder.name)[0]
         return vector
 
