@@ -7,13 +7,24 @@ all, in turns. "bare" is encode and FAISS search and nothing else. GPTCache is r
 given: `pip install --target FOLDER --no-deps gptcache==0.1.44 "sqlalchemy<2.1" cachetools greenlet` (its own dependencies
 would replace this lab's).
 
+The texts asked are half those that are stored and half the same in other letter case, so that the contrast check is part of
+what is timed.
+
 The second table: false hits (wrong per hit) at equal hit rates on the lab's labelled questions. Thresholds and curves are
 fitted on the calibration part; topics, names, products and numbers of the test part were never seen.
+
+The third table (`--hard` for it alone): the committed hard pairs (`labkit.lab.hard_pairs`), by kind: of those that differ the
+share that would be served, of those that do not the share that would not, at a threshold of 0.9. "score" is the vectors
+alone; GPTCache's is its default evaluation (SearchDistanceEvaluation, threshold 0.8) of the same vectors. `--before FILE`
+adds a contrast check of an earlier version, from a module with `differences`.
+
+Measured on 2026-11-28 (2 shared cores of an EPYC, seven other jobs): MEASURED
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
 import sys
 import tempfile
@@ -35,9 +46,11 @@ from labkit.caches import (
     calibrated_threshold,
     fit_curve,
 )
+from labkit.caches.contrast import differences
 from labkit.caches.rehearsal import Rehearsal, rehearse
 from labkit.caches.semantic import Asked, Match, Plan
 from labkit.embeddings import Embedder, embedder
+from labkit.lab.hard_pairs import hard_pairs
 from labkit.lab.paraphrases import Part, pairs, traffic
 from labkit.request import Chunk, Done, Timing, Usage, clock
 
@@ -121,7 +134,7 @@ def lookup_table(encoder: Embedder, entries: int, rounds: int) -> None:
     """Milliseconds per look-up and ratios to the bare one."""
     asked = texts(entries)
     vectors = encoder.encode(asked)
-    questions = asked[:: max(1, entries // 100)][:100]
+    questions = [text.lower() if i % 2 else text for i, text in enumerate(asked[:: max(1, entries // 100)][:100])]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lookups = {"bare": bare(encoder, vectors), "labkit": ours(folder, encoder, asked, vectors)}
@@ -181,18 +194,58 @@ def quality_table(encoder: Embedder, n: int) -> None:
             print(f"| {name} | {bound:.0%} | {hit:.1%} | {wrong:.2%} | {static_at(plain, hit):.2%} |")
 
 
+def hard_table(encoder: Embedder, threshold: float, before: Path | None) -> None:
+    """By kind of hard pair: how often a wrong answer is served, or a right one is not."""
+    chosen = hard_pairs()
+    cached, new = (encoder.encode([getattr(p, side) for p in chosen]) for side in ("cached", "new"))
+    scores = (cached * new).sum(axis=1)
+    serves: dict[str, list[bool]] = {"score": [bool(s >= threshold) for s in scores]}
+    checks = {"contrast": differences}
+    if before is not None:
+        spec = importlib.util.spec_from_file_location("contrast_before", before)
+        assert spec is not None and spec.loader is not None
+        module = sys.modules["contrast_before"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        checks = {"contrast before": module.differences} | checks
+    for name, check in checks.items():
+        serves[name] = [bool(s >= threshold and not check(p.cached, p.new)) for s, p in zip(scores, chosen, strict=True)]
+    try:
+        from gptcache.similarity_evaluation import SearchDistanceEvaluation
+
+        evaluation = SearchDistanceEvaluation()  # of squared distances from 0 to 4; GPTCache asks for 0.8 of the range
+        low, high = evaluation.range()
+        distances = ((cached - new) ** 2).sum(axis=1)
+        ranks = [evaluation.evaluation({}, {"search_result": (float(d), None)}) for d in distances]
+        serves["GPTCache"] = [rank >= low + 0.8 * (high - low) for rank in ranks]
+    except ImportError as error:
+        print(f"GPTCache is not run: {error}")
+    print(f"\n{len(chosen)} hard pairs, threshold {threshold}; of those that differ: served, of those that do not: lost")
+    print(f"| kind | pairs | {' | '.join(serves)} |\n|---|---|{'---|' * len(serves)}")
+    for same in (False, True):
+        for kind in [*sorted({p.kind for p in chosen if p.same == same}), None]:
+            places = [i for i, p in enumerate(chosen) if p.same == same and kind in (p.kind, None)]
+            shares = [sum(served[i] != same for i in places) / len(places) for served in serves.values()]
+            label = kind or ("all that differ" if not same else "all that do not")
+            print(f"| {label} ({'lost' if same else 'served'}) | {len(places)} | {' | '.join(f'{s:.0%}' for s in shares)} |")
+
+
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--questions", type=int, default=6000, help="of the second table")
     parser.add_argument("--peer", help="a folder with GPTCache in it")
+    parser.add_argument("--hard", action="store_true", help="only the table of hard pairs")
+    parser.add_argument("--before", type=Path, help="a module with an earlier `differences`, for the table of hard pairs")
     options = parser.parse_args()
     if options.peer:
         sys.path.append(options.peer)
     faiss.omp_set_num_threads(1)  # for all alike, as the lab's index does by itself
     encoder = embedder()
+    hard_table(encoder, 0.9, options.before)
+    if options.hard:
+        return
     quality_table(encoder, options.questions)
     lookup_table(encoder, options.entries, options.rounds)
 

@@ -94,8 +94,8 @@ class Index:
             raise InvalidRequest(f"a vector of shape {vector.shape}, where the index holds ({self.dimension},)")
         if not is_unit(vector):
             raise BadVector(
-                f"a vector of length {float(np.linalg.norm(vector.astype(np.float64))):.4g}, where the index holds those of length 1; "
-                "use labkit.embeddings.unit"
+                f"a vector of length {np.linalg.norm(vector.astype(np.float64)):.4g}, where the index holds those of "
+                "length 1; use labkit.embeddings.unit"
             )
 
     @staticmethod

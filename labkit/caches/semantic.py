@@ -122,7 +122,7 @@ class SemanticCache(Lever):
         return asked_of(request, self.policy)
 
     def encode(self, text: str) -> Vectors:
-        """The vector of one question, shape (dimension,), at length one. Raises `BadVector` where the embedder gives none."""
+        """The vector of one question, shape (dimension,), at length one. Raises `BadVector` where there is none."""
         vector: Vectors = unit(self.embedder.encode([text]), self.embedder.dimension, self.embedder.name)[0]
         return vector
 

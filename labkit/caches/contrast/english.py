@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from labkit.caches.contrast.lists import listed
 
 ARTICLES = frozenset(("a", "an", "the"))
@@ -16,8 +18,8 @@ GRAMMAR = frozenset(
     | frozenset(
         listed(
             "am was were be been being have has had shall must what which who whom whose when where why how that this"
-            " these those there here it its he she they them their his her my your our we us of and if as so at in on for with about"
-            " along now then some any just also too ok okay"
+            " these those there here it its he she they them their his her my your our we us of and if as so at in on"
+            " for with about along now then some any just also too ok okay"
         )
     )
 )
@@ -70,6 +72,7 @@ def english_share(words: list[str]) -> float:
     return score / len(words)
 
 
+@lru_cache(maxsize=8192)  # a language has few words
 def stem(word: str) -> str:
     """The word without its commonest endings, so that "renting" is found under "rent"; crude, and the same for all."""
     word = word.removesuffix("'s")

@@ -20,10 +20,11 @@ _MOST = 2  # words
 _SYNONYMS: Mapping[str, int] = {
     word: number
     for number, group in enumerate((
-        "enable activate", "disable deactivate", "shipping delivery postage", "buy purchase", "get receive obtain", "start begin",
-        "big large", "fix repair", "picture image photo", "choose select pick", "help assist", "invoice bill", "trip journey",
-        "ill sick", "fast quick", "cheap inexpensive", "film movie", "phone telephone", "tell show", "cost price", "explain describe",
-        "car automobile", "cancel revoke", "change modify", "remove delete", "shop store", "possible feasible",
+        "enable activate", "disable deactivate", "shipping delivery postage", "buy purchase", "get receive obtain",
+        "start begin", "big large", "fix repair", "picture image photo", "choose select pick", "help assist",
+        "invoice bill", "trip journey", "ill sick", "fast quick", "cheap inexpensive", "film movie", "phone telephone",
+        "tell show", "cost price", "explain describe", "car automobile", "cancel revoke", "change modify",
+        "remove delete", "shop store", "possible feasible",
     ))
     for word in group.split()
 }  # fmt: skip
@@ -48,7 +49,7 @@ def exchange(a: Reading, b: Reading) -> Iterator[Difference]:
 
 
 def _only_asks(old: Sequence[str], new: Sequence[str], words: Sequence[str]) -> bool:
-    """Whether these words change nothing where they stand for one another: "may", "can"; "the", "your"; in front, "how to"."""
+    """Whether these words change nothing where they stand for one another: "may", "can"; "the", "your"; first "how to"."""
     both = {*old, *new}
     opening = list(words[: len(old)]) == list(old) or set(words[: words.index(old[0])]) <= FRAME
     questions = [{w for w in side if w in _QUESTIONS} for side in (old, new)]
@@ -62,7 +63,7 @@ def _is_number(word: str) -> bool:
 
 
 def _said(words: Sequence[str]) -> list[str]:
-    """What is asked about: without the opening, denials in it (they are compared by themselves), articles and asking words."""
+    """What is asked about: without the opening, its denials (which `negation` compares), articles and asking words."""
     begin = next((i for i, w in enumerate(words) if w not in FRAME and not is_denial(w)), len(words))
     return [w for w in words[begin:] if w not in ASKING and w not in ARTICLES]
 

@@ -33,7 +33,7 @@ def is_name(token: Token) -> bool:
     """Whether it is a word with a capital that neither begins a sentence nor is an abbreviation, or in another script."""
     if token.sort != "word":
         return False
-    if any(ord(c) > _LATIN for c in token.text if c.isalpha()):
+    if not token.text.isascii() and any(ord(c) > _LATIN for c in token.text if c.isalpha()):
         return True
     return not token.first and token.text[0].isupper() and not token.text.split("'")[0].isupper()
 

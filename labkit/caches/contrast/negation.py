@@ -14,6 +14,7 @@ _ENGLISH = frozenset(
     listed("not never no cannot none impossible nobody nothing nowhere neither nor unable without hardly scarcely")
 )
 _PREFIXES = ("un", "dis", "non", "mis", "de")
+_TURNING = (*_PREFIXES, "in", "im", "il", "ir", "ex", "down")
 # Before these, "in" denies (inactive); before others it does not (inform).
 _ADJECTIVES = ("abl", "ibl", "al", "act", "ect", "ent", "ant", "iv", "at", "et", "id", "ar", "ur", "it", "il")
 
@@ -45,6 +46,8 @@ def _denials(reading: Reading, other: Reading) -> list[str]:
 
 def _turned(word: str, own: set[str], others: set[str]) -> bool:
     """Whether `word` is a denying prefix before a word of the other side, which this side does not say itself."""
+    if not word.startswith(_TURNING):
+        return False
     for prefix in _PREFIXES:
         bare = word.removeprefix(prefix).removeprefix("-")
         if (

@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 from labkit.caches.contrast.difference import Difference
 from labkit.caches.contrast.lists import listed
-from labkit.caches.contrast.reading import Reading
+from labkit.caches.contrast.reading import KEPT, Reading
 
 _UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
 _WORDS: Mapping[str, Mapping[str, int]] = {
@@ -49,6 +50,7 @@ def literals(a: Reading, b: Reading) -> Iterator[Difference]:
         yield Difference("literal", " ".join((found - asked).elements()), " ".join((asked - found).elements()))
 
 
+@lru_cache(maxsize=KEPT)
 def numbers(reading: Reading) -> list[str]:
     """Every literal and number of a text, in its order; numbers in figures ("2", "21", "2000000", "3th")."""
     known = _WORDS.get(reading.language, _WORDS["en"])

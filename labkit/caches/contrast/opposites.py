@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from labkit.caches.contrast.difference import Difference
 from labkit.caches.contrast.english import stem
 from labkit.caches.contrast.foreign import OPPOSITES as FOREIGN
 from labkit.caches.contrast.foreign import OPPOSITES_CJK
 from labkit.caches.contrast.lists import listed
-from labkit.caches.contrast.reading import Reading
+from labkit.caches.contrast.reading import KEPT, Reading
 
 # Each line is a group; its sides stand between bars. General English, as a team would collect it for its own desk.
 OPPOSITES: Sequence[Sequence[frozenset[str]]] = [
@@ -106,6 +107,7 @@ def _groups(a: Reading, b: Reading) -> Iterator[tuple[Mapping[int, set[str]], Ma
         yield found[group], asked[group]
 
 
+@lru_cache(maxsize=KEPT)
 def _sides(reading: Reading) -> dict[int, dict[int, set[str]]]:
     found: dict[int, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for word in reading.words:

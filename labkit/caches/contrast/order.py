@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from labkit.caches.contrast.difference import Difference
 from labkit.caches.contrast.english import ARTICLES, GRAMMAR, stem
 from labkit.caches.contrast.lists import listed
 from labkit.caches.contrast.names import is_name
 from labkit.caches.contrast.numbers import is_number_word
-from labkit.caches.contrast.reading import Reading, Token
+from labkit.caches.contrast.reading import KEPT, Reading, Token
 
 # Prepositions that say which of two things is which.
 _DIRECTED = frozenset(
@@ -34,8 +35,8 @@ _PERSONS = {
 }
 _PERIODS = frozenset(
     listed(
-        "monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september"
-        " october november december"
+        "monday tuesday wednesday thursday friday saturday sunday january february march april may june july august"
+        " september october november december"
     )
 )
 
@@ -56,14 +57,16 @@ def order(a: Reading, b: Reading) -> Iterator[Difference]:
         yield Difference("order", *found)
 
 
+@lru_cache(maxsize=KEPT)
 def _plain(reading: Reading) -> list[str]:
     """Words without articles, signs included."""
     return [t.low.removesuffix("'s") for t in reading.tokens if t.low not in ARTICLES]
 
 
+@lru_cache(maxsize=KEPT)
 def _said(reading: Reading) -> list[str]:
     """The same, "the price of the tent" as "tent price" (as in "the tent's price")."""
-    words = _plain(reading)
+    words = list(_plain(reading))
     while "of" in words[1:-1]:
         at = words.index("of", 1)
         end = at + 1

@@ -17,6 +17,7 @@ from labkit.caches.contrast.foreign import POLITE, POLITE_CJK, is_cjk, language_
 from labkit.caches.contrast.lists import listed
 from labkit.caches.contrast.unit_words import SHORT, WORDS
 
+KEPT = 1024
 Sort = Literal["word", "literal", "symbol"]
 
 
@@ -30,21 +31,20 @@ class Token:
     first: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # told apart by identity, so that checks can keep what they found in one
 class Reading:
-    """A text without greetings and thanks: its tokens, its language ("" where unknown), and its length in characters."""
+    """A text without greetings and thanks: its tokens, its language ("" where unknown), and its length in characters.
+
+    `words`: words and literals in lower case and without a genitive's "'s", in their order.
+    """
 
     tokens: tuple[Token, ...]
+    words: tuple[str, ...]
     language: str
     characters: int
 
-    @property
-    def words(self) -> list[str]:
-        """Words and literals in lower case and without a genitive's "'s", in their order."""
-        return [token.low.removesuffix("'s") for token in self.tokens if token.sort != "symbol"]
 
-
-@lru_cache(maxsize=2048)  # a cached question is looked at again and again; its reading never changes
+@lru_cache(maxsize=KEPT)  # a cached question is looked at again and again, and what is found in it never changes
 def read(text: str) -> Reading:
     """`text` taken apart."""
     plain = _POLITE.sub("", _POLITE.sub("", _fold(text).strip()))
@@ -56,7 +56,9 @@ def read(text: str) -> Reading:
         tokens = tuple(_tokens(POLITE_CJK.sub(" ", plain)))
     elif language == "en" and not plain.isascii():
         tokens = tuple(replace(t, low=_unaccented(t.low)) for t in tokens)
-    return Reading(tuple(t for t in tokens if t.low not in polite), language, len(plain))
+    tokens = tuple(t for t in tokens if t.low not in polite)
+    words = tuple(t.low.removesuffix("'s") for t in tokens if t.sort != "symbol")
+    return Reading(tokens, words, language, len(plain))
 
 
 def _unaccented(word: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 
 from labkit.caches.contrast.difference import Difference
 from labkit.caches.contrast.numbers import is_number_word
-from labkit.caches.contrast.reading import Reading
+from labkit.caches.contrast.reading import KEPT, Reading
 from labkit.caches.contrast.unit_words import SIGNS
 
 _SPOKEN = {"minus": "-", "negative": "-", "plus": "+"}
@@ -26,6 +27,7 @@ def symbols(a: Reading, b: Reading) -> Iterator[Difference]:
         yield Difference("symbol", " ".join(found), " ".join(asked))
 
 
+@lru_cache(maxsize=KEPT)
 def _symbols(reading: Reading) -> list[str]:
     found = []
     tokens = reading.tokens

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 
 from labkit.caches.contrast.difference import Difference
 from labkit.caches.contrast.numbers import is_number_word
-from labkit.caches.contrast.reading import Reading, Token
+from labkit.caches.contrast.reading import KEPT, Reading, Token
 from labkit.caches.contrast.unit_words import SHORT, SIGNS, WORDS
 
 
@@ -36,6 +37,7 @@ def _cased(reading: Reading) -> list[str]:
     return [t.text for t in reading.tokens if t.text in SHORT and len(t.text) > 1 and t.text.swapcase() != t.text]
 
 
+@lru_cache(maxsize=KEPT)
 def _units(reading: Reading) -> tuple[list[str], set[str]]:
     """The units beside numbers, as often as they stand there, and all others that are named."""
     beside: list[str] = []
