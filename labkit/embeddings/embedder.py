@@ -99,12 +99,16 @@ class SentenceEmbedder:
         return unit(found, self._dimension, self._name)
 
 
-@cache
 def embedder(model: str = _MINILM) -> SentenceEmbedder:
     """The embedder called `model`: "minilm" (all-MiniLM-L6-v2, offline), a folder, or a hub's name with a network.
 
     Loaded once a process. Raises `InvalidRequest` where it cannot be loaded.
     """
+    return _loaded(model)
+
+
+@cache
+def _loaded(model: str) -> SentenceEmbedder:
     # Seconds to import, so only where one is wanted.
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging

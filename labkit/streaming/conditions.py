@@ -105,7 +105,7 @@ class Gone:
 
 @dataclass(frozen=True)
 class JsonComplete:
-    """Stop once the JSON document in the text is whole; words around it are passed over (`AfterProse` says which they are)."""
+    """Stop once the JSON document in the text is whole; words around it are passed over (as `AfterProse` does)."""
 
     def __call__(self, text: str) -> bool:
         """Whether it is whole."""

@@ -1,0 +1,71 @@
+"""Every error of the lab in one place, with the HTTP status that a service would answer with.
+
+Who has to mend it decides: the caller (4xx: `InvalidRequest` and its kind), whoever runs the lab (500: `InvalidValue`, a
+ledger or a cache in trouble), the engine behind it (502, 503, 504).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from labkit.batching import BatcherClosed, BatchFailed, FunctionFailed, QueueFull
+from labkit.caches import CacheError
+from labkit.cost import UnknownPrice
+from labkit.engines import EngineArgumentError, EngineRestarted, EngineStartError, MetricMissing, RecordingError
+from labkit.ledger import InvalidRow, LedgerError
+from labkit.request import (
+    ContextWindowExceeded,
+    DeadlineExceeded,
+    DoorClosed,
+    EngineError,
+    EngineStalled,
+    EngineUnreachable,
+    InvalidRequest,
+    InvalidValue,
+    LabError,
+    StreamIncomplete,
+)
+from labkit.routing import AllDown, CircuitOpen
+from labkit.streaming import StreamGone
+
+STATUS: Mapping[type[LabError], int] = {
+    InvalidRequest: 400,
+    ContextWindowExceeded: 400,
+    InvalidRow: 400,  # a request whose tenant or feature no ledger can keep
+    StreamGone: 404,
+    QueueFull: 429,
+    LabError: 500,
+    InvalidValue: 500,
+    LedgerError: 500,
+    CacheError: 500,
+    UnknownPrice: 500,
+    FunctionFailed: 500,
+    BatchFailed: 500,
+    RecordingError: 500,
+    MetricMissing: 500,
+    EngineArgumentError: 500,
+    EngineError: 502,
+    EngineUnreachable: 502,
+    StreamIncomplete: 502,
+    EngineRestarted: 502,
+    EngineStartError: 503,
+    BatcherClosed: 503,
+    DoorClosed: 503,
+    CircuitOpen: 503,
+    AllDown: 503,
+    EngineStalled: 504,
+    DeadlineExceeded: 504,
+}
+"""The status of each error; one that is not here has its nearest base's."""
+_PASSED_ON = frozenset({400, 413, 422, 429})
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status to answer with when `error` ended a request; 500 for what is no error of the lab's.
+
+    An engine's refusal of the request itself, or of its rate (400, 413, 422, 429), is passed on: the caller can mend it. Its
+    other statuses are not: a wrong key for the engine (401) is not the caller's.
+    """
+    if type(error) is EngineError and error.status in _PASSED_ON:
+        return int(error.status)
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
