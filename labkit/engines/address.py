@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
+import httpx
+
 from labkit.request.errors import InvalidRequest
 
 _SECRET = re.compile(r"key|token|secret|passw|auth|credential|(?:^|[_-])(?:sig|signature|code|pwd)$", re.IGNORECASE)
@@ -76,6 +78,10 @@ class Address:
         shown_host = f"[{host}]" if ":" in host else host
         path = re.sub(r"/chat/completions/?$", "", parts.path).rstrip("/")
         base = f"{parts.scheme}://{shown_host}{f':{port}' if port else ''}{path}"
+        try:
+            _ = httpx.URL(f"{base}/chat/completions").host  # as it will be read for each request
+        except (httpx.InvalidURL, ValueError):
+            raise InvalidRequest(f"the endpoint address {_shown(base_url)} cannot be read: its host is malformed") from None
         return cls(base, urlencode(query), headers, tuple(sorted({s for s in secrets if s}, key=len, reverse=True)))
 
     @property

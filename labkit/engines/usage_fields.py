@@ -162,8 +162,11 @@ def _read_numbers(numbers: Mapping[str, int], report: Report, beside: bool) -> N
         _check_other_input(bare, from_cache, report)
     elif bare is not None and not cached_within and not written_within:
         report.input = bare + from_cache  # Anthropic and Bedrock: the cache's tokens stand beside the input's
-        if report.total in (bare + (report.output or 0), report.input + (report.output or 0)):
-            report.total = None  # both ways of adding up are in use; the definition of the fields decides
+        if report.output is not None and report.total is not None:
+            # Both ways of adding up are in use, so the definition of the fields decides; a rest may be anything.
+            if report.total not in (bare + report.output, report.input + report.output):
+                report.wrong.append(f"{bare} input and {report.output} output tokens are not the total of {report.total}")
+            report.total = None
     else:
         report.input = _either(bare, with_cache)
     if not report.input and "prompt_cache_hit_tokens" in numbers:

@@ -6,6 +6,7 @@ was asked. Which of the two it is shows in its first letter, not in its Content-
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -71,11 +72,26 @@ class Wire:
         return []
 
     def rest(self) -> list[SentEvent]:
-        """What the end of the body completes: a JSON body as one event."""
-        if not self._json:
-            return []
+        """What the end of the body completes: a JSON body as one event, or a last event without its empty line.
+
+        A browser would drop the latter; gateways leave the line out, and with it the reason and the usage would be lost. One
+        that is cut within its JSON stays dropped.
+        """
+        if not self._is_json:
+            return [event for event in self._decoder.feed(b"\n\n") if _ended(event)]
         body, self._json = b"".join(self._json), []
         return [SentEvent(body.removeprefix(_BOM).decode("utf-8", "replace"))]
+
+
+def _ended(event: SentEvent) -> bool:
+    """Whether a last event is all there."""
+    if event.event == "error" or event.data.strip() == "[DONE]":
+        return True
+    try:
+        json.loads(event.data)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 class _Inflate:

@@ -138,6 +138,8 @@ def test_a_shape_is_read_whole(what):
 
 WRONG = {
     "the parts do not add up": ({**P, "total_tokens": 1200}, Usage(1000, 400), "contradicts itself.*1000.*400.*1200"),
+    "Bedrock without its cache's fields": (
+        {"inputTokens": 4674, "outputTokens": 328, "totalTokens": 5746}, Usage(4674, 328), "not the total of 5746"),
     "more cached than read": (
         {**P, "prompt_tokens_details": {"cached_tokens": 2000}}, Usage(1000, 400), "2000 cached.*1000"),
     "more reasoning than output, and no total": (

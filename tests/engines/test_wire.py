@@ -40,6 +40,9 @@ WHOLE = {
     "comments and other fields": (b": ping\n\nretry: 3\n\n" + HELLO.replace(b"data: {", b": c\nid: 7\nodd: x\ndata: {"), {}),
     "names of events": (HELLO.replace(b"data: {", b"event: completion\ndata: {"), {}),
     "no [DONE]": (HELLO.replace(b"data: [DONE]\n\n", b""), {}),
+    "the last event without its empty line": (HELLO.replace(b"\n\ndata: [DONE]\n\n", b"\n"), {}),
+    "the last event without its line end": (HELLO.replace(b"\n\ndata: [DONE]\n\n", b""), {}),
+    "a cut event after the end": (HELLO.replace(b"data: [DONE]\n\n", b'data: {"choi'), {}),
     "more after [DONE]": (HELLO + b"data: {oops\n\n", {}),
     "gzip": (gzip.compress(HELLO), {"content-encoding": "gzip"}),
     "gzip in two members": (gzip.compress(HELLO[:99]) + gzip.compress(HELLO[99:]), {"content-encoding": "x-gzip"}),
@@ -55,6 +58,9 @@ WHOLE = {
     "a wrong Content-Type": (HELLO, {"content-type": "application/json"}),
 }  # fmt: skip
 OPENAI_TOO = set(WHOLE) - {
+    "the last event without its empty line",
+    "the last event without its line end",
+    "a cut event after the end",
     "a BOM", "events before the first", "nulls", "no [DONE]", "an empty error with every event", "gzip in two members",
     "comments and other fields",
 }  # fmt: skip
@@ -90,6 +96,7 @@ def test_the_bare_openai_client_reads_the_same(what):
 HALF = sse(delta("Hel"), done=False)
 BROKEN = {
     "cut": (HALF, {}, "after 1 chunks"),
+    "cut within an event": (HALF + b'data: {"choices": [{"delta": {"content": "lo"', {}, "after 1 chunks"),
     "nothing": (b"", {}, "sent nothing"),
     "[DONE] and nothing else": (b"data: [DONE]\n\n", {}, "no answer before it"),
     "usage and [DONE] and nothing else": (sse(usage(**USAGE)), {}, "no answer before it"),
