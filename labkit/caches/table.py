@@ -61,7 +61,7 @@ class Found:
 
     def entry(self, connection: sqlite3.Connection, layer: str, scope: Scope, key: str) -> Entry | None:
         """The entry as it was stored; None where it, or what an invalidation would find it by, is damaged."""
-        entry = whole_entry(layer, scope.to_text(), key, self.created, self.lifetime, *self.rest)
+        entry = whole_entry(layer, scope, key, self.created, self.lifetime, *self.rest)
         if entry is None or self.tenant != to_text(scope.tenant):
             return None
         if entry.tags:
