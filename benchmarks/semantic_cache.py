@@ -41,7 +41,7 @@ from labkit.caches.repeats import Plan
 from labkit.caches.streams import Aside, decode
 from labkit.embeddings import Embedder, embedder
 from labkit.lab.paraphrases import Part, pairs, traffic
-from labkit.request import Chunk, Completion, Done, Request, Timing, Usage, clock
+from labkit.request import Chunk, Completion, Done, Message, Request, Timing, Usage, clock
 
 
 def texts(n: int) -> list[str]:
@@ -82,7 +82,7 @@ def ours(folder: Path, encoder: Embedder, asked: Sequence[str], vectors: np.ndar
 
 
 def _asked(text: str) -> Asked:
-    asked = asked_of(Request(text, model="small", tenant="shop"))
+    asked = asked_of(Request((Message("user", text),), model="small", tenant="shop"))
     assert asked is not None
     return asked
 

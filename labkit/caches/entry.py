@@ -140,10 +140,9 @@ def whole_entry(
 ) -> Entry | None:  # fmt: skip
     """The entry as it was stored, `scope` as it is or as its text; None where it no longer is."""
     try:
-        entry = Entry(
-            scope if isinstance(scope, Scope) else Scope.from_text(scope), key, value, created, layer, lifetime, json.loads(facts), frozenset(json.loads(tags)),
-            cost, uses,
-        )  # fmt: skip
+        scope = scope if isinstance(scope, Scope) else Scope.from_text(scope)
+        told, labels = json.loads(facts), frozenset(json.loads(tags))
+        entry = Entry(scope, key, value, created, layer, lifetime, told, labels, cost, uses)
         return entry if seal(entry) == sealed else None
     except (ValueError, TypeError, AttributeError, RecursionError, InvalidRequest):
         return None
