@@ -37,24 +37,24 @@ import faiss
 import numpy as np
 
 from labkit.caches import (
+    Asked,
     CacheControl,
-    Scope,
     SemanticCache,
     StaticThreshold,
     Store,
     Verified,
+    asked_of,
     calibrated_threshold,
     fit_curve,
 )
 from labkit.caches.contrast import differences
 from labkit.caches.rehearsal import Rehearsal, rehearse
-from labkit.caches.semantic import Asked, Match, Plan
+from labkit.caches.repeats import Plan
+from labkit.caches.streams import Aside, decode
 from labkit.embeddings import Embedder, embedder
 from labkit.lab.hard_pairs import hard_pairs
 from labkit.lab.paraphrases import Part, pairs, traffic
-from labkit.request import Chunk, Done, Timing, Usage, clock
-
-_SCOPE = Scope("shop", model="small")
+from labkit.request import Chunk, Completion, Done, Message, Request, Timing, Usage, clock
 
 
 def texts(n: int) -> list[str]:
@@ -75,19 +75,29 @@ def ours(folder: Path, encoder: Embedder, asked: Sequence[str], vectors: np.ndar
 
     async def fill() -> None:
         now = clock.unix_now()
-        ticket = store.ticket(_SCOPE)
         for text, vector in zip(asked, vectors, strict=True):
-            done = Done(Usage(50, 10), Timing(0, 0, 0, 0))
-            match = Match(Asked(_SCOPE, "desk", text), vector, (), None)
-            cache.keep(match, [Chunk(f"answer to {text}", 0.0)], done, Plan(CacheControl(), ticket, now, None, False))
+            question = _asked(text)
+            answer = Completion.of([Chunk(f"answer to {text}", 0.0)], Done(Usage(50, 10), Timing(0, 0, 0, 0)))
+            looked = store.get(question.scope, question.key, now)
+            plan = Plan(store, question.scope, question.key, CacheControl(), 0.0, now, looked, Aside("filling"))
+            cache.keep(question, vector, answer, plan)
 
     clock.run_virtual(fill(), time.time())
 
     def look(text: str) -> bool:
-        match = cache.look(Asked(_SCOPE, "desk", text), cache.encode(text), time.time())
-        return match.hit is not None and cache.give(match.hit, time.time(), CacheControl()) is not None
+        match = cache.look(_asked(text), cache.encode(text), time.time())
+        if match.hit is None or match.hit.found.entry is None:
+            return False
+        chunks, _ = decode(match.hit.found.entry.value)
+        return bool(chunks)
 
     return look
+
+
+def _asked(text: str) -> Asked:
+    asked = asked_of(Request((Message("user", text),), model="small", tenant="shop"))
+    assert asked is not None
+    return asked
 
 
 def bare(encoder: Embedder, vectors: np.ndarray) -> Callable[[str], bool]:

@@ -135,15 +135,14 @@ def seal(entry: Entry) -> str:
 
 
 def whole_entry(
-    layer: str, scope: str, key: str, created: float, lifetime: float | None, facts: str, tags: str, cost: float,
+    layer: str, scope: Scope | str, key: str, created: float, lifetime: float | None, facts: str, tags: str, cost: float,
     uses: int, sealed: str, value: bytes,
 ) -> Entry | None:  # fmt: skip
-    """The entry as it was stored, or None where it no longer is."""
+    """The entry as it was stored, `scope` as it is or as its text; None where it no longer is."""
     try:
-        entry = Entry(
-            Scope.from_text(scope), key, value, created, layer, lifetime, json.loads(facts), frozenset(json.loads(tags)),
-            cost, uses,
-        )  # fmt: skip
+        scope = scope if isinstance(scope, Scope) else Scope.from_text(scope)
+        told, labels = json.loads(facts), frozenset(json.loads(tags))
+        entry = Entry(scope, key, value, created, layer, lifetime, told, labels, cost, uses)
         return entry if seal(entry) == sealed else None
     except (ValueError, TypeError, AttributeError, RecursionError, InvalidRequest):
         return None

@@ -34,7 +34,7 @@ class CachePolicy:
             raise InvalidRequest(f"system_version is {self.system_version!r:.80}; use a text")
 
     def of(self, request: Request) -> CacheControl:
-        """How `request` may use the cache. Raises what `control` does, and `InvalidRequest` where it gives something else."""
+        """How `request` may use the cache. Raises what `control` does, `InvalidRequest` where it gives something else."""
         if not self.cache_sampled and request.temperature > 0 and request.seed is None:
             return CacheControl(no_cache=True, no_store=True)  # the caller asks for variety
         wanted = self.control if isinstance(self.control, CacheControl) else self.control(request)

@@ -16,7 +16,7 @@ _EXPORT_ROWS = 50_000
 
 
 def frame_of(names: Sequence[str], table: Sequence[Sequence[Any]]) -> pd.DataFrame:
-    """`table` as a dataframe with columns `names`: those called like an attribute have its type, others what pandas guesses."""
+    """`table` as a dataframe with columns `names`: those called like an attribute have its type, others pandas' guess."""
     import pandas as pd
 
     columns = list(zip(*table, strict=True)) if table else [()] * len(names)

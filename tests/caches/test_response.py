@@ -306,7 +306,8 @@ def test_an_answer_that_would_come_back_as_another_is_not_kept(store, odd):
     [
         {"cost": Decimal("NaN")}, {"cost": Decimal("1e400")}, {"cost": Decimal(-1)}, {"usage": Usage(10**30, 10**30)},
         {"response_id": "\ud800"}, {"model": "\udfff"}, {"finish_reason": 7}, {"response_id": 7},
-        {"finish_reason": ["stop"]}, {"timing": Timing(float("nan"), done=float("inf"), started_unix=float("nan"))}, {"route": (7,)},
+        {"finish_reason": ["stop"]}, {"timing": Timing(float("nan"), done=float("inf"), started_unix=float("nan"))},
+        {"route": (7,)},
     ],
     ids=str,
 )  # fmt: skip
