@@ -15,7 +15,7 @@ from labkit.batching.errors import BatcherClosed, BatchFailed, QueueFull
 from labkit.batching.numbers import seconds, whole
 from labkit.batching.queue import Entry, Queue
 from labkit.batching.size import BatchSize
-from labkit.request import InvalidRequest, clock
+from labkit.request import InvalidValue, clock
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,7 +41,7 @@ class Batcher(Generic[T, R]):
 
     `identity(item)` tells items that may share one result, whoever sent them: such an item joins its twin that waits or
     runs. Without it nothing is shared. `queue_limit` is the most items that may wait. With a `latency_budget_s` the size
-    of a batch is what its run keeps within `latency_budget_s − max_wait_s` (see `BatchSize`). Raises `InvalidRequest` for
+    of a batch is what its run keeps within `latency_budget_s − max_wait_s` (see `BatchSize`). Raises `InvalidValue` for
     settings that cannot work.
     """
 
@@ -60,12 +60,12 @@ class Batcher(Generic[T, R]):
         queue_limit: int = 1024,
     ) -> None:
         if not seconds(max_wait_s):
-            raise InvalidRequest(f"max_wait_s is {max_wait_s!r}; use seconds from 0")
+            raise InvalidValue(f"max_wait_s is {max_wait_s!r}; use seconds from 0")
         if not seconds(priority_s):
-            raise InvalidRequest(f"priority_s is {priority_s!r}; a step of priority is worth 0 or more seconds of waiting")
+            raise InvalidValue(f"priority_s is {priority_s!r}; a step of priority is worth 0 or more seconds of waiting")
         self._size = BatchSize(max_size, max_wait_s, latency_budget_s)
         if not whole(queue_limit, max_size):
-            raise InvalidRequest(f"queue_limit is {queue_limit!r}: a batch of {max_size} would never fill; allow {max_size}")
+            raise InvalidValue(f"queue_limit is {queue_limit!r}: a batch of {max_size} would never fill; allow {max_size}")
         self._run = run
         self._max_wait_s = max_wait_s
         self._key, self._tenant, self._priority, self._identity = key, tenant, priority, identity

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +47,21 @@ def fit_exponent(
     """Fit the throughputs `measured` at each batch size, repeats apart; any unit per second will do.
 
     With two repeats of two sizes the interval may be infinite: so few cannot tell their own scatter.
-    Raises `InvalidRequest` for fewer than two batch sizes, fewer than two repeats of one, or values that are not above 0.
+    Raises `InvalidValue` for fewer than two batch sizes, fewer than two repeats of one, or values that are not above 0.
     """
     if len(measured) < 2:
-        raise InvalidRequest(f"{len(measured)} batch sizes were measured; a slope needs at least 2")
+        raise InvalidValue(f"{len(measured)} batch sizes were measured; a slope needs at least 2")
     if not 0 < confidence < 1:
-        raise InvalidRequest(f"confidence is {confidence}; use a share between 0 and 1, as in 0.95")
+        raise InvalidValue(f"confidence is {confidence}; use a share between 0 and 1, as in 0.95")
     if resamples < 1:
-        raise InvalidRequest(f"resamples is {resamples}; use 1 or more, better 1000")
+        raise InvalidValue(f"resamples is {resamples}; use 1 or more, better 1000")
     for batch, values in measured.items():
         if batch < 1 or len(values) < 2:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"batch size {batch} has {len(values)} repeats; use sizes from 1 and repeat each at least twice"
             )
         if not all(value > 0 and math.isfinite(value) for value in values):
-            raise InvalidRequest(f"the throughputs at batch size {batch} are {list(values)}; all must be above 0")
+            raise InvalidValue(f"the throughputs at batch size {batch} are {list(values)}; all must be above 0")
 
     logs = [np.log(np.asarray(values, float)) for values in measured.values()]
     sizes = np.log(np.fromiter(measured, float))

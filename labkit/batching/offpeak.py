@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 from labkit.batching.errors import FunctionFailed, QueueFull
 from labkit.batching.numbers import seconds, whole
-from labkit.request import Chunk, Event, Handler, InvalidRequest, LabError, Lever, Request, clock, hops
+from labkit.request import Chunk, Event, Handler, InvalidValue, LabError, Lever, Request, clock, hops
 
 _SOON_S = 1e-3  # a deadline this near counts as reached: the time it takes to notice
 
@@ -53,13 +53,13 @@ class OffPeak(Lever):
 
     def __post_init__(self) -> None:
         if not (whole(self.level, 1) and whole(self.seats, 1)):
-            raise InvalidRequest(f"level is {self.level!r} and seats {self.seats!r}; both are requests under way, from 1")
+            raise InvalidValue(f"level is {self.level!r} and seats {self.seats!r}; both are requests under way, from 1")
         if not callable(self.work_s):
-            raise InvalidRequest(f"work_s is a function from a request to its seconds of work, not {self.work_s!r:.80}")
+            raise InvalidValue(f"work_s is a function from a request to its seconds of work, not {self.work_s!r:.80}")
         if not seconds(self.min_slack_s):
-            raise InvalidRequest(f"min_slack_s is {self.min_slack_s!r}; hold what has 0 or more seconds of slack")
+            raise InvalidValue(f"min_slack_s is {self.min_slack_s!r}; hold what has 0 or more seconds of slack")
         if not whole(self.queue_limit, 1):
-            raise InvalidRequest(f"queue_limit is {self.queue_limit!r}; let 1 or more be held")
+            raise InvalidValue(f"queue_limit is {self.queue_limit!r}; let 1 or more be held")
 
     def over(self, inner: Handler) -> Handler:
         """`inner`, with a hold of its own in front."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 
 from labkit.batching.schedulers import Plan, StepPolicy, View
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 
 def static(view: View) -> Plan:
@@ -30,7 +30,7 @@ def static(view: View) -> Plan:
 def dynamic(max_wait_s: float) -> StepPolicy:
     """Batches run to their end, which start full, or when the first of their requests has waited `max_wait_s`."""
     if not max_wait_s >= 0:
-        raise InvalidRequest(f"max_wait_s is {max_wait_s}; use seconds from 0")
+        raise InvalidValue(f"max_wait_s is {max_wait_s}; use seconds from 0")
     return lambda view: _whole_batches(view, max_wait_s)
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 
 from labkit.batching.errors import FunctionFailed, QueueFull
 from labkit.batching.numbers import seconds, whole
-from labkit.request import Chunk, Event, Handler, InvalidRequest, LabError, Lever, Request, clock, hops
+from labkit.request import Chunk, Event, Handler, InvalidRequest, InvalidValue, LabError, Lever, Request, clock, hops
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,47 +37,47 @@ class Pool:
 
     def __post_init__(self) -> None:
         if not (self.name and isinstance(self.name, str)):
-            raise InvalidRequest(f"a pool has no name, but {self.name!r:.80}; name it after its work, such as 'interactive'")
+            raise InvalidValue(f"a pool has no name, but {self.name!r:.80}; name it after its work, such as 'interactive'")
         if self.at_most is not None and not whole(self.at_most, 1):
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"pool {self.name!r}: at_most is {self.at_most!r}; let in 1 or more, or nobody is ever served"
             )
         if not whole(self.reserved, 0) or (self.at_most is not None and self.reserved > self.at_most):
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"pool {self.name!r}: reserved is {self.reserved!r} and at_most {self.at_most}; reserve from 0 to at_most"
             )
         if isinstance(self.priority, bool) or not isinstance(self.priority, int):
-            raise InvalidRequest(f"pool {self.name!r}: priority is {self.priority!r}; use a whole number, lower goes first")
+            raise InvalidValue(f"pool {self.name!r}: priority is {self.priority!r}; use a whole number, lower goes first")
         if not whole(self.queue_limit, 0):
-            raise InvalidRequest(f"pool {self.name!r}: queue_limit is {self.queue_limit!r}; use 0 to let nobody wait")
+            raise InvalidValue(f"pool {self.name!r}: queue_limit is {self.queue_limit!r}; use 0 to let nobody wait")
 
 
 class Gate:
     """`seats` that `pools` share; on both clocks, in one event loop at a time.
 
-    Raises `InvalidRequest` for pools that cannot all be served: reserves that leave one of them no seat at all.
+    Raises `InvalidValue` for pools that cannot all be served: reserves that leave one of them no seat at all.
     """
 
     def __init__(self, seats: int, *pools: Pool, priority_s: float = 1.0) -> None:
         for pool in pools:
             if not isinstance(pool, Pool):
-                raise InvalidRequest(f"a gate is shared by pools, such as Pool('chat'), not {pool!r:.80}")
+                raise InvalidValue(f"a gate is shared by pools, such as Pool('chat'), not {pool!r:.80}")
         if not whole(seats, 0):
-            raise InvalidRequest(f"seats is {seats!r}; give the requests that may be under way, a whole number")
+            raise InvalidValue(f"seats is {seats!r}; give the requests that may be under way, a whole number")
         names = [pool.name for pool in pools]
         if not pools or len(set(names)) < len(names):
-            raise InvalidRequest(f"the pools are {names}; give one or more, each with a name of its own")
+            raise InvalidValue(f"the pools are {names}; give one or more, each with a name of its own")
         walled = sum(pool.reserved for pool in pools)
         if walled > seats:
-            raise InvalidRequest(f"{walled} seats are reserved and there are {seats}; reserve less")
+            raise InvalidValue(f"{walled} seats are reserved and there are {seats}; reserve less")
         for pool in pools:
             if seats - walled + pool.reserved < 1:
-                raise InvalidRequest(
+                raise InvalidValue(
                     f"of {seats} seats the others reserve {walled - pool.reserved}, and pool {pool.name!r} never gets one; "
                     "reserve less, or open more seats"
                 )
         if not seconds(priority_s):
-            raise InvalidRequest(f"priority_s is {priority_s!r}; a step of priority is worth 0 or more seconds of waiting")
+            raise InvalidValue(f"priority_s is {priority_s!r}; a step of priority is worth 0 or more seconds of waiting")
         self.seats = seats
         self.pools = pools
         self.priority_s = priority_s
@@ -160,9 +160,9 @@ class Pooled(Lever):
 
     def __post_init__(self) -> None:
         if not isinstance(self.gate, Gate):
-            raise InvalidRequest(f"Pooled takes a Gate, such as Gate(8, Pool('chat')), not {self.gate!r:.80}")
+            raise InvalidValue(f"Pooled takes a Gate, such as Gate(8, Pool('chat')), not {self.gate!r:.80}")
         if not callable(self.which):
-            raise InvalidRequest(f"which is a function from a request to its pool's name, not {self.which!r:.80}")
+            raise InvalidValue(f"which is a function from a request to its pool's name, not {self.which!r:.80}")
 
     def over(self, inner: Handler) -> Handler:
         """`inner`, behind the gate."""

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 StepSeconds = Callable[[int, int], float]
 """Seconds of a step from (prompt tokens in it, requests that decode in it)."""
@@ -30,9 +30,9 @@ class Job:
 
     def __post_init__(self) -> None:
         if not (self.arrival >= 0 and math.isfinite(self.arrival)):
-            raise InvalidRequest(f"arrival is {self.arrival}; use seconds from 0")
+            raise InvalidValue(f"arrival is {self.arrival}; use seconds from 0")
         if self.prompt < 1 or self.output < 1:
-            raise InvalidRequest(f"a job of {self.prompt} prompt and {self.output} output tokens; both start at 1")
+            raise InvalidValue(f"a job of {self.prompt} prompt and {self.output} output tokens; both start at 1")
 
     @property
     def work(self) -> int:
@@ -51,7 +51,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_sequences <= self.token_budget:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"max_sequences is {self.max_sequences} and token_budget {self.token_budget}; use 1 or more sequences, "
                 "and a budget that gives each of them its token"
             )
@@ -129,7 +129,7 @@ StepPolicy = Callable[[View], Plan]
 def simulate(jobs: Sequence[Job], policy: StepPolicy, limits: Limits, step_seconds: StepSeconds) -> Schedule:
     """Take `jobs` through step after step until all are done.
 
-    Raises `InvalidRequest` for a step that takes no time, and for a policy that breaks the limits or leaves jobs behind,
+    Raises `InvalidValue` for a step that takes no time, and for a policy that breaks the limits or leaves jobs behind,
     as every policy but `chunked_prefill` must with a prompt above the token budget.
     """
     order = sorted(range(len(jobs)), key=lambda i: jobs[i].arrival)
@@ -149,7 +149,7 @@ def simulate(jobs: Sequence[Job], policy: StepPolicy, limits: Limits, step_secon
         if not plan.tokens:
             later = min(plan.again, jobs[order[come]].arrival if come < len(order) else math.inf)
             if not now < later < math.inf:
-                raise InvalidRequest(
+                raise InvalidValue(
                     f"the policy leaves jobs {sorted({*running, *waiting})} behind at {now:.6g} s; does the token budget of "
                     f"{limits.token_budget} hold the longest prompt?"
                 )
@@ -184,15 +184,13 @@ def _step(
     for job, new in tokens.items():
         left = jobs[job].prompt - fed[job]
         if job not in running or not 1 <= new <= (left if left > 0 else 1):
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"the policy feeds {new} tokens of job {job}, which has {max(left, 1)} to take, if it is there"
             )
         prefill, decode = (prefill + new, decode) if left > 0 else (prefill, decode + new)
     if len(running) > limits.max_sequences or prefill + decode > limits.token_budget:
-        raise InvalidRequest(
-            f"the policy runs {len(running)} jobs and feeds {prefill + decode} tokens; {limits} allows less"
-        )
+        raise InvalidValue(f"the policy runs {len(running)} jobs and feeds {prefill + decode} tokens; {limits} allows less")
     seconds = step_seconds(prefill, decode)
     if not (seconds > 0 and math.isfinite(seconds)):
-        raise InvalidRequest(f"a step of {prefill} prefill tokens and {decode} decodes takes {seconds} s; give more than 0")
+        raise InvalidValue(f"a step of {prefill} prefill tokens and {decode} decodes takes {seconds} s; give more than 0")
     return Step(now, seconds, dict(tokens))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from labkit.batching.numbers import seconds, whole
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 
 class BatchSize:
@@ -17,9 +17,9 @@ class BatchSize:
 
     def __init__(self, max_size: int, max_wait_s: float, latency_budget_s: float | None = None) -> None:
         if not whole(max_size, 1):
-            raise InvalidRequest(f"max_size is {max_size!r}; a batch has at least 1 item")
+            raise InvalidValue(f"max_size is {max_size!r}; a batch has at least 1 item")
         if latency_budget_s is not None and not (seconds(latency_budget_s) and latency_budget_s > max_wait_s):
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"latency_budget_s is {latency_budget_s!r}, and max_wait_s ({max_wait_s}) leaves none of it "
                 "to run in; wait less"
             )

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from labkit.batching.numbers import seconds
-from labkit.request import Chunk, Event, Handler, InvalidRequest, Lever, Request, clock, hops
+from labkit.request import Chunk, Event, Handler, InvalidValue, Lever, Request, clock, hops
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class CoalescingWindow(Lever):
 
     def __post_init__(self) -> None:
         if not seconds(self.window_s):
-            raise InvalidRequest(f"window_s is {self.window_s!r}; hold requests for 0 or more seconds")
+            raise InvalidValue(f"window_s is {self.window_s!r}; hold requests for 0 or more seconds")
 
     def over(self, inner: Handler) -> Handler:
         """`inner`, with a window of its own in front."""

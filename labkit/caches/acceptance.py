@@ -24,7 +24,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 _STEPS = np.linspace(-4, 4, 65)  # of an entry's offset, in standard deviations
 _NORMAL = np.exp(-(_STEPS**2) / 2) / np.exp(-(_STEPS**2) / 2).sum()
@@ -63,7 +63,7 @@ class StaticThreshold:
 
     def __post_init__(self) -> None:
         if not -1 <= self.threshold <= 1:
-            raise InvalidRequest(f"the threshold is {self.threshold}; cosine scores lie between -1 and 1")
+            raise InvalidValue(f"the threshold is {self.threshold}; cosine scores lie between -1 and 1")
 
     def decide(self, score: float, seen: Sequence[Observation]) -> Decision:  # noqa: ARG002 - it learns nothing
         """Whether `score` reaches the threshold, whatever has been seen."""
@@ -102,9 +102,9 @@ class Verified:
 
     def __post_init__(self) -> None:
         if not 0 < self.bound < 1:
-            raise InvalidRequest(f"the bound is {self.bound}; use the share of hits that may be wrong, between 0 and 1")
+            raise InvalidValue(f"the bound is {self.bound}; use the share of hits that may be wrong, between 0 and 1")
         if not 0.5 <= self.confidence < 1:
-            raise InvalidRequest(f"the confidence is {self.confidence}; use a share from 0.5 to below 1")
+            raise InvalidValue(f"the confidence is {self.confidence}; use a share from 0.5 to below 1")
 
     def decide(self, score: float, seen: Sequence[Observation]) -> Decision:
         """Whether the entry's lower credible probability of being right reaches 1 − `bound`."""
@@ -146,21 +146,21 @@ def fit_curve(scores: ArrayLike, right: ArrayLike, entries: Sequence[object] | N
 
     `scores` and `right`: one of each per comparison, shape (n,). `entries` says which cache entry each one is about;
     without it every comparison counts as another entry's and the spread is 0. The slope is kept from 0 up: more alike is
-    never less right. Raises `InvalidRequest` for fewer than 20 comparisons, or all of one kind.
+    never less right. Raises `InvalidValue` for fewer than 20 comparisons, or all of one kind.
     """
     from scipy.optimize import minimize
     from scipy.special import logsumexp
 
     s, y = np.asarray(scores, np.float64), np.asarray(right, bool)
     if s.shape != y.shape or s.ndim != 1 or len(s) < 20:
-        raise InvalidRequest(f"{s.shape} scores and {y.shape} labels; give at least 20 of each, one per comparison")
+        raise InvalidValue(f"{s.shape} scores and {y.shape} labels; give at least 20 of each, one per comparison")
     if not np.isfinite(s).all():
-        raise InvalidRequest("a score is not a finite number; leave comparisons without a score out")
+        raise InvalidValue("a score is not a finite number; leave comparisons without a score out")
     if y.all() or not y.any():
-        raise InvalidRequest(f"all {len(y)} comparisons are {'right' if y.all() else 'wrong'}; a threshold needs both kinds")
+        raise InvalidValue(f"all {len(y)} comparisons are {'right' if y.all() else 'wrong'}; a threshold needs both kinds")
     groups = [*range(len(s))] if entries is None else list(entries)
     if len(groups) != len(s):
-        raise InvalidRequest(f"{len(groups)} entries for {len(s)} comparisons; give one per comparison")
+        raise InvalidValue(f"{len(groups)} entries for {len(s)} comparisons; give one per comparison")
     places = {entry: i for i, entry in enumerate(dict.fromkeys(groups))}
     member = np.array([places[entry] for entry in groups])
     middle = float(s.mean())
@@ -210,15 +210,15 @@ def calibrated_threshold(scores: ArrayLike, right: ArrayLike, *, bound: float, c
 
     Fixed-sequence testing: thresholds are tried from the strictest on, each by the exact (Clopper–Pearson) upper bound of
     its false-hit rate, and the first that fails ends the search. So trying many costs no confidence. Steps are chosen by
-    the number of hits alone, from the fewest that could prove anything, never by the labels. Raises `InvalidRequest`.
+    the number of hits alone, from the fewest that could prove anything, never by the labels. Raises `InvalidValue`.
     """
     from scipy.stats import beta
 
     s, y = np.asarray(scores, np.float64), np.asarray(right, bool)
     if s.shape != y.shape or s.ndim != 1:
-        raise InvalidRequest(f"{s.shape} scores and {y.shape} labels; give one label per score")
+        raise InvalidValue(f"{s.shape} scores and {y.shape} labels; give one label per score")
     if not (0 < bound < 1 and 0 < confidence < 1):
-        raise InvalidRequest(f"bound {bound} and confidence {confidence} must lie between 0 and 1")
+        raise InvalidValue(f"bound {bound} and confidence {confidence} must lie between 0 and 1")
     order = np.argsort(-s, kind="stable")
     wrong = np.cumsum(~y[order])
     fewest = math.ceil(math.log(1 - confidence) / math.log(1 - bound))  # so many without a fault prove the bound
@@ -247,9 +247,9 @@ def upper_bound(wrong: int, checked: int, confidence: float = 0.95) -> float:
     from scipy.special import betaln
 
     if not 0 <= wrong <= checked:
-        raise InvalidRequest(f"{wrong} wrong of {checked} checked; counts go from 0 to the number checked")
+        raise InvalidValue(f"{wrong} wrong of {checked} checked; counts go from 0 to the number checked")
     if not 0 < confidence < 1:
-        raise InvalidRequest(f"confidence is {confidence}; use a share between 0 and 1")
+        raise InvalidValue(f"confidence is {confidence}; use a share between 0 and 1")
     evidence = float(betaln(wrong + 0.5, checked - wrong + 0.5) - betaln(0.5, 0.5)) + math.log(1 - confidence)
 
     def excess(p: float) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from labkit.caches.rules import Scope, digest
-from labkit.request import InvalidRequest, LabError
+from labkit.request import InvalidValue, LabError
 
 Miss = Literal[
     "no-cache", "absent", "scope", "expired", "max-age", "facts", "epoch", "clock", "corrupt", "unavailable",
@@ -75,11 +75,11 @@ class Entry:
 
     def __post_init__(self) -> None:
         if not isinstance(self.value, bytes):
-            raise InvalidRequest(f"an entry's value is bytes, not {type(self.value).__name__}; encode it first")
+            raise InvalidValue(f"an entry's value is bytes, not {type(self.value).__name__}; encode it first")
         if not (math.isfinite(self.cost) and self.cost >= 0):
-            raise InvalidRequest(f"an entry's cost is {self.cost}; use a finite number from 0")
+            raise InvalidValue(f"an entry's cost is {self.cost}; use a finite number from 0")
         if not math.isfinite(self.created):
-            raise InvalidRequest(f"an entry was created at {self.created}; use seconds since 1970")
+            raise InvalidValue(f"an entry was created at {self.created}; use seconds since 1970")
         for name in ("created", "lifetime", "cost"):  # as the file will give them back
             if (number := getattr(self, name)) is not None:
                 object.__setattr__(self, name, float(number))
@@ -144,5 +144,5 @@ def whole_entry(
         told, labels = json.loads(facts), frozenset(json.loads(tags))
         entry = Entry(scope, key, value, created, layer, lifetime, told, labels, cost, uses)
         return entry if seal(entry) == sealed else None
-    except (ValueError, TypeError, AttributeError, RecursionError, InvalidRequest):
+    except (ValueError, TypeError, AttributeError, RecursionError, InvalidValue):
         return None

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from labkit.embeddings import BadVector, Vectors, is_unit
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class Index:
     """Unit vectors of `dimension` numbers under text keys, by partition. Threads may share it.
 
     A vector of another length, or with a number that is not finite, would be near what it is not like: it is refused with
-    `BadVector`, going in and as a question; one of another shape with `InvalidRequest`.
+    `BadVector`, going in and as a question; one of another shape with `InvalidValue`.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -91,7 +91,7 @@ class Index:
 
     def _check(self, vector: Vectors) -> None:
         if vector.shape != (self.dimension,):
-            raise InvalidRequest(f"a vector of shape {vector.shape}, where the index holds ({self.dimension},)")
+            raise InvalidValue(f"a vector of shape {vector.shape}, where the index holds ({self.dimension},)")
         if not is_unit(vector):
             raise BadVector(
                 f"a vector of length {np.linalg.norm(vector.astype(np.float64)):.4g}, where the index holds those of "

@@ -15,7 +15,7 @@ from decimal import Decimal
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Literal
 
-from labkit.request import InvalidRequest, Request
+from labkit.request import InvalidValue, Request
 
 if TYPE_CHECKING:
     from labkit.cost import Price
@@ -70,10 +70,10 @@ def lint(
 
     `count` counts the tokens of a text, as `labkit.tokens.tokenizer(…).count`. Money: lost tokens × requests × (price of
     fresh input − price of cached input); a provider's minimum and lifetime are left to `labkit.caches.provider`. Raises
-    `InvalidRequest` for fewer than two requests: one prompt shares everything with itself.
+    `InvalidValue` for fewer than two requests: one prompt shares everything with itself.
     """
     if len(requests) < 2:
-        raise InvalidRequest(f"{len(requests)} requests show nothing; lint at least two that one template made")
+        raise InvalidValue(f"{len(requests)} requests show nothing; lint at least two that one template made")
     texts = [rendered(request) for request in requests]
     findings: list[Finding] = []
     at = len(_beginning(texts))

@@ -16,7 +16,7 @@ from labkit.caches.match import Asked, Audit
 from labkit.caches.rules import Scope
 from labkit.caches.store import Store
 from labkit.embeddings import Vectors, is_unit
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 if TYPE_CHECKING:
     from labkit.caches.index import Index
@@ -100,7 +100,7 @@ class Meaning:
             for entry in entries:
                 try:
                     self._take(entry)
-                except (ValueError, KeyError, TypeError, InvalidRequest):
+                except (ValueError, KeyError, TypeError, InvalidValue):
                     continue  # not written by this code: a miss
             self._swept += sum(entry.layer == LAYER for entry in entries)
             if self._swept > 256 + len(self.index) // 2:

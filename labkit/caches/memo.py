@@ -20,7 +20,7 @@ from labkit.caches.entry import Entry
 from labkit.caches.rules import CacheControl, Scope, digest
 from labkit.caches.store import Store
 from labkit.embeddings import Embedder, Vectors, is_unit
-from labkit.request import InvalidRequest, clock
+from labkit.request import InvalidRequest, InvalidValue, clock
 
 EMBEDDING, RETRIEVAL, TOOL = "embedding", "retrieval", "tool"
 Tool = Callable[[Scope, Mapping[str, Any]], Awaitable[Any]]
@@ -63,7 +63,7 @@ class CachedEmbedder:
     def encode(self, texts: Sequence[str]) -> Vectors:
         """One row per text, shape (len(texts), dimension); those kept from before are not computed again."""
         if isinstance(texts, str):
-            raise InvalidRequest(f"encode wants a list of texts, not the one text {texts!r:.60}; write [text]")
+            raise InvalidValue(f"encode wants a list of texts, not the one text {texts!r:.60}; write [text]")
         now, wanted = self._now(), CacheControl(ttl_s=None)
         found: dict[str, Vectors] = {}
         ticket = self._store.ticket(self._scope)
@@ -107,7 +107,7 @@ def reading_tool(tool: Tool, store: Store, name: str, *, control: Callable[[Mapp
     """A tool that only looks, with its results kept by name, arguments and scope, as long as `control(arguments)` says.
 
     There is no default lifetime: how long "order 17 is on its way" holds is known to whoever owns the tool. Arguments are
-    compared as JSON with sorted names. Raises `InvalidRequest` where they are no JSON.
+    compared as JSON with sorted names. Raises `InvalidValue` where they are no JSON.
     """
     memo = Memo(store, TOOL, None)
 
@@ -160,7 +160,7 @@ class Memo:
     ) -> Any:
         """What `compute` returns, or returned before to an equal `scope` under `key`. Errors are passed on, and not kept.
 
-        Raises `InvalidRequest` for a result that is no JSON.
+        Raises `InvalidValue` for a result that is no JSON.
         """
         wanted = control or self._control
         now = clock.unix_now()
@@ -174,7 +174,7 @@ class Memo:
             try:
                 data = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
             except (TypeError, ValueError) as error:
-                raise InvalidRequest(f"a result for the layer {self._layer!r} is no JSON: {error}") from error
+                raise InvalidValue(f"a result for the layer {self._layer!r} is no JSON: {error}") from error
             if wanted.no_store:
                 self._store.refuse(self._layer, "no-store")
             else:

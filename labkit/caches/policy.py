@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from labkit.caches.rules import CacheControl, Scope, fingerprint, scope_of
-from labkit.request import InvalidRequest, Request
+from labkit.request import InvalidValue, Request
 
 Control = CacheControl | Callable[[Request], CacheControl]
 
@@ -17,7 +17,7 @@ class CachePolicy:
 
     `control` says for a request how it may use the cache; where answers are made from facts it must be a function, for it
     is asked before the work begins and its `facts` are the versions then. `system_version` and `per_user` are those of
-    `scope_of`. `cache_sampled`: one sample will do for callers who sample without a seed. Raises `InvalidRequest`.
+    `scope_of`. `cache_sampled`: one sample will do for callers who sample without a seed. Raises `InvalidValue`.
     """
 
     control: Control = field(default_factory=CacheControl)
@@ -27,19 +27,17 @@ class CachePolicy:
 
     def __post_init__(self) -> None:
         if not isinstance(self.control, CacheControl) and not callable(self.control):
-            raise InvalidRequest(
-                f"control is {self.control!r:.80}; give a CacheControl, or a function from a request to one"
-            )
+            raise InvalidValue(f"control is {self.control!r:.80}; give a CacheControl, or a function from a request to one")
         if not isinstance(self.system_version, str):
-            raise InvalidRequest(f"system_version is {self.system_version!r:.80}; use a text")
+            raise InvalidValue(f"system_version is {self.system_version!r:.80}; use a text")
 
     def of(self, request: Request) -> CacheControl:
-        """How `request` may use the cache. Raises what `control` does, `InvalidRequest` where it gives something else."""
+        """How `request` may use the cache. Raises what `control` does, `InvalidValue` where it gives something else."""
         if not self.cache_sampled and request.temperature > 0 and request.seed is None:
             return CacheControl(no_cache=True, no_store=True)  # the caller asks for variety
         wanted = self.control if isinstance(self.control, CacheControl) else self.control(request)
         if not isinstance(wanted, CacheControl):
-            raise InvalidRequest(f"control gave {wanted!r:.80} for a request; it must give a CacheControl")
+            raise InvalidValue(f"control gave {wanted!r:.80} for a request; it must give a CacheControl")
         return wanted
 
     def scope(self, request: Request) -> Scope:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
-from labkit.request.errors import ContextWindowExceeded, InvalidRequest
+from labkit.request.errors import ContextWindowExceeded, InvalidValue
 
 if TYPE_CHECKING:
     from labkit.engines.modelled import Block, Evict
@@ -30,7 +30,7 @@ class PrefixCache:
         from labkit.engines.modelled import BlockManager
 
         if num_blocks < 2 or block_size < 1:
-            raise InvalidRequest(f"{num_blocks} blocks of {block_size} tokens hold nothing; vLLM keeps one block back")
+            raise InvalidValue(f"{num_blocks} blocks of {block_size} tokens hold nothing; vLLM keeps one block back")
         self.block_size = block_size
         self._blocks = BlockManager(num_blocks, block_size, evict=evict)
         self._serial = count()
@@ -78,7 +78,7 @@ def block_hits(requests: Iterable[Sequence[Hashable]], capacity: int | None = No
     cache leaves its beginning in it.
     """
     if capacity is not None and capacity < 1:
-        raise InvalidRequest(f"capacity is {capacity} blocks; give at least 1, or None for an endless cache")
+        raise InvalidValue(f"capacity is {capacity} blocks; give at least 1, or None for an endless cache")
     kept: OrderedDict[Hashable, None] = OrderedDict()
     blocks = hits = 0
     for ids in requests:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from labkit.cost import Price, Rates
-from labkit.request import InvalidRequest, Usage
+from labkit.request import InvalidValue, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class CacheRules:
 
     def __post_init__(self) -> None:
         if self.minimum < 0 or self.increment < 1 or not self.lifetime_s > 0:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"{self.name}: minimum {self.minimum}, increment {self.increment}, lifetime {self.lifetime_s} s; use tokens "
                 "from 0, an increment from 1 and a lifetime above 0"
             )
@@ -102,13 +102,13 @@ class Call:
 
     def __post_init__(self) -> None:
         if not 0 <= self.prefix_tokens <= self.input_tokens:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"a call of {self.input_tokens} input tokens cannot have a prefix of {self.prefix_tokens} of them"
             )
 
 
 def serve(calls: Iterable[Call], rules: CacheRules) -> list[Usage]:
-    """What each call is billed for under `rules`. Times must not go back (`InvalidRequest` otherwise).
+    """What each call is billed for under `rules`. Times must not go back (`InvalidValue` otherwise).
 
     A call reads as much of its prefix as earlier calls wrote and as is still kept, and writes the rest. A prefix counts as
     kept from the moment of the call that wrote it: calls that come before that one's answer begins would miss at a real
@@ -120,7 +120,7 @@ def serve(calls: Iterable[Call], rules: CacheRules) -> list[Usage]:
     before = float("-inf")
     for call in calls:
         if call.at < before:
-            raise InvalidRequest(f"a call at {call.at} s comes after one at {before} s; sort the calls by time")
+            raise InvalidValue(f"a call at {call.at} s comes after one at {before} s; sort the calls by time")
         before = call.at
         tokens = rules.cached(call.prefix_tokens)
         if not tokens:
@@ -186,8 +186,8 @@ def hit_probability(calls_per_s: float, rules: CacheRules) -> float:
     """Share of Poisson calls on one prefix that find it kept, where each use renews the lifetime: 1 − exp(−λ·L).
 
     The next call comes within L of this one with that probability. An end `longest_s` after writing is left out: where
-    calls are that frequent, one write in so long a time is little. Raises `InvalidRequest` for a rate below 0.
+    calls are that frequent, one write in so long a time is little. Raises `InvalidValue` for a rate below 0.
     """
     if not calls_per_s >= 0:
-        raise InvalidRequest(f"{calls_per_s} calls a second is no rate; use a number from 0")
+        raise InvalidValue(f"{calls_per_s} calls a second is no rate; use a number from 0")
     return 1 - math.exp(-calls_per_s * rules.lifetime_s)

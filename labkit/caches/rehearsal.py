@@ -17,7 +17,7 @@ from labkit.caches.acceptance import Acceptance, Observation
 from labkit.caches.contrast import Difference, differences
 from labkit.caches.index import Index
 from labkit.embeddings import Embedder, unit
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,11 @@ def rehearse(
 ) -> Rehearsal:
     """Play `questions`, each (partition, text, right answer), in their order. `contrast=None` looks at scores only.
 
-    Raises `InvalidRequest` for no questions, and `BadVector` where the embedder gives none that can be compared.
+    Raises `InvalidValue` for no questions, and `BadVector` where the embedder gives none that can be compared.
     """
     asked = list(questions)
     if not asked:
-        raise InvalidRequest("there are no questions to rehearse; give at least one (partition, text, answer)")
+        raise InvalidValue("there are no questions to rehearse; give at least one (partition, text, answer)")
     vectors = unit(embedder.encode([text for _, text, _ in asked]), embedder.dimension, embedder.name)
     index = Index(embedder.dimension)
     scores, right, entries, apart = [], [], [], 0

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from labkit.caches.policy import CachePolicy
 from labkit.caches.repeats import Plan, asked_anew, repeating
 from labkit.caches.store import Store
-from labkit.request import Event, Handler, InvalidRequest, Lever, Request, hops
+from labkit.request import Event, Handler, InvalidValue, Lever, Request, hops
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class ResponseCache(Lever):
 
 
 def check(store: object, policy: object) -> None:
-    """Raise `InvalidRequest` for settings of the wrong kind."""
+    """Raise `InvalidValue` for settings of the wrong kind."""
     if not isinstance(store, Store):
-        raise InvalidRequest(f"a cache needs a Store, such as Store('cache.db'); it got {store!r:.80}")
+        raise InvalidValue(f"a cache needs a Store, such as Store('cache.db'); it got {store!r:.80}")
     if not isinstance(policy, CachePolicy):
-        raise InvalidRequest(f"policy is {policy!r:.80}; give a CachePolicy, such as CachePolicy(per_user=True)")
+        raise InvalidValue(f"policy is {policy!r:.80}; give a CachePolicy, such as CachePolicy(per_user=True)")

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from labkit.request import InvalidRequest, Request, asked, canonical
+from labkit.request import InvalidRequest, InvalidValue, Request, asked, canonical
 
 _FINGERPRINT_VERSION = "labkit-fingerprint-2"  # a change of the rules below changes every key, so old entries just miss
 
@@ -86,7 +86,7 @@ class CacheControl:
     `max_age_s`: accept only entries younger than that, in seconds. `ttl_s`: how long what is stored now stays fresh, None
     for as long as its facts hold. `tags`: names to invalidate it by. `facts`: the facts that the answer is made from, with
     the version of each *before* the work began, so that a fact that changes meanwhile makes the entry stale, not wrong.
-    Raises `InvalidRequest`.
+    Raises `InvalidValue`.
     """
 
     no_store: bool = False
@@ -101,12 +101,12 @@ class CacheControl:
         object.__setattr__(self, "tags", frozenset((tags,) if isinstance(tags, str) else tags))
         object.__setattr__(self, "facts", dict(self.facts))
         if self.max_age_s is not None and not self.max_age_s >= 0:
-            raise InvalidRequest(f"max_age_s is {self.max_age_s}; use seconds from 0, or None for any age")
+            raise InvalidValue(f"max_age_s is {self.max_age_s}; use seconds from 0, or None for any age")
         if self.ttl_s is not None and not (self.ttl_s > 0 and math.isfinite(self.ttl_s)):
-            raise InvalidRequest(f"ttl_s is {self.ttl_s}; use seconds above 0, None for no limit, or no_store=True")
+            raise InvalidValue(f"ttl_s is {self.ttl_s}; use seconds above 0, None for no limit, or no_store=True")
         for name, version in self.facts.items():
             if not isinstance(name, str) or not isinstance(version, str):
-                raise InvalidRequest(f"the fact {name!r} has version {version!r}; both are texts")
+                raise InvalidValue(f"the fact {name!r} has version {version!r}; both are texts")
 
 
 def _json(value: Any) -> str:

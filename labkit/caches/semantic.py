@@ -38,7 +38,7 @@ from labkit.caches.response import check
 from labkit.caches.rules import CacheControl
 from labkit.caches.store import Store
 from labkit.embeddings import Embedder, Vectors, unit
-from labkit.request import Completion, Event, Handler, InvalidRequest, Lever, Request, books_in, clock, hops, served
+from labkit.request import Completion, Event, Handler, InvalidValue, Lever, Request, books_in, clock, hops, served
 
 _GONE: frozenset[Miss | None] = frozenset({"absent", "scope", "expired", "facts", "epoch", "clock", "corrupt"})
 Agree = Callable[[str, str], bool]
@@ -58,7 +58,7 @@ class SemanticCache(Lever):
     words: `acceptance` decides on scores, `contrast` on words, `agree` says whether an old and a fresh answer are the same.
     `verify` is the share of hits asked anew, `stop_above` the share of wrong hits that, once the audit shows it is
     exceeded, ends the giving (None: never). `candidates` entries are looked at, nearest first; `seed` repeats the choice of
-    hits to verify. Raises `InvalidRequest` for shares outside 0 to 1.
+    hits to verify. Raises `InvalidValue` for shares outside 0 to 1.
 
     A hit's `Done` has zero usage and cost 0; its time to first token holds the embedding. A request that is not a user's
     question is answered word for word only. Where anything of the cache's is in trouble, the engine answers, and the `Done`
@@ -83,11 +83,11 @@ class SemanticCache(Lever):
     def __post_init__(self) -> None:
         check(self.store, self.policy)
         if not 0 <= self.verify <= 1 or (self.stop_above is not None and not 0 <= self.stop_above <= 1):
-            raise InvalidRequest(f"verify is {self.verify} and stop_above {self.stop_above}; both are shares from 0 to 1")
+            raise InvalidValue(f"verify is {self.verify} and stop_above {self.stop_above}; both are shares from 0 to 1")
         if self.stop_above is not None and self.verify == 0:
-            raise InvalidRequest("stop_above needs verify above 0: what is never checked never stops it")
+            raise InvalidValue("stop_above needs verify above 0: what is never checked never stops it")
         if self.candidates < 1:
-            raise InvalidRequest(f"candidates is {self.candidates}; look at one at least")
+            raise InvalidValue(f"candidates is {self.candidates}; look at one at least")
         meaning = Meaning(self.store, self.embedder.name, self.embedder.dimension, self.seed)
         object.__setattr__(self, "_meaning", meaning)
 

@@ -21,7 +21,7 @@ from labkit.request import (
     EngineError,
     Event,
     Handler,
-    InvalidRequest,
+    InvalidValue,
     Lever,
     Request,
     Timing,
@@ -57,7 +57,7 @@ class SingleFlight(Lever):
 
     def __post_init__(self) -> None:
         if not callable(self.key):
-            raise InvalidRequest(f"key is {self.key!r:.80}; give a function from a request to a hashable value, or None")
+            raise InvalidValue(f"key is {self.key!r:.80}; give a function from a request to a hashable value, or None")
 
     def over(self, inner: Handler) -> Handler:
         """`inner`, asked once for all who ask the same at a time."""

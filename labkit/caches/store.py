@@ -49,7 +49,7 @@ from labkit.caches.stats import Counts, Event, Stats
 from labkit.caches.table import Mark
 from labkit.caches.verdict import refusal
 from labkit.caches.worth import make_room, note_uses
-from labkit.request import InvalidRequest, LabError
+from labkit.request import InvalidValue, LabError
 from labkit.sqlite import FileTrouble, transaction
 
 _SQLITE_INTEGER = 2**63 - 1
@@ -80,9 +80,9 @@ class Store:
         set_aside: bool = True,
     ) -> None:
         if limit_bytes < 1:
-            raise InvalidRequest(f"limit_bytes is {limit_bytes}; give the cache some room")
+            raise InvalidValue(f"limit_bytes is {limit_bytes}; give the cache some room")
         if not (math.isfinite(clock_slack_s) and clock_slack_s >= 0):
-            raise InvalidRequest(f"clock_slack_s is {clock_slack_s}; use seconds from 0")
+            raise InvalidValue(f"clock_slack_s is {clock_slack_s}; use seconds from 0")
         self.in_memory = os.fspath(path) == ":memory:"
         self.path = ":memory:" if self.in_memory else str(Path(path).absolute())
         self.limit_bytes = limit_bytes
@@ -145,7 +145,7 @@ class Store:
         accounts and of the entry's uses; `use` makes up for it.
         """
         if not math.isfinite(now):
-            raise InvalidRequest(f"the time is {now}; use seconds since 1970")
+            raise InvalidValue(f"the time is {now}; use seconds since 1970")
         control = control or CacheControl()
         try:
             found = self._file.run(lambda connection: self._look(connection, scope, key, now, control, layer))
@@ -218,10 +218,10 @@ class Store:
     def put_together(self, entries: Sequence[Entry], ticket: Ticket, *, now: float | None = None) -> Refusal | None:
         """Store `entries` of one scope, all of them or none, with one commit; None, or why they were not stored."""
         if not entries or any(entry.scope != entries[0].scope for entry in entries):
-            raise InvalidRequest(f"{len(entries)} entries are stored together, of one scope; at least one is needed")
+            raise InvalidValue(f"{len(entries)} entries are stored together, of one scope; at least one is needed")
         now = entries[0].created if now is None else now
         if not math.isfinite(now):
-            raise InvalidRequest(f"the time is {now}; use seconds since 1970")
+            raise InvalidValue(f"the time is {now}; use seconds since 1970")
         no = self._put(entries, ticket, now)
         if no is not None:
             for entry in entries:
@@ -279,7 +279,7 @@ class Store:
 
         `before_epoch` (with `tenant`) takes the entries of that tenant's earlier epochs and makes it the current one if it
         is later. Work under way when an invalidation happens is not stored afterwards, for that tenant or, where no
-        `tenant` is given, for any. Raises `CacheError` when it did not happen, `InvalidRequest` when nothing is given.
+        `tenant` is given, for any. Raises `CacheError` when it did not happen, `InvalidValue` when nothing is given.
         """
         given: list[tuple[str, object]] = []
         if key is not None:
@@ -292,10 +292,10 @@ class Store:
             given.append(("layer = ?", layer))
         if before_epoch is not None:
             if tenant is None or not 0 <= before_epoch <= _SQLITE_INTEGER:
-                raise InvalidRequest(f"before_epoch={before_epoch} needs a tenant and a whole number from 0")
+                raise InvalidValue(f"before_epoch={before_epoch} needs a tenant and a whole number from 0")
             given.append(("epoch < ?", before_epoch))
         if not given:
-            raise InvalidRequest("say what to delete: key, tag, tenant, layer or before_epoch; nothing was given")
+            raise InvalidValue("say what to delete: key, tag, tenant, layer or before_epoch; nothing was given")
         return self._delete(given, tenant, before_epoch or 0, dry_run)
 
     def advance_epoch(self, tenant: str, *, dry_run: bool = True) -> Removal:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from labkit.caches import streams
-from labkit.request import Chunk, Done, Event, Handler, InvalidRequest, Request, Timing, Usage, clock, complete
+from labkit.request import Chunk, Done, Event, Handler, InvalidValue, Request, Timing, Usage, clock, complete
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,12 +48,12 @@ def try_out(
 ) -> list[Given]:
     """Ask everything at its time of the stack that `build` puts around the desk; one `Given` each, in the same order.
 
-    The desk gives the right answer of the moment, `answer_s` seconds after it is asked. Raises `InvalidRequest` where times
+    The desk gives the right answer of the moment, `answer_s` seconds after it is asked. Raises `InvalidValue` where times
     go backwards, and whatever the stack raises.
     """
     for before, after in pairwise(asked):
         if after.at < before.at:
-            raise InvalidRequest(f"a request at {after.at} s comes after one at {before.at} s; sort them by time")
+            raise InvalidValue(f"a request at {after.at} s comes after one at {before.at} s; sort them by time")
     current = asked[0] if asked else None  # one at a time, so the desk knows which it is
 
     async def desk(request: Request) -> AsyncGenerator[Event, None]:
@@ -95,7 +95,7 @@ class Overheads:
     def __post_init__(self) -> None:
         for name in ("look_usd", "storage_usd", "wrong_usd"):
             if not getattr(self, name) >= 0:
-                raise InvalidRequest(f"{name} is {getattr(self, name)}; use USD from 0")
+                raise InvalidValue(f"{name} is {getattr(self, name)}; use USD from 0")
 
 
 def daily_bill(

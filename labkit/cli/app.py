@@ -101,18 +101,18 @@ def record(
     from labkit.experiments import EXPERIMENTS, jobs
     from labkit.experiments import record as run_jobs
     from labkit.experiments.measured import RECORDINGS
-    from labkit.request import InvalidRequest
+    from labkit.request import InvalidValue
 
     where = where or ("gpu" if gpu() else "cpu")
     if where not in ("cpu", "gpu"):
-        raise InvalidRequest(f"--where {where} is unknown; use cpu or gpu")
+        raise InvalidValue(f"--where {where} is unknown; use cpu or gpu")
     chosen = [job for job in jobs("gpu" if where == "gpu" else "cpu", tuple(names or ())) if model in ("", job.model)]
     if show or not chosen:
         for job in chosen:
             points = len(job.points) * job.repeats
             print(f"{job.name:40} {points:4} points  {EXPERIMENTS[job.experiment].question}")
         if not chosen:
-            raise InvalidRequest(f"the {where} set has nothing with model {model!r}; see labkit record --list")
+            raise InvalidValue(f"the {where} set has nothing with model {model!r}; see labkit record --list")
         return
     done = asyncio.run(
         run_jobs(chosen, folder=folder or RECORDINGS, minutes=minutes, command=" ".join(["labkit", *sys.argv[1:]]))

@@ -19,7 +19,7 @@ from labkit.cost.bill import TOKEN_KINDS, Cost, price_request
 from labkit.cost.catalogue import price_of
 from labkit.cost.hosting import host, machines_for
 from labkit.cost.prices import Price
-from labkit.request import InvalidRequest, Usage
+from labkit.request import InvalidValue, Usage
 
 # name: (lowest, highest, unit). Bounds of what makes sense, and of the sliders.
 BOUNDS: dict[str, tuple[float, float, str]] = {
@@ -40,7 +40,7 @@ BOUNDS: dict[str, tuple[float, float, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """The settings of the calculator; bad values raise `InvalidRequest` naming the field and its range."""
+    """The settings of the calculator; bad values raise `InvalidValue` naming the field and its range."""
 
     users: int = 100_000
     requests_per_user: float = 4.0
@@ -61,17 +61,17 @@ class Scenario:
         for name, (low, high, unit) in BOUNDS.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int if name in _WHOLE else (int, float)):
-                raise InvalidRequest(_out_of_range(name, value))
+                raise InvalidValue(_out_of_range(name, value))
             if not low <= value <= high:
-                raise InvalidRequest(f"{name} is {value}; it must lie from {low:g} to {high:g} ({unit})")
+                raise InvalidValue(f"{name} is {value}; it must lie from {low:g} to {high:g} ({unit})")
         models: object = self.models
         # A comma parts the models in a URL, so a name with one would come back as two.
         if not isinstance(models, list | tuple) or not all(isinstance(m, str) and m and "," not in m for m in models):
-            raise InvalidRequest(f"models is {models!r}; give names without commas, as ('provider/model', …)")
+            raise InvalidValue(f"models is {models!r}; give names without commas, as ('provider/model', …)")
         if not models:
-            raise InvalidRequest("models is empty; name at least one, as ('provider/model', …)")
+            raise InvalidValue("models is empty; name at least one, as ('provider/model', …)")
         if not isinstance(self.host, str):
-            raise InvalidRequest(f"host is {self.host!r}; give a key of labkit.cost.hosts()")
+            raise InvalidValue(f"host is {self.host!r}; give a key of labkit.cost.hosts()")
         object.__setattr__(self, "models", tuple(models))
 
     def to_json(self) -> str:
@@ -91,16 +91,16 @@ class Scenario:
         known = {f.name for f in fields(cls)}
         for name, value in given.items():
             if name not in known:
-                raise InvalidRequest(f"the calculator has no setting {name!r}; it has {', '.join(sorted(known))}")
+                raise InvalidValue(f"the calculator has no setting {name!r}; it has {', '.join(sorted(known))}")
             if name == "models":
                 if not isinstance(value, str | list | tuple):
-                    raise InvalidRequest(f"models is {value!r}; give a list of 'provider/model'")
+                    raise InvalidValue(f"models is {value!r}; give a list of 'provider/model'")
                 values[name] = tuple(value.split(",") if isinstance(value, str) else value)
             elif name in BOUNDS and isinstance(value, str):
                 try:
                     values[name] = int(value) if name in _WHOLE else float(value)
                 except ValueError:
-                    raise InvalidRequest(_out_of_range(name, value)) from None
+                    raise InvalidValue(_out_of_range(name, value)) from None
             else:
                 values[name] = value
         return cls(**values)  # type: ignore[arg-type]
@@ -111,9 +111,9 @@ class Scenario:
         try:
             given = json.loads(text)
         except json.JSONDecodeError as error:
-            raise InvalidRequest(f"these settings are not JSON ({error}); save them again from the calculator") from None
+            raise InvalidValue(f"these settings are not JSON ({error}); save them again from the calculator") from None
         if not isinstance(given, dict):
-            raise InvalidRequest("these settings are JSON, but not an object; save them again from the calculator")
+            raise InvalidValue("these settings are JSON, but not an object; save them again from the calculator")
         return cls.from_mapping(given)
 
     @classmethod
@@ -256,7 +256,7 @@ def tornado(
     Quantities move by ±`by` of their value; shares and rates move by ±`by` in absolute terms. All are kept within bounds.
     """
     if not 0 < by <= 1:
-        raise InvalidRequest(f"by is {by}; move settings by a share above 0 and up to 1")
+        raise InvalidValue(f"by is {by}; move settings by a share above 0 and up to 1")
     swings = []
     for name in names:
         low_bound, high_bound, _ = BOUNDS[name]
@@ -277,17 +277,17 @@ def elasticity(scenario: Scenario, cost: Callable[[Scenario], Decimal], name: st
     (Δcost / cost) / (Δvalue / value) over a difference of ±`by` of the value, cut off at the setting's bounds.
     """
     if name not in BOUNDS:
-        raise InvalidRequest(f"the calculator has no number {name!r} to move; it has {', '.join(BOUNDS)}")
+        raise InvalidValue(f"the calculator has no number {name!r} to move; it has {', '.join(BOUNDS)}")
     lowest, highest, _ = BOUNDS[name]
     value = getattr(scenario, name)
     base = cost(scenario)
     if not value or not base:
-        raise InvalidRequest(f"elasticity needs a setting and a cost above 0; {name} is {value} and the cost {base}")
+        raise InvalidValue(f"elasticity needs a setting and a cost above 0; {name} is {value} and the cost {base}")
     low, high = max(lowest, value * (1 - by)), min(highest, value * (1 + by))
     if name in _WHOLE:
         low, high = round(low), round(high)
     if low == high:
-        raise InvalidRequest(f"{name}={value} does not move by {by:.0%}; use a larger step")
+        raise InvalidValue(f"{name}={value} does not move by {by:.0%}; use a larger step")
     change = (cost(replace(scenario, **{name: high})) - cost(replace(scenario, **{name: low}))) / base
     moved: float = (high - low) / value
     return float(change) / moved

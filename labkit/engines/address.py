@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import httpx
 
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 _SECRET = re.compile(r"key|token|secret|passw|auth|credential|(?:^|[_-])(?:sig|signature|code|pwd)$", re.IGNORECASE)
 _HIDDEN = "[API key]"
@@ -34,31 +34,31 @@ class Address:
         """The parts of `base_url`, which may carry a query (Azure's `?api-version=`) and `user:password@`.
 
         The key goes where the endpoint looks for it: "Authorization: Bearer", or "api-key" where the address has an
-        api-version, unless it is a token of Azure's Entra (a JWT). Raises `InvalidRequest` for what is no address, for a
+        api-version, unless it is a token of Azure's Entra (a JWT). Raises `InvalidValue` for what is no address, for a
         key that no header can carry, and for a key within the query: addresses are written into logs.
         """
         if not isinstance(base_url, str) or not re.match(r"\s*https?://[^/?#\s]", base_url, re.IGNORECASE):
-            raise InvalidRequest(f"{_shown(base_url)} is no endpoint address; it should look like http://127.0.0.1:8000/v1")
+            raise InvalidValue(f"{_shown(base_url)} is no endpoint address; it should look like http://127.0.0.1:8000/v1")
         base_url = base_url.strip()
         if re.search(r"[\x00-\x20\x7f]", base_url):
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"the endpoint address {_shown(base_url)} has a blank or a control character in it; take it out"
             )
         try:
             parts = urlsplit(base_url)
             port, host = parts.port, parts.hostname
         except ValueError as error:
-            raise InvalidRequest(f"the endpoint address {_shown(base_url)} cannot be read: {_reason(error)}") from None
+            raise InvalidValue(f"the endpoint address {_shown(base_url)} cannot be read: {_reason(error)}") from None
         if not host or port == 0:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"the endpoint address {_shown(base_url)} names no {'port' if host else 'host'} to connect to"
             )
         if parts.fragment:
-            raise InvalidRequest(f"the endpoint address {_shown(base_url)} has a part after '#'; leave it out")
+            raise InvalidValue(f"the endpoint address {_shown(base_url)} has a part after '#'; leave it out")
         query = parse_qsl(parts.query, keep_blank_values=True)
         for name, _ in query:
             if _SECRET.search(name):
-                raise InvalidRequest(
+                raise InvalidValue(
                     f"the endpoint address holds a secret in its query ({name!r:.40}), and addresses stand in logs; take it "
                     "out and give it as api_key (LABKIT_API_KEY)"
                 )
@@ -66,7 +66,7 @@ class Address:
         headers: dict[str, str] = {}
         if parts.username is not None or parts.password is not None:
             if key:
-                raise InvalidRequest("the endpoint address names a user and there is an API key too; give only one of them")
+                raise InvalidValue("the endpoint address names a user and there is an API key too; give only one of them")
             user, password = unquote(parts.username or ""), unquote(parts.password or "")
             basic = base64.b64encode(f"{user}:{password}".encode()).decode()
             headers["Authorization"] = f"Basic {basic}"
@@ -81,7 +81,7 @@ class Address:
         try:
             _ = httpx.URL(f"{base}/chat/completions").host  # as it will be read for each request
         except (httpx.InvalidURL, ValueError):
-            raise InvalidRequest(f"the endpoint address {_shown(base_url)} cannot be read: its host is malformed") from None
+            raise InvalidValue(f"the endpoint address {_shown(base_url)} cannot be read: its host is malformed") from None
         return cls(base, urlencode(query), headers, tuple(sorted({s for s in secrets if s}, key=len, reverse=True)))
 
     @property
@@ -111,11 +111,11 @@ class Address:
 
 def _key(api_key: str) -> str:
     if not isinstance(api_key, str):
-        raise InvalidRequest(f"the API key is a {type(api_key).__name__}; give it as text, '' for none")
+        raise InvalidValue(f"the API key is a {type(api_key).__name__}; give it as text, '' for none")
     key = api_key.strip()
     for place, letter in enumerate(key, start=1):
         if not "!" <= letter <= "~":
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"character {place} of the API key is a blank, a line end or no ASCII letter, which no HTTP header can "
                 "carry; copy the key again (LABKIT_API_KEY)"
             )

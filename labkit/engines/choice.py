@@ -10,7 +10,7 @@ from typing import Any
 from labkit.engines.engine import Engine
 from labkit.engines.host.arguments import model_name
 from labkit.engines.sources import EngineSource, Live, Progress, Replayed, Shared
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 _RECORD = "record:"
 
@@ -40,7 +40,7 @@ async def connect(
     `stall_s`: how many seconds an engine may send nothing before `EngineStalled`.
     `vllm_arguments` are vLLM's engine arguments, checked by vLLM (max_model_len=…, scheduling_policy="priority", …).
 
-    Raises `EngineStartError`, `EngineArgumentError`, `EngineUnreachable`, `RecordingError`, `InvalidRequest`.
+    Raises `EngineStartError`, `EngineArgumentError`, `EngineUnreachable`, `RecordingError`, `InvalidValue`.
     """
     report = progress or _OneLine(model)
     live = Live(model, vllm_arguments, idle_s, linger_s, stall_s)
@@ -49,7 +49,7 @@ async def connect(
     source = _choose(engine, live, recording)
     if source is not live and vllm_arguments:
         named = ", ".join(vllm_arguments)
-        raise InvalidRequest(f"{named}: engine arguments are for an engine started here; this one is shared or replayed")
+        raise InvalidValue(f"{named}: engine arguments are for an engine started here; this one is shared or replayed")
     return await source.connect(report)
 
 
@@ -58,7 +58,7 @@ def _choose(engine: str, live: Live, recording: Path | str | None) -> EngineSour
     if engine == "auto":
         engine = "endpoint" if address else "vllm" if importlib.util.find_spec("vllm") else "replay"
     if engine == "endpoint" and not address:
-        raise InvalidRequest("engine 'endpoint' needs LABKIT_BASE_URL, an address like http://127.0.0.1:8000/v1")
+        raise InvalidValue("engine 'endpoint' needs LABKIT_BASE_URL, an address like http://127.0.0.1:8000/v1")
     match engine:
         case "vllm":
             return live
@@ -68,7 +68,7 @@ def _choose(engine: str, live: Live, recording: Path | str | None) -> EngineSour
             return Shared(address, live.model, os.environ.get("LABKIT_API_KEY", ""), live.stall_s)
         case _ if engine.startswith(("http://", "https://")):
             return Shared(engine, live.model, os.environ.get("LABKIT_API_KEY", ""), live.stall_s)
-    raise InvalidRequest(f"engine {engine!r} is unknown; use auto, vllm, endpoint, replay, record:FILE or an http address")
+    raise InvalidValue(f"engine {engine!r} is unknown; use auto, vllm, endpoint, replay, record:FILE or an http address")
 
 
 class _OneLine:

@@ -14,7 +14,7 @@ import httpx
 from labkit.engines.address import Address
 from labkit.engines.faults import fault_in, retry_after_s, words
 from labkit.engines.wire import ENCODINGS, Wire
-from labkit.request.errors import EngineError, EngineStalled, EngineUnreachable, InvalidRequest, LabError
+from labkit.request.errors import EngineError, EngineStalled, EngineUnreachable, InvalidValue, LabError
 
 MAX_ERROR = 2**16
 """The most bytes of an error's body that are read."""
@@ -28,7 +28,7 @@ class Connection:
 
     def __init__(self, address: Address, stall_s: float) -> None:
         if not stall_s > 0:
-            raise InvalidRequest(f"stall_s is {stall_s}; allow the engine some seconds")
+            raise InvalidValue(f"stall_s is {stall_s}; allow the engine some seconds")
         self.address = address
         self.stall_s = stall_s
         # A connection pool belongs to the event loop it was made on, and a notebook may use several.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from labkit.engines.errors import EngineRestarted
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Histogram:
         without observations.
         """
         if not 0 <= q <= 1:
-            raise InvalidRequest(f"quantile {q}: use a value from 0 to 1 (0.95, not 95)")
+            raise InvalidValue(f"quantile {q}: use a value from 0 to 1 (0.95, not 95)")
         if not self.count:
             return None
         rank = q * self.count

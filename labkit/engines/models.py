@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 # The lab's models, and the variables that put another in their place.
 LAB_MODELS = {"small": "LABKIT_SMALL", "large": "LABKIT_LARGE"}
@@ -19,7 +19,7 @@ def chosen_instead(model: str) -> str:
 def lab_model(model: str) -> str:
     """What `model` stands for: the lab's names become folders (or what the environment names), the rest stays.
 
-    Raises `InvalidRequest` for a path that does not exist.
+    Raises `InvalidValue` for a path that does not exist.
     """
     if model in LAB_MODELS:
         chosen = chosen_instead(model)
@@ -33,7 +33,7 @@ def lab_model(model: str) -> str:
         return model
     path = Path(model).expanduser().resolve()
     if not (path / "config.json").is_file():
-        raise InvalidRequest(f"no model at {path}: a model folder holds config.json, weights and a tokenizer")
+        raise InvalidValue(f"no model at {path}: a model folder holds config.json, weights and a tokenizer")
     return str(path)
 
 
@@ -41,6 +41,6 @@ def tokenizer_folder(model: str) -> str | None:
     """The folder of `model`'s tokenizer; None where the model is not on this machine."""
     try:
         path = Path(lab_model(model))
-    except (InvalidRequest, ImportError, OSError):
+    except (InvalidValue, ImportError, OSError):
         return None
     return str(path) if path.is_dir() else None

@@ -16,7 +16,7 @@ from labkit.engines import Engine
 from labkit.experiments import sweeps
 from labkit.experiments.sweeps import Row
 from labkit.load import MakeRequest
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 Measure = Callable[..., Awaitable[Row]]
 Where = Literal["cpu", "gpu"]
@@ -139,6 +139,6 @@ def jobs(where: Where, names: tuple[str, ...] = ()) -> tuple[Job, ...]:
     """The jobs recorded on a CPU or on a GPU, or those of the experiments in `names`."""
     unknown = sorted(set(names) - set(EXPERIMENTS))
     if unknown:
-        raise InvalidRequest(f"no experiment {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}")
+        raise InvalidValue(f"no experiment {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}")
     every = _cpu() if where == "cpu" else _gpu()
     return tuple(job for job in every if not names or job.experiment in names)

@@ -17,7 +17,7 @@ def dummy_model(shape: str, folder: Path) -> Path:
     """Write `folder`/<shape>: a configuration (a known one, or a file) and the lab's tokenizer grown to its vocabulary.
 
     Every token the model may choose has a text ("⟨n⟩" for those the lab's tokenizer lacks), so an answer streams like any
-    other. Raises `InvalidRequest` for an unknown shape.
+    other. Raises `InvalidValue` for an unknown shape.
     """
     config = json.loads(shape_path(shape).read_text(encoding="utf-8"))
     made = folder / Path(shape).stem if shape.endswith(".json") else folder / shape

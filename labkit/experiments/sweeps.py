@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from labkit.engines import Engine
 from labkit.load import MakeRequest
-from labkit.request import Completion, InvalidRequest, complete
+from labkit.request import Completion, InvalidValue, complete
 
 Row = dict[str, float]
 
@@ -27,7 +27,7 @@ async def prefill(engine: Engine, make: MakeRequest, *, prompt_tokens: int) -> R
         ttft = (await complete(engine, make(prompt_tokens, 1))).done.timing.ttft
         if ttft is not None:
             return {"prompt_tokens": prompt_tokens, "ttft_s": ttft}
-    raise InvalidRequest(_SILENT.format(prompt_tokens))
+    raise InvalidValue(_SILENT.format(prompt_tokens))
 
 
 async def concurrency(
@@ -57,7 +57,7 @@ async def prefix_cache(engine: Engine, make: MakeRequest, *, prompt_tokens: int)
                 "warm_ttft_s": warm.timing.ttft,
                 "cached_tokens": warm.usage.cached_tokens,
             }
-    raise InvalidRequest(_SILENT.format(prompt_tokens))
+    raise InvalidValue(_SILENT.format(prompt_tokens))
 
 
 async def preemption(engine: Engine, make: MakeRequest, *, people: int, prompt_tokens: int, output_tokens: int) -> Row:
@@ -81,7 +81,7 @@ async def speculation(engine: Engine, make: MakeRequest, *, people: int, prompt_
 
 async def _together(engine: Engine, make: MakeRequest, people: int, prompt: int, output: int) -> Sequence[Completion]:
     if people < 1 or output < 2:
-        raise InvalidRequest(f"{people} people with {output} output tokens: TPOT needs one person and two tokens at least")
+        raise InvalidValue(f"{people} people with {output} output tokens: TPOT needs one person and two tokens at least")
     requests = [make(prompt, output) for _ in range(people)]  # made first: that takes time, and it is not the engine's
     return await asyncio.gather(*(complete(engine, request) for request in requests))
 
@@ -89,14 +89,14 @@ async def _together(engine: Engine, make: MakeRequest, people: int, prompt: int,
 def _ttft(answer: Completion) -> float:
     ttft = answer.done.timing.ttft
     if ttft is None:
-        raise InvalidRequest(f"an answer of {answer.done.usage.output_tokens} tokens has no text, and so no first token")
+        raise InvalidValue(f"an answer of {answer.done.usage.output_tokens} tokens has no text, and so no first token")
     return ttft
 
 
 def _tpot(answer: Completion) -> float:
     tpot = answer.done.timing.tpot(answer.done.usage.output_tokens)
     if tpot is None:
-        raise InvalidRequest(f"an answer of {answer.done.usage.output_tokens} tokens has no TPOT; ask for two or more")
+        raise InvalidValue(f"an answer of {answer.done.usage.output_tokens} tokens has no TPOT; ask for two or more")
     return tpot
 
 

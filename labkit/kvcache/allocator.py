@@ -11,7 +11,7 @@ from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
 
 from labkit.engines.modelled import Block, BlockManager, Sequence
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 _ENDLESS = 1 << 40  # a sequence here writes until it is freed
 
@@ -65,7 +65,7 @@ class Allocator:
 
     def __init__(self, num_blocks: int, block_size: int, *, caching: bool = True) -> None:
         if num_blocks < 2 or block_size < 1:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"{num_blocks} blocks of {block_size} tokens; use 2 or more, since one is kept back, of 1 token or more"
             )
         self._manager = BlockManager(num_blocks, block_size, caching)
@@ -118,7 +118,7 @@ class Allocator:
         """Take all blocks of `name` (by default the newest sequence) and let it wait with its tokens. Returns its name."""
         if name is None:
             if not self._running:
-                raise InvalidRequest("nobody holds a block, so nobody can be preempted; allocate first")
+                raise InvalidValue("nobody holds a block, so nobody can be preempted; allocate first")
             name = next(reversed(self._running))
         sequence = self._get(name)
         self._manager.free(sequence)
@@ -172,16 +172,16 @@ class Allocator:
 
     def _get(self, name: str) -> Sequence:
         if name not in self._running:
-            raise InvalidRequest(f"{name!r} holds no blocks; those that do: {', '.join(self._running) or 'none'}")
+            raise InvalidValue(f"{name!r} holds no blocks; those that do: {', '.join(self._running) or 'none'}")
         return self._running[name]
 
     def _new(self, name: str) -> None:
         if name in self._running or name in self._waiting:
-            raise InvalidRequest(f"there is a sequence {name!r} already; free it or take another name")
+            raise InvalidValue(f"there is a sequence {name!r} already; free it or take another name")
 
     def _fits(self, name: str, tokens: int) -> None:
         room = self._manager.capacity * self._manager.block_size
         if tokens > room:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"{name!r} would have {tokens} tokens and all blocks together hold {room}; it could never run"
             )

@@ -24,7 +24,7 @@ from labkit.engines import Engine
 from labkit.engines.host.block_frames import CONFIG_KEY, SOCKET_NAME
 from labkit.engines.host.scheduler import SCHEDULER
 from labkit.kvcache.allocator import BlockView
-from labkit.request.errors import EngineError, InvalidRequest
+from labkit.request.errors import EngineError, InvalidValue
 
 _LONGEST_LINE = 1 << 26  # bytes; a frame of a million blocks is a tenth of it
 
@@ -72,7 +72,7 @@ class BlockFrame:
 
     @classmethod
     def parse(cls, line: str | bytes) -> BlockFrame:
-        """From a line that the engine sent. Raises `InvalidRequest` for anything else."""
+        """From a line that the engine sent. Raises `InvalidValue` for anything else."""
         try:
             entry = json.loads(line)
             return cls(
@@ -91,7 +91,7 @@ class BlockFrame:
             )
         except (ValueError, KeyError, TypeError) as error:
             shown = line[:80]
-            raise InvalidRequest(f"{shown!r} is no block frame ({error!r}); watch an engine of this labkit") from error
+            raise InvalidValue(f"{shown!r} is no block frame ({error!r}); watch an engine of this labkit") from error
 
     @cached_property
     def blocks(self) -> tuple[BlockView, ...]:
@@ -141,7 +141,7 @@ def watchable(fps: float = 10, **additional_config: Any) -> dict[str, Any]:
     `additional_config` is the rest of vLLM's argument of that name. Equal arguments share an engine, and so its frames.
     """
     if not 0 < fps <= 60:
-        raise InvalidRequest(f"{fps:g} frames a second; use a rate above 0 and at most 60")
+        raise InvalidValue(f"{fps:g} frames a second; use a rate above 0 and at most 60")
     return {"scheduler_cls": SCHEDULER, "additional_config": {**additional_config, CONFIG_KEY: {"fps": fps}}}
 
 
@@ -149,16 +149,16 @@ def watchable(fps: float = 10, **additional_config: Any) -> dict[str, Any]:
 async def block_frames(engine: Engine) -> AsyncIterator[AsyncIterator[BlockFrame]]:
     """Connect to the blocks of `engine`; the frames end when the engine does.
 
-    Raises `InvalidRequest` for an engine whose blocks cannot be seen from here, `EngineError` where it has stopped.
+    Raises `InvalidValue` for an engine whose blocks cannot be seen from here, `EngineError` where it has stopped.
     """
     if engine.log is None:
-        raise InvalidRequest(
+        raise InvalidValue(
             f"the blocks of a {engine.provenance.kind} engine cannot be watched; connect to engine='vllm' on this machine"
         )
     await engine.metrics()  # an engine that was stopped for idleness starts again, with a folder of its own
     path = engine.log.with_name(SOCKET_NAME)
     if not path.exists():
-        raise InvalidRequest(f"{engine.model} shows no blocks; start it with connect(…, **watchable())")
+        raise InvalidValue(f"{engine.model} shows no blocks; start it with connect(…, **watchable())")
     async with frames_at(path) as frames:
         yield frames
 

@@ -22,7 +22,7 @@ from typing import Literal
 from labkit.kvcache.size import KVSize
 from labkit.latency.hardware import GIGA
 from labkit.latency.model import LatencyModel, StepWork
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 _LONGEST = 1 << 27  # tokens: a hundred times the longest context window there is
 
@@ -55,7 +55,7 @@ def recompute_seconds(latency: LatencyModel, prefix: int) -> float:
     It counts full attention in every layer and no other sequence in the step: an idle engine that reads its weights anyway.
     """
     if prefix < 1:
-        raise InvalidRequest(f"prefix is {prefix} tokens; use 1 or more")
+        raise InvalidValue(f"prefix is {prefix} tokens; use 1 or more")
     return latency.step_seconds(StepWork.of([(prefix + 1, 0)])) - latency.step_seconds(StepWork.of([(1, prefix)]))
 
 
@@ -65,12 +65,12 @@ def offload_break_even(
     """Whether to recompute a prefix of `prefix` tokens or to fetch it over a link of `link_gbs` GB/s (10⁹ bytes).
 
     PCIe 4.0 ×16 is 32 GB/s by its specification and PCIe 5.0 ×16 64 GB/s, each direction; less is reached.
-    `link_latency_s`: from the request to the first byte. Raises `InvalidRequest` for numbers that cannot be.
+    `link_latency_s`: from the request to the first byte. Raises `InvalidValue` for numbers that cannot be.
     """
     if not (link_gbs > 0 and math.isfinite(link_gbs)):
-        raise InvalidRequest(f"link_gbs is {link_gbs}; a link has some GB/s, above 0")
+        raise InvalidValue(f"link_gbs is {link_gbs}; a link has some GB/s, above 0")
     if not (link_latency_s >= 0 and math.isfinite(link_latency_s)):
-        raise InvalidRequest(f"link_latency_s is {link_latency_s}; use seconds from 0")
+        raise InvalidValue(f"link_latency_s is {link_latency_s}; use seconds from 0")
 
     def fetch_s(tokens: int) -> float:
         return link_latency_s + size.sequence_bytes(tokens) / (GIGA * link_gbs)

@@ -17,7 +17,7 @@ from labkit.latency.hardware import GIGA, Hardware
 from labkit.latency.model import StepWork
 from labkit.latency.roofline import Reached, datasheet_model
 from labkit.latency.shape import Config, read_config, shape_of
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 Limit = Literal["memory", "speed", "seats"]
 _MANY = 1 << 30  # where nothing else ends the search
@@ -72,15 +72,15 @@ def plan(
     full context, takes at most its inverse by the datasheet's latency model with `reached` shares of the peaks. `weights`:
     their precision, None for what the configuration says (its quantization_config, layer by layer).
 
-    Raises `InvalidRequest` when the weights do not fit, or for numbers that cannot be.
+    Raises `InvalidValue` when the weights do not fit, or for numbers that cannot be.
     """
     for name, value in (("context", context), ("machines", machines), ("max_num_seqs", max_num_seqs)):
         if value is not None and value < 1:
-            raise InvalidRequest(f"{name} is {value}; use 1 or more")
+            raise InvalidValue(f"{name} is {value}; use 1 or more")
     if tokens_per_s is not None and not (tokens_per_s > 0 and math.isfinite(tokens_per_s)):
-        raise InvalidRequest(f"tokens_per_s is {tokens_per_s}; use a number above 0, or None for no wish")
+        raise InvalidValue(f"tokens_per_s is {tokens_per_s}; use a number above 0, or None for no wish")
     if not 0 < share <= 1:
-        raise InvalidRequest(f"share is {share}; it is a part of the machine's memory, above 0 and up to 1")
+        raise InvalidValue(f"share is {share}; it is a part of the machine's memory, above 0 and up to 1")
     config = read_config(model)
     shape, whole = shape_of(config), kv_size(config, kv)
     latency = datasheet_model(shape, machine, weights=weights, kv=kv, machines=machines, reached=reached)
@@ -88,7 +88,7 @@ def plan(
     weight_bytes = shape.checkpoint_bytes(weights) / machines
     memory = int(machine.memory * share - weight_bytes)
     if memory < 0:
-        raise InvalidRequest(
+        raise InvalidValue(
             f"{shape.name} in {weights or shape.quantization or 'bf16'} takes {weight_bytes / GIGA:.1f} GB of each machine, "
             f"which has {machine.memory * share / GIGA:.1f} GB for it; use more machines, fewer bits or a larger share"
         )
@@ -127,7 +127,7 @@ def _on_each(size: KVSize, machines: int) -> KVSize:
     """What one of `machines` keeps: its share of the heads, or a copy of one."""
     for group in size.groups:
         if not group.latent and group.heads % machines and machines % group.heads:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"{group.heads} KV heads cannot be dealt out to {machines} machines; use a number of machines that divides "
                 "the heads, or is a multiple of them"
             )

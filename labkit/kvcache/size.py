@@ -18,7 +18,7 @@ from labkit.latency.built import CacheLayers, knows
 from labkit.latency.fields import layers_by_fields
 from labkit.latency.shape import Config, read_config, shape_of
 from labkit.latency.weights import precision_bytes
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 _PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "int8")
 # vLLM's int8_per_token_head keeps two fp32 scales with each head of each token; its fp8 has one scale for all, outside.
@@ -105,13 +105,13 @@ class KVSize:
         """Bytes of one block of `block_size` tokens.
 
         Where layers keep unequal amounts and some have a window, vLLM gives the blocks of all equally many bytes: those of
-        the layers that keep less hold more tokens (`unify_kv_cache_spec_page_size`). Raises `InvalidRequest` where that does
+        the layers that keep less hold more tokens (`unify_kv_cache_spec_page_size`). Raises `InvalidValue` where that does
         not come out even, and for recurrent states, whose blocks vLLM pads by rules of the machine.
         """
         if block_size < 1:
-            raise InvalidRequest(f"block_size is {block_size}; a block holds at least 1 token (vLLM's default is 16)")
+            raise InvalidValue(f"block_size is {block_size}; a block holds at least 1 token (vLLM's default is 16)")
         if self.state_bytes:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"{self.name} keeps recurrent states beside keys and values, and vLLM pads both to blocks of one size that "
                 "depends on the machine's kernels; use sequence_bytes, which counts both"
             )
@@ -174,7 +174,7 @@ class KVSize:
         """Tokens in a block of the group."""
         own, largest = self.layer_bytes(group), self._largest()
         if largest % own:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"{self.name} has layers that keep {own} and {largest} B of a token, and blocks of one size do not come out "
                 "even; use sequence_bytes"
             )
@@ -184,11 +184,11 @@ class KVSize:
 def kv_size(config: Config, precision: str = "bf16") -> KVSize:
     """The factors of the KV cache of any transformers configuration, kept in `precision`.
 
-    Raises `InvalidRequest` for a configuration that is no model's, a precision that is unknown, and a model that keeps
+    Raises `InvalidValue` for a configuration that is no model's, a precision that is unknown, and a model that keeps
     nothing of its tokens (recurrent states only) or keeps it in a way that is not counted here: the reason names what.
     """
     if precision not in _PRECISIONS:
-        raise InvalidRequest(f"precision {precision!r} is no KV cache's; use one of {', '.join(_PRECISIONS)}")
+        raise InvalidValue(f"precision {precision!r} is no KV cache's; use one of {', '.join(_PRECISIONS)}")
     given = read_config(config)
     name, state_bytes = str(given.get("model_type", "model")), 0
     if given.get("model_type") is None or knows(name):
@@ -198,7 +198,7 @@ def kv_size(config: Config, precision: str = "bf16") -> KVSize:
         groups = layers_by_fields(given)
         queries = given.get("num_attention_heads") or given.get("n_head") or 0
     if not groups:
-        raise InvalidRequest(
+        raise InvalidValue(
             f"{name} keeps a state of {state_bytes:,} B per sequence and nothing per token: it has no KV cache"
         )
     return KVSize(
@@ -236,4 +236,4 @@ def _blocks(tokens: int, block_size: int, window: int) -> int:
 
 def _from_zero(name: str, value: int) -> None:
     if value < 0:
-        raise InvalidRequest(f"{name} is {value}; count from 0")
+        raise InvalidValue(f"{name} is {value}; count from 0")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from labkit.engines.host.step_log import LoggedStep
 from labkit.engines.modelled import ContinuousBatching, EngineSettings, Step
 from labkit.engines.modelled import Sequence as EngineSequence
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class StepMemory:
 def step_memory(steps: Sequence[LoggedStep], num_blocks: int, block_size: int) -> list[StepMemory]:
     """The KV cache after each step of a log. `num_blocks` as vLLM reports it, one kept back."""
     if num_blocks < 2 or block_size < 1:
-        raise InvalidRequest(f"{num_blocks} blocks of {block_size} tokens; give what the engine reports (cache_config)")
+        raise InvalidValue(f"{num_blocks} blocks of {block_size} tokens; give what the engine reports (cache_config)")
     found = []
     for step in steps:
         held = [context + new for _, new, context in step.tokens]
@@ -72,7 +72,7 @@ def replayed(
                 known.add(id)
                 arrivals.setdefault(turn, []).append(id)
     if missing := sorted(known - requests.keys()):
-        raise InvalidRequest(f"the log has requests that were not given: {', '.join(missing[:3])}; cut the log to the load")
+        raise InvalidValue(f"the log has requests that were not given: {', '.join(missing[:3])}; cut the log to the load")
     batching = ContinuousBatching(settings)
     found: list[LoggedStep] = []
     turn = 0
@@ -94,7 +94,7 @@ def foretold(lengths: Sequence[tuple[int, int]], clients: int, settings: EngineS
     time to come back or to be let in, so a live engine, where both take some steps, is a little less crowded.
     """
     if clients < 1:
-        raise InvalidRequest(f"clients is {clients}; give at least 1")
+        raise InvalidValue(f"clients is {clients}; give at least 1")
     batching = ContinuousBatching(settings)
     coming = enumerate(lengths)
     first = 0

@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 Chunk = Literal["max", "pow2", "oracle"]
 
@@ -31,7 +31,7 @@ class Lengths:
 
     def __post_init__(self) -> None:
         if self.prompt < 1 or self.output < 0 or self.total > self.maximum:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"prompt {self.prompt}, output {self.output}, maximum {self.maximum}: a request has a prompt of 1 or more "
                 "tokens, and prompt and output together stay within the maximum"
             )
@@ -82,7 +82,7 @@ def contiguous(
     """
     _check(capacity, written)
     if chunk not in ("max", "pow2", "oracle"):
-        raise InvalidRequest(f"chunk {chunk!r} is unknown; use 'max', 'pow2' or 'oracle'")
+        raise InvalidValue(f"chunk {chunk!r} is unknown; use 'max', 'pow2' or 'oracle'")
     arena: list[tuple[int, int, int]] = []  # (start, size, index), in order of their place
     waiting = _place(arena, lengths, 0, capacity, chunk)
     if departed:
@@ -105,7 +105,7 @@ def paged(lengths: Sequence[Lengths], capacity: int, block_size: int, *, written
     """
     _check(capacity, written)
     if not 1 <= block_size <= capacity:
-        raise InvalidRequest(f"block_size is {block_size} of {capacity} tokens; use 1 token or more, and room for a block")
+        raise InvalidValue(f"block_size is {block_size} of {capacity} tokens; use 1 token or more, and room for a block")
     blocks = capacity // block_size
     taken = used = count = 0
     for request in lengths:
@@ -119,7 +119,7 @@ def paged(lengths: Sequence[Lengths], capacity: int, block_size: int, *, written
 def mean_block_waste(block_size: int) -> float:
     """Tokens left empty in a sequence's last block, on average over all places to end in it: (block_size − 1) / 2."""
     if block_size < 1:
-        raise InvalidRequest(f"block_size is {block_size}; use 1 token or more")
+        raise InvalidValue(f"block_size is {block_size}; use 1 token or more")
     return (block_size - 1) / 2
 
 
@@ -147,6 +147,6 @@ def _chunk(request: Lengths, chunk: Chunk) -> int:
 
 def _check(capacity: int, written: float) -> None:
     if capacity < 1:
-        raise InvalidRequest(f"capacity is {capacity} tokens; use 1 or more")
+        raise InvalidValue(f"capacity is {capacity} tokens; use 1 or more")
     if not 0 <= written <= 1:
-        raise InvalidRequest(f"written is {written}; it is a share of the output, 0 to 1")
+        raise InvalidValue(f"written is {written}; it is a share of the output, 0 to 1")

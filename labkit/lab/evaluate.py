@@ -20,7 +20,7 @@ import torch
 from labkit.lab.models import model_path
 from labkit.lab.tasks import Deck, Example, Split, examples, families, grade, policy_example
 from labkit.lab.tokenizer import END, END_THINK, prompt_text
-from labkit.request import InvalidRequest, Message
+from labkit.request import InvalidValue, Message
 
 # Prompts up to so many tokens share a row of the context-length table.
 LENGTH_BUCKETS = (256, 512, 1024, 1900)
@@ -42,7 +42,7 @@ class Answered:
 def wilson(right: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of a proportion (Wilson, 1927), as (low, high) in 0…1."""
     if n < 1 or not 0 <= right <= n:
-        raise InvalidRequest(f"{right} right of {n} is no proportion; n must be at least 1")
+        raise InvalidValue(f"{right} right of {n} is no proportion; n must be at least 1")
     z = NormalDist().inv_cdf((1 + level) / 2)
     centre = right + z * z / 2
     half = z * (right * (n - right) / n + z * z / 4) ** 0.5
@@ -164,7 +164,7 @@ def evaluate(names: Sequence[str] = ("small", "large"), n: int = 200, long_n: in
     """Figures of the model card: for each model, accuracy by family and difficulty with Wilson intervals, by prompt length
     on policy cases, and calibration, on `n` test examples a family and `long_n` a length bucket."""
     if n < 1 or long_n < 1:
-        raise InvalidRequest(f"n={n} and long_n={long_n}: evaluate on at least one example each")
+        raise InvalidValue(f"n={n} and long_n={long_n}: evaluate on at least one example each")
     report: dict[str, Any] = {
         "made": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
@@ -234,6 +234,6 @@ def write_card(report: dict[str, Any], folder: Path) -> None:
     text = card.read_text()
     start, end = "<!-- eval: begin -->", "<!-- eval: end -->"
     if start not in text or end not in text:
-        raise InvalidRequest(f"{card} lacks the marks {start} and {end}; put them where the tables belong")
+        raise InvalidValue(f"{card} lacks the marks {start} and {end}; put them where the tables belong")
     head, rest = text.split(start, 1)
     card.write_text(f"{head}{start}\n{card_tables(report)}\n{end}{rest.split(end, 1)[1]}")

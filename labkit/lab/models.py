@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 CONTEXT_WINDOW = 2048
 # Loaded by stock vLLM and transformers; the file's name says its format.
@@ -45,16 +45,16 @@ MODELS = {
 
 
 def model_spec(name: str) -> ModelSpec:
-    """The spec of a lab model; raises `InvalidRequest` for a name the lab does not train."""
+    """The spec of a lab model; raises `InvalidValue` for a name the lab does not train."""
     if name not in MODELS:
-        raise InvalidRequest(f"the lab trains no model {name!r}; it has {', '.join(MODELS)}")
+        raise InvalidValue(f"the lab trains no model {name!r}; it has {', '.join(MODELS)}")
     return MODELS[name]
 
 
 def model_path(name: str) -> Path:
     """Folder of a lab model's weights, config, tokenizer and chat template.
 
-    Raises `InvalidRequest` for an unknown name, `FileNotFoundError` when the weights are not there.
+    Raises `InvalidValue` for an unknown name, `FileNotFoundError` when the weights are not there.
     """
     folder = _FOLDER / model_spec(name).name
     if not (folder / "model.safetensors").exists():

@@ -24,7 +24,7 @@ from functools import cache
 from typing import Literal
 
 from labkit.lab.tasks import NOUNS, Deck, split_of
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 Part = Literal["calibration", "test"]
 Kind = Literal[
@@ -369,7 +369,7 @@ _UNITS = {"weight": ("kg", "pounds"), "length": ("metres", "feet")}
 def topics(part: Part | None = None) -> tuple[str, ...]:
     """Names of the topics of a part, or of both: dealt by a hash, and no topic to both."""
     if part is not None and part not in _DECKS:
-        raise InvalidRequest(f"the part {part!r} is unknown; use calibration or test")
+        raise InvalidValue(f"the part {part!r} is unknown; use calibration or test")
     return tuple(name for name in _TOPICS if part in (None, _dealt()[name]))
 
 
@@ -404,7 +404,7 @@ def meanings(part: Part, n: int, seed: int) -> list[Meaning]:
         found.setdefault(meaning.key, meaning)
         turn += 1
         if turn > 100 * (n + len(names)):
-            raise InvalidRequest(f"{part} has no {n} different meanings; ask for at most {len(found)}")
+            raise InvalidValue(f"{part} has no {n} different meanings; ask for at most {len(found)}")
     return list(found.values())
 
 
@@ -435,7 +435,7 @@ def pairs(part: Part, n: int, seed: int, *, near_miss_share: float = 0.5) -> Ite
     The same arguments give the same pairs. Kinds of near-misses come as often as topics offer them.
     """
     if not 0 <= near_miss_share <= 1:
-        raise InvalidRequest(f"near_miss_share is {near_miss_share}; use a share from 0 to 1")
+        raise InvalidValue(f"near_miss_share is {near_miss_share}; use a share from 0 to 1")
     deck = Deck(_DECKS[part], random.Random(f"pairs {seed}"))
     names = topics(part)
     for _ in range(n):
@@ -461,7 +461,7 @@ def traffic(
     Words are drawn anew each time, tenants uniformly; each tenant's desk has its own answers.
     """
     if n < 0 or not tenants:
-        raise InvalidRequest(f"n is {n} and tenants {tuple(tenants)!r}; use n from 0 and at least one tenant")
+        raise InvalidValue(f"n is {n} and tenants {tuple(tenants)!r}; use n from 0 and at least one tenant")
     rng = random.Random(f"traffic {seed}")
     pool = meanings(part, meanings_total, seed)
     weights = [rank**-exponent for rank in range(1, len(pool) + 1)]

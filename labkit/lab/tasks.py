@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from labkit.request import InvalidRequest, Message
+from labkit.request import InvalidValue, Message
 
 Split = Literal["train", "dev", "test"]
 _SPLITS = ("train", "dev", "test")
@@ -505,11 +505,11 @@ def families(difficulty: Difficulty | None = None) -> tuple[str, ...]:
 def examples(split: Split, family: str, n: int, seed: int = 0) -> Iterator[Example]:
     """`n` examples of `family`, the same for the same arguments."""
     if split not in _SPLITS:
-        raise InvalidRequest(f"split {split!r} is unknown; use one of {', '.join(_SPLITS)}")
+        raise InvalidValue(f"split {split!r} is unknown; use one of {', '.join(_SPLITS)}")
     if family not in _FAMILIES:
-        raise InvalidRequest(f"family {family!r} is unknown; use one of {', '.join(_FAMILIES)}")
+        raise InvalidValue(f"family {family!r} is unknown; use one of {', '.join(_FAMILIES)}")
     if n < 0:
-        raise InvalidRequest(f"n is {n}; ask for 0 examples or more")
+        raise InvalidValue(f"n is {n}; ask for 0 examples or more")
     difficulty, make, max_tokens = _FAMILIES[family]
     for i in range(n):
         deck = Deck(split, random.Random(f"{split}/{family}/{seed}/{i}"))

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 from labkit.request.values import Timing, Usage
 
 
@@ -81,9 +81,9 @@ class SLO:
     def __post_init__(self) -> None:
         limits = (self.ttft, self.tpot, self.e2e)
         if all(limit is None for limit in limits):
-            raise InvalidRequest("an SLO without a limit is met by everything; set ttft, tpot or e2e in seconds")
+            raise InvalidValue("an SLO without a limit is met by everything; set ttft, tpot or e2e in seconds")
         if any(limit is not None and not limit > 0 for limit in limits):
-            raise InvalidRequest(f"{self} has a limit that is no time; limits are seconds above 0")
+            raise InvalidValue(f"{self} has a limit that is no time; limits are seconds above 0")
 
     def met(self, sample: Sample) -> bool:
         """Whether the request ended and kept every limit."""
@@ -96,14 +96,14 @@ class SLO:
 def goodput(samples: Sequence[Sample], slo: SLO, seconds: float) -> float:
     """Requests per second that met every limit, over `seconds` of load (Zhong et al., "DistServe", OSDI 2024)."""
     if not seconds > 0:
-        raise InvalidRequest(f"a load of {seconds} s has no rate; give the seconds it ran")
+        raise InvalidValue(f"a load of {seconds} s has no rate; give the seconds it ran")
     return sum(slo.met(sample) for sample in samples) / seconds
 
 
 def percentile(values: Iterable[float | None], q: float) -> float | None:
     """The `q`-th percentile (0 to 100), linear between neighbours as numpy's default; None where no value is defined."""
     if not 0 <= q <= 100:
-        raise InvalidRequest(f"percentile {q} is not between 0 and 100; the 95th is 95, not 0.95")
+        raise InvalidValue(f"percentile {q} is not between 0 and 100; the 95th is 95, not 0.95")
     defined = [value for value in values if value is not None]
     return float(np.percentile(defined, q)) if defined else None
 
@@ -121,9 +121,9 @@ class Summary:
 
 
 def summary(samples: Sequence[Sample], seconds: float, points: Sequence[float] = (50, 90, 95, 99)) -> Summary:
-    """Summarise what ended within a window of `seconds`. Raises `InvalidRequest` for a window without length."""
+    """Summarise what ended within a window of `seconds`. Raises `InvalidValue` for a window without length."""
     if not seconds > 0:
-        raise InvalidRequest(f"a window of {seconds} s has no rates; give its length in seconds")
+        raise InvalidValue(f"a window of {seconds} s has no rates; give its length in seconds")
     ended = [sample for sample in samples if sample.timing is not None and not sample.error]
     tokens = sum(sample.usage.output_tokens for sample in ended if sample.usage is not None)
     return Summary(

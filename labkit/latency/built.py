@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labkit.latency.weights import Matrix
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 # A configuration's own, which say nothing of its shape and would load code, kernels or weights.
 _NOT_SHAPE = (
@@ -91,7 +91,7 @@ def knows(model_type: str) -> bool:
 
 
 def build(given: Mapping[str, Any]) -> Built:
-    """Build the model of a configuration that transformers knows, and look. Raises `InvalidRequest` with transformers'
+    """Build the model of a configuration that transformers knows, and look. Raises `InvalidValue` with transformers'
     reason."""
     with _quiet():
         config, model = _model(given)
@@ -131,7 +131,7 @@ def _model(given: Mapping[str, Any]) -> tuple[Any, Any]:
         config = AutoConfig.for_model(**plain)
         seeing = type(config) in AutoModelForMultimodalLM._model_mapping
         if not seeing and type(config) not in AutoModelForCausalLM._model_mapping:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"{given['model_type']} is no architecture that writes text token by token (transformers has no causal "
                 "language model of it), so it has no KV cache per token; name a language model"
             )
@@ -139,10 +139,10 @@ def _model(given: Mapping[str, Any]) -> tuple[Any, Any]:
         with torch.device("meta"):
             auto = AutoModelForMultimodalLM if seeing else AutoModelForCausalLM
             return config, auto.from_config(config, dtype=torch.bfloat16).eval()
-    except InvalidRequest:
+    except InvalidValue:
         raise
     except _errors() as error:
-        raise InvalidRequest(f"transformers cannot build a {given['model_type']} of this configuration: {error}") from error
+        raise InvalidValue(f"transformers cannot build a {given['model_type']} of this configuration: {error}") from error
 
 
 def _cache(config: Any, model: Any) -> tuple[Any, dict[str, int]]:
@@ -177,14 +177,14 @@ def _cache(config: Any, model: Any) -> tuple[Any, dict[str, int]]:
             with _answers():  # twice as slow, and few ask
                 out = run()
     except _errors() as error:
-        raise InvalidRequest(
+        raise InvalidValue(
             f"transformers builds a {config.model_type}, and no token runs through it: {error}; its cache cannot be seen"
         ) from error
     cache = getattr(out, "past_key_values", None) or getattr(out, "cache_params", None)
     cache = getattr(cache, "self_attention_cache", cache)
     if not hasattr(cache, "layers"):
         kept = "no keys and values from one token to the next" if cache is None else f"a {type(cache).__name__} of its own"
-        raise InvalidRequest(
+        raise InvalidValue(
             f"{config.model_type} keeps {kept}, not a key and a value per layer; its cache cannot be counted here"
         )
     return cache, chosen
@@ -220,14 +220,14 @@ def _layers(cache: Any, text: Any) -> tuple[tuple[CacheLayers, ...], int]:
         if others := sorted(
             name for name, value in vars(layer).items() if name not in _KEPT and not name.startswith("_") and _holds(value)
         ):
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"{text.model_type} keeps {', '.join(others)} beside keys and values ({type(layer).__name__}), and how "
                 "they grow with the tokens is not counted here"
             )
         if keys is None or values is None or not keys.numel():
             continue
         if keys.ndim != 4 or keys.shape[-2] != _TOKENS:
-            raise InvalidRequest(f"{text.model_type} keeps keys of shape {tuple(keys.shape)}, not one per head and token")
+            raise InvalidValue(f"{text.model_type} keeps keys of shape {tuple(keys.shape)}, not one per head and token")
         latent = keys.shape[1] == 1 and keys.shape[-1] == getattr(text, "kv_lora_rank", None)
         indexer = getattr(layer, "indexer_keys", None)
         extra = indexer.shape[-1] if indexer is not None else 0
@@ -305,9 +305,7 @@ def _configured(text: Any) -> int:
         value = max(value, default=0) if isinstance(value, list) else value
         if isinstance(value, int) and value > 0:
             return value
-    raise InvalidRequest(
-        f"{text.model_type} has experts, and none of {', '.join(_CHOSEN)} says how many a token goes through"
-    )
+    raise InvalidValue(f"{text.model_type} has experts, and none of {', '.join(_CHOSEN)} says how many a token goes through")
 
 
 def _heads(text: Any) -> int:
@@ -329,14 +327,14 @@ def _check(text: Any, given: Mapping[str, Any]) -> None:
     }
     for name, value in fields.items():
         if value is not None and (not isinstance(value, int | list) or value == 0 or (isinstance(value, int) and value < 0)):
-            raise InvalidRequest(f"{name} is {value!r}; a model needs a whole number from 1")
+            raise InvalidValue(f"{name} is {value!r}; a model needs a whole number from 1")
     heads, kv_heads, size = fields["num_attention_heads"], getattr(text, "num_key_value_heads", None), fields["hidden_size"]
     if isinstance(heads, int) and isinstance(kv_heads, int) and kv_heads and heads % kv_heads:
-        raise InvalidRequest(f"num_attention_heads is {heads}, no multiple of num_key_value_heads ({kv_heads})")
+        raise InvalidValue(f"num_attention_heads is {heads}, no multiple of num_key_value_heads ({kv_heads})")
     if not (isinstance(heads, int) and isinstance(size, int)) or getattr(text, "kv_lora_rank", None):
         return
     if size % heads and getattr(text, "head_dim", None) in (None, size // heads) and not _mentions(given, "head_dim"):
-        raise InvalidRequest(f"hidden_size {size} is no multiple of {heads} heads; give head_dim")
+        raise InvalidValue(f"hidden_size {size} is no multiple of {heads} heads; give head_dim")
 
 
 def _mentions(given: Any, name: str) -> bool:

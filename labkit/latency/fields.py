@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from labkit.latency.built import CacheLayers
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 _LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
@@ -48,13 +48,13 @@ _WINDOWED = {"sliding_attention": "sliding_window", "chunked_attention": "attent
 
 
 def layers_by_fields(given: Mapping[str, Any]) -> tuple[CacheLayers, ...]:
-    """What the layers of a language model's configuration keep. Raises `InvalidRequest` naming the field that is missing,
+    """What the layers of a language model's configuration keep. Raises `InvalidValue` naming the field that is missing,
     impossible, or says more than can be counted."""
     name = given.get("model_type", "the model")
     nested = given.get("attn_config")
     given = {**given, **(nested if isinstance(nested, Mapping) else {})}
     if mixed := [field for field in _MIXED if given.get(field)]:
-        raise InvalidRequest(
+        raise InvalidValue(
             f"{name} has {mixed[0]} = {given[mixed[0]]!r}: its layers keep unequal amounts, and transformers has no {name} "
             "to look at; add the layers up by hand"
         )
@@ -68,7 +68,7 @@ def layers_by_fields(given: Mapping[str, Any]) -> tuple[CacheLayers, ...]:
     queries = _per_layer(heads, layers, "attention heads")
     for query, kv in zip(queries, kv_heads, strict=True):
         if query % kv:
-            raise InvalidRequest(f"{name} has {query} attention heads, no multiple of {kv} KV heads (num_key_value_heads)")
+            raise InvalidValue(f"{name} has {query} attention heads, no multiple of {kv} KV heads (num_key_value_heads)")
     width = _width(given, queries[0])
     value = int(given.get("v_head_dim") or width)
     windows = _windows(given, layers)
@@ -92,7 +92,7 @@ def _width(given: Mapping[str, Any], heads: int) -> int:
         return _number(given, _WIDTH, "numbers a head")
     hidden = _number(given, _HIDDEN, "hidden numbers")
     if hidden % heads:
-        raise InvalidRequest(f"hidden_size {hidden} is no multiple of {heads} heads; give head_dim")
+        raise InvalidValue(f"hidden_size {hidden} is no multiple of {heads} heads; give head_dim")
     return hidden // heads
 
 
@@ -101,9 +101,9 @@ def _windows(given: Mapping[str, Any], layers: int) -> list[int]:
     window = given.get("sliding_window") if given.get("use_sliding_window", True) else None
     types = given.get("layer_types") or (["sliding_attention"] if window else ["full_attention"]) * layers
     if len(types) != layers:
-        raise InvalidRequest(f"layer_types has {len(types)} entries for {layers} layers")
+        raise InvalidValue(f"layer_types has {len(types)} entries for {layers} layers")
     if others := sorted(set(types) - {"full_attention", *_WINDOWED}):
-        raise InvalidRequest(
+        raise InvalidValue(
             f"{given.get('model_type')} has layers of type {', '.join(others)}, which transformers has no "
             f"{given.get('model_type')} to look at for; what they keep is not known here"
         )
@@ -138,7 +138,7 @@ def _number(given: Mapping[str, Any], names: tuple[str, ...], what: str) -> int:
     name = next((name for name in names if given.get(name) is not None), names[0])
     value = given.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidRequest(f"{name} is {value!r}; a model needs a whole number of {what} from 1")
+        raise InvalidValue(f"{name} is {value!r}; a model needs a whole number of {what} from 1")
     return value
 
 
@@ -146,5 +146,5 @@ def _per_layer(value: int | list[int], layers: int, what: str) -> list[int]:
     if isinstance(value, int):
         return [value] * layers
     if len(value) != layers:
-        raise InvalidRequest(f"the configuration has {len(value)} numbers of {what} for {layers} layers")
+        raise InvalidValue(f"the configuration has {len(value)} numbers of {what} for {layers} layers")
     return value

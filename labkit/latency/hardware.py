@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from labkit.data import path as data_path
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 TERA, GIGA = 1e12, 1e9
 
@@ -39,14 +39,14 @@ class Hardware:
             if value is None and field in ("fp8", "int8"):
                 continue
             if not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
-                raise InvalidRequest(f"{self.name}: {field} is {value!r}; a datasheet figure is a number above 0")
+                raise InvalidValue(f"{self.name}: {field} is {value!r}; a datasheet figure is a number above 0")
         if not self.source:
-            raise InvalidRequest(f"{self.name} has no source; say which datasheet its figures are from")
+            raise InvalidValue(f"{self.name} has no source; say which datasheet its figures are from")
         for field in ("fp8", "int8"):
             value = getattr(self, field)
             # Integer units of some chips are four times the BF16 ones with FP32 accumulation, and none is faster than that.
             if value is not None and value > 4.05 * self.bf16:
-                raise InvalidRequest(
+                raise InvalidValue(
                     f"{self.name}: {field} is {value / self.bf16:.1f} times bf16; was it printed with sparsity?"
                 )
 
@@ -78,17 +78,17 @@ def catalogue() -> MappingProxyType[str, Hardware]:
 
 
 def read_entry(entry: dict[str, Any]) -> Hardware:
-    """A catalogue entry as `Hardware`. Raises `InvalidRequest` naming what is missing, unknown or impossible."""
+    """A catalogue entry as `Hardware`. Raises `InvalidValue` naming what is missing, unknown or impossible."""
     names = {field.name for field in fields(Hardware)}
     if missing := sorted(names - entry.keys()):
-        raise InvalidRequest(f"hardware entry {entry.get('key')!r} lacks {', '.join(missing)}")
+        raise InvalidValue(f"hardware entry {entry.get('key')!r} lacks {', '.join(missing)}")
     if unknown := sorted(entry.keys() - names):
-        raise InvalidRequest(f"hardware entry {entry.get('key')!r} has unknown {', '.join(unknown)}")
+        raise InvalidValue(f"hardware entry {entry.get('key')!r} has unknown {', '.join(unknown)}")
     return Hardware(**entry)
 
 
 def hardware(key: str) -> Hardware:
-    """The machine of that key; raises `InvalidRequest` listing the keys there are."""
+    """The machine of that key; raises `InvalidValue` listing the keys there are."""
     if key not in catalogue():
-        raise InvalidRequest(f"no hardware {key!r} in the catalogue; it has {', '.join(catalogue())}")
+        raise InvalidValue(f"no hardware {key!r} in the catalogue; it has {', '.join(catalogue())}")
     return catalogue()[key]

@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class StepWork:
         tokens = sequences = pairs = kv_tokens = 0
         for new, context in parts:
             if new < 1 or context < 0:
-                raise InvalidRequest(f"a step cannot feed {new} tokens after {context}; feed 1 or more after 0 or more")
+                raise InvalidValue(f"a step cannot feed {new} tokens after {context}; feed 1 or more after 0 or more")
             tokens += new
             sequences += 1
             pairs += new * context + new * (new + 1) // 2
@@ -83,11 +83,11 @@ class LatencyModel:
         for field in fields(self):
             value = getattr(self, field.name)
             if not (math.isfinite(value) and value >= 0):
-                raise InvalidRequest(f"{field.name} is {value}; a latency model's constants are seconds from 0")
+                raise InvalidValue(f"{field.name} is {value}; a latency model's constants are seconds from 0")
         if not 0 < self.expert_share <= 1:
-            raise InvalidRequest(f"expert_share is {self.expert_share}; it is a share of the experts, above 0 and up to 1")
+            raise InvalidValue(f"expert_share is {self.expert_share}; it is a share of the experts, above 0 and up to 1")
         if not (self.step_s or self.weights_s or self.linear_s):
-            raise InvalidRequest("a step that takes no time is no model; give step_s, weights_s or linear_s")
+            raise InvalidValue("a step that takes no time is no model; give step_s, weights_s or linear_s")
 
     def weights_seconds(self, tokens: float) -> float:
         """Reading the weights that a step of so many new tokens needs, in seconds."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from labkit.latency.hardware import Hardware
 from labkit.latency.model import LatencyModel
 from labkit.latency.shape import ModelShape
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Reached:
         for name in ("mfu", "mbu"):
             value = getattr(self, name)
             if not 0 < value <= 1:
-                raise InvalidRequest(f"{name} is {value}; it is a share of the peak, above 0 and up to 1")
+                raise InvalidValue(f"{name} is {value}; it is a share of the peak, above 0 and up to 1")
 
 
 IDEAL = Reached(1.0, 1.0, 0.0, 0.0, 0.0)
@@ -53,7 +53,7 @@ def datasheet_model(
 
     FLOP per token: 2 × active parameters, and 2 × the lm_head's per sequence. Bytes per step: the weights (of routed experts
     those that its tokens choose, each for itself and all equally often), and the KV cache of the tokens attended to.
-    `weights`: their precision, None for what the configuration says. Raises `InvalidRequest` when the weights do not fit
+    `weights`: their precision, None for what the configuration says. Raises `InvalidValue` when the weights do not fit
     into memory.
     """
     reached = Reached() if reached is None else reached
@@ -85,18 +85,16 @@ def kv_tokens(
 ) -> int:
     """Tokens of KV cache that fit beside the weights into `share` of the memory (vLLM's gpu_memory_utilization).
 
-    Raises `InvalidRequest` when not even the weights fit.
+    Raises `InvalidValue` when not even the weights fit.
     """
     if machines < 1:
-        raise InvalidRequest(f"machines is {machines}; it takes at least 1")
+        raise InvalidValue(f"machines is {machines}; it takes at least 1")
     if not shape.layers:
-        raise InvalidRequest(
-            f"{shape.name} keeps nothing per token (recurrent states only), so no number of tokens fills it"
-        )
+        raise InvalidValue(f"{shape.name} keeps nothing per token (recurrent states only), so no number of tokens fills it")
     weight_bytes = shape.checkpoint_bytes(weights)
     left = machines * machine.memory * share - weight_bytes
     if left <= 0:
-        raise InvalidRequest(
+        raise InvalidValue(
             f"{shape.name} in {weights or shape.quantization or 'bf16'} is {weight_bytes / 1e9:.1f} GB and does not fit "
             f"into {share:.0%} of {machines} × {machine.memory_gb} GB ({machine.name}); use more machines or fewer bits"
         )

@@ -16,7 +16,7 @@ from typing import Any
 from labkit.data import path as data_path
 from labkit.latency.built import CacheLayers, Weight, build, knows
 from labkit.latency.weights import PLAIN_BYTES, QUANTIZED_BYTES, precision_bytes, scheme
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 Config = Mapping[str, Any] | str | Path
 """A transformers configuration, a folder with one (or the config.json), or a name of `shape_names()` ("llama-3.1-8b")."""
@@ -106,7 +106,7 @@ class ModelShape:
         """Bytes of all weights in memory. `precision`: None is what the configuration says (bf16 where it says nothing).
 
         "fp8", "int8" and "int4" quantize what such checkpoints usually do: linear layers and experts, not embeddings,
-        lm_head, norms, routers, and what reads pictures; "int4" has its scales with it. Raises `InvalidRequest` for an
+        lm_head, norms, routers, and what reads pictures; "int4" has its scales with it. Raises `InvalidValue` for an
         unknown precision, and for None where the configuration names a method that is not counted here.
         """
         return self._bytes(None, precision)
@@ -141,14 +141,14 @@ def shape_names() -> tuple[str, ...]:
 
 
 def shape_path(model: str | Path) -> Path:
-    """The configuration in a model folder, or of a name of `shape_names()`. Raises `InvalidRequest` where there is none."""
+    """The configuration in a model folder, or of a name of `shape_names()`. Raises `InvalidValue` where there is none."""
     path = Path(model)
     if path.is_dir():
         path /= "config.json"
     elif path.suffix != ".json":
         path = data_path("shapes") / f"{path.name}.json"
     if not path.is_file():
-        raise InvalidRequest(
+        raise InvalidValue(
             f"no model configuration at {path}; name a folder with a config.json, or one of {', '.join(shape_names())}"
         )
     return path
@@ -156,7 +156,7 @@ def shape_path(model: str | Path) -> Path:
 
 def read_config(config: Config) -> Mapping[str, Any]:
     """A configuration from wherever it is. Where transformers does not know the whole (a model that also sees), its language
-    model's. Raises `InvalidRequest` where there is none, or no JSON object."""
+    model's. Raises `InvalidValue` where there is none, or no JSON object."""
     if isinstance(config, Mapping):
         given = config
     else:
@@ -164,9 +164,9 @@ def read_config(config: Config) -> Mapping[str, Any]:
         try:
             read: Any = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise InvalidRequest(f"{path} is no JSON: {error}") from error
+            raise InvalidValue(f"{path} is no JSON: {error}") from error
         if not isinstance(read, Mapping):
-            raise InvalidRequest(f"{path} has no JSON object; take the model's whole config.json")
+            raise InvalidValue(f"{path} has no JSON object; take the model's whole config.json")
         given = read
     if knows(str(given.get("model_type"))):
         return given
@@ -180,13 +180,13 @@ def read_config(config: Config) -> Mapping[str, Any]:
 def shape_of(config: Mapping[str, Any], name: str = "") -> ModelShape:
     """The shape of a transformers configuration.
 
-    Raises `InvalidRequest` for one that cannot be a model, and for an architecture that the installed transformers lacks.
+    Raises `InvalidValue` for one that cannot be a model, and for an architecture that the installed transformers lacks.
     """
     given = read_config(config)
     try:
         text = json.dumps(dict(given), sort_keys=True)
     except TypeError as error:
-        raise InvalidRequest(f"the configuration is no JSON: {error}; take the model's config.json") from error
+        raise InvalidValue(f"the configuration is no JSON: {error}; take the model's config.json") from error
     return _counted(name or str(given.get("model_type", "model")), text)
 
 
@@ -195,11 +195,11 @@ def _counted(name: str, text: str) -> ModelShape:
     given = json.loads(text)
     model_type = given.get("model_type")
     if not model_type:
-        raise InvalidRequest("the configuration has no model_type; take the model's whole config.json")
+        raise InvalidValue("the configuration has no model_type; take the model's whole config.json")
     if not knows(model_type):
         import transformers
 
-        raise InvalidRequest(
+        raise InvalidValue(
             f"transformers {transformers.__version__} cannot build a model of model_type {model_type!r} (it has no such "
             "architecture), so its parameters cannot be counted; kv_size may still count its cache"
         )
@@ -217,7 +217,7 @@ def _parts(weights: Iterable[Weight], quantization: Mapping[str, Any] | None) ->
     try:
         bits = scheme(quantization) if quantization else None
         unknown = False
-    except InvalidRequest:
+    except InvalidValue:
         bits, unknown = None, True
     sums: dict[tuple[str, float], tuple[int, float, int]] = {}
     for weight in weights:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 PRECISION_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
 """Bytes of one number."""
@@ -47,26 +47,26 @@ Bits = Callable[[Matrix], float]
 def precision_bytes(precision: str) -> float:
     """Bytes of one number in `precision`."""
     if precision not in PRECISION_BYTES:
-        raise InvalidRequest(f"precision {precision!r} is unknown; use one of {', '.join(PRECISION_BYTES)}")
+        raise InvalidValue(f"precision {precision!r} is unknown; use one of {', '.join(PRECISION_BYTES)}")
     return PRECISION_BYTES[precision]
 
 
 def scheme(quantization: Mapping[str, Any]) -> Bits:
-    """How a published `quantization_config` keeps matrices. Raises `InvalidRequest` naming a method that is not known
+    """How a published `quantization_config` keeps matrices. Raises `InvalidValue` naming a method that is not known
     here."""
     inner = quantization.get("quantization")  # ModelOpt's own file nests
     given = {**quantization, **inner} if isinstance(inner, Mapping) else quantization
     method = str(given.get("quant_method") or given.get("quant_algo") or "").lower().replace("_", "-")
     method = next((name for name in _SCHEMES if method == name or method.startswith(f"{name}-")), method)
     if method not in _SCHEMES:
-        raise InvalidRequest(
+        raise InvalidValue(
             f"quantization method {method!r} is not counted here, only {', '.join(_SCHEMES)}; say the weights' precision "
             "yourself, as in weights='int4'"
         )
     try:
         return _SCHEMES[method](given)
     except (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError) as error:
-        raise InvalidRequest(f"the quantization_config of method {method!r} cannot be read: {error!r}") from error
+        raise InvalidValue(f"the quantization_config of method {method!r} cannot be read: {error!r}") from error
 
 
 def _grouped(bits: int, group: int, matrix: Matrix, zeros: bool = True, scale: int = 16) -> float:
@@ -123,7 +123,7 @@ def _modelopt(given: Mapping[str, Any]) -> Bits:
     widths = {"FP8": 8.0, "NVFP4": 4 + 8 / int(given.get("group_size") or 16), "MXFP8": 8 + 8 / 32}
     width = next((value for name, value in widths.items() if kind.startswith(name)), None)
     if width is None:
-        raise InvalidRequest(f"ModelOpt's {kind} is not counted here, only {', '.join(widths)}; say weights='int4' or 'fp8'")
+        raise InvalidValue(f"ModelOpt's {kind} is not counted here, only {', '.join(widths)}; say weights='int4' or 'fp8'")
     left_out = _strings(given.get("ignore")) + _strings(given.get("exclude_modules"))
     return lambda matrix: 16 if matrix.head or _listed(matrix, left_out, inside=True) else width
 

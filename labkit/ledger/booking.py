@@ -20,7 +20,7 @@ from labkit.request import (
     Done,
     Event,
     Handler,
-    InvalidRequest,
+    InvalidValue,
     LabError,
     Lever,
     Placed,
@@ -45,7 +45,7 @@ class Booked(Lever):
 
     `prices` maps a model's name to its price list; the name "*" stands for all models without one. The name is the one that
     the request asks by (a router's own name for the model), else the one that the engine answers with. Every model that a
-    chooser in the stack can choose must have a price, or none may: `InvalidRequest` says so when the stack is built. The
+    chooser in the stack can choose must have a price, or none may: `InvalidValue` says so when the stack is built. The
     price is set on the `Done` as well, in the list's own currency. `provider` goes into the rows; where it is empty, that of
     the price list does.
 
@@ -69,15 +69,15 @@ class Booked(Lever):
 
     def __post_init__(self) -> None:
         if not isinstance(self.ledger, Ledger):
-            raise InvalidRequest(f"Booked needs a Ledger, such as Ledger('books.db'); it got {self.ledger!r:.80}")
+            raise InvalidValue(f"Booked needs a Ledger, such as Ledger('books.db'); it got {self.ledger!r:.80}")
         if not isinstance(self.prices, Mapping):
-            raise InvalidRequest(
+            raise InvalidValue(
                 f'prices maps model names to price lists, as in {{"small": price}} or {{"*": price}} for all; it is '
                 f"{self.prices!r:.80}"
             )
         for name, price in self.prices.items():
             if not isinstance(name, str) or not isinstance(price, Price):
-                raise InvalidRequest(f"prices[{name!r}] is {price!r:.80}; map a model's name to a labkit.cost.Price")
+                raise InvalidValue(f"prices[{name!r}] is {price!r:.80}; map a model's name to a labkit.cost.Price")
         object.__setattr__(self, "prices", dict(self.prices))
         object.__setattr__(self, "_book", _Book(self.ledger, self.prices, self.provider))
 
@@ -104,7 +104,7 @@ class Booked(Lever):
             name for name, model in _models(inner, "") if name and name not in self.prices and model not in self.prices
         ]
         if missing:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"the price list has no {', '.join(dict.fromkeys(missing))}; it has {', '.join(self.prices)}. Add the "
                 f'models that the stack can choose, or "{ANY_MODEL}" for all others'
             )

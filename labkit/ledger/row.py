@@ -16,7 +16,7 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any, Literal, get_args
 
 from labkit.ledger.errors import InvalidRow
-from labkit.request import InvalidRequest, Timing, Usage, UsageSource
+from labkit.request import InvalidValue, Timing, Usage, UsageSource
 
 Outcome = Literal["completed", "cancelled", "failed"]
 Kind = Literal["text", "integer", "real", "flag", "list", "money"]
@@ -160,7 +160,7 @@ class Row:
             raise InvalidRow(f"attempt is {self.attempt}; attempts count from 1")
         try:
             _ = self.usage
-        except InvalidRequest as error:
+        except InvalidValue as error:
             raise InvalidRow(str(error)) from error
 
     @property

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from itertools import count, pairwise
 
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 
 def poisson(rate: float, seed: int) -> Iterator[float]:
@@ -18,9 +18,9 @@ def poisson(rate: float, seed: int) -> Iterator[float]:
 def gamma(rate: float, cv: float, seed: int) -> Iterator[float]:
     """Gamma-distributed gaps with mean 1/`rate` and coefficient of variation `cv`: above 1 burstier than Poisson."""
     if not (rate > 0 and math.isfinite(rate)):
-        raise InvalidRequest(f"rate is {rate} requests per second; give a finite rate above 0")
+        raise InvalidValue(f"rate is {rate} requests per second; give a finite rate above 0")
     if not (cv > 0 and math.isfinite(cv)):
-        raise InvalidRequest(f"cv is {cv}; gaps need a spread above 0 (constant() has none)")
+        raise InvalidValue(f"cv is {cv}; gaps need a spread above 0 (constant() has none)")
     rng = random.Random(seed)
     shape = 1 / cv**2
 
@@ -40,10 +40,10 @@ def by_hour(rates: Sequence[float], hour_s: float, seed: int) -> Iterator[float]
     Processes", 1975, section 4.7). A day in a minute is 24 rates and an `hour_s` of 2.5.
     """
     if not (hour_s > 0 and math.isfinite(hour_s)):
-        raise InvalidRequest(f"hour_s is {hour_s}; give each rate some seconds")
+        raise InvalidValue(f"hour_s is {hour_s}; give each rate some seconds")
     for hour, rate in enumerate(rates):
         if not (rate >= 0 and math.isfinite(rate)):
-            raise InvalidRequest(f"the rate of hour {hour} is {rate} requests per second; give finite rates from 0")
+            raise InvalidValue(f"the rate of hour {hour} is {rate} requests per second; give finite rates from 0")
     rng = random.Random(seed)
 
     def times() -> Iterator[float]:
@@ -62,27 +62,27 @@ def by_hour(rates: Sequence[float], hour_s: float, seed: int) -> Iterator[float]
 def constant(rate: float) -> Iterator[float]:
     """One request every 1/`rate` seconds, the first at once."""
     if not (rate > 0 and math.isfinite(rate)):
-        raise InvalidRequest(f"rate is {rate} requests per second; give a finite rate above 0")
+        raise InvalidValue(f"rate is {rate} requests per second; give a finite rate above 0")
     return (i / rate for i in count())
 
 
 def from_times(times: Sequence[float], rate: float | None = None) -> Iterator[float]:
     """A trace's own arrivals, from 0; with `rate`, stretched to that mean rate: bursts keep their shape.
 
-    Raises `InvalidRequest` for times that are empty, unsorted or no numbers.
+    Raises `InvalidValue` for times that are empty, unsorted or no numbers.
     """
     times = list(times)
     if not times:
-        raise InvalidRequest("there are no arrival times; a trace needs at least one")
+        raise InvalidValue("there are no arrival times; a trace needs at least one")
     for i, at in enumerate(times):
         if not math.isfinite(at):
-            raise InvalidRequest(f"arrival {i} is {at}; times are finite seconds")
+            raise InvalidValue(f"arrival {i} is {at}; times are finite seconds")
     for i, (before, at) in enumerate(pairwise(times)):
         if at < before:
-            raise InvalidRequest(f"arrival {i + 1} at {at} s comes before arrival {i} at {before} s; sort the trace")
+            raise InvalidValue(f"arrival {i + 1} at {at} s comes before arrival {i} at {before} s; sort the trace")
     span = times[-1] - times[0]
     if rate is not None and not (rate > 0 and math.isfinite(rate)):
-        raise InvalidRequest(f"rate is {rate} requests per second; give a finite rate above 0")
+        raise InvalidValue(f"rate is {rate} requests per second; give a finite rate above 0")
     if rate is None or span == 0:
         return (at - times[0] for at in times)
     # Each as a share of the span first: a factor of new span / old would overflow for arrivals closer than 1e-308 s.

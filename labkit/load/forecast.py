@@ -13,7 +13,7 @@ from labkit.engines.modelled import EngineSettings, Outcome, Trace, simulate
 from labkit.latency.anatomy import percentile
 from labkit.latency.model import LatencyModel
 from labkit.load.generate import Run
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 # What vLLM's server takes where nothing is said (vllm/engine/arg_utils.py: the defaults of its CPU platform).
 _MAX_NUM_SEQS = 128
@@ -23,14 +23,14 @@ _MAX_NUM_BATCHED_TOKENS = 2048
 async def settings_of(engine: Engine) -> EngineSettings:
     """The modelled engine's settings for a live vLLM: its own account of its KV cache, and the arguments it was given.
 
-    Raises `EngineError` for an engine without metrics, `InvalidRequest` for one that does not say how many blocks it has.
+    Raises `EngineError` for an engine without metrics, `InvalidValue` for one that does not say how many blocks it has.
     """
     config = (await engine.metrics()).cache_config
     given = engine.provenance.arguments
     try:
         blocks, size = int(config["num_gpu_blocks"]), int(config["block_size"])
     except (KeyError, ValueError):
-        raise InvalidRequest(f"{engine.model} does not say how many KV blocks it has; connect to a vLLM engine") from None
+        raise InvalidValue(f"{engine.model} does not say how many KV blocks it has; connect to a vLLM engine") from None
     return EngineSettings(
         blocks,
         size,
@@ -44,7 +44,7 @@ async def settings_of(engine: Engine) -> EngineSettings:
 def forecast(run: Run, model: LatencyModel, settings: EngineSettings) -> Outcome:
     """What the modelled engine makes of the requests of `run`, each sent when it was sent there.
 
-    Only requests that ended count: what a cancelled one would have asked is not known. Raises `InvalidRequest` for a run in
+    Only requests that ended count: what a cancelled one would have asked is not known. Raises `InvalidValue` for a run in
     which none did.
     """
     done = ended(run)
@@ -67,7 +67,7 @@ def ended(run: Run) -> list[tuple[float, int, int]]:
         if s.timing is not None and s.usage is not None and not s.error
     )
     if not found:
-        raise InvalidRequest(f"none of the {len(run.samples)} requests of this run ended: there is nothing to compare")
+        raise InvalidValue(f"none of the {len(run.samples)} requests of this run ended: there is nothing to compare")
     return found
 
 
@@ -120,7 +120,7 @@ class ErrorRow:
 def error_table(compared: Sequence[Compared]) -> tuple[ErrorRow, ...]:
     """By metric, over the loads compared: median and 95th percentile of the absolute relative error, and the worst load."""
     if not compared:
-        raise InvalidRequest("nothing was compared; an error table needs at least one load")
+        raise InvalidValue("nothing was compared; an error table needs at least one load")
     rows = []
     for metric in dict.fromkeys(c.metric for c in compared):
         of = [c for c in compared if c.metric == metric]

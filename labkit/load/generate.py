@@ -20,7 +20,7 @@ from typing import Any
 
 from labkit.latency.anatomy import Sample
 from labkit.request import Chunk, Done, Handler, LabError, Request, Timing, Usage, clock
-from labkit.request.errors import EngineError, InvalidRequest
+from labkit.request.errors import EngineError, InvalidValue
 
 # An engine that has refused or failed so many in a row is gone; what is left of the load would only be more of the same.
 _GONE = 5
@@ -49,7 +49,7 @@ class Run:
         """Only what was due after the first `warm_up_s` and before the last `cool_down_s` seconds."""
         begin, end = self.begin + warm_up_s, self.end - cool_down_s
         if not begin < end:
-            raise InvalidRequest(f"a run of {self.seconds:.3g} s has nothing left without {warm_up_s} + {cool_down_s} s")
+            raise InvalidValue(f"a run of {self.seconds:.3g} s has nothing left without {warm_up_s} + {cool_down_s} s")
         return replace(self, samples=tuple(s for s in self.samples if begin <= s.due < end), begin=begin, end=end)
 
     def write(self, path: Path) -> None:
@@ -60,12 +60,12 @@ class Run:
 
     @classmethod
     def read(cls, path: Path) -> Run:
-        """Read what `write` wrote. Raises `InvalidRequest` for anything else."""
+        """Read what `write` wrote. Raises `InvalidValue` for anything else."""
         try:
             head, *rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
             return cls(samples=tuple(_sample(row) for row in rows), **head)
         except (ValueError, TypeError, KeyError) as error:
-            raise InvalidRequest(f"{path} is no run of a load generator: {error}") from error
+            raise InvalidValue(f"{path} is no run of a load generator: {error}") from error
 
 
 async def open_loop(handler: Handler, load: Iterable[tuple[float, Request]], timeout_s: float = 300.0) -> Run:
@@ -80,7 +80,7 @@ async def open_loop(handler: Handler, load: Iterable[tuple[float, Request]], tim
     try:
         for at, request in load:
             if at < before:
-                raise InvalidRequest(f"a request is due at {at} s, after one at {before} s; sort the load by time")
+                raise InvalidValue(f"a request is due at {at} s, after one at {before} s; sort the load by time")
             before = at
             await clock.sleep_until(begin + at)
             if gone.reason:
@@ -96,7 +96,7 @@ async def open_loop(handler: Handler, load: Iterable[tuple[float, Request]], tim
 async def closed_loop(handler: Handler, requests: Iterable[Request], concurrency: int, timeout_s: float = 300.0) -> Run:
     """Keep `concurrency` requests under way until all of `requests` have ended."""
     if concurrency < 1:
-        raise InvalidRequest(f"concurrency is {concurrency}; keep at least 1 request under way")
+        raise InvalidValue(f"concurrency is {concurrency}; keep at least 1 request under way")
     begin, gone = clock.now(), _Gone()
     left: Iterator[Request] = iter(requests)
     samples: list[Sample] = []

@@ -24,7 +24,7 @@ from typing import Any, Literal
 from labkit.load.arrivals import from_times
 from labkit.load.prompts import MakeRequest
 from labkit.request import Request
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,10 @@ class TraceRequest:
 
 
 def traces_dir() -> Path:
-    """The folder that LABKIT_TRACES names; raises `InvalidRequest` when it names none."""
+    """The folder that LABKIT_TRACES names; raises `InvalidValue` when it names none."""
     folder = os.environ.get("LABKIT_TRACES", "")
     if not folder or not Path(folder).is_dir():
-        raise InvalidRequest(f"LABKIT_TRACES is {folder!r}; set it to a folder that holds serving traces")
+        raise InvalidValue(f"LABKIT_TRACES is {folder!r}; set it to a folder that holds serving traces")
     return Path(folder)
 
 
@@ -49,33 +49,31 @@ def read_trace(path: Path, unit: Literal["s", "ms"] | None = None) -> tuple[Trac
     """Read a trace of Azure's (CSV), Mooncake's or Bailian's (JSON lines), packed by gzip or not.
 
     Times count from its first request. What is in the file decides, not its name. `unit`: of the timestamps of JSON lines
-    that are neither Mooncake's (whole milliseconds) nor Bailian's (seconds, rows with a chat). Raises `InvalidRequest`
+    that are neither Mooncake's (whole milliseconds) nor Bailian's (seconds, rows with a chat). Raises `InvalidValue`
     naming the row and what is wrong with it: out of order, not a number, no tokens; or the columns that are not there.
     """
     if unit not in (None, "s", "ms"):
-        raise InvalidRequest(f"unit is {unit!r}; use 's' or 'ms'")
+        raise InvalidValue(f"unit is {unit!r}; use 's' or 'ms'")
     try:
         packed = Path(path).read_bytes()
         text = _decoded(gzip.decompress(packed) if packed.startswith(b"\x1f\x8b") else packed)
     except (OSError, EOFError, UnicodeError, zlib.error) as error:
-        raise InvalidRequest(f"cannot read a trace from {path}: {error}") from error
+        raise InvalidValue(f"cannot read a trace from {path}: {error}") from error
     try:
         rows = list(_json_lines(text, unit) if text.lstrip().startswith("{") else _azure(text))
-    except InvalidRequest as error:
-        raise InvalidRequest(f"{path}: {error}") from error
+    except InvalidValue as error:
+        raise InvalidValue(f"{path}: {error}") from error
     if not rows:
-        raise InvalidRequest(f"{path} holds no requests")
+        raise InvalidValue(f"{path} holds no requests")
     first = before = rows[0].at
     found = []
     for number, row in enumerate(rows, 1):
         if not math.isfinite(row.at):
-            raise InvalidRequest(f"{path}, request {number}: at {row.at} s, which is no time")
+            raise InvalidValue(f"{path}, request {number}: at {row.at} s, which is no time")
         if row.at < before:
-            raise InvalidRequest(
-                f"{path}, request {number}: at {row.at} s, before the one ahead of it ({before} s); sort it"
-            )
+            raise InvalidValue(f"{path}, request {number}: at {row.at} s, before the one ahead of it ({before} s); sort it")
         if row.input_tokens < 1 or row.output_tokens < 0:
-            raise InvalidRequest(f"{path}, request {number}: {row.input_tokens} tokens in, {row.output_tokens} out")
+            raise InvalidValue(f"{path}, request {number}: {row.input_tokens} tokens in, {row.output_tokens} out")
         before = row.at
         found.append(replace(row, at=row.at - first))
     return tuple(found)
@@ -96,10 +94,10 @@ def scaled(
     template alone takes a few tokens), answers at least 1.
     """
     if not (length_factor > 0 and math.isfinite(length_factor)) or max_input < 1 or max_output < 1:
-        raise InvalidRequest(f"length_factor {length_factor}, max_input {max_input}, max_output {max_output}: all above 0")
+        raise InvalidValue(f"length_factor {length_factor}, max_input {max_input}, max_output {max_output}: all above 0")
 
     if not 1 <= min_input <= max_input:
-        raise InvalidRequest(f"min_input is {min_input}; choose 1 to max_input ({max_input})")
+        raise InvalidValue(f"min_input is {min_input}; choose 1 to max_input ({max_input})")
 
     def length(tokens: int, least: int, most: int) -> int:
         return max(least, min(most, round(tokens * length_factor)))
@@ -146,7 +144,7 @@ def _azure(text: str) -> Iterator[TraceRequest]:
             except (ValueError, TypeError, AttributeError, OverflowError) as error:
                 raise _bad_row(number, row, error) from error
     except csv.Error as error:
-        raise InvalidRequest(f"this is no table of comma-separated values: {error}") from error
+        raise InvalidValue(f"this is no table of comma-separated values: {error}") from error
 
 
 _TIME = re.compile(r"(?P<whole>.*\d\d:\d\d:\d\d)(?:[.,](?P<fraction>\d+))?\s*(?P<zone>[zZ]|UTC|GMT|[+-][\d:]+)?")
@@ -193,7 +191,7 @@ def _unit(rows: Sequence[Mapping[str, Any]]) -> str:
     for number, row in enumerate(rows, 1):
         at = row["timestamp"]
         if isinstance(at, float) and math.isfinite(at) and at != int(at):
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"request {number} is at {at}: Mooncake's traces count whole milliseconds, and a row of Bailian's, which "
                 f"count seconds, has one of {', '.join(_CHAT)}; say which it is, as read_trace(path, unit='s')"
             )
@@ -214,11 +212,11 @@ def _check_columns(what: str, wanted: Sequence[str], there: Iterable[str]) -> No
     names = list(there)
     missing = [name for name in wanted if name not in names]
     if missing:
-        raise InvalidRequest(
+        raise InvalidValue(
             f"the trace has no {what} {', '.join(missing)}; it has {', '.join(map(str, names))[:200]}. Azure's traces have "
             f"{', '.join(_AZURE)} (CSV), Mooncake's and Bailian's {', '.join(_JSON)} (JSON lines)"
         )
 
 
-def _bad_row(number: int, row: Any, error: Exception) -> InvalidRequest:
-    return InvalidRequest(f"request {number} of the trace cannot be read: {error!r} in {str(row)[:120]}")
+def _bad_row(number: int, row: Any, error: Exception) -> InvalidValue:
+    return InvalidValue(f"request {number} of the trace cannot be read: {error!r} in {str(row)[:120]}")

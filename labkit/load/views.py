@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from labkit.engines import Histogram, MetricsSnapshot
 from labkit.latency import Sample
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class TwoViews:
 def two_views(samples: Iterable[Sample], inside: MetricsSnapshot) -> tuple[TwoViews, ...]:
     """TTFT, TPOT and E2E of `samples` beside the engine's account of them: `inside` is the metrics after less those before.
 
-    Raises `InvalidRequest` when the two do not speak of the same requests: somebody else was using the engine, some
+    Raises `InvalidValue` when the two do not speak of the same requests: somebody else was using the engine, some
     requests did not end, or the engine keeps no such histogram.
     """
     ended = [s for s in samples if s.timing is not None and s.usage is not None and not s.error]
@@ -47,9 +47,9 @@ def two_views(samples: Iterable[Sample], inside: MetricsSnapshot) -> tuple[TwoVi
 
 def _pair(metric: str, values: list[float], histogram: Histogram | None) -> TwoViews:
     if histogram is None or histogram.mean is None:
-        raise InvalidRequest(f"the engine has no account of {metric} for these requests; take its metrics before and after")
+        raise InvalidValue(f"the engine has no account of {metric} for these requests; take its metrics before and after")
     if histogram.count != len(values):
-        raise InvalidRequest(
+        raise InvalidValue(
             f"the client has {metric} of {len(values)} requests and the engine of {histogram.count:g}: somebody else uses "
             "the engine, or requests did not end; measure again, alone"
         )

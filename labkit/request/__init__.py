@@ -26,6 +26,7 @@ from labkit.request.errors import (
     EngineStalled,
     EngineUnreachable,
     InvalidRequest,
+    InvalidValue,
     LabError,
     StreamIncomplete,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "Fault",
     "Handler",
     "InvalidRequest",
+    "InvalidValue",
     "LabError",
     "Lever",
     "Message",

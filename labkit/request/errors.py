@@ -8,7 +8,11 @@ class LabError(Exception):
 
 
 class InvalidRequest(LabError, ValueError):
-    """The request could never be served as written."""
+    """The request could never be served as written: its caller has to change it."""
+
+
+class InvalidValue(LabError, ValueError):
+    """A setting, an argument or data of the lab's own cannot work: whoever set it has to change it, not a caller."""
 
 
 class ContextWindowExceeded(InvalidRequest):

@@ -31,7 +31,7 @@ from typing import ClassVar, Self, TypeGuard
 
 from labkit.request.books import Books, Metered, joined
 from labkit.request.deadline import held
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 from labkit.request.handler import Handler
 from labkit.request.values import Event, Request
 
@@ -83,7 +83,7 @@ class Placed:
         self._handle: Handler
         if isinstance(lever, Chooser):
             if not isinstance(inner, Mapping):
-                raise InvalidRequest(
+                raise InvalidValue(
                     f"{type(lever).__name__} chooses among models; give it a mapping such as "
                     f'{{"small": …, "large": …}}, not {inner!r:.80}'
                 )
@@ -127,26 +127,26 @@ def stack(*levers: object, engine: Handler | Mapping[str, Handler]) -> Handler:
     """`stack(a, b, engine=e)` is `a(b(e))`: the first lever is the outermost, the one the request meets first.
 
     Where the last lever is a chooser, `engine` is a mapping from model names to handlers. `print` shows it.
-    Raises `InvalidRequest` for what is no lever, and for levers that do not fit together.
+    Raises `InvalidValue` for what is no lever, and for levers that do not fit together.
     """
     handler: Handler | Mapping[str, Handler] = engine
     for place, lever in reversed(list(enumerate(levers))):
         if not isinstance(lever, Lever | Chooser):
             told = " (a class: make a value of it first, with its settings)" if isinstance(lever, type) else ""
-            raise InvalidRequest(f"a stack is made of levers, such as ResponseCache(store); {lever!r:.80} is none{told}")
+            raise InvalidValue(f"a stack is made of levers, such as ResponseCache(store); {lever!r:.80} is none{told}")
         if isinstance(lever, Chooser) and place != len(levers) - 1:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"{type(lever).__name__} chooses among models, so it comes last; put what is below it around each model, "
                 f'as in engine={{"small": stack({type(levers[-1]).__name__}(…), engine=small), …}}'
             )
         if isinstance(lever, Lever) and isinstance(handler, Mapping):
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"{type(lever).__name__} takes one handler and was given {len(handler)} models; end the stack with what "
                 "chooses among them, such as Cascade(policy, judge)"
             )
         handler = lever(handler)  # type: ignore[arg-type]
     if isinstance(handler, Mapping):
-        raise InvalidRequest("an engine is one handler; to choose among several, end the stack with a chooser")
+        raise InvalidValue("an engine is one handler; to choose among several, end the stack with a chooser")
     return _handler(handler)
 
 
@@ -177,7 +177,7 @@ def metered(handler: Handler, model: str = "") -> Handler:
 
 def _handler(given: object) -> Handler:
     if not _callable(given):
-        raise InvalidRequest(f"a handler is a function from a request to a stream of events; {given!r:.80} is none")
+        raise InvalidValue(f"a handler is a function from a request to a stream of events; {given!r:.80} is none")
     return given
 
 

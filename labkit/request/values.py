@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidRequest, InvalidValue
 
 if TYPE_CHECKING:
     from labkit.request.books import Books
@@ -165,14 +165,14 @@ class Usage:
         for value in values:  # kept short: an engine may report its usage with every chunk
             if type(value) is not int or value < 0:
                 name = next(f.name for f, given in zip(fields(self), values, strict=True) if given is value)
-                raise InvalidRequest(f"usage {name} is {value!r:.60}; token counts are whole numbers from 0")
+                raise InvalidValue(f"usage {name} is {value!r:.60}; token counts are whole numbers from 0")
         if self.cached_tokens + self.cache_write_tokens > self.input_tokens:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"usage says {self.cached_tokens} cached and {self.cache_write_tokens} cache-write tokens within only "
                 f"{self.input_tokens} input tokens; input_tokens must include both"
             )
         if self.reasoning_tokens > self.output_tokens:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"usage says {self.reasoning_tokens} reasoning tokens within only {self.output_tokens} output tokens; "
                 "output_tokens must include them"
             )

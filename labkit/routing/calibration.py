@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 Method = Literal["platt", "isotonic"]
 _EDGE = 1e-6  # raw scores of exactly 0 and 1 have no log-odds; this close to the edge they have
@@ -30,13 +30,13 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if self.method not in ("platt", "isotonic"):
-            raise InvalidRequest(f'the calibration method {self.method!r} is unknown; use "platt" or "isotonic"')
+            raise InvalidValue(f'the calibration method {self.method!r} is unknown; use "platt" or "isotonic"')
         if len(self.xs) != len(self.ys) or not self.xs or not all(map(math.isfinite, (*self.xs, *self.ys))):
-            raise InvalidRequest("a calibration needs as many finite xs as ys, at least one; fit it again")
+            raise InvalidValue("a calibration needs as many finite xs as ys, at least one; fit it again")
         if self.method == "isotonic" and (
             not all(0 <= y <= 1 for y in self.ys) or any(later < earlier for earlier, later in pairwise(self.xs))
         ):
-            raise InvalidRequest(f"isotonic points need rising xs and ys from 0 to 1; got {self.xs} and {self.ys}")
+            raise InvalidValue(f"isotonic points need rising xs and ys from 0 to 1; got {self.xs} and {self.ys}")
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> Self:
@@ -59,7 +59,7 @@ def calibrate(raw: ArrayLike, right: ArrayLike, method: Method = "platt") -> Cal
     """Fit a calibration on held-out requests: their raw scores (0 to 1) and whether the small model was right (0 or 1).
 
     Platt's two numbers can be fitted on a few dozen requests; isotonic follows any monotone shape but wants about a
-    thousand (scikit-learn's user guide, "Probability calibration"). Raises `InvalidRequest` where all were right or all
+    thousand (scikit-learn's user guide, "Probability calibration"). Raises `InvalidValue` where all were right or all
     wrong, or where the small model is right the *less* often the higher the score (Platt only): turn the score around.
     """
     from sklearn.isotonic import IsotonicRegression  # not above: scikit-learn takes seconds to import
@@ -67,18 +67,18 @@ def calibrate(raw: ArrayLike, right: ArrayLike, method: Method = "platt") -> Cal
 
     raws, rights = np.asarray(raw, float), np.asarray(right, float)
     if raws.shape != rights.shape or raws.ndim != 1:
-        raise InvalidRequest(f"calibration needs one verdict per score; it got {raws.shape} scores, {rights.shape} verdicts")
+        raise InvalidValue(f"calibration needs one verdict per score; it got {raws.shape} scores, {rights.shape} verdicts")
     if not ((raws >= 0) & (raws <= 1)).all():
-        raise InvalidRequest("raw scores must lie from 0 to 1; scale them first")
+        raise InvalidValue("raw scores must lie from 0 to 1; scale them first")
     if set(np.unique(rights)) != {0.0, 1.0}:
-        raise InvalidRequest(f"calibration needs right and wrong answers among its {rights.size}; hold out more requests")
+        raise InvalidValue(f"calibration needs right and wrong answers among its {rights.size}; hold out more requests")
     if method == "isotonic":
         fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(raws, rights)
         return Calibration("isotonic", tuple(fitted.X_thresholds_.tolist()), tuple(fitted.y_thresholds_.tolist()))
     fitted = LogisticRegression(C=np.inf).fit(_log_odds(raws)[:, None], rights)
     slope, offset = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     if slope < 0:
-        raise InvalidRequest(f"higher scores were right less often (slope {slope:.3g}); such a score ranks backwards")
+        raise InvalidValue(f"higher scores were right less often (slope {slope:.3g}); such a score ranks backwards")
     return Calibration("platt", (slope,), (offset,))
 
 

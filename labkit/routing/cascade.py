@@ -14,7 +14,7 @@ from labkit.request import (
     EngineError,
     Event,
     Handler,
-    InvalidRequest,
+    InvalidValue,
     Request,
     books_in,
     clock,
@@ -54,7 +54,7 @@ class Cascade(Chooser):
         check_setting(self.policy, self.context)
         check_function(self.accept, "a Cascade needs a judge, a function from a request and its Completion to a Score")
         if self.logprobs is not None and not is_whole(self.logprobs, 0):
-            raise InvalidRequest(f"logprobs is {self.logprobs!r:.80}; use None for none or a count from 0")
+            raise InvalidValue(f"logprobs is {self.logprobs!r:.80}; use None for none or a count from 0")
 
     def over(self, models: Mapping[str, Handler]) -> Handler:
         """One handler that climbs the policy's models."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 
 def is_number(value: Any) -> bool:
@@ -26,16 +26,16 @@ def is_share(value: Any) -> bool:
 
 
 def check_seconds(name: str, seconds: Any) -> None:
-    """Raise `InvalidRequest` for a time to wait that is not above 0, or is for ever."""
+    """Raise `InvalidValue` for a time to wait that is not above 0, or is for ever."""
     if not is_number(seconds) or seconds <= 0:
-        raise InvalidRequest(f"{name} is {seconds!r:.80}; allow more than 0 s, and not for ever")
+        raise InvalidValue(f"{name} is {seconds!r:.80}; allow more than 0 s, and not for ever")
 
 
 def check_models(who: str, needed: tuple[str, ...], models: Mapping[str, object]) -> None:
-    """Raise `InvalidRequest` where `models` lacks one that `who` names."""
+    """Raise `InvalidValue` where `models` lacks one that `who` names."""
     missing = [model for model in needed if model not in models]
     if missing:
-        raise InvalidRequest(
+        raise InvalidValue(
             f"{who} names {', '.join(missing)}, which have no handler among {', '.join(models) or 'none'}; add them to the "
             "mapping that it is placed over, or name others"
         )
@@ -45,7 +45,7 @@ def texts(given: Any, what: str) -> tuple[str, ...]:
     """`given` as a tuple of strings; a lone string stands for itself, never for its letters."""
     found = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Iterable) else (given,)
     if not all(isinstance(each, str) for each in found):
-        raise InvalidRequest(f"{what} are {given!r:.80}; give strings")
+        raise InvalidValue(f"{what} are {given!r:.80}; give strings")
     return tuple(found)
 
 
@@ -53,7 +53,7 @@ def numbers(given: Any, what: str) -> tuple[float, ...]:
     """`given` as a tuple of numbers, whatever they are; a lone number stands for itself."""
     found = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
     if not all(isinstance(each, Real) for each in found):
-        raise InvalidRequest(f"{what} are {given!r:.80}; give numbers")
+        raise InvalidValue(f"{what} are {given!r:.80}; give numbers")
     return tuple(map(float, found))
 
 
@@ -64,14 +64,14 @@ def several(given: Any, kind: type | None, who: str) -> tuple[Any, ...]:
         if kind is None:
             check_function(each, f"{who} takes functions, such as a value of this room")
         elif not isinstance(each, kind):
-            raise InvalidRequest(f"{who} takes values of {kind.__name__}; {each!r:.80} is none")
+            raise InvalidValue(f"{who} takes values of {kind.__name__}; {each!r:.80} is none")
     if kind is None and not found:
-        raise InvalidRequest(f"{who} needs at least one; it got none")
+        raise InvalidValue(f"{who} needs at least one; it got none")
     return found
 
 
 def check_function(given: object, needs: str) -> None:
-    """Raise `InvalidRequest` where `given` cannot be called, or is a class of which no value was made."""
+    """Raise `InvalidValue` where `given` cannot be called, or is a class of which no value was made."""
     if isinstance(given, type) or not callable(given):
         told = " (a class: make a value of it first, with its settings)" if isinstance(given, type) else ""
-        raise InvalidRequest(f"{needs}; {given!r:.80} is none{told}")
+        raise InvalidValue(f"{needs}; {given!r:.80} is none{told}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from labkit.request import InvalidRequest, Request
+from labkit.request import InvalidValue, Request
 from labkit.routing.calibration import Calibration, Method, calibrate
 from labkit.routing.signals import Score, question
 
@@ -68,12 +68,12 @@ class Classifier:
     def __post_init__(self) -> None:
         weights, embedder = self.weights, self.embedder
         if weights.embedder != embedder.name:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"this classifier was trained on vectors of {weights.embedder}, not of {embedder.name}; "
                 "use that embedder or train again"
             )
         if len(weights.weights) != embedder.dimension + len(FEATURES):
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"this classifier has {len(weights.weights)} weights, needs {embedder.dimension + len(FEATURES)}: one for "
                 "each number of a vector and each feature; train again"
             )
@@ -85,18 +85,18 @@ class Classifier:
         """Learn from `texts` and whether the small model got each of them right (1 or 0).
 
         A quarter is held out for the calibration, chosen by `seed`; a text that occurs more than once stays on one side.
-        Raises `InvalidRequest` where there are too few right or wrong answers to hold some of both out.
+        Raises `InvalidValue` where there are too few right or wrong answers to hold some of both out.
         """
         from sklearn.linear_model import LogisticRegression  # not above: scikit-learn takes seconds to import
         from sklearn.model_selection import StratifiedGroupKFold
 
         rights = np.asarray(right, int)
         if len(texts) != rights.size:
-            raise InvalidRequest(f"{len(texts)} texts and {rights.size} verdicts; give one verdict per text")
+            raise InvalidValue(f"{len(texts)} texts and {rights.size} verdicts; give one verdict per text")
         distinct, groups = np.unique(np.array(texts, dtype=object), return_inverse=True)
         per_class = [len(set(groups[rights == verdict])) for verdict in (0, 1)]
         if min(per_class) < 2 * _FOLDS:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"{len(distinct)} texts, {per_class[1]} of them right and {per_class[0]} wrong; a classifier wants "
                 f"at least {2 * _FOLDS} of both"
             )
@@ -139,7 +139,7 @@ class Classifier:
 
     @classmethod
     def from_json(cls, text: str, embedder: Embedder) -> Classifier:
-        """The classifier that `to_json` wrote; raises `InvalidRequest` for anything else, and for another embedder."""
+        """The classifier that `to_json` wrote; raises `InvalidValue` for anything else, and for another embedder."""
         try:
             data = json.loads(text)
             if data.pop("format") != _FORMAT:
@@ -149,5 +149,5 @@ class Classifier:
                 data[name] = tuple(map(float, data[name]))
             weights = Weights(**data)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InvalidRequest(f"this is no classifier that to_json wrote: {error!r}; train one and save it") from error
+            raise InvalidValue(f"this is no classifier that to_json wrote: {error!r}; train one and save it") from error
         return cls(weights, embedder)

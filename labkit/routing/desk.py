@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from labkit.request import Done, Event, Fault, Handler, InvalidRequest, Request
+from labkit.request import Done, Event, Fault, Handler, InvalidValue, Request
 from labkit.routing.checks import check_models, is_number
 from labkit.routing.context import RoutingContext, RoutingDecision, Why
 from labkit.routing.fallback import in_turn
@@ -20,13 +20,13 @@ _SESSIONS = 10_000  # the latest are remembered; an older one starts anew, which
 
 
 def check_setting(policy: object, context: object) -> None:
-    """Raise `InvalidRequest` where a policy cannot be followed in a context."""
+    """Raise `InvalidValue` where a policy cannot be followed in a context."""
     if not isinstance(policy, RoutingPolicy):
-        raise InvalidRequest(f"{policy!r:.80} is no RoutingPolicy; make one, or read one by RoutingPolicy.from_json")
+        raise InvalidValue(f"{policy!r:.80} is no RoutingPolicy; make one, or read one by RoutingPolicy.from_json")
     if not isinstance(context, RoutingContext):
-        raise InvalidRequest(f"{context!r:.80} is no RoutingContext; give RoutingContext(spent=…, breaker=…)")
+        raise InvalidValue(f"{context!r:.80} is no RoutingContext; give RoutingContext(spent=…, breaker=…)")
     if policy.budgets and context.spent is None:
-        raise InvalidRequest("the policy has budgets; give RoutingContext(spent=…), which tells what a tenant has spent")
+        raise InvalidValue("the policy has budgets; give RoutingContext(spent=…), which tells what a tenant has spent")
 
 
 @dataclass(slots=True)
@@ -112,7 +112,7 @@ class Desk:
         try:
             spent: Any = self._context.spent(tenant)
             if not (spent.is_finite() if isinstance(spent, Decimal) else is_number(spent)):
-                raise InvalidRequest(f"spent({tenant!r}) returned {spent!r:.80}; it must return an amount of money")
+                raise InvalidValue(f"spent({tenant!r}) returned {spent!r:.80}; it must return an amount of money")
         except Exception as error:  # noqa: BLE001 - a purse that cannot be read keeps nobody from an answer
             case.faults.append(Fault("spent", error))
             return 0.0

@@ -14,6 +14,7 @@ from labkit.request import (
     EngineError,
     Event,
     Handler,
+    InvalidValue,
     LabError,
     Request,
     StreamIncomplete,
@@ -29,8 +30,11 @@ _TICK_S = 0.02  # a wall-clock timer may fire a tick early: 16 ms where ticks ar
 def is_callers_own(error: BaseException) -> bool:
     """Whether the request itself is at fault, or its deadline has passed: no other model could do better.
 
-    The lab's own ValueErrors (`InvalidRequest`, `InvalidRow`) say that what was given could never be served as written.
+    The lab's ValueErrors (`InvalidRequest`, `InvalidRow`) say that what was given could never be served as written; all but
+    `InvalidValue`, which says that of the lab's own set-up, and so of this model.
     """
+    if isinstance(error, InvalidValue):
+        return False
     return isinstance(error, DeadlineExceeded) or (isinstance(error, LabError) and isinstance(error, ValueError))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,15 +42,15 @@ class Outcomes:
             object.__setattr__(self, f.name, np.asarray(getattr(self, f.name), float))
         lengths = {f.name: getattr(self, f.name).shape for f in fields(self)}
         if len(set(lengths.values())) > 1 or self.score.ndim != 1 or not self.score.size:
-            raise InvalidRequest(f"the columns have the shapes {lengths}; give one number per request in each, at least one")
+            raise InvalidValue(f"the columns have the shapes {lengths}; give one number per request in each, at least one")
         for f in fields(self):
             if not np.isfinite(getattr(self, f.name)).all():
-                raise InvalidRequest(f"{f.name} holds a value that is not finite; leave those requests out of every column")
+                raise InvalidValue(f"{f.name} holds a value that is not finite; leave those requests out of every column")
         for right in (self.right_small, self.right_large):
             if right.min() < 0 or right.max() > 1:
-                raise InvalidRequest(f"grades run from {right.min()} to {right.max()}; scale them to 0 to 1")
+                raise InvalidValue(f"grades run from {right.min()} to {right.max()}; scale them to 0 to 1")
         if min(self.cost_small.min(), self.cost_large.min()) < 0:
-            raise InvalidRequest("a cost is below 0; costs are 0 or more")
+            raise InvalidValue("a cost is below 0; costs are 0 or more")
 
     def __len__(self) -> int:
         return self.score.size
@@ -69,7 +69,7 @@ def frontier(outcomes: Outcomes, way: Way = "before") -> pd.DataFrame:
     import pandas as pd  # not above: it takes half a second to import
 
     if way not in ("before", "cascade"):
-        raise InvalidRequest(f'a router decides "before" the answer or as a "cascade", not {way!r}')
+        raise InvalidValue(f'a router decides "before" the answer or as a "cascade", not {way!r}')
     order = np.argsort(outcomes.score, kind="stable")
     scores = outcomes.score[order]
     # The k lowest scores go up. Equal scores go together, so only those k count where the score changes.
@@ -134,9 +134,7 @@ def expected_cascade_cost(cost_small: float, accepted: float, cost_large: float)
     As in FrugalGPT (Chen et al. 2023) for two models. A cascade is cheaper than always large where p > c_small / c_large.
     """
     if not 0 <= accepted <= 1 or cost_small < 0 or cost_large < 0:
-        raise InvalidRequest(
-            f"costs {cost_small}, {cost_large} and share {accepted}: costs are 0 or more, a share is 0 to 1"
-        )
+        raise InvalidValue(f"costs {cost_small}, {cost_large} and share {accepted}: costs are 0 or more, a share is 0 to 1")
     return cost_small + (1 - accepted) * cost_large
 
 
@@ -172,7 +170,7 @@ def bootstrap(
     is hard for both, and cancels. `statistic` may return NaN where it is undefined.
     """
     if resamples < 2 or not 0 < level < 1:
-        raise InvalidRequest(f"{resamples} resamples at level {level}; use at least 2, and a level between 0 and 1")
+        raise InvalidValue(f"{resamples} resamples at level {level}; use at least 2, and a level between 0 and 1")
     rng = np.random.default_rng(seed)
     drawn = np.array([statistic(outcomes.take(rng.integers(len(outcomes), size=len(outcomes)))) for _ in range(resamples)])
     known = drawn[~np.isnan(drawn)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 
 def utility(right: float, cost: float, *, worth: float, cost_max: float) -> float:
@@ -21,7 +21,7 @@ def utility(right: float, cost: float, *, worth: float, cost_max: float) -> floa
     to 1.
     """
     if not worth > 0 or not cost_max > 0 or not 0 <= cost <= cost_max or not 0 <= right <= 1:
-        raise InvalidRequest(
+        raise InvalidValue(
             f"right {right}, cost {cost}, worth {worth}, cost_max {cost_max}: worth and cost_max are above 0, right is 0 to "
             "1 and the cost at most cost_max"
         )
@@ -38,7 +38,7 @@ class Thompson:
 
     def __init__(self, thresholds: Sequence[float], seed: int = 0) -> None:
         if not thresholds or len(set(thresholds)) < len(thresholds) or not all(0 <= t <= 1 for t in thresholds):
-            raise InvalidRequest(f"thresholds are {tuple(thresholds)}; give different values from 0 to 1, at least one")
+            raise InvalidValue(f"thresholds are {tuple(thresholds)}; give different values from 0 to 1, at least one")
         self._arms = {threshold: (1.0, 1.0) for threshold in thresholds}
         self._rng = np.random.default_rng(seed)
 
@@ -49,9 +49,9 @@ class Thompson:
     def learn(self, threshold: float, gained: float) -> None:
         """Take in that a request routed at `threshold` had a utility of `gained`, 0 to 1."""
         if threshold not in self._arms:
-            raise InvalidRequest(f"threshold {threshold} is not one of {tuple(self._arms)}")
+            raise InvalidValue(f"threshold {threshold} is not one of {tuple(self._arms)}")
         if not 0 <= gained <= 1:
-            raise InvalidRequest(f"a utility of {gained}; scale it to 0 to 1 with `utility`")
+            raise InvalidValue(f"a utility of {gained}; scale it to 0 to 1 with `utility`")
         a, b = self._arms[threshold]
         self._arms[threshold] = a + gained, b + 1 - gained
 
@@ -76,7 +76,7 @@ def psi(before: Mapping[Hashable, int], after: Mapping[Hashable, int]) -> float:
     kinds = sorted({*before, *after}, key=repr)
     counts = np.array([[mix.get(kind, 0) for kind in kinds] for mix in (before, after)], float)
     if not kinds or counts.min() < 0 or (counts.sum(axis=1) <= 0).any():
-        raise InvalidRequest(f"counts are {dict(before)} and {dict(after)}; both need requests, and no count is below 0")
+        raise InvalidValue(f"counts are {dict(before)} and {dict(after)}; both need requests, and no count is below 0")
     p, q = (counts + 0.5) / (counts + 0.5).sum(axis=1, keepdims=True)
     return float(((q - p) * np.log(q / p)).sum())
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from labkit.request import Chooser, Done, EngineError, Event, Handler, InvalidRequest, Request, clock, hops, opened
+from labkit.request import Chooser, Done, EngineError, Event, Handler, InvalidValue, Request, clock, hops, opened
 from labkit.routing.checks import check_models, check_seconds, texts
 from labkit.routing.engine_errors import engine_stream
 from labkit.routing.health import AllDown, Breaker, check_breaker
@@ -32,7 +32,7 @@ class Fallback(Chooser):
     def __post_init__(self) -> None:
         object.__setattr__(self, "order", texts(self.order, "the models of the order"))
         if not self.order or len(set(self.order)) < len(self.order):
-            raise InvalidRequest(f"the order is {self.order!r:.200}; name at least one model, each once")
+            raise InvalidValue(f"the order is {self.order!r:.200}; name at least one model, each once")
         check_breaker(self.breaker)
         check_seconds("first_token_s", self.first_token_s)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 from labkit.routing.checks import is_whole
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ class HashedWords:
 
     def __post_init__(self) -> None:
         if not is_whole(self.dimension, 1):
-            raise InvalidRequest(
-                f"a vector of {self.dimension!r} numbers; use at least 1, some hundreds to keep words apart"
-            )
+            raise InvalidValue(f"a vector of {self.dimension!r} numbers; use at least 1, some hundreds to keep words apart")
 
     @property
     def name(self) -> str:
@@ -50,10 +48,10 @@ class HashedWords:
     def encode(self, texts: Sequence[str]) -> Vectors:
         """One row per text, each of length 1; a text without a word or mark has a row of zeros.
 
-        Raises `InvalidRequest` for a lone string, which would be taken for its letters.
+        Raises `InvalidValue` for a lone string, which would be taken for its letters.
         """
         if isinstance(texts, str):
-            raise InvalidRequest(f"encode wants a list of texts, not the one text {texts!r:.60}; write [text]")
+            raise InvalidValue(f"encode wants a list of texts, not the one text {texts!r:.60}; write [text]")
         if not texts:
             return np.zeros((0, self.dimension), np.float32)
         return np.ascontiguousarray(self._hash.transform(texts).toarray(), np.float32)

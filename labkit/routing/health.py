@@ -6,7 +6,7 @@ passes for `cool_down_s`, or for as long as the engine itself asked to be left a
 engine costs one probe per cool-down, not a timeout per request.
 
 What counts as a failure is an engine's: it does not answer, breaks off, is overloaded, refuses the key, or raises what
-nobody expected. A request that the engine calls malformed (HTTP 400, 413, 422, `InvalidRequest`) says nothing about its
+nobody expected. A request that the engine calls malformed (HTTP 400, 413, 422, `InvalidValue`) says nothing about its
 health, and a caller who leaves, or whose deadline passes, says nothing either way.
 """
 
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from labkit.request import EngineError, InvalidRequest, clock
+from labkit.request import EngineError, InvalidValue, clock
 from labkit.routing.checks import is_number, is_whole
 from labkit.routing.engine_errors import as_engine_error, is_callers_own, retry_after_s
 
@@ -75,7 +75,7 @@ class Breaker:
 
     def __post_init__(self) -> None:
         if not is_whole(self.failures, 1) or not is_number(self.cool_down_s) or self.cool_down_s <= 0:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"a breaker with {self.failures} failures and a cool-down of {self.cool_down_s} s never opens or never "
                 "holds; use a whole number of failures from 1 and a cool-down above 0"
             )
@@ -129,9 +129,9 @@ class Breaker:
 
 
 def check_breaker(given: object) -> None:
-    """Raise `InvalidRequest` for what is neither a `Breaker` nor None."""
+    """Raise `InvalidValue` for what is neither a `Breaker` nor None."""
     if given is not None and not isinstance(given, Breaker):
-        raise InvalidRequest(f"breaker is {given!r:.80}; give a Breaker, or None for a new one")
+        raise InvalidValue(f"breaker is {given!r:.80}; give a Breaker, or None for a new one")
 
 
 def _wait(circuit: _Circuit) -> float:

@@ -13,7 +13,7 @@ from labkit.request import (
     EngineError,
     Event,
     Handler,
-    InvalidRequest,
+    InvalidValue,
     Request,
     StreamIncomplete,
     clock,
@@ -32,7 +32,7 @@ class Hedge(Chooser):
     The order is that of the mapping it is placed over. The first to give a token wins, the others are cancelled down to
     their engines; what they used until then is paid for and in the books. After the first token the winner's errors are
     raised. Before it, engine errors only bring the next model forward; `AllDown` tells of them when nobody is left. What the
-    request itself is to blame for (`InvalidRequest`) is raised at once. With `after_s` of 0 all start together.
+    request itself is to blame for (`InvalidValue`) is raised at once. With `after_s` of 0 all start together.
 
     Latency counts from the caller's request, and the route gets "hedge:first|second>second": who was asked, and who won.
     """
@@ -41,12 +41,12 @@ class Hedge(Chooser):
 
     def __post_init__(self) -> None:
         if not is_number(self.after_s) or self.after_s < 0:
-            raise InvalidRequest(f"after_s is {self.after_s!r:.80}; wait 0 s or more, and not for ever")
+            raise InvalidValue(f"after_s is {self.after_s!r:.80}; wait 0 s or more, and not for ever")
 
     def over(self, models: Mapping[str, Handler]) -> Handler:
         """One handler that asks `models` in turn until one speaks."""
         if len(models) < 2:
-            raise InvalidRequest(f"a hedge needs two models or more; it got {tuple(models)}")
+            raise InvalidValue(f"a hedge needs two models or more; it got {tuple(models)}")
 
         async def handle(request: Request) -> AsyncGenerator[Event, None]:
             sent, unix = clock.now(), clock.unix_now()

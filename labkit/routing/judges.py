@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
-from labkit.request import Completion, Handler, InvalidRequest, Request, clock, complete, metered
+from labkit.request import Completion, Handler, InvalidValue, Request, clock, complete, metered
 from labkit.routing.calibration import Calibration
 from labkit.routing.checks import check_function, is_number, is_whole, several
 from labkit.routing.engine_errors import cancellations
@@ -35,7 +35,7 @@ class SequenceLogprob:
 
     def __post_init__(self) -> None:
         if self.over not in ("mean", "total"):
-            raise InvalidRequest(f'SequenceLogprob cannot take the {self.over!r}; use "mean" or "total"')
+            raise InvalidValue(f'SequenceLogprob cannot take the {self.over!r}; use "mean" or "total"')
 
     def __call__(self, _: Request, completion: Completion) -> Score:
         """The score of one answer."""
@@ -58,7 +58,7 @@ class Margin:
 
     def __post_init__(self) -> None:
         if self.over not in ("min", "mean"):
-            raise InvalidRequest(f'Margin cannot take the {self.over!r}; use "min" or "mean"')
+            raise InvalidValue(f'Margin cannot take the {self.over!r}; use "min" or "mean"')
 
     def __call__(self, _: Request, completion: Completion) -> Score:
         """The score of one answer."""
@@ -88,9 +88,9 @@ class SelfConsistency:
         metered(self.sampler)  # refuses what is no handler
         check_function(self.same, "same needs a function from a text to what must be equal in it")
         if not is_whole(self.n, 1):
-            raise InvalidRequest(f"SelfConsistency asks for {self.n!r} samples; ask for a whole number, at least 1")
+            raise InvalidValue(f"SelfConsistency asks for {self.n!r} samples; ask for a whole number, at least 1")
         if not is_number(self.temperature) or not 0 < self.temperature <= 2:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"samples at temperature {self.temperature} would all be one answer or none; use one above 0 up to 2"
             )
 
@@ -161,7 +161,7 @@ async def verdict(judge: Judge, request: Request, completion: Completion) -> Sco
     except asyncio.CancelledError:
         if cancellations(asyncio.current_task()):
             raise
-        failed: Exception = InvalidRequest(f"{name} was cancelled, and not by us")
+        failed: Exception = InvalidValue(f"{name} was cancelled, and not by us")
     except Exception as error:  # noqa: BLE001 - whatever a judge raises, the request goes on, to a larger model
         failed = error
     reason = f"the judge raised {failed!r:.300}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 from labkit.routing.evaluate import Floats, Outcomes, frontier
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def cpt(outcomes: Outcomes, recovered: float) -> float:
     first crossing is taken. (RouteLLM's code interpolates with `np.interp`, which is only right where quality never falls.)
     """
     if not 0 <= recovered <= 1:
-        raise InvalidRequest(f"the part of the gap to recover is {recovered}; use a share from 0 to 1 (50 % is 0.5)")
+        raise InvalidValue(f"the part of the gap to recover is {recovered}; use a share from 0 to 1 (50 % is 0.5)")
     small, large = float(outcomes.right_small.mean()), float(outcomes.right_large.mean())
     if not large > small:
         return math.nan
@@ -66,11 +66,11 @@ def reliability(score: ArrayLike, right: ArrayLike, bins: int = 10) -> pd.DataFr
 
     scores, rights = np.asarray(score, float), np.asarray(right, float)
     if scores.shape != rights.shape or scores.ndim != 1 or not scores.size or bins < 1:
-        raise InvalidRequest(
+        raise InvalidValue(
             f"{scores.shape} scores, {rights.shape} verdicts, {bins} bins; give one verdict per score, 1+ bins"
         )
     if not ((scores >= 0) & (scores <= 1)).all():
-        raise InvalidRequest("scores must lie from 0 to 1 to be read as probabilities; calibrate them first")
+        raise InvalidValue("scores must lie from 0 to 1 to be read as probabilities; calibrate them first")
     edges = np.linspace(0, 1, bins + 1)
     bin_of = np.clip(np.searchsorted(edges, scores, side="left") - 1, 0, bins - 1)
     table = (
@@ -99,8 +99,8 @@ def knn_scores(known: ArrayLike, right: ArrayLike, asked: ArrayLike, k: int = 20
 
     vectors, rights, queries = np.asarray(known, float), np.asarray(right, float), np.asarray(asked, float)
     if vectors.ndim != 2 or len(vectors) != rights.size or queries.ndim != 2 or queries.shape[1] != vectors.shape[1]:
-        raise InvalidRequest(f"known {vectors.shape}, right {rights.shape}, asked {queries.shape}; give rows of one width")
+        raise InvalidValue(f"known {vectors.shape}, right {rights.shape}, asked {queries.shape}; give rows of one width")
     if not 1 <= k <= len(vectors):
-        raise InvalidRequest(f"k is {k} and {len(vectors)} requests are known; use 1 to {len(vectors)}")
+        raise InvalidValue(f"k is {k} and {len(vectors)} requests are known; use 1 to {len(vectors)}")
     near = NearestNeighbors(n_neighbors=k, metric="cosine").fit(vectors).kneighbors(queries, return_distance=False)
     return np.asarray(rights[near].mean(axis=1), float)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, Self
 
-from labkit.request import InvalidRequest, Request
+from labkit.request import InvalidValue, Request
 from labkit.routing.checks import is_share, numbers, several, texts
 
 Sticky = Literal["", "workflow", "user"]
@@ -24,7 +24,7 @@ class Floor:
 
     def __post_init__(self) -> None:
         if bool(self.feature) == bool(self.permission):
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"a floor at {self.model!r} names feature {self.feature!r} and permission {self.permission!r}; name one"
             )
 
@@ -46,7 +46,7 @@ class RoutingPolicy:
     - `sticky`: requests of one tenant that share this attribute form a session. A session starts at the largest model it has
       needed so far: it goes up and never down, so that an answer is never followed by one from a lesser model.
 
-    Raises `InvalidRequest` for anything that could not be followed.
+    Raises `InvalidValue` for anything that could not be followed.
     """
 
     version: str
@@ -60,7 +60,7 @@ class RoutingPolicy:
     def __post_init__(self) -> None:
         for name in ("fallbacks", "budgets"):
             if not isinstance(getattr(self, name), Mapping):
-                raise InvalidRequest(f"{name} are {getattr(self, name)!r:.80}; give a mapping")
+                raise InvalidValue(f"{name} are {getattr(self, name)!r:.80}; give a mapping")
         others = {model: texts(them, f"the fallbacks of {model!r}") for model, them in self.fallbacks.items()}
         object.__setattr__(self, "models", texts(self.models, "the models of a policy"))
         object.__setattr__(self, "thresholds", numbers(self.thresholds, "thresholds"))
@@ -71,28 +71,28 @@ class RoutingPolicy:
         self._check_floors()
         for tenant, budget in self.budgets.items():
             if not isinstance(budget, Decimal) or not budget.is_finite() or budget < 0:
-                raise InvalidRequest(f"the budget of {tenant!r} is {budget!r}; use a Decimal of 0 or more")
+                raise InvalidValue(f"the budget of {tenant!r} is {budget!r}; use a Decimal of 0 or more")
         if self.sticky not in ("", "workflow", "user"):
-            raise InvalidRequest(f'sticky is {self.sticky!r}; use "workflow", "user" or "" for no sessions')
+            raise InvalidValue(f'sticky is {self.sticky!r}; use "workflow", "user" or "" for no sessions')
 
     def _check_models(self) -> None:
         if not isinstance(self.version, str) or not self.version:
-            raise InvalidRequest("a policy needs a version, to tell in the records which one decided")
+            raise InvalidValue("a policy needs a version, to tell in the records which one decided")
         if not self.models or len(set(self.models)) < len(self.models) or not all(self.models):
-            raise InvalidRequest(f"models are {self.models}; name each once, cheapest first, at least one")
+            raise InvalidValue(f"models are {self.models}; name each once, cheapest first, at least one")
         if len(self.thresholds) != len(self.models) - 1:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"{len(self.thresholds)} thresholds for {len(self.models)} models; give one for each model but the last"
             )
         for threshold in self.thresholds:
             if not is_share(threshold):
-                raise InvalidRequest(f"threshold {threshold} is not a probability; use a value from 0 to 1")
+                raise InvalidValue(f"threshold {threshold} is not a probability; use a value from 0 to 1")
         for model, others in self.fallbacks.items():
             self._known(model, "fallbacks are given for")
             for other in others:
                 self._known(other, f"the fallback of {model!r} is")
             if model in others or len(set(others)) < len(others):
-                raise InvalidRequest(f"the fallbacks of {model!r} are {others}; name other models, each once")
+                raise InvalidValue(f"the fallbacks of {model!r} are {others}; name other models, each once")
 
     def _check_floors(self) -> None:
         seen: dict[tuple[str, str], str] = {}
@@ -101,11 +101,11 @@ class RoutingPolicy:
             earlier = seen.setdefault((floor.feature, floor.permission), floor.model)
             if earlier != floor.model:
                 what = f"feature {floor.feature!r}" if floor.feature else f"permission {floor.permission!r}"
-                raise InvalidRequest(f"two floors contradict each other: {what} is at {earlier!r} and at {floor.model!r}")
+                raise InvalidValue(f"two floors contradict each other: {what} is at {earlier!r} and at {floor.model!r}")
 
     def _known(self, model: str, what: str) -> None:
         if model not in self.models:
-            raise InvalidRequest(f"{what} {model!r}, which is not among the models {', '.join(self.models)}")
+            raise InvalidValue(f"{what} {model!r}, which is not among the models {', '.join(self.models)}")
 
     def allowed(self, request: Request) -> tuple[str, ...]:
         """The models that `request` may go to, cheapest first: those at or above every floor that holds."""
@@ -131,14 +131,14 @@ class RoutingPolicy:
     def from_json(cls, text: str) -> Self:
         """The policy that `text` holds.
 
-        Raises `InvalidRequest` for a key that is unknown or missing and for a value that is not of its kind: a misspelt
+        Raises `InvalidValue` for a key that is unknown or missing and for a value that is not of its kind: a misspelt
         floor must not become no floor.
         """
         try:
             data: dict[str, Any] = json.loads(text, object_pairs_hook=_unique)
             names = {f.name for f in fields(cls)}
             if set(data) - names:
-                raise InvalidRequest(
+                raise InvalidValue(
                     f"a policy has no {', '.join(sorted(set(data) - names))}; its keys are {', '.join(sorted(names))}"
                 )
             data["version"] = _text(data["version"])
@@ -148,10 +148,10 @@ class RoutingPolicy:
             data["floors"] = tuple(Floor(**floor) for floor in data.get("floors", ()))
             data["budgets"] = {key: Decimal(_text(value)) for key, value in data.get("budgets", {}).items()}
             return cls(**data)
-        except InvalidRequest:
+        except InvalidValue:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, InvalidOperation) as error:
-            raise InvalidRequest(f"this is no policy: {error!r}; compare it with what to_json writes") from error
+            raise InvalidValue(f"this is no policy: {error!r}; compare it with what to_json writes") from error
 
     def changes(self, new: RoutingPolicy) -> tuple[str, ...]:
         """What `new` changes, in words, one sentence each; empty for equal policies."""

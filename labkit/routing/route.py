@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from labkit.request import Chooser, Done, Event, Handler, InvalidRequest, Request, clock, hops
+from labkit.request import Chooser, Done, Event, Handler, InvalidValue, Request, clock, hops
 from labkit.routing.checks import check_function
 from labkit.routing.context import RoutingContext
 from labkit.routing.desk import Desk, check_setting
@@ -33,7 +33,7 @@ class Route(Chooser):
         check_setting(self.policy, self.context)
         check_function(self.signal, "a Route needs a signal, a function from a request to a Score")
         if any(later > earlier for earlier, later in pairwise(self.policy.thresholds)):
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"thresholds {self.policy.thresholds} rise: a score below the first can never reach the next; let them fall"
             )
 

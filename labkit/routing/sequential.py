@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 Finding = Literal["B is better", "B is worse", "B is not worse", "go on"]
 # A pair takes at most a factor 1 + λ·(−1 − 1) from the stake, so λ up to 1/2 can never make it negative, whatever δ.
@@ -37,7 +37,7 @@ def log_evidence(wins: ArrayLike, ties: ArrayLike, losses: ArrayLike, difference
     result per element. exp of it is an e-value: 20 rejects "B is better by `difference` at most" at α = 5 %, at any time.
     """
     if not -1 <= difference <= 1:
-        raise InvalidRequest(f"the difference of two proportions lies from −1 to 1; {difference} does not")
+        raise InvalidValue(f"the difference of two proportions lies from −1 to 1; {difference} does not")
     from scipy.special import logsumexp  # not above: scipy takes half a second to import
 
     counts = [np.asarray(count, float)[..., None] for count in (wins, ties, losses)]
@@ -62,9 +62,9 @@ class PairedTest:
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1 or not 0 <= self.margin < 1:
-            raise InvalidRequest(f"alpha {self.alpha} and margin {self.margin}: use alpha in (0, 1) and a margin in [0, 1)")
+            raise InvalidValue(f"alpha {self.alpha} and margin {self.margin}: use alpha in (0, 1) and a margin in [0, 1)")
         if min(self.wins, self.ties, self.losses) < 0:
-            raise InvalidRequest(f"counts are {self.wins}, {self.ties}, {self.losses}; they are 0 or more")
+            raise InvalidValue(f"counts are {self.wins}, {self.ties}, {self.losses}; they are 0 or more")
 
     def seen(self, right_a: bool, right_b: bool) -> PairedTest:
         """The test after one more pair."""

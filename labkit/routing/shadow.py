@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from labkit.request import Chooser, Chunk, Completion, Done, Event, Handler, InvalidRequest, Request, complete
+from labkit.request import Chooser, Chunk, Completion, Done, Event, Handler, InvalidValue, Request, complete
 from labkit.routing.checks import check_function, is_share, is_whole
 
 Compare = Callable[[Request, Completion, Completion], None]
@@ -64,20 +64,20 @@ class Shadow(Chooser):
 
     def __post_init__(self) -> None:
         if not is_share(self.share):
-            raise InvalidRequest(f"share is {self.share!r:.80}; use a share of the requests, from 0 to 1")
+            raise InvalidValue(f"share is {self.share!r:.80}; use a share of the requests, from 0 to 1")
         if not is_whole(self.at_most, 1):
-            raise InvalidRequest(f"at_most is {self.at_most!r:.80}; allow at least 1 copy at a time")
+            raise InvalidValue(f"at_most is {self.at_most!r:.80}; allow at least 1 copy at a time")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise InvalidRequest(f"seed is {self.seed!r:.80}; use a whole number")
+            raise InvalidValue(f"seed is {self.seed!r:.80}; use a whole number")
         if self.compare is not None:
             check_function(self.compare, "compare is a function of a request and both answers")
         if self.copies is not None and not isinstance(self.copies, Copies):
-            raise InvalidRequest(f"copies is {self.copies!r:.80}; give Copies(), or None")
+            raise InvalidValue(f"copies is {self.copies!r:.80}; give Copies(), or None")
 
     def over(self, models: Mapping[str, Handler]) -> Handler:
         """One handler that answers as the first, and tries the second beside it."""
         if len(models) != 2:
-            raise InvalidRequest(f"a shadow is placed over two handlers, the second the shadow; it got {tuple(models)}")
+            raise InvalidValue(f"a shadow is placed over two handlers, the second the shadow; it got {tuple(models)}")
         main, other = models.values()
         copies = Copies() if self.copies is None else self.copies
         rng = random.Random(self.seed)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import combinations
 
-from labkit.request import Completion, InvalidRequest, Request
+from labkit.request import Completion, InvalidValue, Request
 from labkit.routing.calibration import Calibration
 from labkit.routing.checks import check_function, is_share, several, texts
 
@@ -39,9 +39,9 @@ class Score:
 
     def __post_init__(self) -> None:
         if not is_share(self.value):
-            raise InvalidRequest(f"{self.name} gives a score of {self.value!r:.80}; a score is a probability, from 0 to 1")
+            raise InvalidValue(f"{self.name} gives a score of {self.value!r:.80}; a score is a probability, from 0 to 1")
         if not isinstance(self.cost, Decimal):
-            raise InvalidRequest(f"{self.name} gives a cost of {self.cost!r:.80}; money is a Decimal")
+            raise InvalidValue(f"{self.name} gives a cost of {self.cost!r:.80}; money is a Decimal")
         object.__setattr__(self, "value", float(self.value))
 
 
@@ -73,15 +73,13 @@ class Rule:
         for name in ("words", "features"):
             object.__setattr__(self, name, frozenset(texts(getattr(self, name), f"a rule's {name}")))
         if not is_share(self.value):
-            raise InvalidRequest(f"a rule gives {self.value!r:.80}; a score is from 0 to 1")
+            raise InvalidValue(f"a rule gives {self.value!r:.80}; a score is from 0 to 1")
         if any(not word.strip() for word in self.words):
-            raise InvalidRequest("a rule has an empty word, which is found nowhere; leave it out")
+            raise InvalidValue("a rule has an empty word, which is found nowhere; leave it out")
         if self.min_chars < 0 or (self.max_chars is not None and self.max_chars < self.min_chars):
-            raise InvalidRequest(
-                f"no text is {self.min_chars} to {self.max_chars} characters long; swap the two or leave one"
-            )
+            raise InvalidValue(f"no text is {self.min_chars} to {self.max_chars} characters long; swap the two or leave one")
         if not self.words and not self.features and self.min_chars == 0 and self.max_chars is None:
-            raise InvalidRequest("a rule without a condition matches everything; give that value as the default instead")
+            raise InvalidValue("a rule without a condition matches everything; give that value as the default instead")
 
     @property
     def conditions(self) -> tuple[frozenset[str], frozenset[str], int, int | None]:
@@ -93,7 +91,7 @@ class Rule:
 class Rules:
     """The lowest value among the `rules` that match a request, `default` where none does; a `Signal`.
 
-    The lowest, so that the order of rules never matters. Raises `InvalidRequest` for two rules with the same conditions and
+    The lowest, so that the order of rules never matters. Raises `InvalidValue` for two rules with the same conditions and
     different values: one of them could never have its way.
     """
 
@@ -106,11 +104,11 @@ class Rules:
         object.__setattr__(self, "rules", several(self.rules, Rule, "Rules"))
         for one, other in combinations(self.rules, 2):
             if one.conditions == other.conditions and one.value != other.value:
-                raise InvalidRequest(
+                raise InvalidValue(
                     f"two rules contradict each other: the same conditions give {one.value} and {other.value}"
                 )
         if not is_share(self.default):
-            raise InvalidRequest(f"the default is {self.default!r:.80}; a score is from 0 to 1")
+            raise InvalidValue(f"the default is {self.default!r:.80}; a score is from 0 to 1")
         object.__setattr__(self, "_patterns", tuple(phrases(rule.words) if rule.words else None for rule in self.rules))
 
     def __call__(self, request: Request) -> Score:
@@ -193,9 +191,9 @@ def most_doubtful(scores: list[Score]) -> Score:
 
 
 def scored(found: object, name: str) -> Score:
-    """`found`, what a signal or judge returned, where it is a `Score`; raises `InvalidRequest` where it is not."""
+    """`found`, what a signal or judge returned, where it is a `Score`; raises `InvalidValue` where it is not."""
     if not isinstance(found, Score):
-        raise InvalidRequest(f"{name} returned {found!r:.80}; it must return a Score, such as Score(0.9, {name!r})")
+        raise InvalidValue(f"{name} returned {found!r:.80}; it must return a Score, such as Score(0.9, {name!r})")
     return found
 
 
@@ -216,6 +214,6 @@ def phrases(words: Iterable[str]) -> re.Pattern[str]:
 
 
 def check_calibration(given: object) -> None:
-    """Raise `InvalidRequest` for what is no `Calibration`."""
+    """Raise `InvalidValue` for what is no `Calibration`."""
     if not isinstance(given, Calibration):
-        raise InvalidRequest(f"{given!r:.80} is no Calibration; fit one with calibrate(raw, right)")
+        raise InvalidValue(f"{given!r:.80} is no Calibration; fit one with calibrate(raw, right)")

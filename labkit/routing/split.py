@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from labkit.request import Chooser, Done, Event, Handler, InvalidRequest, Request, hops
+from labkit.request import Chooser, Done, Event, Handler, InvalidValue, Request, hops
 from labkit.routing.checks import is_share
 
 
@@ -26,13 +26,13 @@ class Split(Chooser):
 
     def __post_init__(self) -> None:
         if not isinstance(self.experiment, str) or not self.experiment:
-            raise InvalidRequest(f"the experiment is {self.experiment!r:.80}; give it a name, which deals the users")
+            raise InvalidValue(f"the experiment is {self.experiment!r:.80}; give it a name, which deals the users")
         _check_share(self.share_b)
 
     def over(self, models: Mapping[str, Handler]) -> Handler:
         """One handler that asks the arm of each request's user."""
         if set(models) != {"A", "B"}:
-            raise InvalidRequest(f'a split has the arms "A" and "B"; it was placed over {tuple(models)}')
+            raise InvalidValue(f'a split has the arms "A" and "B"; it was placed over {tuple(models)}')
 
         async def handle(request: Request) -> AsyncGenerator[Event, None]:
             chosen = arm(request, self.experiment, self.share_b)
@@ -58,4 +58,4 @@ def arm(request: Request, experiment: str, share_b: float = 0.5) -> Literal["A",
 
 def _check_share(share_b: object) -> None:
     if not is_share(share_b):
-        raise InvalidRequest(f"share_b is {share_b!r:.80}; use a share from 0 to 1")
+        raise InvalidValue(f"share_b is {share_b!r:.80}; use a share from 0 to 1")

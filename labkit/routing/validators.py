@@ -15,7 +15,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from labkit.request import Completion, InvalidRequest, Request
+from labkit.request import Completion, InvalidValue, Request
 from labkit.routing.checks import check_function, several, texts
 from labkit.routing.signals import Score, phrases, plain
 
@@ -55,7 +55,7 @@ class Finished:
 class JsonSchema:
     """The answer is JSON and fits `schema` (draft 2020-12). NaN and Infinity are not JSON.
 
-    A `$ref` to another address is never fetched; it counts as not valid. Raises `InvalidRequest` for a wrong schema.
+    A `$ref` to another address is never fetched; it counts as not valid. Raises `InvalidValue` for a wrong schema.
     """
 
     schema: Mapping[str, Any]
@@ -66,12 +66,12 @@ class JsonSchema:
         from referencing import Registry
 
         if not isinstance(self.schema, Mapping):
-            raise InvalidRequest(f"a JSON schema is an object; {self.schema!r:.80} is none")
+            raise InvalidValue(f"a JSON schema is an object; {self.schema!r:.80} is none")
         object.__setattr__(self, "schema", deepcopy(dict(self.schema)))
         try:
             Draft202012Validator.check_schema(self.schema)
         except SchemaError as error:
-            raise InvalidRequest(f"this is no JSON schema: {error.message}; see {error.json_path}") from error
+            raise InvalidValue(f"this is no JSON schema: {error.message}; see {error.json_path}") from error
         # An empty registry: the default one would fetch remote references over the network, in the middle of a request.
         object.__setattr__(self, "_validator", Draft202012Validator(self.schema, registry=Registry()))
 
@@ -111,7 +111,7 @@ class UnsafePhrases:
         object.__setattr__(self, "words", texts(self.words, "unsafe phrases"))
         folded = [_folded(word).strip() for word in self.words]
         if not folded or not all(folded):
-            raise InvalidRequest(f"UnsafePhrases needs phrases with at least one letter each; it got {self.words!r:.80}")
+            raise InvalidValue(f"UnsafePhrases needs phrases with at least one letter each; it got {self.words!r:.80}")
         object.__setattr__(self, "_pattern", phrases(folded))
 
     def __call__(self, completion: Completion) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from labkit.request import Handler, InvalidRequest
+from labkit.request import Handler, InvalidValue
 from labkit.stacks.write import from_data, to_data
 
 
@@ -24,13 +24,13 @@ def save(handler: Handler, path: str | os.PathLike[str], names: Mapping[str, obj
 
 
 def load(path: str | os.PathLike[str], names: Mapping[str, object] | None = None) -> Handler:
-    """The stack in the file `path`; `names` as in `from_data`. Raises `InvalidRequest` for a file that holds none."""
+    """The stack in the file `path`; `names` as in `from_data`. Raises `InvalidValue` for a file that holds none."""
     text = Path(path).read_text(encoding="utf-8-sig")
     try:
         data = json.loads(text) if Path(path).suffix == ".json" else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise InvalidRequest(f"{path} cannot be read: {error}") from error
+        raise InvalidValue(f"{path} cannot be read: {error}") from error
     try:
         return from_data(data, names)
-    except InvalidRequest as error:
-        raise InvalidRequest(f"{path}: {error}") from error
+    except InvalidValue as error:
+        raise InvalidValue(f"{path}: {error}") from error

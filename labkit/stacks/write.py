@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from labkit.request import Chooser, Handler, InvalidRequest, Lever, Placed, stack
+from labkit.request import Chooser, Handler, InvalidValue, Lever, Placed, stack
 from labkit.stacks.kinds import FUNCTIONS, SHARED, VALUES
 
 VERSION = 1
@@ -20,7 +20,7 @@ _SET, _DECIMAL, _MAPPING = "set", "decimal", "mapping"
 def to_data(handler: Handler, names: Mapping[str, object] | None = None) -> dict[str, Any]:
     """`handler` as data. `names` gives a name to each engine, and to each function or object of your own, in it.
 
-    Raises `InvalidRequest` for what no file can hold and `names` does not have, with the place where it stands.
+    Raises `InvalidValue` for what no file can hold and `names` does not have, with the place where it stands.
     """
     writer = _Writer(dict(names or {}))
     levers, engine = writer.placed(handler, "stack")
@@ -33,18 +33,18 @@ def to_data(handler: Handler, names: Mapping[str, object] | None = None) -> dict
 def from_data(data: object, names: Mapping[str, object] | None = None) -> Handler:
     """The stack that `to_data` gave `data` for, with `names` for what it names.
 
-    Raises `InvalidRequest` for a lever, a setting or a name that is unknown, with the place where it stands: a misspelt
+    Raises `InvalidValue` for a lever, a setting or a name that is unknown, with the place where it stands: a misspelt
     limit must not become no limit.
     """
     if not isinstance(data, Mapping) or data.get("labkit_stack") != VERSION:
-        raise InvalidRequest(f"this is no stack: it should begin with labkit_stack: {VERSION}")
+        raise InvalidValue(f"this is no stack: it should begin with labkit_stack: {VERSION}")
     unknown = set(data) - {"labkit_stack", "shared", "stack", "engine"}
     if unknown:
-        raise InvalidRequest(f"a stack has no {', '.join(sorted(map(str, unknown)))}; it has shared, stack and engine")
+        raise InvalidValue(f"a stack has no {', '.join(sorted(map(str, unknown)))}; it has shared, stack and engine")
     reader = _Reader(dict(names or {}))
     shared = data.get("shared") or {}
     if not isinstance(shared, Mapping):
-        raise InvalidRequest(f"shared is {shared!r:.80}; it maps names to what several levers use")
+        raise InvalidValue(f"shared is {shared!r:.80}; it maps names to what several levers use")
     for name, what in shared.items():
         reader.shared[str(name)] = reader.shared_object(what, f"shared.{name}")
     return reader.placed(data, "stack")
@@ -72,7 +72,7 @@ class _Writer:
         if isinstance(handler, Placed):
             levers, engine = self.placed(handler, f"{place}.stack")
             return {"stack": levers, "engine": engine}
-        raise InvalidRequest(f'{place} is {handler!r:.80}; give it a name, as in names={{"small": …}}')
+        raise InvalidValue(f'{place} is {handler!r:.80}; give it a name, as in names={{"small": …}}')
 
     def _name(self, what: object) -> str | None:
         return next((name for name, named in self.names.items() if named is what), None)
@@ -83,7 +83,7 @@ class _Writer:
             return what
         if isinstance(what, float):
             if not math.isfinite(what):
-                raise InvalidRequest(f"{place} is {what}; a file holds finite numbers")
+                raise InvalidValue(f"{place} is {what}; a file holds finite numbers")
             return what
         if isinstance(what, Decimal):
             return {IS: _DECIMAL, "of": format(what, "f")}
@@ -118,7 +118,7 @@ class _Writer:
                 if each.init and not _is_default(each, value):
                     found[each.name] = self.value(value, f"{place}.{each.name}")
             return found
-        raise InvalidRequest(
+        raise InvalidValue(
             f"{place} is {what!r:.80}, which no file can hold; use what the lab offers for it, or give it a name, as in "
             'names={"mine": …}'
         )
@@ -141,17 +141,17 @@ class _Reader:
     def placed(self, data: Mapping[str, Any], place: str) -> Handler:
         levers = data.get("stack", [])
         if not isinstance(levers, list):
-            raise InvalidRequest(f"{place} is {levers!r:.80}; it is a list of levers, the outermost first")
+            raise InvalidValue(f"{place} is {levers!r:.80}; it is a list of levers, the outermost first")
         made = [self.value(each, f"{place}[{i}]") for i, each in enumerate(levers)]
         for i, lever in enumerate(made):
             if not isinstance(lever, Lever | Chooser):
-                raise InvalidRequest(f"{place}[{i}] is {lever!r:.80}, which is no lever")
+                raise InvalidValue(f"{place}[{i}] is {lever!r:.80}, which is no lever")
         if "engine" not in data:
-            raise InvalidRequest(f"{place} has no engine below it; name one, as in engine: small")
+            raise InvalidValue(f"{place} has no engine below it; name one, as in engine: small")
         engine = data["engine"]
         if made and isinstance(made[-1], Chooser):
             if not isinstance(engine, Mapping) or set(engine) <= {"stack", "engine"}:
-                raise InvalidRequest(f"engine is {engine!r:.80}; {type(made[-1]).__name__} chooses among models by name")
+                raise InvalidValue(f"engine is {engine!r:.80}; {type(made[-1]).__name__} chooses among models by name")
             return stack(*made, engine={str(name): self._engine(each, f"engine.{name}") for name, each in engine.items()})
         return stack(*made, engine=self._engine(engine, "engine"))
 
@@ -160,11 +160,11 @@ class _Reader:
             return self._named(data, place)  # type: ignore[return-value]
         if isinstance(data, Mapping) and set(data) <= {"stack", "engine"}:
             return self.placed(data, f"{place}.stack")
-        raise InvalidRequest(f"{place} is {data!r:.80}; give the name of an engine, or a stack and an engine of its own")
+        raise InvalidValue(f"{place} is {data!r:.80}; give the name of an engine, or a stack and an engine of its own")
 
     def _named(self, name: object, place: str) -> object:
         if not isinstance(name, str) or name not in self.names:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"{place} names {name!r}, and names has {', '.join(self.names) or 'nothing'}; say what it is, as in "
                 f"names={{{name!r}: …}}"
             )
@@ -182,11 +182,11 @@ class _Reader:
             return self._named(data[NAME], place)
         if set(data) == {USE}:
             if data[USE] not in self.shared:
-                raise InvalidRequest(f"{place} uses {data[USE]!r}; shared has {', '.join(self.shared) or 'nothing'}")
+                raise InvalidValue(f"{place} uses {data[USE]!r}; shared has {', '.join(self.shared) or 'nothing'}")
             return self.shared[data[USE]]
         if set(data) == {FUNCTION}:
             if data[FUNCTION] not in FUNCTIONS:
-                raise InvalidRequest(f"{place} is the function {data[FUNCTION]!r}; there are {', '.join(FUNCTIONS)}")
+                raise InvalidValue(f"{place} is the function {data[FUNCTION]!r}; there are {', '.join(FUNCTIONS)}")
             return FUNCTIONS[data[FUNCTION]]
         if IS not in data:
             return {key: self.value(each, f"{place}.{key}") for key, each in data.items()}
@@ -197,12 +197,12 @@ class _Reader:
         if kind in (_SET, _DECIMAL, _MAPPING):
             return self._built_in(kind, data.get("of"), place)
         if kind not in VALUES:
-            raise InvalidRequest(f"{place} is a {kind!r}, which is unknown here; there are {', '.join(sorted(VALUES))}")
+            raise InvalidValue(f"{place} is a {kind!r}, which is unknown here; there are {', '.join(sorted(VALUES))}")
         settings = {key: self.value(each, f"{place}.{key}") for key, each in data.items() if key != IS}
         known = [each.name for each in fields(VALUES[kind]) if each.init]
         for key in settings:
             if key not in known:
-                raise InvalidRequest(f"{place}: {kind} has no setting {key!r}; it has {', '.join(known)}")
+                raise InvalidValue(f"{place}: {kind} has no setting {key!r}; it has {', '.join(known)}")
         return _call(VALUES[kind], settings, place, kind)
 
     def _built_in(self, kind: str, of: Any, place: str) -> Any:
@@ -213,11 +213,11 @@ class _Reader:
                 return frozenset(self.value(each, place) for each in of)
             return {self.value(key, place): self.value(each, place) for key, each in of}
         except (TypeError, ValueError, InvalidOperation) as error:
-            raise InvalidRequest(f"{place} is no {kind}: {of!r:.80}") from error
+            raise InvalidValue(f"{place} is no {kind}: {of!r:.80}") from error
 
     def shared_object(self, data: Any, place: str) -> object:
         if not isinstance(data, Mapping) or data.get(IS) not in SHARED:
-            raise InvalidRequest(f"{place} is {data!r:.80}; it is one of {', '.join(SHARED)}, as in {{{IS}: Store}}")
+            raise InvalidValue(f"{place} is {data!r:.80}; it is one of {', '.join(SHARED)}, as in {{{IS}: Store}}")
         settings = {key: self.value(each, f"{place}.{key}") for key, each in data.items() if key != IS}
         return _call(SHARED[data[IS]].read, settings, place, data[IS])
 
@@ -226,9 +226,9 @@ def _call(make: Any, settings: dict[str, Any], place: str, kind: str) -> Any:
     try:
         return make(**settings)
     except TypeError as error:
-        raise InvalidRequest(f"{place}: {kind} cannot be made of {', '.join(settings) or 'nothing'}: {error}") from error
-    except InvalidRequest as error:
-        raise InvalidRequest(f"{place}: {error}") from error
+        raise InvalidValue(f"{place}: {kind} cannot be made of {', '.join(settings) or 'nothing'}: {error}") from error
+    except InvalidValue as error:
+        raise InvalidValue(f"{place}: {error}") from error
 
 
 def _is_default(of: Any, value: object) -> bool:

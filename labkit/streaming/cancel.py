@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from labkit.request import Arrived, Done, Event, Handler, InvalidRequest, Lever, Request, hops
+from labkit.request import Arrived, Done, Event, Handler, InvalidValue, Lever, Request, hops
 from labkit.streaming.conditions import Condition, checked
 
 
@@ -63,8 +63,8 @@ class StopWhen(Lever):
 def tokens_saved(expected: float, generated: int) -> float:
     """Output tokens that were not generated: `expected` (what such answers take on average) less `generated`, from 0.
 
-    Raises `InvalidRequest` for a negative count.
+    Raises `InvalidValue` for a negative count.
     """
     if not expected >= 0 or generated < 0:
-        raise InvalidRequest(f"{expected} tokens expected and {generated} generated; counts start at 0")
+        raise InvalidValue(f"{expected} tokens expected and {generated} generated; counts start at 0")
     return max(0.0, expected - generated)

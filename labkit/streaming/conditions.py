@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
 
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 from labkit.streaming.after_prose import AfterProse
 from labkit.streaming.partial_json import Final
 
@@ -16,15 +16,15 @@ Condition = Callable[[str], bool]
 
 
 def checked(what: str, condition: object) -> None:
-    """Raise `InvalidRequest`, naming `what` was given it, for a condition that cannot be asked."""
+    """Raise `InvalidValue`, naming `what` was given it, for a condition that cannot be asked."""
     if isinstance(condition, type):
-        raise InvalidRequest(f"{what} takes a condition; {condition.__name__} is a class: make one, as in EnoughWords(8)")
+        raise InvalidValue(f"{what} takes a condition; {condition.__name__} is a class: make one, as in EnoughWords(8)")
     if iscoroutinefunction(condition):
-        raise InvalidRequest(
+        raise InvalidValue(
             f"{what} asks its condition at every chunk and cannot await it; make {condition!r:.80} a plain def"
         )
     if not callable(condition):
-        raise InvalidRequest(
+        raise InvalidValue(
             f"{what} takes a condition, such as EnoughWords(8) or a function of the text so far, not {condition!r:.80}"
         )
 
@@ -39,7 +39,7 @@ class AnyOf:
         """`AnyOf(a, b)`; the field's own name is for `dataclasses.replace` and for what is read from files."""
         found = (*given, *conditions)
         if not found:
-            raise InvalidRequest("AnyOf was given no condition, so it would never hold; give it one or more")
+            raise InvalidValue("AnyOf was given no condition, so it would never hold; give it one or more")
         for condition in found:
             checked("AnyOf", condition)
         object.__setattr__(self, "conditions", found)
@@ -60,7 +60,7 @@ class EnoughWords:
 
     def __post_init__(self) -> None:
         if not _count(self.limit, 1):
-            raise InvalidRequest(f"limit is {self.limit!r} words; allow 1 or more, a whole number")
+            raise InvalidValue(f"limit is {self.limit!r} words; allow 1 or more, a whole number")
 
     def __call__(self, text: str) -> bool:
         """Whether so many words are whole."""
@@ -76,11 +76,11 @@ class Said:
 
     def __post_init__(self) -> None:
         if not isinstance(self.pattern, str):
-            raise InvalidRequest(f"pattern is {self.pattern!r:.80}; give a regular expression as a text")
+            raise InvalidValue(f"pattern is {self.pattern!r:.80}; give a regular expression as a text")
         try:
             compiled = re.compile(self.pattern)
         except (re.error, OverflowError, RecursionError) as error:
-            raise InvalidRequest(f"{self.pattern!r} is no regular expression: {error}") from error
+            raise InvalidValue(f"{self.pattern!r} is no regular expression: {error}") from error
         object.__setattr__(self, "_compiled", compiled)
 
     def __call__(self, text: str) -> bool:
@@ -96,7 +96,7 @@ class Gone:
 
     def __post_init__(self) -> None:
         if not callable(self.is_gone):
-            raise InvalidRequest(f"Gone takes a function that tells whether the reader has left, not {self.is_gone!r:.80}")
+            raise InvalidValue(f"Gone takes a function that tells whether the reader has left, not {self.is_gone!r:.80}")
 
     def __call__(self, _: str) -> bool:
         """Whether the reader has left."""
@@ -128,7 +128,7 @@ class Repeating:
 
     def __post_init__(self) -> None:
         if not (_count(self.times, 2) and _count(self.at_least, 1) and _count(self.longest, 1)):
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"times={self.times!r}, at_least={self.at_least!r}, longest={self.longest!r}; "
                 "use whole numbers from 2, 1 and 1"
             )

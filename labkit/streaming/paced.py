@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from labkit.request import Chunk, EngineError, Event, Handler, InvalidRequest, Lever, Request
+from labkit.request import Chunk, EngineError, Event, Handler, InvalidValue, Lever, Request
 
 WhenFull = Literal["wait", "merge"]
 
@@ -33,9 +33,9 @@ class Paced(Lever):
 
     def __post_init__(self) -> None:
         if not isinstance(self.limit, int) or isinstance(self.limit, bool) or self.limit < 1:
-            raise InvalidRequest(f"limit is {self.limit!r}; a queue holds 1 event or more, a whole number")
+            raise InvalidValue(f"limit is {self.limit!r}; a queue holds 1 event or more, a whole number")
         if self.when_full not in ("wait", "merge"):
-            raise InvalidRequest(f"when_full is {self.when_full!r}; use 'wait' or 'merge'")
+            raise InvalidValue(f"when_full is {self.when_full!r}; use 'wait' or 'merge'")
 
     def over(self, inner: Handler) -> Handler:
         """`inner`, read ahead; each stream has a queue of its own."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from labkit.request import Chunk, InvalidRequest
+from labkit.request import Chunk, InvalidValue
 
 WORDS_PER_S = 238 / 60
 """Silent reading of English non-fiction, words/s (Brysbaert, Journal of Memory and Language 109, 2019: 238 a minute)."""
@@ -36,14 +36,14 @@ class Reading:
 def streamed(arrivals: Sequence[float], rate: float) -> Reading:
     """Reading an answer whose units arrive at `arrivals` (s since the send, in order), at `rate` units per second.
 
-    Raises `InvalidRequest` for no units, a rate that is not above 0 or arrivals that go back in time.
+    Raises `InvalidValue` for no units, a rate that is not above 0 or arrivals that go back in time.
     """
     if not arrivals:
-        raise InvalidRequest("there is nothing to read: arrivals is empty")
+        raise InvalidValue("there is nothing to read: arrivals is empty")
     if not (rate > 0 and math.isfinite(rate)):
-        raise InvalidRequest(f"rate is {rate}; a reader reads more than 0 units a second, as in WORDS_PER_S")
+        raise InvalidValue(f"rate is {rate}; a reader reads more than 0 units a second, as in WORDS_PER_S")
     if any(later < earlier for earlier, later in pairwise(arrivals)):
-        raise InvalidRequest("arrivals go back in time; give seconds since the send, in order")
+        raise InvalidValue("arrivals go back in time; give seconds since the send, in order")
     count = len(arrivals)
     finish = max(at + (count - i) / rate for i, at in enumerate(arrivals))
     return Reading(arrivals[0], max(0.0, finish - arrivals[0] - count / rate), finish)

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from labkit.request import EngineError, Event, Handler, InvalidRequest, LabError, Request, held, metered
+from labkit.request import EngineError, Event, Handler, InvalidRequest, InvalidValue, LabError, Request, held, metered
 from labkit.streaming.sse import encode
 
 
@@ -31,7 +31,7 @@ class Resumable:
 
     def __init__(self, inner: Handler, grace_s: float = 30.0) -> None:
         if not grace_s > 0:
-            raise InvalidRequest(f"grace_s is {grace_s}; give readers a time above 0 s to come back")
+            raise InvalidValue(f"grace_s is {grace_s}; give readers a time above 0 s to come back")
         self._inner = metered(inner)
         self._grace_s = grace_s
         self._streams: dict[str, _Stream] = {}

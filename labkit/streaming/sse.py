@@ -13,7 +13,7 @@ import re
 from labkit.request import (
     Chunk,
     Event,
-    InvalidRequest,
+    InvalidValue,
     SentEvent,
     StreamIncomplete,
     chunk_from_json,
@@ -32,14 +32,14 @@ def frame(data: str, *, event: str = "", id: str | None = None, retry_ms: int | 
     """One event on the wire. `retry_ms` tells the browser how long to wait before it connects again.
 
     Line ends within `data` are read back as LF, and half an emoji (a lone surrogate, which UTF-8 cannot carry) as U+FFFD.
-    Raises `InvalidRequest` for a name or an id that the grammar cannot carry.
+    Raises `InvalidValue` for a name or an id that the grammar cannot carry.
     """
     if re.search(r"[\r\n]", event):
-        raise InvalidRequest(f"the event name {event!r} has a line end in it, which would end the field; take it out")
+        raise InvalidValue(f"the event name {event!r} has a line end in it, which would end the field; take it out")
     if id is not None and re.search(r"[\r\n\0]", id):
-        raise InvalidRequest(f"the id {id!r} has a line end or NUL in it; readers would ignore or cut it; take it out")
+        raise InvalidValue(f"the id {id!r} has a line end or NUL in it; readers would ignore or cut it; take it out")
     if retry_ms is not None and retry_ms < 0:
-        raise InvalidRequest(f"retry_ms is {retry_ms}; use milliseconds from 0")
+        raise InvalidValue(f"retry_ms is {retry_ms}; use milliseconds from 0")
     lines = [f"event: {event}"] if event else []
     lines += [] if id is None else [f"id: {id}"]
     lines += [] if retry_ms is None else [f"retry: {retry_ms}"]

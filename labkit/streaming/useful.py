@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from labkit.request import Chunk, InvalidRequest
+from labkit.request import Chunk, InvalidValue
 from labkit.streaming.after_prose import AfterProse
 from labkit.streaming.partial_json import Final, Found, Path
 
@@ -29,7 +29,7 @@ class JsonFields:
 
     Words around the document are passed over (`AfterProse` says which bracket begins it).
     `JsonFields("answer", ("order", "id"), ("items", 0))`; one tuple of paths, as `paths` is, is taken as well. Raises
-    `InvalidRequest` without a path, and for a step that is neither a key nor an index.
+    `InvalidValue` without a path, and for a step that is neither a key nor an index.
     """
 
     paths: tuple[Path, ...]
@@ -39,14 +39,14 @@ class JsonFields:
         if len(paths) == 1 and paths[0] and all(isinstance(step, tuple) for step in paths[0]):
             given = tuple(paths[0])
         if not given:
-            raise InvalidRequest("no field is wanted; name one, as in JsonFields('answer')")
+            raise InvalidValue("no field is wanted; name one, as in JsonFields('answer')")
         object.__setattr__(self, "paths", tuple(_path(path) for path in given))
 
 
 def _path(given: object) -> Path:
     path = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, tuple | list) else None
     if path is None or not all(isinstance(step, str | int) for step in path):
-        raise InvalidRequest(f"{given!r} is no path to a field; write a key, or keys and indices as ('order', 'id')")
+        raise InvalidValue(f"{given!r} is no path to a field; write a key, or keys and indices as ('order', 'id')")
     return path
 
 
@@ -56,7 +56,7 @@ Kind = Literal["prose", "list"] | JsonFields
 class FirstUseful:
     """Takes an answer's text piece by piece and tells after how many characters it is useful for the first time.
 
-    Raises `InvalidRequest` for a kind that it does not know.
+    Raises `InvalidValue` for a kind that it does not know.
     """
 
     def __init__(self, kind: Kind) -> None:
@@ -107,7 +107,7 @@ def _rule(kind: Kind) -> _Rule:
         return _Prose()
     if kind == "list":
         return _List()
-    raise InvalidRequest(f"kind {kind!r} is unknown; use 'prose', 'list' or JsonFields(...)")
+    raise InvalidValue(f"kind {kind!r} is unknown; use 'prose', 'list' or JsonFields(...)")
 
 
 # A mark ends a sentence only before white space: "3.14", "shop.example" and "?!" do not end at their first mark.

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
-from labkit.request import InvalidRequest, LabError, Message
+from labkit.request import InvalidValue, LabError, Message
 
 
 class TokenizerUnavailable(LabError, LookupError):
@@ -74,7 +74,7 @@ def available() -> tuple[str, ...]:
 def tokenizer(name: str) -> Tokenizer:
     """Open a tokenizer by one of `available()`'s names, a folder, or a hub id.
 
-    Raises `TokenizerUnavailable` saying what is missing and how to get it, `InvalidRequest` for an unknown encoding.
+    Raises `TokenizerUnavailable` saying what is missing and how to get it, `InvalidValue` for an unknown encoding.
     """
     if name == _LAB:
         folder = _lab_folder()
@@ -209,7 +209,7 @@ def _tiktoken_file(encoding: str) -> Path | None:
 
 def _tiktoken(encoding: str) -> Tokenizer:
     if encoding not in _TIKTOKEN_FILES:
-        raise InvalidRequest(f"tiktoken encoding {encoding!r} is unknown to the lab; it knows {', '.join(_TIKTOKEN_FILES)}")
+        raise InvalidValue(f"tiktoken encoding {encoding!r} is unknown to the lab; it knows {', '.join(_TIKTOKEN_FILES)}")
     if _tiktoken_file(encoding) is None:
         raise TokenizerUnavailable(
             f"tiktoken's {encoding} is not on this machine and the lab downloads nothing. On a machine with internet run "

@@ -131,7 +131,7 @@ class BlocksWidget(anywidget.AnyWidget):  # type: ignore[misc]
 async def watch_blocks(engine: Engine) -> AsyncIterator[Seen]:
     """Show the blocks of `engine`, which was started with `labkit.kvcache.watchable`, until the block ends.
 
-    Raises `InvalidRequest` for an engine whose blocks cannot be seen from here.
+    Raises `InvalidValue` for an engine whose blocks cannot be seen from here.
     """
     seen, widget = Seen(), BlocksWidget()
     async with block_frames(engine) as frames:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.batching import Batcher, BatcherClosed, BatchFailed, QueueFull, embed_batcher
-from labkit.request import InvalidRequest, clock
+from labkit.request import InvalidValue, clock
 
 
 def run(coroutine):
@@ -394,5 +394,5 @@ def test_texts_embedded_together_are_those_embedded_alone_and_equal_ones_once(on
     ],
 )
 def test_settings_that_cannot_work_are_refused(wrong):
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidValue):
         Batcher(Doubler(), **{"max_size": 4, "max_wait_s": 1.0, **wrong})

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from labkit.batching import fit_exponent
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 SIZES = (1, 2, 4, 8, 16, 32)
 
@@ -96,5 +96,5 @@ def test_the_same_seed_gives_the_same_interval():
     ],
 )
 def test_what_gives_no_slope_is_refused(measured, extra):
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidValue):
         fit_exponent(measured, **extra)

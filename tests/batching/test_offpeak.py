@@ -15,7 +15,7 @@ from labkit.request import (
     DeadlineExceeded,
     Done,
     EngineError,
-    InvalidRequest,
+    InvalidValue,
     Request,
     Timing,
     Usage,
@@ -304,7 +304,7 @@ def test_on_the_wall_clock_too_and_in_one_loop_after_another():
     ],
 )
 def test_settings_that_cannot_work_are_refused_when_the_lever_is_made(wrong, says):
-    with pytest.raises(InvalidRequest, match=says):
+    with pytest.raises(InvalidValue, match=says):
         OffPeak(**{"level": 1, "seats": 1, "work_s": lambda request: 1.0, **wrong})
 
 
@@ -322,5 +322,5 @@ def test_an_estimate_that_fails_is_told_before_anything_is_sent_and_is_no_fault_
     engine = Engine([Call(0, 1)])
     with pytest.raises(FunctionFailed, match=says) as failed:
         run(complete(OffPeak(level=1, seats=1, work_s=work_s)(engine), Request("q", user="0")))
-    assert not isinstance(failed.value, InvalidRequest)
+    assert not isinstance(failed.value, InvalidValue)
     assert engine.begun == {}

@@ -17,7 +17,7 @@ from labkit.request import (
     Chunk,
     Done,
     EngineError,
-    InvalidRequest,
+    InvalidValue,
     Request,
     Timing,
     Usage,
@@ -381,7 +381,7 @@ def test_an_unknown_pool_is_named_with_those_there_are():
     async def main():
         await complete(Pooled(Gate(1, Pool("chat"), Pool("bulk")))(Served([])), Request("q", feature="caht"))
 
-    with pytest.raises(InvalidRequest, match="no pool 'caht'; this gate has chat, bulk"):
+    with pytest.raises(InvalidValue, match="no pool 'caht'; this gate has chat, bulk"):
         run(main())
 
 
@@ -390,8 +390,8 @@ def test_an_unknown_pool_is_named_with_those_there_are():
     [
         (lambda request: request.extra["pool"], FunctionFailed, "which raised KeyError"),
         (lambda request: 1 / 0, FunctionFailed, "which raised ZeroDivisionError"),
-        (lambda request: ["chat"], InvalidRequest, "no pool"),
-        (lambda request: None, InvalidRequest, "no pool None"),
+        (lambda request: ["chat"], InvalidValue, "no pool"),
+        (lambda request: None, InvalidValue, "no pool None"),
     ],
 )
 def test_a_pool_that_cannot_be_told_is_said_before_anything_is_sent(which, error, says):
@@ -403,7 +403,7 @@ def test_a_pool_that_cannot_be_told_is_said_before_anything_is_sent(which, error
 
 @pytest.mark.parametrize("wrong", [(8,), (Pool("chat"),), (Gate(1, Pool("chat")), "chat")])
 def test_a_lever_without_a_gate_or_a_rule_is_refused_when_it_is_made(wrong):
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidValue):
         Pooled(*wrong)
 
 
@@ -432,7 +432,7 @@ def test_a_lever_without_a_gate_or_a_rule_is_refused_when_it_is_made(wrong):
     ],
 )
 def test_settings_under_which_somebody_is_never_served_are_refused(make, says):
-    with pytest.raises(InvalidRequest, match=says):
+    with pytest.raises(InvalidValue, match=says):
         make()
 
 

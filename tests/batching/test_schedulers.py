@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from labkit.batching import Job, Limits, Plan, chunked_prefill, continuous, dynamic, simulate, static
 from labkit.engines.modelled import ContinuousBatching, EngineSettings, Sequence
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 POLICIES = {"static": static, "dynamic": dynamic(2.0), "continuous": continuous, "chunked": chunked_prefill}
 
@@ -177,18 +177,18 @@ def test_no_jobs_take_no_time():
 def test_what_cannot_be_scheduled_is_refused_with_the_reason():
     long = [Job(0, 9, 1)]
     for policy in (static, dynamic(1), continuous):
-        with pytest.raises(InvalidRequest, match="token budget of 8"):
+        with pytest.raises(InvalidValue, match="token budget of 8"):
             simulate(long, policy, Limits(2, 8), second)
     assert simulate(long, chunked_prefill, Limits(2, 8), second).finish == 2
-    with pytest.raises(InvalidRequest, match="takes 0 s"):
+    with pytest.raises(InvalidValue, match="takes 0 s"):
         simulate(long, continuous, Limits(2, 10), lambda p, d: 0)
     greedy = [lambda view: Plan({0: 10}), lambda view: Plan({1: 1}), lambda view: Plan({0: 0})]
     for policy in greedy:
-        with pytest.raises(InvalidRequest, match="which has 9 to take"):
+        with pytest.raises(InvalidValue, match="which has 9 to take"):
             simulate([*long, Job(5, 9, 1)], policy, Limits(2, 20), second)
-    with pytest.raises(InvalidRequest, match="allows less"):
+    with pytest.raises(InvalidValue, match="allows less"):
         simulate(long * 2, lambda view: Plan({0: 9, 1: 9}), Limits(2, 10), second)
-    with pytest.raises(InvalidRequest, match="allows less"):
+    with pytest.raises(InvalidValue, match="allows less"):
         simulate(long * 2, lambda view: Plan({0: 9, 1: 9}), Limits(1, 20), second)
 
 
@@ -204,5 +204,5 @@ def test_what_cannot_be_scheduled_is_refused_with_the_reason():
     ],
 )
 def test_values_that_cannot_be_are_refused(make):
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidValue):
         make()

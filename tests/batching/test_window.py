@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from labkit.batching import CoalescingWindow
 from labkit.engines.modelled import EngineSettings, ModelledEngine
 from labkit.latency import LatencyModel
-from labkit.request import Chunk, Done, InvalidRequest, Request, Timing, Usage, clock, complete, within
+from labkit.request import Chunk, Done, InvalidValue, Request, Timing, Usage, clock, complete, within
 
 LATENCY = LatencyModel(step_s=1.0, sequence_s=0, linear_s=0, weights_s=0, pair_s=0, kv_s=0)
 
@@ -114,5 +114,5 @@ def test_one_lever_serves_loop_after_loop_on_both_clocks():
 
 @pytest.mark.parametrize("window", [-1, float("inf"), float("nan"), "0.01", None, True])
 def test_a_window_that_never_ends_is_refused(window):
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidValue):
         CoalescingWindow(window)

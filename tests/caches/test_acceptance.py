@@ -21,7 +21,7 @@ from labkit.caches.acceptance import (
     upper_bound,
 )
 from labkit.caches.rehearsal import rehearse
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 from tests.caches.words import Words
 
 
@@ -159,5 +159,5 @@ def test_bad_arguments_are_named() -> None:
         lambda: calibrated_threshold([0.5], [True], bound=1.0),
         lambda: rehearse([], Words()),
     ):
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(InvalidValue):
             bad()

@@ -7,7 +7,7 @@ import pytest
 
 from labkit.caches.index import Index
 from labkit.embeddings import BadVector
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 
 def rows(n: int, seed: int) -> np.ndarray:
@@ -40,5 +40,5 @@ def test_a_vector_that_is_not_finite_or_not_of_length_one_neither_enters_nor_is_
 
 
 def test_another_shape_is_named() -> None:
-    with pytest.raises(InvalidRequest, match="shape"):
+    with pytest.raises(InvalidValue, match="shape"):
         Index(8).add("p", "k", np.ones(7, np.float32))

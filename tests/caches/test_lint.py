@@ -12,7 +12,7 @@ import pytest
 
 from labkit.caches.lint import FIXES, lint
 from labkit.cost import self_defined
-from labkit.request import InvalidRequest, Message, Request
+from labkit.request import InvalidValue, Message, Request
 
 RULES = "You work at the support desk. Answer briefly. Never promise a refund. " * 5
 PRICE = self_defined("m", input="3", output="15", cached="0.3")
@@ -94,5 +94,5 @@ def test_tools_in_another_order_are_found() -> None:
 
 
 def test_one_request_shows_nothing() -> None:
-    with pytest.raises(InvalidRequest, match="1 requests show nothing"):
+    with pytest.raises(InvalidValue, match="1 requests show nothing"):
         lint([Request("hello")], words)

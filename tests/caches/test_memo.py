@@ -25,7 +25,7 @@ from labkit.caches import (
 from labkit.caches.memo import Memo, Passage
 from labkit.cost import self_defined
 from labkit.ledger import Booked, Ledger
-from labkit.request import InvalidRequest, Message, Request, clock, complete, stack
+from labkit.request import InvalidValue, Message, Request, clock, complete, stack
 from labkit.request.clock import run_virtual
 from tests.caches.engine import numbered
 from tests.caches.words import Words
@@ -51,7 +51,7 @@ def test_an_embedding_is_computed_once_and_is_the_same_one(tmp_path: Path) -> No
         ):
             other.encode(["red tent"])
         assert store.stats("embedding").hits == 1
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(InvalidValue):
             cached.encode("red tent")
 
 
@@ -166,13 +166,13 @@ def test_errors_and_what_is_no_json_are_not_kept() -> None:
             with pytest.raises(ConnectionError):
                 await memo.result(A, "k", failing)
         assert len(tries) == 2
-        with pytest.raises(InvalidRequest, match="no JSON"):
+        with pytest.raises(InvalidValue, match="no JSON"):
             await memo.result(A, "k", set_of)
 
         async def tool(scope, arguments):
             return 1
 
-        with pytest.raises(InvalidRequest, match="arguments"):
+        with pytest.raises(InvalidValue, match="arguments"):
             await reading_tool(tool, store, "t", control=lambda _: CacheControl())(A, {"x": {1}})
         assert len(store) == 0
         assert await memo.result(A, "n", lambda: tool(A, {}), CacheControl(no_store=True)) == 1

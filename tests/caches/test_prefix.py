@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from labkit.caches.prefix import Hits, PrefixCache, block_hits
 from labkit.engines import connect
-from labkit.request import ContextWindowExceeded, InvalidRequest, Message, Request, complete
+from labkit.request import ContextWindowExceeded, InvalidValue, Message, Request, complete
 
 TRACES = Path(os.environ.get("LABKIT_TRACES", Path(__file__).resolve().parents[3] / "shared" / "traces"))
 
@@ -77,11 +77,11 @@ def test_the_published_traces_have_their_published_hits(name: str, blocks: int, 
 
 
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="0 blocks of 16"):
+    with pytest.raises(InvalidValue, match="0 blocks of 16"):
         PrefixCache(0, 16)
     with pytest.raises(ContextWindowExceeded, match="100 tokens do not fit into 32"):
         PrefixCache(3, 16).serve(range(100))
-    with pytest.raises(InvalidRequest, match="capacity is 0"):
+    with pytest.raises(InvalidValue, match="capacity is 0"):
         block_hits([[1]], 0)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from labkit.caches.provider import RULES, CacheRules, Call, hit_probability, reads_to_pay_for_a_write, serve
 from labkit.cost import price_of, price_workflow, self_defined
-from labkit.request import InvalidRequest, Usage
+from labkit.request import InvalidValue, Usage
 
 FIVE, HOUR, OPENAI = RULES["anthropic, 5 minutes"], RULES["anthropic, 1 hour"], RULES["openai, in memory"]
 # Anthropic's table of multipliers: 1.25 and 2 times input for writing, a tenth for reading.
@@ -154,11 +154,11 @@ def test_the_price_lists_own_premium_is_the_five_minutes_one() -> None:
 
 
 def test_impossible_calls_and_rules_are_named() -> None:
-    with pytest.raises(InvalidRequest, match="prefix of 11"):
+    with pytest.raises(InvalidValue, match="prefix of 11"):
         Call(0, 10, 11)
-    with pytest.raises(InvalidRequest, match=r"at 1 s comes after one at 2 s"):
+    with pytest.raises(InvalidValue, match=r"at 1 s comes after one at 2 s"):
         serve([Call(2, 10, 5), Call(1, 10, 5)], FIVE)
-    with pytest.raises(InvalidRequest, match="lifetime 0 s"):
+    with pytest.raises(InvalidValue, match="lifetime 0 s"):
         CacheRules("mine", 1, 0, "me", "today")
 
 
@@ -170,5 +170,5 @@ def test_poisson_calls_hit_as_often_as_the_formula_says(per_lifetime: float) -> 
         calls.append(Call(now, 2000, 2000))
     share = sum(1 for u in serve(calls, FIVE) if u.cached_tokens) / len(calls)
     assert share == pytest.approx(hit_probability(per_lifetime / FIVE.lifetime_s, FIVE), abs=0.015)
-    with pytest.raises(InvalidRequest, match="is no rate"):
+    with pytest.raises(InvalidValue, match="is no rate"):
         hit_probability(-1, FIVE)

@@ -13,7 +13,7 @@ from labkit.ledger import Booked, Ledger, Row, spend, tokens
 from labkit.request import (
     Chunk,
     Done,
-    InvalidRequest,
+    InvalidValue,
     Request,
     Timing,
     TokenLogprob,
@@ -352,11 +352,11 @@ def test_an_id_without_a_time_tells_the_original_only_where_one_attempt_has_it()
 
 
 def test_settings_of_the_wrong_kind_are_named(store):
-    with pytest.raises(InvalidRequest, match="a cache needs a Store"):
+    with pytest.raises(InvalidValue, match="a cache needs a Store"):
         ResponseCache("cache.db")
-    with pytest.raises(InvalidRequest, match="give a CachePolicy"):
+    with pytest.raises(InvalidValue, match="give a CachePolicy"):
         ResponseCache(store, CacheControl())
-    with pytest.raises(InvalidRequest, match="control is 5"):
+    with pytest.raises(InvalidValue, match="control is 5"):
         CachePolicy(5)
 
 

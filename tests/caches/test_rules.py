@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.caches import CacheControl, Scope, fingerprint, scope_of
-from labkit.request import InvalidRequest, Message, Request
+from labkit.request import InvalidValue, Message, Request
 
 ASKED = Request("When do you open?", model="small")
 
@@ -65,7 +65,7 @@ def test_the_order_of_body_fields_does_not_matter_but_the_order_inside_a_schema_
 
 def test_what_is_no_json_is_refused_rather_than_confused():
     for bad in (float("nan"), object(), {1, 2}):
-        with pytest.raises(InvalidRequest, match="JSON"):
+        with pytest.raises(InvalidValue, match="JSON"):
             fingerprint(Request("x", extra={"bias": bad}))
 
 
@@ -111,7 +111,7 @@ def test_a_scope_keeps_tenants_permissions_and_models_apart_and_users_on_request
     request = Request("x", tenant="t", permissions={"a", "b"}, model="m", user="u")
     assert scope_of(request, system_version="7") == Scope("t", frozenset("ab"), "m", "7")
     assert scope_of(request, per_user=True).user == "u"
-    with pytest.raises(InvalidRequest, match="admin"):
+    with pytest.raises(InvalidValue, match="admin"):
         Scope(permissions="admin")
 
 
@@ -121,5 +121,5 @@ def test_a_scope_keeps_tenants_permissions_and_models_apart_and_users_on_request
     ids=str,
 )
 def test_a_control_that_means_nothing_is_refused_with_its_value(bad):
-    with pytest.raises(InvalidRequest, match=str(next(iter(bad.values()))).strip("{}").split(":")[0]):
+    with pytest.raises(InvalidValue, match=str(next(iter(bad.values()))).strip("{}").split(":")[0]):
         CacheControl(**bad)

@@ -29,7 +29,7 @@ from labkit.request import (
     Done,
     EngineError,
     Event,
-    InvalidRequest,
+    InvalidValue,
     Message,
     Request,
     Timing,
@@ -309,7 +309,7 @@ def test_vectors_of_another_embedder_or_size_are_a_clean_miss(tmp_path: Path) ->
             asked = asked_of(SAME)
             assert asked is not None
             assert changed.look(asked, changed.encode(asked.text), 1e6 + number).candidates == ()
-    with pytest.raises(InvalidRequest, match="shape"):
+    with pytest.raises(InvalidValue, match="shape"):
         Index(4).add("p", "k", np.zeros(5, np.float32))
 
 
@@ -435,7 +435,7 @@ def test_cached_answers_are_in_the_books_as_saved(tmp_path: Path) -> None:
 
 def test_bad_settings_are_named() -> None:
     for bad in ({"verify": 1.5}, {"stop_above": 0.1, "verify": 0.0}, {"candidates": 0}):
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(InvalidValue):
             cache(**bad)
 
 

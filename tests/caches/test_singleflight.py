@@ -13,7 +13,7 @@ from labkit.request import (
     DeadlineExceeded,
     Done,
     EngineError,
-    InvalidRequest,
+    InvalidValue,
     Request,
     Timing,
     Usage,
@@ -197,7 +197,7 @@ def test_a_key_that_fails_costs_the_sharing_and_no_answer():
         answers = run(main())
         assert len(engine.asked) == 2
         assert [[fault.where for fault in answer.done.faults] for answer in answers] == [["single-flight"]] * 2
-    with pytest.raises(InvalidRequest, match="key is 'q'"):
+    with pytest.raises(InvalidValue, match="key is 'q'"):
         SingleFlight("q")
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from labkit.caches import CacheControl, CacheError, Entry, Scope, Store
 from labkit.caches.schema import CACHE
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 from tests.caches.model import Pair, drive
 from tests.sqlite.damage import damaged
 
@@ -201,13 +201,13 @@ def test_a_full_disk_costs_the_cache_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_impossible_values_are_named() -> None:
-    with pytest.raises(InvalidRequest, match="limit_bytes is 0"):
+    with pytest.raises(InvalidValue, match="limit_bytes is 0"):
         Store(limit_bytes=0)
-    with pytest.raises(InvalidRequest, match="not str"):
+    with pytest.raises(InvalidValue, match="not str"):
         entry("k", "text")  # type: ignore[arg-type]
-    with pytest.raises(InvalidRequest, match="cost is -1"):
+    with pytest.raises(InvalidValue, match="cost is -1"):
         entry("k", cost=-1)
-    with Store() as store, pytest.raises(InvalidRequest, match="nothing was given"):
+    with Store() as store, pytest.raises(InvalidValue, match="nothing was given"):
         store.delete()
     with pytest.raises(CacheError, match="is closed"):
         len(store)
@@ -292,5 +292,5 @@ def test_entries_are_stored_together_or_not_at_all() -> None:
         assert len(store) == 0
         assert store.put_together([entry("a"), entry("b", layer="other")], ticket) is None
         assert len(store) == 2
-        with pytest.raises(InvalidRequest, match="of one scope"):
+        with pytest.raises(InvalidValue, match="of one scope"):
             store.put_together([entry("a"), entry("a", scope=Scope("b"))], ticket)

@@ -8,7 +8,7 @@ import pytest
 
 from labkit.caches import CacheControl, SemanticCache, StaticThreshold, Store, response_cache, semantic_cache
 from labkit.caches.trial import DAY, Labelled, Overheads, daily_bill, summary, try_out
-from labkit.request import InvalidRequest, Request, Usage
+from labkit.request import InvalidValue, Request, Usage
 from tests.caches.words import Words
 
 
@@ -65,7 +65,7 @@ def test_every_cost_stands_in_its_column() -> None:
 
 def test_bad_trials_are_named() -> None:
     asked = week()
-    with pytest.raises(InvalidRequest, match="sort them"):
+    with pytest.raises(InvalidValue, match="sort them"):
         try_out([asked[1], asked[0]], lambda desk: desk)
-    with pytest.raises(InvalidRequest, match="wrong_usd"):
+    with pytest.raises(InvalidValue, match="wrong_usd"):
         Overheads(wrong_usd=-1)

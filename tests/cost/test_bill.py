@@ -25,7 +25,7 @@ from labkit.cost import (
     price_workflow,
     self_defined,
 )
-from labkit.request import InvalidRequest, Usage
+from labkit.request import InvalidValue, Usage
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 PEERS = {(p.id, m.id): (p, m) for p in get_snapshot().providers for m in p.models}
@@ -161,14 +161,14 @@ def test_a_model_listed_elsewhere_is_not_just_unknown() -> None:
 
 @pytest.mark.parametrize("given", [0.1, True, None, "a dollar", "1,5", "-1", "NaN"])
 def test_an_amount_that_is_no_price_is_named(given: object) -> None:
-    with pytest.raises(InvalidRequest, match="input is"):
+    with pytest.raises(InvalidValue, match="input is"):
         self_defined("m", given, "1")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("starts", [(200, 100), (100, 100), (-1,)])
 def test_tiers_out_of_order_are_refused(starts: tuple[int, ...]) -> None:
     rates = self_defined("m", "1", "1").rates
-    with pytest.raises(InvalidRequest, match="ascending"):
+    with pytest.raises(InvalidValue, match="ascending"):
         Price("m", "p", rates, "test", "", tuple((start, rates) for start in starts))
 
 

@@ -26,7 +26,7 @@ from labkit.cost import (
     self_defined,
     tornado,
 )
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 PRICE = self_defined("m", "1", "4", cached="0.1")
 BASE = Scenario(users=1000, requests_per_user=2, input_tokens=1000, output_tokens=100, retry_rate=0.0, days=30)
@@ -111,7 +111,7 @@ def test_a_machines_price_per_token_worked_by_hand() -> None:
 
 @pytest.mark.parametrize(("rate", "share"), [(0, 1), (-1, 1), (float("nan"), 1), (10, 0), (10, 1.1)])
 def test_an_impossible_rate_or_utilisation_is_refused(rate: float, share: float) -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidValue):
         cost_per_mtok(Decimal(1), rate, share)
 
 
@@ -162,13 +162,13 @@ def test_settings_survive_a_file_and_an_address(scenario: Scenario) -> None:
     ],
 )
 def test_a_bad_setting_is_named(given: dict[str, object], named: str) -> None:
-    with pytest.raises(InvalidRequest, match=named):
+    with pytest.raises(InvalidValue, match=named):
         Scenario.from_mapping(given)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
 def test_a_file_that_holds_no_settings_is_refused(text: str) -> None:
-    with pytest.raises(InvalidRequest, match="settings"):
+    with pytest.raises(InvalidValue, match="settings"):
         Scenario.from_json(text)
 
 

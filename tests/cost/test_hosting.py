@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from labkit.cost import Scenario, cost_per_mtok, elasticity, hosted_month, hosts, machines_for, self_defined
 from labkit.cost.calculator import api_month
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 tenths = st.integers(0, 10**7).map(lambda n: Decimal(n) / 10)
 
@@ -48,13 +48,13 @@ def test_doubling_the_rate_halves_the_price_of_a_token_and_so_does_doubling_util
     [(float("nan"), 1, 0), (-1, 1, 0), (float("inf"), 1, 0), (1, 0, 0), (1, float("inf"), 0), (1, 1, -0.1)],
 )
 def test_a_peak_or_rate_that_cannot_be_is_refused(peak: float, rate: float, headroom: float) -> None:
-    with pytest.raises(InvalidRequest, match=r"tokens_per_second|peak"):
+    with pytest.raises(InvalidValue, match=r"tokens_per_second|peak"):
         machines_for(peak, rate, headroom)
 
 
 @pytest.mark.parametrize("dollars", [4.92, Decimal("-1"), Decimal("NaN"), "4.92"])
 def test_money_for_an_hour_is_a_decimal_from_zero(dollars: object) -> None:
-    with pytest.raises(InvalidRequest, match="usd_per_hour"):
+    with pytest.raises(InvalidValue, match="usd_per_hour"):
         cost_per_mtok(dollars, 100)  # type: ignore[arg-type]
 
 
@@ -82,7 +82,7 @@ def test_a_machine_of_ones_own_is_read_from_an_edited_catalogue(tmp_path: Path) 
 def test_a_catalogue_edited_badly_names_the_entry(tmp_path: Path, content: str, named: str) -> None:
     file = tmp_path / "hosts.json"
     file.write_text(content)
-    with pytest.raises(InvalidRequest, match=named):
+    with pytest.raises(InvalidValue, match=named):
         hosts(file)
 
 
@@ -95,7 +95,7 @@ def test_elasticity_at_the_edge_of_a_setting_is_one_sided_and_right() -> None:
 
 @pytest.mark.parametrize("name", ["colour", "models"])
 def test_elasticity_of_something_that_is_no_number_is_refused(name: str) -> None:
-    with pytest.raises(InvalidRequest, match=name):
+    with pytest.raises(InvalidValue, match=name):
         elasticity(Scenario(), lambda s: Decimal(s.users), name)
 
 
@@ -111,7 +111,7 @@ def test_elasticity_of_something_that_is_no_number_is_refused(name: str) -> None
     ],
 )
 def test_a_setting_of_the_wrong_kind_says_what_is_allowed(setting: dict[str, object], words: str) -> None:
-    with pytest.raises(InvalidRequest, match=words):
+    with pytest.raises(InvalidValue, match=words):
         Scenario(**setting)  # type: ignore[arg-type]
 
 

@@ -23,7 +23,7 @@ from labkit.cost import (
     price_request,
     self_defined,
 )
-from labkit.request import InvalidRequest, Usage
+from labkit.request import InvalidValue, Usage
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 SAMPLE = [
@@ -124,7 +124,7 @@ def test_a_missing_batch_price_is_an_error_not_a_guess() -> None:
 
 @pytest.mark.parametrize("bad", [1.5, Decimal("-1"), Decimal("NaN"), Decimal("Infinity")])
 def test_a_rate_that_is_no_price_is_refused(bad: object) -> None:
-    with pytest.raises(InvalidRequest, match="input"):
+    with pytest.raises(InvalidValue, match="input"):
         Rates(bad, Decimal(1), Decimal(1), Decimal(1))  # type: ignore[arg-type]
 
 
@@ -184,7 +184,7 @@ def test_the_mean_of_a_day_weighs_each_price_by_its_hours_with_tiers_batch_and_r
     assert mean.over_the_day() is mean
     assert replace(price, day=((time(0), replace(night, batch=None)), (time(18), peak))).over_the_day().batch is None
     for day in (((time(1), night),), ((time(0), night), (time(0), peak)), ((time(0), price),)):
-        with pytest.raises(InvalidRequest, match="ascending from 00:00"):
+        with pytest.raises(InvalidValue, match="ascending from 00:00"):
             replace(night, day=day)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from labkit.embeddings import embedder
 from labkit.embeddings.embedder import SentenceEmbedder
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 TEXTS = ["Can I return my boots?", "May I send the boots back?", "What does express delivery cost?"]
 
@@ -37,10 +37,10 @@ def test_another_version_of_a_model_has_another_name() -> None:
 
 def test_no_texts_are_no_rows_and_one_text_alone_is_refused() -> None:
     assert embedder().encode([]).shape == (0, 384)
-    with pytest.raises(InvalidRequest, match=r"write \[text\]"):
+    with pytest.raises(InvalidValue, match=r"write \[text\]"):
         embedder().encode("hello")
 
 
 def test_a_folder_without_a_model_is_named_with_the_fix(tmp_path) -> None:
-    with pytest.raises(InvalidRequest, match="minilm"):
+    with pytest.raises(InvalidValue, match="minilm"):
         embedder(str(tmp_path / "missing"))

@@ -11,7 +11,7 @@ import pytest
 
 from labkit.engines import OpenAIEngine
 from labkit.engines.address import Address
-from labkit.request import EngineError, InvalidRequest
+from labkit.request import EngineError, InvalidValue
 from tests.engines.wires import JSON, Endpoint, delta, sse
 
 OK = sse(delta("x", finish="stop"))
@@ -68,7 +68,7 @@ def test_an_address_leads_to_its_completions(url, asked):
     ],
 )
 def test_an_address_that_cannot_work_says_what_to_set(url, said):
-    with pytest.raises(InvalidRequest, match=said) as failure:
+    with pytest.raises(InvalidValue, match=said) as failure:
         OpenAIEngine(url)
     assert KEY not in everything(failure.value)
 
@@ -94,14 +94,14 @@ def test_a_key_goes_where_the_endpoint_looks_for_it(url, key, headers):
 
 @pytest.mark.parametrize("key", ["sk\n-zzz", "sk zzz", "sk-é", "sk-\x00z", "ключ", "sk-zz\ud83d", 7, None, b"sk-zzz"])
 def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key):
-    with pytest.raises(InvalidRequest, match="API key") as failure:
+    with pytest.raises(InvalidValue, match="API key") as failure:
         OpenAIEngine("http://x.test/v1", key)
     assert "zz" not in everything(failure.value)
     assert "ключ" not in everything(failure.value)
 
 
 def test_two_ways_in_are_one_too_many():
-    with pytest.raises(InvalidRequest, match="only one"):
+    with pytest.raises(InvalidValue, match="only one"):
         OpenAIEngine("http://u:word@x.test/v1", KEY)
 
 

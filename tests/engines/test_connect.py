@@ -11,7 +11,7 @@ import pytest
 
 from labkit.engines import Engine, RecordingError, connect, lab_model
 from labkit.engines.sources import Live, Shared
-from labkit.request import EngineError, EngineUnreachable, InvalidRequest, Request, complete
+from labkit.request import EngineError, EngineUnreachable, InvalidValue, Request, complete
 
 
 @pytest.fixture(autouse=True)
@@ -23,17 +23,17 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("engine", "options", "error", "says"),
     [
-        ("vlm", {}, InvalidRequest, "use auto, vllm, endpoint, replay"),
-        ("endpoint", {}, InvalidRequest, "LABKIT_BASE_URL"),
+        ("vlm", {}, InvalidValue, "use auto, vllm, endpoint, replay"),
+        ("endpoint", {}, InvalidValue, "LABKIT_BASE_URL"),
         ("http://127.0.0.1:9/v1", {}, EngineUnreachable, "127.0.0.1:9"),
-        ("http://127.0.0.1:9/v1", {"max_model_len": 5}, InvalidRequest, "max_model_len"),
+        ("http://127.0.0.1:9/v1", {"max_model_len": 5}, InvalidValue, "max_model_len"),
         ("replay", {"recording": "nowhere.jsonl"}, RecordingError, "no recording at nowhere.jsonl"),
         ("replay", {"model": "nonesuch"}, RecordingError, "no recording of 'nonesuch'"),
-        ("vllm", {"model": "./nowhere"}, InvalidRequest, "no model at"),
-        ("vllm", {"idle_s": 0}, InvalidRequest, "idle_s is 0"),
-        ("vllm", {"idle_s": float("nan")}, InvalidRequest, "idle_s is nan"),
-        ("vllm", {"linger_s": -1}, InvalidRequest, "linger_s is -1"),
-        ("vllm", {"stall_s": 0}, InvalidRequest, "stall_s is 0"),
+        ("vllm", {"model": "./nowhere"}, InvalidValue, "no model at"),
+        ("vllm", {"idle_s": 0}, InvalidValue, "idle_s is 0"),
+        ("vllm", {"idle_s": float("nan")}, InvalidValue, "idle_s is nan"),
+        ("vllm", {"linger_s": -1}, InvalidValue, "linger_s is -1"),
+        ("vllm", {"stall_s": 0}, InvalidValue, "stall_s is 0"),
     ],
 )
 def test_what_is_missing_is_named(engine: str, options: dict, error: type[Exception], says: str) -> None:
@@ -74,7 +74,7 @@ def test_a_shared_endpoint_is_used_by_its_address_and_key(live: Engine, monkeypa
         with pytest.raises(EngineError, match="401"):
             await connect(progress=str)
         monkeypatch.setenv("LABKIT_API_KEY", live.api_key)
-        with pytest.raises(InvalidRequest, match=r"does not serve 'small'; it has tiny.*LABKIT_SMALL"):
+        with pytest.raises(InvalidValue, match=r"does not serve 'small'; it has tiny.*LABKIT_SMALL"):
             await connect(progress=str)
         monkeypatch.setenv("LABKIT_SMALL", "tiny")
         async with await connect(progress=str) as engine:

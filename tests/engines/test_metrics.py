@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client import Histogram as PrometheusHistogram
 
 from labkit.engines import Engine, EngineRestarted, MetricMissing, MetricsSnapshot, parse_metrics
-from labkit.request import EngineError, InvalidRequest, Request, complete
+from labkit.request import EngineError, InvalidValue, Request, complete
 
 BOUNDS = (0.1, 0.5, 1.0, 5.0)
 
@@ -100,7 +100,7 @@ def test_a_quantile_interpolates_as_promql_does() -> None:
     assert histogram.quantile(0.5) == pytest.approx(0.1 + (0.5 - 0.1) * 2 / 4)
     exporter.ttft.observe(50)
     assert exporter.snapshot().time_to_first_token.quantile(1.0) == 5.0, "beyond the last bound only that bound is known"
-    with pytest.raises(InvalidRequest, match=r"0\.95, not 95"):
+    with pytest.raises(InvalidValue, match=r"0\.95, not 95"):
         histogram.quantile(95)
 
 

@@ -22,7 +22,7 @@ from labkit.request import (
     Done,
     EngineError,
     Event,
-    InvalidRequest,
+    InvalidValue,
     Request,
     Timing,
     TokenLogprob,
@@ -175,10 +175,10 @@ def test_a_cancelled_answer_is_not_recorded(tmp_path: Path) -> None:
 
 def test_a_recording_session_that_fails_leaves_no_file(tmp_path: Path) -> None:
     async def broken(request: Request) -> AsyncIterator[Event]:
-        raise InvalidRequest("no")
+        raise InvalidValue("no")
         yield
 
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidValue):
         clock.run_virtual(record(broken, [Request("q")], tmp_path / "r.jsonl", ORIGIN))
     assert list(tmp_path.iterdir()) == []
 

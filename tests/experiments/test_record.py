@@ -15,7 +15,7 @@ from labkit.experiments.catalogue import grid
 from labkit.experiments.measured import SUFFIX
 from labkit.experiments.shapes import dummy_model
 from labkit.latency.shape import shape_path
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 SHAPE = shape_path("llama-3.1-8b")
 
@@ -100,11 +100,11 @@ def test_the_tokenizer_of_a_shape_reads_like_the_labs_and_has_a_text_for_every_t
         == ours(text)["input_ids"][: len(ours(text)["input_ids"]) // 2]
     )
     assert all(theirs.decode([n]) for n in range(len(theirs)) if n not in theirs.all_special_ids)
-    with pytest.raises(InvalidRequest, match=r"no model configuration.*llama-3\.1-70b"):
+    with pytest.raises(InvalidValue, match=r"no model configuration.*llama-3\.1-70b"):
         dummy_model("llama-9", tmp_path)
 
 
 def test_unknown_experiments_are_named() -> None:
-    with pytest.raises(InvalidRequest, match="no experiment nonsense; there are prefill"):
+    with pytest.raises(InvalidValue, match="no experiment nonsense; there are prefill"):
         jobs("cpu", ("nonsense",))
     assert {job.experiment for job in jobs("gpu", ("prefill",))} == {"prefill"}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from labkit.kvcache import Allocator
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 
 def test_a_prompt_takes_whole_blocks_and_an_answer_one_at_a_time() -> None:
@@ -106,7 +106,7 @@ def test_a_freed_beginning_is_found_again_until_its_blocks_are_needed() -> None:
 def test_what_cannot_be_is_refused(call: object, message: str) -> None:
     allocator = Allocator(3, 4)
     allocator.allocate("a", range(3))
-    with pytest.raises(InvalidRequest, match=message):
+    with pytest.raises(InvalidValue, match=message):
         call(allocator)  # type: ignore[operator]
     assert dict(allocator.snapshot().tables) == {"a": (1,)}, "a refusal changes nothing"
 
@@ -140,7 +140,7 @@ class AnyUse(RuleBasedStateMachine):
     def append(self, data: st.DataObject, token: int) -> None:
         name = data.draw(st.sampled_from(self.running))
         if len(self.tokens[name]) == len(self.ids) * self.size:
-            with pytest.raises(InvalidRequest):
+            with pytest.raises(InvalidValue):
                 self.allocator.append(name, token)
             return
         self.tokens[name] = [*self.tokens[name], token]

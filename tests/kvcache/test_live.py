@@ -24,7 +24,7 @@ from labkit.engines.host.step_log import CONFIG_KEY, read_step_log
 from labkit.kvcache import BlockFrame, BlockView, block_frames, watchable
 from labkit.kvcache.live import frames_at
 from labkit.load import ExactLengths, closed_loop
-from labkit.request import EngineError, InvalidRequest, Message, Request
+from labkit.request import EngineError, InvalidValue, Message, Request
 
 LINE = {
     "t": 5.0,
@@ -206,7 +206,7 @@ def test_a_frame_says_who_holds_what_and_how_full_it_is() -> None:
 
 @pytest.mark.parametrize("line", ["", "{}", "[1]", json.dumps({**LINE, "holders": [["a", 1]]}), json.dumps(LINE)[:50]])
 def test_what_is_no_frame_is_refused_by_its_first_words(line: str) -> None:
-    with pytest.raises(InvalidRequest, match="is no block frame"):
+    with pytest.raises(InvalidValue, match="is no block frame"):
         BlockFrame.parse(line)
 
 
@@ -232,15 +232,15 @@ def test_an_engine_that_cannot_be_watched_is_named_with_the_fix(short: Path) -> 
         pass
 
     replay = SimpleNamespace(log=None, provenance=SimpleNamespace(kind="recorded"))
-    with pytest.raises(InvalidRequest, match="blocks of a recorded engine cannot be watched; connect to engine='vllm'"):
+    with pytest.raises(InvalidValue, match="blocks of a recorded engine cannot be watched; connect to engine='vllm'"):
         asyncio.run(watch(replay))
     plain = SimpleNamespace(log=short / "log", metrics=no_metrics, model="small")
-    with pytest.raises(InvalidRequest, match=r"small shows no blocks; start it with connect\(…, \*\*watchable\(\)\)"):
+    with pytest.raises(InvalidValue, match=r"small shows no blocks; start it with connect\(…, \*\*watchable\(\)\)"):
         asyncio.run(watch(plain))
     (short / "blocks").touch()
     with pytest.raises(EngineError, match=r"no engine shows its blocks at .*connect to it again"):
         asyncio.run(watch(plain))
-    with pytest.raises(InvalidRequest, match="0 frames a second; use a rate above 0"):
+    with pytest.raises(InvalidValue, match="0 frames a second; use a rate above 0"):
         watchable(fps=0)
 
 

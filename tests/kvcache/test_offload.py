@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from labkit.kvcache import KVSize, kv_size, offload_break_even
 from labkit.kvcache.offload import recompute_seconds
 from labkit.latency import CacheLayers, LatencyModel, datasheet_model, hardware, shape
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 TOKEN = KVSize("llama-3.1-8b", "GQA", "bf16", 2, 0, (CacheLayers(32, 8, 128, 128),))
 WINDOW = KVSize("windows", "GQA", "bf16", 2, 0, (CacheLayers(4, 8, 128, 128), CacheLayers(28, 8, 128, 128, 100)))
@@ -87,5 +87,5 @@ def test_the_links_break_even_bandwidth_takes_exactly_as_long_as_computing(prefi
     ],
 )
 def test_what_cannot_be_is_refused(prefix: int, link: float, wait: float, message: str) -> None:
-    with pytest.raises(InvalidRequest, match=message):
+    with pytest.raises(InvalidValue, match=message):
         offload_break_even(TOKEN, MODEL, prefix, link, link_latency_s=wait)

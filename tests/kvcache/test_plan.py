@@ -9,7 +9,7 @@ import pytest
 from labkit.kvcache import blocks_for, kv_size, plan
 from labkit.latency import IDEAL, Reached, catalogue, datasheet_model, hardware, shape
 from labkit.latency.model import StepWork
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 from .test_size import MIXED, MLA, MQA
 
@@ -54,7 +54,7 @@ def test_the_sessions_by_speed_are_those_that_counting_finds(wish: float) -> Non
 @pytest.mark.parametrize("key", sorted(catalogue()))
 def test_more_context_never_makes_room_for_more_sessions(key: str) -> None:
     if hardware(key).memory_gb < 20:
-        with pytest.raises(InvalidRequest, match="does not fit"):
+        with pytest.raises(InvalidValue, match="does not fit"):
             plan(LLAMA_8B, hardware(key), 1000)
         return
     plans = [plan(LLAMA_8B, hardware(key), context, tokens_per_s=10) for context in (1, 100, 1000, 8000, 32_000, 128_000)]
@@ -71,7 +71,7 @@ def test_tensor_parallel_deals_out_heads_and_copies_what_it_cannot_divide() -> N
     assert sixteen.blocks < 1.5 * eight.blocks, "8 heads: sixteen machines keep every head twice"
     one, two = (plan(MLA, H100, 8192, machines=n) for n in (1, 2))
     assert two.sessions == one.sessions, "a latent is copied to every machine"
-    with pytest.raises(InvalidRequest, match="8 KV heads cannot be dealt out to 3"):
+    with pytest.raises(InvalidValue, match="8 KV heads cannot be dealt out to 3"):
         plan(LLAMA_8B, H100, 100, machines=3)
 
 
@@ -97,9 +97,9 @@ def test_no_room_for_one_session_is_zero_and_no_room_for_the_weights_is_refused(
     tight = replace(H100, memory_gb=18.0)
     found = plan(LLAMA_8B, tight, 128_000)
     assert (found.sessions, found.limit, found.step_s, found.tokens_per_s) == (0, "memory", None, None)
-    with pytest.raises(InvalidRequest, match="does not fit"):
+    with pytest.raises(InvalidValue, match="does not fit"):
         plan("llama-3.1-70b", H100, 1000)
-    with pytest.raises(InvalidRequest, match=r"16\.1 GB of each machine, which has 16\.0 GB"):
+    with pytest.raises(InvalidValue, match=r"16\.1 GB of each machine, which has 16\.0 GB"):
         plan(LLAMA_8B, replace(H100, memory_gb=20.0), 1000, share=0.8)
 
 
@@ -116,5 +116,5 @@ def test_no_room_for_one_session_is_zero_and_no_room_for_the_weights_is_refused(
     ],
 )
 def test_what_cannot_be_planned_is_refused(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises(InvalidRequest, match=message):
+    with pytest.raises(InvalidValue, match=message):
         plan(LLAMA_8B, H100, **{"context": 100, **arguments})  # type: ignore[arg-type]

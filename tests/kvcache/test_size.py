@@ -14,7 +14,7 @@ from labkit.engines.host.environment import host_environment
 from labkit.kvcache import blocks_for, kv_size
 from labkit.latency import shape
 from labkit.latency.shape import shape_names
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -244,7 +244,7 @@ def test_a_picture_models_language_part_is_found() -> None:
     ],
 )
 def test_what_cannot_be_counted_is_refused(call: Any, message: str) -> None:
-    with pytest.raises(InvalidRequest, match=message):
+    with pytest.raises(InvalidValue, match=message):
         call()
 
 

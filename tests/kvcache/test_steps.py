@@ -16,7 +16,7 @@ from labkit.engines.host.step_log import CONFIG_KEY, LoggedStep, read_step_log
 from labkit.engines.modelled import EngineSettings
 from labkit.kvcache import StepMemory, computed_twice, foretold, replayed, step_memory
 from labkit.load import ExactLengths
-from labkit.request import InvalidRequest, complete
+from labkit.request import InvalidValue, complete
 
 LOG = [
     LoggedStep((("a", 7, 0), ("b", 4, 0)), (), 6),
@@ -98,11 +98,11 @@ def test_enough_memory_foretells_no_preemption_and_too_little_some() -> None:
 
 
 def test_what_cannot_be_read_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="1 blocks of 4"):
+    with pytest.raises(InvalidValue, match="1 blocks of 4"):
         step_memory(LOG, 1, 4)
-    with pytest.raises(InvalidRequest, match="not given: b; cut the log"):
+    with pytest.raises(InvalidValue, match="not given: b; cut the log"):
         replayed(LOG, {"a": (range(7), 4)}, EngineSettings(10, 4))
-    with pytest.raises(InvalidRequest, match="clients is 0"):
+    with pytest.raises(InvalidValue, match="clients is 0"):
         foretold([(1, 1)], 0, EngineSettings(10, 4))
 
 

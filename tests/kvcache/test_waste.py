@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.kvcache import Lengths, Waste, contiguous, mean_block_waste, paged
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 
 @st.composite
@@ -118,5 +118,5 @@ def test_blocks_account_for_every_slot_and_hold_no_fewer_sequences(
     ],
 )
 def test_what_cannot_be_is_refused(call: object, message: str) -> None:
-    with pytest.raises(InvalidRequest, match=message):
+    with pytest.raises(InvalidValue, match=message):
         call()  # type: ignore[operator]

@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 
 from labkit.lab import Example, families
 from labkit.lab.evaluate import Answered, calibration_error, card_tables, wilson, write_card
-from labkit.request import InvalidRequest, Message
+from labkit.request import InvalidValue, Message
 
 
 def _answered(confidence: float, right: bool) -> Answered:
@@ -31,7 +31,7 @@ def test_the_interval_is_the_one_that_scipy_computes(case: tuple[int, int]) -> N
 
 @pytest.mark.parametrize(("right", "n"), [(1, 0), (3, 2), (-1, 5)])
 def test_an_impossible_proportion_is_refused(right: int, n: int) -> None:
-    with pytest.raises(InvalidRequest, match=str(n)):
+    with pytest.raises(InvalidValue, match=str(n)):
         wilson(right, n)
 
 
@@ -56,7 +56,7 @@ def test_a_perfectly_calibrated_model_has_no_error() -> None:
 
 def test_a_card_without_marks_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("no marks here")
-    with pytest.raises(InvalidRequest, match="eval: begin"):
+    with pytest.raises(InvalidValue, match="eval: begin"):
         write_card({"models": {}}, tmp_path)
     assert (tmp_path / "README.md").read_text() == "no marks here"
     assert json.loads((tmp_path / "eval.json").read_text()) == {"models": {}}

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from labkit.lab.paraphrases import KINDS, Part, meanings, pairs, topics, traffic
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 PARTS: tuple[Part, ...] = ("calibration", "test")
 
@@ -77,9 +77,9 @@ def test_each_tenant_has_its_own_answer_to_the_same_words() -> None:
 
 
 def test_bad_arguments_are_named() -> None:
-    with pytest.raises(InvalidRequest, match="near_miss_share is 2"):
+    with pytest.raises(InvalidValue, match="near_miss_share is 2"):
         next(pairs("test", 1, 1, near_miss_share=2))
-    with pytest.raises(InvalidRequest, match="tenant"):
+    with pytest.raises(InvalidValue, match="tenant"):
         next(traffic("test", 1, 1, tenants=()))
-    with pytest.raises(InvalidRequest, match="part 'train'"):
+    with pytest.raises(InvalidValue, match="part 'train'"):
         topics("train")  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from labkit.lab import Example, examples, families, grade
 from labkit.lab.tasks import Difficulty, Split
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
@@ -229,7 +229,7 @@ def test_answers_vary(family: str) -> None:
     [("valid", "faq", 1, "valid"), ("test", "poetry", 1, "poetry"), ("test", "faq", -1, "-1")],
 )
 def test_bad_arguments_are_named(split: Split, family: str, n: int, named: str) -> None:
-    with pytest.raises(InvalidRequest, match=named):
+    with pytest.raises(InvalidValue, match=named):
         list(islice(examples(split, family, n), 1))
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.latency.anatomy import SLO, Sample, goodput, percentile, summary
-from labkit.request import InvalidRequest, Timing, Usage
+from labkit.request import InvalidValue, Timing, Usage
 
 
 def sample(due: float = 0.0, sent: float = 0.0, first: float = 0.2, done: float = 1.2, tokens: int = 11) -> Sample:
@@ -50,13 +50,13 @@ def test_a_summary_has_rates_over_its_window() -> None:
 
 
 def test_nonsense_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match=r"the 95th is 95, not 0\.95|not between"):
+    with pytest.raises(InvalidValue, match=r"the 95th is 95, not 0\.95|not between"):
         percentile([1.0], 950)
-    with pytest.raises(InvalidRequest, match="without a limit"):
+    with pytest.raises(InvalidValue, match="without a limit"):
         SLO()
-    with pytest.raises(InvalidRequest, match="no time"):
+    with pytest.raises(InvalidValue, match="no time"):
         SLO(ttft=math.nan)
-    with pytest.raises(InvalidRequest, match="-1"):
+    with pytest.raises(InvalidValue, match="-1"):
         goodput([], SLO(ttft=1), -1)
-    with pytest.raises(InvalidRequest, match="window of 0"):
+    with pytest.raises(InvalidValue, match="window of 0"):
         summary([], 0)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from labkit.latency import shape_of
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 _SMALL = {
     "vocab_size": 99,
@@ -97,7 +97,7 @@ def test_shape_is_what_a_tiny_real_model_has_and_keeps(model_type: str) -> None:
     config = tiny(model_type)
     try:
         shape = shape_of(config)
-    except InvalidRequest as refused:
+    except InvalidValue as refused:
         if model_type in _ALWAYS:
             raise
         pytest.skip(f"refused: {refused}")

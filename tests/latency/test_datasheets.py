@@ -12,7 +12,7 @@ from labkit.latency import StepWork
 from labkit.latency.hardware import Hardware, catalogue, hardware, read_entry
 from labkit.latency.roofline import IDEAL, Reached, break_even_tokens, datasheet_model, kv_tokens
 from labkit.latency.shape import shape, shape_of
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_prefill_is_bound_by_arithmetic_and_decode_by_memory() -> None:
 def test_what_fits_is_what_is_left_beside_the_weights() -> None:
     eight = shape("llama-3.1-8b")
     assert kv_tokens(eight, hardware("h100")) == int((76.968e9 - 2 * 8_030_261_248) // 131_072)
-    with pytest.raises(InvalidRequest, match=r"llama-3.1-70b in bf16 is 141.1 GB and does not fit"):
+    with pytest.raises(InvalidValue, match=r"llama-3.1-70b in bf16 is 141.1 GB and does not fit"):
         kv_tokens(shape("llama-3.1-70b"), hardware("h100"))
     assert kv_tokens(shape("llama-3.1-70b"), hardware("h100"), machines=4) > 100_000
 
@@ -156,17 +156,17 @@ def test_impossible_hardware_is_refused() -> None:
     h100 = hardware("h100")
     entry = {name: getattr(h100, name) for name in Hardware.__slots__}
     assert read_entry(entry) == h100
-    with pytest.raises(InvalidRequest, match="lacks source"):
+    with pytest.raises(InvalidValue, match="lacks source"):
         read_entry({k: v for k, v in entry.items() if k != "source"})
-    with pytest.raises(InvalidRequest, match="unknown turbo"):
+    with pytest.raises(InvalidValue, match="unknown turbo"):
         read_entry({**entry, "turbo": 1})
-    with pytest.raises(InvalidRequest, match="bandwidth_gbs is 0"):
+    with pytest.raises(InvalidValue, match="bandwidth_gbs is 0"):
         replace(h100, bandwidth_gbs=0)
-    with pytest.raises(InvalidRequest, match="printed with sparsity"):
+    with pytest.raises(InvalidValue, match="printed with sparsity"):
         replace(h100, fp8=9 * 989)
-    with pytest.raises(InvalidRequest, match="no hardware 'h1000'"):
+    with pytest.raises(InvalidValue, match="no hardware 'h1000'"):
         hardware("h1000")
-    with pytest.raises(InvalidRequest, match=r"mfu is 1\.2"):
+    with pytest.raises(InvalidValue, match=r"mfu is 1\.2"):
         Reached(mfu=1.2)
 
 
@@ -190,5 +190,5 @@ def test_impossible_configurations_are_refused(wrong: dict[str, object], message
         "vocab_size": 100,
     }
     config = {k: v for k, v in {**good, **wrong}.items() if v is not None}
-    with pytest.raises(InvalidRequest, match=message):
+    with pytest.raises(InvalidValue, match=message):
         shape_of(config)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from labkit.latency.fields import layers_by_fields
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 BASE: dict[str, Any] = {"hidden_size": 512, "num_hidden_layers": 6, "num_attention_heads": 8}
 FAMILIES: list[dict[str, Any]] = [
@@ -63,5 +63,5 @@ def test_blocks_that_say_their_own_heads_are_counted_one_by_one() -> None:
     ],
 )
 def test_what_cannot_be_read_is_refused_by_name(wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(InvalidRequest, match=message):
+    with pytest.raises(InvalidValue, match=message):
         layers_by_fields(BASE | {"model_type": "nonesuch"} | wrong)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from labkit.latency import shape_of
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 
 LLAMA_8B: dict[str, Any] = {
     "model_type": "llama",
@@ -83,7 +83,7 @@ def test_one_word_quantizes_what_such_checkpoints_usually_do() -> None:
     shape = shape_of(LLAMA_8B)
     assert shape.checkpoint_bytes("int4") / 1e9 == pytest.approx(5.73, rel=0.01)
     assert shape.checkpoint_bytes("bf16") == shape.checkpoint_bytes() == 2 * 8_030_261_248
-    with pytest.raises(InvalidRequest, match="precision 'int3' is unknown"):
+    with pytest.raises(InvalidValue, match="precision 'int3' is unknown"):
         shape.checkpoint_bytes("int3")
 
 
@@ -91,7 +91,7 @@ def test_an_unknown_method_is_refused_by_name_where_bytes_are_asked_for_and_only
     shape = shape_of(LLAMA_8B | {"quantization_config": {"quant_method": "aqlm"}})
     assert shape.parameters == 8_030_261_248
     assert shape.checkpoint_bytes("int4") > 0
-    with pytest.raises(InvalidRequest, match="'aqlm' is not counted here"):
+    with pytest.raises(InvalidValue, match="'aqlm' is not counted here"):
         shape.checkpoint_bytes()
 
 

@@ -12,7 +12,7 @@ from labkit.request import (
     Chunk,
     Done,
     EngineError,
-    InvalidRequest,
+    InvalidValue,
     Request,
     StreamIncomplete,
     Timing,
@@ -295,13 +295,13 @@ def test_the_cost_on_the_answer_is_in_the_lists_own_currency(ledger):
 
 def test_a_model_that_can_be_chosen_and_has_no_price_is_told_when_the_stack_is_built(ledger):
     prices = {"a": PER_TOKEN["*"]}
-    with pytest.raises(InvalidRequest, match="the price list has no b"):
+    with pytest.raises(InvalidValue, match="the price list has no b"):
         stack(Booked(ledger, prices), Both(), engine={"a": engine(), "b": engine()})
 
 
 @pytest.mark.parametrize("prices", [PER_TOKEN["*"], {"m": Decimal(1)}, {3: PER_TOKEN["*"]}, {"m": lambda m, u: 1}])
 def test_what_is_no_price_list_is_refused_before_anything_is_asked(ledger, prices):
-    with pytest.raises(InvalidRequest, match="price"):
+    with pytest.raises(InvalidValue, match="price"):
         Booked(ledger, prices)
 
 

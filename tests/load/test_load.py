@@ -15,7 +15,7 @@ from scipy.stats import kstest
 
 from labkit.lab import model_path
 from labkit.load import ExactLengths, Run, by_hour, closed_loop, constant, from_times, gamma, open_loop, poisson
-from labkit.request import Chunk, Done, Event, InvalidRequest, Request, Timing, Usage, clock
+from labkit.request import Chunk, Done, Event, InvalidValue, Request, Timing, Usage, clock
 from labkit.request.clock import run_virtual
 from labkit.request.errors import EngineUnreachable
 
@@ -118,7 +118,7 @@ def test_the_steady_window_is_by_when_requests_were_due() -> None:
     steady = run.steady(2, 0.05)
     assert [round(s.due - run.begin) for s in steady.samples] == list(range(2, 9 + 1))
     assert steady.seconds == pytest.approx(run.seconds - 2.05)
-    with pytest.raises(InvalidRequest, match="nothing left"):
+    with pytest.raises(InvalidValue, match="nothing left"):
         run.steady(100)
 
 
@@ -127,7 +127,7 @@ def test_a_run_comes_back_from_its_file(tmp_path: Path) -> None:
     run.write(tmp_path / "run.jsonl")
     assert Run.read(tmp_path / "run.jsonl") == run
     (tmp_path / "no.jsonl").write_text("{}\n")
-    with pytest.raises(InvalidRequest, match="no run"):
+    with pytest.raises(InvalidValue, match="no run"):
         Run.read(tmp_path / "no.jsonl")
 
 
@@ -150,21 +150,21 @@ def test_prompts_do_not_share_a_beginning() -> None:
 
 
 def test_loads_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(InvalidRequest, match="rate is 0"):
+    with pytest.raises(InvalidValue, match="rate is 0"):
         poisson(0, 1)
-    with pytest.raises(InvalidRequest, match="cv is -1"):
+    with pytest.raises(InvalidValue, match="cv is -1"):
         gamma(1, -1, 1)
-    with pytest.raises(InvalidRequest, match="hour 1 is -1"):
+    with pytest.raises(InvalidValue, match="hour 1 is -1"):
         by_hour([1, -1], 1, 1)
-    with pytest.raises(InvalidRequest, match="hour_s is 0"):
+    with pytest.raises(InvalidValue, match="hour_s is 0"):
         by_hour([1], 0, 1)
-    with pytest.raises(InvalidRequest, match="no arrival times"):
+    with pytest.raises(InvalidValue, match="no arrival times"):
         from_times([])
-    with pytest.raises(InvalidRequest, match="arrival 1 at 1 s comes before arrival 0 at 2 s"):
+    with pytest.raises(InvalidValue, match="arrival 1 at 1 s comes before arrival 0 at 2 s"):
         from_times([2, 1])
-    with pytest.raises(InvalidRequest, match="sort the load"):
+    with pytest.raises(InvalidValue, match="sort the load"):
         run_virtual(open_loop(stalling(0, 0), [(1.0, ASK), (0.0, ASK)]))
-    with pytest.raises(InvalidRequest, match="concurrency is 0"):
+    with pytest.raises(InvalidValue, match="concurrency is 0"):
         run_virtual(closed_loop(stalling(0, 0), [ASK], 0))
-    with pytest.raises(InvalidRequest, match="cannot hold the chat template"):
+    with pytest.raises(InvalidValue, match="cannot hold the chat template"):
         MAKE(2, 1)

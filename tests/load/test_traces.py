@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from labkit.load.traces import TraceRequest, as_load, read_trace, scaled
-from labkit.request import InvalidRequest, Request
+from labkit.request import InvalidValue, Request
 
 TRACES = Path(os.environ.get("LABKIT_TRACES", Path(__file__).resolve().parents[3] / "shared" / "traces"))
 
@@ -111,9 +111,9 @@ def test_a_damaged_gzip_file_and_an_unknown_unit_are_named(tmp_path: Path) -> No
     packed = gzip.compress(AZURE.encode())
     for damaged in (packed[:-9], packed[:12] + b"\xff\xff" + packed[14:], packed[:3], b"\x80\xff"):
         (tmp_path / "d.csv.gz").write_bytes(damaged)
-        with pytest.raises(InvalidRequest, match="cannot read a trace from"):
+        with pytest.raises(InvalidValue, match="cannot read a trace from"):
             read_trace(tmp_path / "d.csv.gz")
-    with pytest.raises(InvalidRequest, match="unit is 'h'"):
+    with pytest.raises(InvalidValue, match="unit is 'h'"):
         read_trace(tmp_path / "d.csv.gz", unit="h")  # type: ignore[arg-type]
 
 
@@ -150,12 +150,12 @@ def test_a_scaled_trace_has_the_rate_and_fits_the_engine() -> None:
 )
 def test_a_file_that_is_no_trace_is_named_with_its_row(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "t.csv").write_text(text)
-    with pytest.raises(InvalidRequest, match=message):
+    with pytest.raises(InvalidValue, match=message):
         read_trace(tmp_path / "t.csv")
 
 
 def test_scaling_to_nothing_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="length_factor 0"):
+    with pytest.raises(InvalidValue, match="length_factor 0"):
         scaled([TraceRequest(0, 1, 1)], rate=1, max_input=1, max_output=1, length_factor=0)
-    with pytest.raises(InvalidRequest, match="cannot read"):
+    with pytest.raises(InvalidValue, match="cannot read"):
         read_trace(Path("nowhere.csv"))

@@ -11,7 +11,7 @@ from labkit.engines import connect
 from labkit.engines.metrics import Histogram, MetricsSnapshot
 from labkit.latency import Sample
 from labkit.load import ExactLengths, closed_loop, two_views
-from labkit.request import InvalidRequest, Timing, Usage, complete
+from labkit.request import InvalidValue, Timing, Usage, complete
 
 NOTHING = MetricsSnapshot(**{f.name: None for f in fields(MetricsSnapshot)})  # type: ignore[arg-type]
 
@@ -37,12 +37,12 @@ def test_means_of_both_sides_and_what_lies_between() -> None:
 
 
 def test_two_accounts_of_different_requests_are_not_compared() -> None:
-    with pytest.raises(InvalidRequest, match="TTFT of 2 requests and the engine of 3: somebody else"):
+    with pytest.raises(InvalidValue, match="TTFT of 2 requests and the engine of 3: somebody else"):
         two_views(SAMPLES, inside(3))
     failed = [SAMPLES[0], Sample(0.0, error="refused")]
-    with pytest.raises(InvalidRequest, match="of 1 requests and the engine of 2"):
+    with pytest.raises(InvalidValue, match="of 1 requests and the engine of 2"):
         two_views(failed, inside())
-    with pytest.raises(InvalidRequest, match="no account of TTFT"):
+    with pytest.raises(InvalidValue, match="no account of TTFT"):
         two_views(SAMPLES, NOTHING)
 
 

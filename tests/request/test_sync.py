@@ -19,7 +19,7 @@ from labkit.request import (
     Done,
     DoorClosed,
     EngineError,
-    InvalidRequest,
+    InvalidValue,
     LabError,
     Request,
     StreamIncomplete,
@@ -116,7 +116,7 @@ def test_an_error_in_the_loop_s_body_closes_the_engine_and_is_the_caller_s_own()
 
 
 @pytest.mark.parametrize(
-    "error", [KeyError("k"), InvalidRequest("no"), EngineError("fell over", status=503), ValueError(), SystemExit(3)]
+    "error", [KeyError("k"), InvalidValue("no"), EngineError("fell over", status=503), ValueError(), SystemExit(3)]
 )
 def test_an_error_comes_out_as_it_is_and_the_door_serves_on(error):
     with Synchronous(quick(fail_at=1, error=error)) as ask:
@@ -215,7 +215,7 @@ def test_a_deadline_ends_the_wait_with_what_had_come():
         assert engine.closed.is_set()
         with pytest.raises(DeadlineExceeded):
             list(ask.stream("q", within_s=0.05))
-        with pytest.raises(InvalidRequest, match="must lie ahead"):
+        with pytest.raises(InvalidValue, match="must lie ahead"):
             ask("q", within_s=-1)
 
 
@@ -265,10 +265,10 @@ def test_an_awaitable_that_fails_or_brings_no_handler_is_told_at_once():
 
     with pytest.raises(EngineError, match="nothing listens"):
         Synchronous(fails())
-    with pytest.raises(InvalidRequest, match="brought 3"):
+    with pytest.raises(InvalidValue, match="brought 3"):
         Synchronous(brings())
     for wrong in (None, "http://localhost", 3):
-        with pytest.raises(InvalidRequest, match="a handler is a function"):
+        with pytest.raises(InvalidValue, match="a handler is a function"):
             Synchronous(wrong)
 
 
@@ -288,7 +288,7 @@ def test_a_handler_that_asks_its_own_door_is_told_instead_of_waiting_for_ever():
 def test_what_is_no_request_is_refused(wrong):
     with Synchronous(quick()) as ask:
         for use in (ask, ask.stream):
-            with pytest.raises(InvalidRequest, match="a text or a Request"):
+            with pytest.raises(InvalidValue, match="a text or a Request"):
                 use(wrong)
 
 

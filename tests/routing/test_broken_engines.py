@@ -16,7 +16,7 @@ from labkit.request import (
     DeadlineExceeded,
     Done,
     EngineError,
-    InvalidRequest,
+    InvalidValue,
     LabError,
     Request,
     Timing,
@@ -156,7 +156,7 @@ def test_what_nobody_can_go_round_is_an_engine_error_made_from_the_original(erro
 
 
 @pytest.mark.parametrize(
-    "error", [InvalidRequest("nonsense"), ContextWindowExceeded("too long"), InvalidRow("no such row")], ids=repr
+    "error", [InvalidValue("nonsense"), ContextWindowExceeded("too long"), InvalidRow("no such row")], ids=repr
 )
 def test_the_callers_own_faults_go_through_at_once_and_open_no_circuit(error):
     for name in ("fallback", "hedge", "route"):
@@ -206,7 +206,7 @@ def test_a_status_that_a_raw_error_carries_is_kept():
 def test_a_breaker_counts_raw_errors_of_whatever_is_attempted():
     async def main():
         breaker = Breaker(failures=2)
-        for error in (KeyError("x"), InvalidRequest("mine"), ZeroDivisionError()):
+        for error in (KeyError("x"), InvalidValue("mine"), ZeroDivisionError()):
             with pytest.raises(type(error)), breaker.attempt("m"):
                 raise error
         assert breaker.state("m") == "open"

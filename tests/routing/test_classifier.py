@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from labkit.request import InvalidRequest, Request
+from labkit.request import InvalidValue, Request
 from labkit.routing.calibration import Calibration, calibrate
 from labkit.routing.classifier import FEATURES, Classifier, features
 from labkit.routing.metrics import ece
@@ -60,14 +60,14 @@ def test_json_brings_back_the_same_classifier_and_no_other_embedder_may_use_it()
     assert again(Request(texts[0])).value == trained(Request(texts[0])).value == pytest.approx(trained.predict(texts)[0])
     other = Hashed()
     other.name = "other@1"
-    with pytest.raises(InvalidRequest, match=r"hashed@1, not of other@1"):
+    with pytest.raises(InvalidValue, match=r"hashed@1, not of other@1"):
         Classifier.from_json(trained.to_json(), other)
     for broken in ("[]", "{}", "x", trained.to_json().replace('"format": 1', '"format": 2')):
-        with pytest.raises(InvalidRequest, match="no classifier"):
+        with pytest.raises(InvalidValue, match="no classifier"):
             Classifier.from_json(broken, Hashed())
     short = json.loads(trained.to_json())
     short["weights"].pop()
-    with pytest.raises(InvalidRequest, match=r"22 weights, needs 23"):
+    with pytest.raises(InvalidValue, match=r"22 weights, needs 23"):
         Classifier.from_json(json.dumps(short), Hashed())
 
 
@@ -86,7 +86,7 @@ def test_a_text_that_occurs_often_never_stands_on_both_sides_of_the_calibration(
 
 @pytest.mark.parametrize(("right", "says"), [([1] * 40, "0 wrong"), ([1] * 33 + [0] * 7, "7 wrong"), ([1], "1 verdicts")])
 def test_too_little_to_learn_from_is_said(right, says):
-    with pytest.raises(InvalidRequest, match=says):
+    with pytest.raises(InvalidValue, match=says):
         Classifier.train([f"text {i}" for i in range(40)], right, Hashed())
 
 
@@ -133,7 +133,7 @@ def test_a_calibration_survives_json_and_takes_the_edges(method):
     ],
 )
 def test_calibration_refuses_what_it_cannot_fit(raw, right, says):
-    with pytest.raises(InvalidRequest, match=says):
+    with pytest.raises(InvalidValue, match=says):
         calibrate(raw, right)
-    with pytest.raises(InvalidRequest, match="finite"):
+    with pytest.raises(InvalidValue, match="finite"):
         Calibration("platt", (float("nan"),), (0.0,))

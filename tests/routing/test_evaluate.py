@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 from labkit.routing.evaluate import (
     Outcomes,
     at_threshold,
@@ -98,7 +98,7 @@ def test_the_expected_cost_of_a_cascade_misses_by_a_covariance():
         assert found.measured - found.expected == pytest.approx(missing)
         assert found.measured >= found.expected - 1e-12, "hard requests cost the large model more here"
     assert expected_cascade_cost(1, 0.75, 8) == 3
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidValue):
         expected_cascade_cost(1, 1.5, 8)
 
 
@@ -224,5 +224,5 @@ def test_knn_is_a_brute_force_vote():
     ],
 )
 def test_tables_and_questions_that_make_no_sense_are_refused(make, says):
-    with pytest.raises(InvalidRequest, match=says):
+    with pytest.raises(InvalidValue, match=says):
         make()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 from labkit.routing.experiment import Thompson, drift, psi, utility
 
 
@@ -105,5 +105,5 @@ def test_one_kind_of_traffic_cannot_drift():
     ],
 )
 def test_experiments_that_cannot_be_meant_are_refused(make):
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidValue):
         make()

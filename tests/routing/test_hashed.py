@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from labkit.request import InvalidRequest, Request
+from labkit.request import InvalidValue, Request
 from labkit.routing import Classifier
 from labkit.routing.hashed import HashedWords
 
@@ -37,7 +37,7 @@ def test_another_size_has_another_name():
 
 @pytest.mark.parametrize("wrong", [lambda: HashedWords(0), lambda: HashedWords().encode("one text")])
 def test_what_cannot_be_hashed_is_refused(wrong):
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidValue):
         wrong()
 
 

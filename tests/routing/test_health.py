@@ -13,7 +13,7 @@ from labkit.request import (
     Done,
     EngineError,
     EngineStalled,
-    InvalidRequest,
+    InvalidValue,
     Request,
     StreamIncomplete,
     Timing,
@@ -310,8 +310,8 @@ def test_with_every_circuit_open_the_shortest_wait_is_told_at_once():
 
 def test_errors_that_are_not_the_engines_are_raised_at_once():
     other = ScriptedEngine()
-    models = {"a": ScriptedEngine(fail_at=0, error=InvalidRequest("nonsense")), "b": other}
-    with pytest.raises(InvalidRequest, match="nonsense"):
+    models = {"a": ScriptedEngine(fail_at=0, error=InvalidValue("nonsense")), "b": other}
+    with pytest.raises(InvalidValue, match="nonsense"):
         run(complete(fallback(models, ["a", "b"], Breaker()), Q))
     assert not other.asked
 
@@ -320,7 +320,7 @@ def test_errors_that_are_not_the_engines_are_raised_at_once():
     ("order", "says"), [([], "the order is"), (["x"], "names x"), (["a", "a"], "the order is"), ([1], "give strings")]
 )
 def test_an_order_that_cannot_be_followed_is_refused(order, says):
-    with pytest.raises(InvalidRequest, match=says):
+    with pytest.raises(InvalidValue, match=says):
         fallback({"a": ScriptedEngine()}, order, Breaker())
 
 
@@ -332,7 +332,7 @@ def test_breakers_that_never_open_or_never_hold_are_refused():
         {"cool_down_s": float("nan")},
         {"cool_down_s": "10"},
     ):
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(InvalidValue):
             Breaker(**wrong)
-    with pytest.raises(InvalidRequest, match="first_token_s"):
+    with pytest.raises(InvalidValue, match="first_token_s"):
         fallback({"a": ScriptedEngine()}, ["a"], Breaker(), first_token_s=0)

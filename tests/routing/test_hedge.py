@@ -6,7 +6,7 @@ import pytest
 
 from labkit.engines import ScriptedEngine
 from labkit.ledger import Booked, Ledger
-from labkit.request import Chunk, EngineError, InvalidRequest, Request, StreamIncomplete, clock, complete, stack
+from labkit.request import Chunk, EngineError, InvalidValue, Request, StreamIncomplete, clock, complete, stack
 from labkit.routing import AllDown, Hedge
 
 Q = Request("q")
@@ -70,8 +70,8 @@ def test_after_the_first_token_the_winners_error_is_raised():
 
 
 def test_errors_that_are_not_the_engines_are_raised_at_once():
-    with pytest.raises(InvalidRequest, match="nonsense"):
-        asks({"a": ScriptedEngine(fail_at=0, error=InvalidRequest("nonsense")), "b": ScriptedEngine()}, after_s=5)
+    with pytest.raises(InvalidValue, match="nonsense"):
+        asks({"a": ScriptedEngine(fail_at=0, error=InvalidValue("nonsense")), "b": ScriptedEngine()}, after_s=5)
 
 
 def test_a_stream_that_breaks_off_is_not_an_answer():
@@ -127,5 +127,5 @@ def test_a_caller_who_leaves_stops_all_of_them():
 
 @pytest.mark.parametrize(("names", "after"), [("a", 1), ("ab", -1), ("ab", float("nan")), ("ab", float("inf"))])
 def test_a_hedge_that_hedges_nothing_is_refused(names, after):
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidValue):
         hedge({name: ScriptedEngine() for name in names}, after)

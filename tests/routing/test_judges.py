@@ -8,7 +8,7 @@ import pytest
 
 from labkit.engines import ScriptedEngine
 from labkit.ledger import Booked, Ledger
-from labkit.request import InvalidRequest, Request, TokenLogprob, clock, stack
+from labkit.request import InvalidValue, Request, TokenLogprob, clock, stack
 from labkit.routing.calibration import Calibration
 from labkit.routing.judges import AllOf, CalibratedJudge, Margin, SelfConsistency, SequenceLogprob, verdict
 from labkit.routing.signals import Score
@@ -127,7 +127,7 @@ def test_a_schema_elsewhere_is_never_fetched(monkeypatch):
 
 
 def test_a_wrong_schema_is_refused_before_any_request():
-    with pytest.raises(InvalidRequest, match="no JSON schema"):
+    with pytest.raises(InvalidValue, match="no JSON schema"):
         JsonSchema({"type": "thing"})
 
 
@@ -161,7 +161,7 @@ def test_unsafe_phrases_are_found_in_any_dress(text):
     ],
 )
 def test_judges_that_cannot_judge_are_refused(make):
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidValue):
         make()
 
 

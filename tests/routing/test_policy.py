@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.request import InvalidRequest, Request
+from labkit.request import InvalidValue, Request
 from labkit.routing.policy import Floor, RoutingPolicy
 
 THREE = RoutingPolicy(
@@ -70,14 +70,14 @@ def test_json_brings_back_any_policy(models, data):
     ],
 )
 def test_a_policy_that_could_not_be_followed_is_refused(change, says):
-    with pytest.raises(InvalidRequest, match=says):
+    with pytest.raises(InvalidValue, match=says):
         replace(THREE, **change)
 
 
 def test_a_floor_names_one_condition():
-    with pytest.raises(InvalidRequest, match="name one"):
+    with pytest.raises(InvalidValue, match="name one"):
         Floor("m")
-    with pytest.raises(InvalidRequest, match="name one"):
+    with pytest.raises(InvalidValue, match="name one"):
         Floor("m", "f", "p")
 
 
@@ -98,11 +98,11 @@ def test_json_that_is_not_a_policy_is_refused(change, says):
     data = {**json.loads(THREE.to_json()), **change}
     if change == {"models": "sml"}:
         data["thresholds"] = [0.5]
-    with pytest.raises(InvalidRequest, match=says):
+    with pytest.raises(InvalidValue, match=says):
         RoutingPolicy.from_json(json.dumps(data))
     twice = THREE.to_json().replace('"floors":', '"floors": [], "floors":')
     for text in ("[]", "{}", "not json", twice, THREE.to_json().replace('"version": "3"', '"version": 3')):
-        with pytest.raises(InvalidRequest, match="no policy"):
+        with pytest.raises(InvalidValue, match="no policy"):
             RoutingPolicy.from_json(text)
 
 

@@ -12,7 +12,7 @@ from labkit.request import (
     Chunk,
     ContextWindowExceeded,
     EngineError,
-    InvalidRequest,
+    InvalidValue,
     Request,
     Usage,
     clock,
@@ -79,7 +79,7 @@ def test_three_models_share_the_scores_out_by_falling_thresholds():
     policy = RoutingPolicy("1", ("s", "m", "l"), (0.8, 0.3))
     handler = placed(Route, models, policy, by_text)
     assert "".join(a.text for a in asks(handler, *map(Request, ["0.9", "0.8", "0.79", "0.3", "0.29", "0"]))) == "ssmmll"
-    with pytest.raises(InvalidRequest, match="rise"):
+    with pytest.raises(InvalidValue, match="rise"):
         placed(Route, models, replace(policy, thresholds=(0.3, 0.8)), by_text)
 
 
@@ -225,8 +225,8 @@ def test_a_small_model_that_fails_sends_a_cascade_up(error):
 
 def test_other_errors_of_the_request_are_raised():
     models = pair()
-    models["small"] = ScriptedEngine(fail_at=0, error=InvalidRequest("nonsense"))
-    with pytest.raises(InvalidRequest, match="nonsense"):
+    models["small"] = ScriptedEngine(fail_at=0, error=InvalidValue("nonsense"))
+    with pytest.raises(InvalidValue, match="nonsense"):
         asks(placed(Cascade, models, TWO, sure(1)), Q)
 
 
@@ -268,9 +268,9 @@ def test_a_caller_who_leaves_stops_the_engine(lever):
 
 @pytest.mark.parametrize("lever", LEVERS)
 def test_a_policy_without_its_models_or_its_purse_is_refused(lever):
-    with pytest.raises(InvalidRequest, match="large, which have no handler"):
+    with pytest.raises(InvalidValue, match="large, which have no handler"):
         placed(lever, {"small": ScriptedEngine()}, TWO, sure(1))
-    with pytest.raises(InvalidRequest, match=r"budgets; give RoutingContext\(spent"):
+    with pytest.raises(InvalidValue, match=r"budgets; give RoutingContext\(spent"):
         placed(lever, pair(), replace(TWO, budgets={"t": Decimal(1)}), sure(1))
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 from labkit.routing.sequential import PairedTest, log_evidence
 
 
@@ -116,5 +116,5 @@ def test_verdicts(counts, margin, verdict):
     ],
 )
 def test_tests_that_cannot_be_meant_are_refused(make):
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidValue):
         make()

@@ -4,7 +4,7 @@ import pytest
 
 from labkit.engines import ScriptedEngine
 from labkit.ledger import Booked, Ledger
-from labkit.request import EngineError, InvalidRequest, Request, clock, complete, stack, within
+from labkit.request import EngineError, InvalidValue, Request, clock, complete, stack, within
 from labkit.routing import Copies, Shadow
 from tests.routing.answers import per_token
 
@@ -99,10 +99,10 @@ def test_the_shadows_cost_is_in_the_books_and_the_callers_deadline_does_not_cut_
     ],
 )
 def test_shadows_that_cannot_be_meant_are_refused(wrong, says):
-    with pytest.raises(InvalidRequest, match=says):
+    with pytest.raises(InvalidValue, match=says):
         Shadow(**wrong)
 
 
 def test_a_shadow_is_placed_over_two():
-    with pytest.raises(InvalidRequest, match="over two handlers"):
+    with pytest.raises(InvalidValue, match="over two handlers"):
         stack(Shadow(1.0), engine={"a": ScriptedEngine()})

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from labkit.request import InvalidRequest, Message, Request
+from labkit.request import InvalidValue, Message, Request
 from labkit.routing.calibration import Calibration
 from labkit.routing.signals import AsksForAgent, CalibratedSignal, Lowest, Rule, Rules, Score, question
 
@@ -43,7 +43,7 @@ def test_length_bounds_are_inclusive():
     ],
 )
 def test_rules_that_cannot_be_meant_are_refused(make, says):
-    with pytest.raises(InvalidRequest, match=says):
+    with pytest.raises(InvalidValue, match=says):
         make()
 
 

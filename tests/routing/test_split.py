@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from labkit.engines import ScriptedEngine
-from labkit.request import InvalidRequest, Request, clock, complete, hops, stack
+from labkit.request import InvalidValue, Request, clock, complete, hops, stack
 from labkit.routing import Split, arm
 
 
@@ -41,7 +41,7 @@ def test_split_asks_the_users_arm_and_the_route_tells():
     ],
 )
 def test_splits_that_cannot_be_meant_are_refused(make):
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidValue):
         make()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import labkit.routing as room
 from labkit.engines import ScriptedEngine
-from labkit.request import InvalidRequest, stack
+from labkit.request import InvalidValue, stack
 from labkit.routing import (
     AllOf,
     AsksForAgent,
@@ -130,7 +130,7 @@ def test_a_stack_of_choosers_prints_and_compares():
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused_when_the_value_is_made(make, says):
-    with pytest.raises(InvalidRequest, match=says):
+    with pytest.raises(InvalidValue, match=says):
         make()
 
 

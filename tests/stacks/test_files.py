@@ -11,7 +11,7 @@ from labkit.caches import CacheControl, CachePolicy, ResponseCache, SingleFlight
 from labkit.cost import price_of, self_defined
 from labkit.engines import ScriptedEngine
 from labkit.ledger import Booked, Ledger
-from labkit.request import Chooser, InvalidRequest, Lever, Placed, Request, clock, complete, placed, stack
+from labkit.request import Chooser, InvalidValue, Lever, Placed, Request, clock, complete, placed, stack
 from labkit.routing import (
     Breaker,
     Cascade,
@@ -112,7 +112,7 @@ def test_functions_of_ones_own_go_by_the_name_that_they_are_given(tmp_path):
         return 1.0
 
     handler = stack(OffPeak(2, 2, work_s=work), engine=SMALL)
-    with pytest.raises(InvalidRequest, match=r"stack\[0\].work_s is .*names="):
+    with pytest.raises(InvalidValue, match=r"stack\[0\].work_s is .*names="):
         to_data(handler, NAMES)
     data = to_data(handler, NAMES | {"work": work})
     assert data["stack"][0]["work_s"] == {"name": "work"}
@@ -141,14 +141,14 @@ def test_functions_of_ones_own_go_by_the_name_that_they_are_given(tmp_path):
 def test_what_a_file_gets_wrong_is_named_with_its_place(change, message):
     data = json.loads(json.dumps(to_data(stack(Paced(4), engine=SMALL), NAMES)))
     change(data)
-    with pytest.raises(InvalidRequest, match=message):
+    with pytest.raises(InvalidValue, match=message):
         from_data(data, NAMES)
 
 
 def test_a_file_that_is_no_yaml_is_named(tmp_path):
     path = tmp_path / "stack.yaml"
     path.write_text("labkit_stack: [1")
-    with pytest.raises(InvalidRequest, match=r"stack.yaml cannot be read"):
+    with pytest.raises(InvalidValue, match=r"stack.yaml cannot be read"):
         load(path, NAMES)
 
 
@@ -175,7 +175,7 @@ class Mine(Lever):
 
 
 def test_a_lever_of_ones_own_is_refused_with_what_to_do():
-    with pytest.raises(InvalidRequest, match="no file can hold"):
+    with pytest.raises(InvalidValue, match="no file can hold"):
         to_data(stack(Mine(), engine=SMALL), NAMES)
     mine = Mine()
     handler = stack(mine, engine=SMALL)

@@ -13,7 +13,7 @@ from labkit.engines import ScriptedEngine
 from labkit.engines.modelled import EngineSettings, ModelledEngine
 from labkit.latency import LatencyModel
 from labkit.ledger import Booked, Ledger, tokens
-from labkit.request import InvalidRequest, Request, Usage, complete, stack
+from labkit.request import InvalidValue, Request, Usage, complete, stack
 from labkit.streaming import AnyOf, EnoughWords, Gone, JsonComplete, Repeating, Said, StopWhen, tokens_saved
 from tests.streaming.engine import WatchedEngine, run
 
@@ -204,7 +204,7 @@ async def later(text):
     ],
 )
 def test_a_condition_that_cannot_be_asked_is_refused_when_it_is_made(wrong, says):
-    with pytest.raises(InvalidRequest, match=says):
+    with pytest.raises(InvalidValue, match=says):
         wrong()
 
 
@@ -212,5 +212,5 @@ def test_what_is_saved_is_what_was_expected_and_not_generated():
     assert tokens_saved(120.5, 20) == 100.5
     assert tokens_saved(10, 20) == 0
     for wrong in ((-1, 2), (1, -2), (float("nan"), 2)):
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(InvalidValue):
             tokens_saved(*wrong)

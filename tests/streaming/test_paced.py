@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.ledger import Booked, Ledger
-from labkit.request import Chunk, Done, InvalidRequest, Request, TokenLogprob, Usage, clock, complete, stack
+from labkit.request import Chunk, Done, InvalidValue, Request, TokenLogprob, Usage, clock, complete, stack
 from labkit.streaming import Paced
 from labkit.streaming.paced import merged
 from tests.streaming.engine import WatchedEngine, run
@@ -102,7 +102,7 @@ def test_merged_chunks_count_every_token_once():
     ("limit", "when_full"), [(0, "wait"), (1, "drop"), (float("nan"), "wait"), (1.5, "wait"), (True, "merge")]
 )
 def test_a_queue_that_cannot_work_is_refused(limit, when_full):
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidValue):
         Paced(limit, when_full)
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.request import Chunk, InvalidRequest
+from labkit.request import Chunk, InvalidValue
 from labkit.streaming import buffered, streamed, token_arrivals, word_arrivals
 from tests.streaming.engine import cut
 
@@ -71,5 +71,5 @@ def test_there_are_as_many_words_as_in_the_text_and_each_is_there_when_it_is_who
 
 @pytest.mark.parametrize(("arrivals", "rate"), [([], 1), ([1.0], 0), ([1.0], float("inf")), ([2.0, 1.0], 1)])
 def test_what_cannot_be_read_is_refused(arrivals, rate):
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidValue):
         streamed(arrivals, rate)

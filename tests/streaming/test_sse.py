@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai._streaming import SSEDecoder
 
-from labkit.request import Chunk, Done, InvalidRequest, StreamIncomplete, Timing, TokenLogprob, Usage
+from labkit.request import Chunk, Done, InvalidValue, StreamIncomplete, Timing, TokenLogprob, Usage
 from labkit.streaming import KEEP_ALIVE, Decoder, SentEvent, encode, frame, to_event
 
 MARKS = st.lists(st.integers(0, 500), max_size=10)
@@ -137,7 +137,7 @@ def test_data_that_is_not_what_its_name_says_is_one_error_of_the_lab_s(data, nam
 
 @pytest.mark.parametrize("wrong", [{"event": "a\nb"}, {"id": "a\rb"}, {"id": "\0"}, {"retry_ms": -1}])
 def test_what_the_grammar_cannot_carry_is_refused(wrong):
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidValue):
         frame("x", **wrong)
 
 

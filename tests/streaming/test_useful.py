@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.request import Chunk, InvalidRequest
+from labkit.request import Chunk, InvalidValue
 from labkit.streaming import FirstUseful, JsonFields, first_useful_at
 from tests.streaming.engine import cut
 
@@ -128,9 +128,9 @@ def test_the_first_useful_token_comes_after_the_first_one_and_reasoning_is_nobod
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(InvalidRequest, match="'poem' is unknown"):
+    with pytest.raises(InvalidValue, match="'poem' is unknown"):
         FirstUseful("poem")
-    with pytest.raises(InvalidRequest, match="no field"):
+    with pytest.raises(InvalidValue, match="no field"):
         JsonFields()
-    with pytest.raises(InvalidRequest, match="no path to a field"):
+    with pytest.raises(InvalidValue, match="no path to a field"):
         JsonFields("a", (("b",), 1.5))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from labkit.lab import model_path
-from labkit.request import InvalidRequest, Message
+from labkit.request import InvalidValue, Message
 from labkit.tokens import TokenizerUnavailable, available, tokenizer
 
 LAB, TEKKEN = tokenizer("lab"), tokenizer("mistral-tekken")
@@ -69,7 +69,7 @@ def test_tiktoken_without_its_files_says_what_to_do_and_downloads_nothing(
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     with pytest.raises(TokenizerUnavailable, match="TIKTOKEN_CACHE_DIR"):
         tokenizer("tiktoken/o200k_base")
-    with pytest.raises(InvalidRequest, match="o200k_base"):
+    with pytest.raises(InvalidValue, match="o200k_base"):
         tokenizer("tiktoken/no_such_encoding")
 
 

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.kvcache import BlockFrame, Holder, Waiting
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 from labkit.workbook import Seen, blocks, watch_blocks
 from labkit.workbook.blocks import COLOURS, BlocksWidget, pack, thinned
 from labkit.workbook.charts import PALETTE
@@ -214,9 +214,9 @@ def test_work_that_fails_leaves_what_was_seen(engine: Any) -> None:
     async def work() -> None:
         async with watch_blocks(engine):
             await asyncio.sleep(0.05)
-            raise InvalidRequest("no such model")
+            raise InvalidValue("no such model")
 
-    with pytest.raises(InvalidRequest, match="no such model"):
+    with pytest.raises(InvalidValue, match="no such model"):
         asyncio.run(work())
     (widget,) = engine.widgets
     assert widget.ended

@@ -31,7 +31,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 CONFIG_KEY = "labkit_blocks"
 FOLDER_VARIABLE = "LABKIT_ENGINE_DIR"
@@ -51,7 +51,7 @@ def observer(vllm_config: Any) -> BlockFrames | None:
         return None
     folder = chosen.get("path") or os.environ.get(FOLDER_VARIABLE)
     if not folder:
-        raise InvalidRequest(f"the block frames have no place; pass {{{CONFIG_KEY!r}: {{'path': folder}}}}")
+        raise InvalidValue(f"the block frames have no place; pass {{{CONFIG_KEY!r}: {{'path': folder}}}}")
     return BlockFrames(Path(folder) / SOCKET_NAME, float(chosen.get("fps", 10)))
 
 
@@ -66,7 +66,7 @@ class BlockFrames:
 
     def __init__(self, path: Path, fps: float) -> None:
         if not 0 < fps <= 60:
-            raise InvalidRequest(f"{fps:g} frames a second; use a rate above 0 and at most 60")
+            raise InvalidValue(f"{fps:g} frames a second; use a rate above 0 and at most 60")
         path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))

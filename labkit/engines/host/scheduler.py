@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from labkit.engines.host import block_frames, step_log
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 SCHEDULER = "labkit.engines.host.scheduler.scheduler"
 
@@ -29,11 +29,11 @@ class Observer(Protocol):
 def scheduler(vllm_config: Any, **arguments: Any) -> Any:
     """The scheduler that is watched; vLLM calls this by its name, as it would call a scheduler class.
 
-    Raises `InvalidRequest` where nobody is to be told anything.
+    Raises `InvalidValue` where nobody is to be told anything.
     """
     observers = [made for make in (step_log.observer, block_frames.observer) if (made := make(vllm_config)) is not None]
     if not observers:
-        raise InvalidRequest(
+        raise InvalidValue(
             f"this scheduler has nobody to tell of its steps; pass additional_config={{{step_log.CONFIG_KEY!r}: path}} "
             f"or set {step_log.VARIABLE} for a log of them, or {{{block_frames.CONFIG_KEY!r}: {{}}}} to show its blocks"
         )

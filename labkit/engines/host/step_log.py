@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 CONFIG_KEY = "labkit_step_log"
 VARIABLE = "LABKIT_STEP_LOG"
@@ -47,9 +47,7 @@ def read_step_log(path: Path | str) -> list[LoggedStep]:
             tokens = tuple((str(id), int(new), int(context)) for id, new, context in entry["tokens"])
             steps.append(LoggedStep(tokens, tuple(entry["preempted"]), int(entry["free_blocks"])))
         except (ValueError, KeyError, TypeError) as error:
-            raise InvalidRequest(
-                f"{path}, line {number} is no step ({error!r}); give a log that this module wrote"
-            ) from error
+            raise InvalidValue(f"{path}, line {number} is no step ({error!r}); give a log that this module wrote") from error
     return steps
 
 

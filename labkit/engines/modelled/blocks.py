@@ -12,7 +12,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Items
 from typing import TYPE_CHECKING
 
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 if TYPE_CHECKING:
     from labkit.engines.modelled.sequence import Sequence
@@ -138,7 +138,7 @@ class BlockManager:
         if self.evict is not None and block.hash is not None:
             block = self.evict(self.free_queue, self.now)
             if not isinstance(block, Block) or self._free.get(block.id) is not block:
-                raise InvalidRequest(f"the eviction policy chose {block!r:.80}; only blocks of the free queue can be reused")
+                raise InvalidValue(f"the eviction policy chose {block!r:.80}; only blocks of the free queue can be reused")
         del self._free[block.id]
         if block.hash is not None:
             same = self._cached[block.hash]

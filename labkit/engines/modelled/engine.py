@@ -17,7 +17,7 @@ from labkit.engines.modelled.sequence import Sequence
 from labkit.engines.modelled.settings import EngineSettings
 from labkit.engines.provenance import Provenance, machine, today
 from labkit.latency.model import LatencyModel
-from labkit.request import Chunk, Done, EngineError, Event, InvalidRequest, Request, Timing, Usage, clock, held
+from labkit.request import Chunk, Done, EngineError, Event, InvalidRequest, InvalidValue, Request, Timing, Usage, clock, held
 
 MARK = "modelled "  # the text of every token: whatever shows up with it was never said by a model
 _TIMER_S = 1e-6  # event loops may wake a timer this much early
@@ -151,7 +151,7 @@ class ModelledEngine:
         self.settings.check_fits(len(prompt), request.max_tokens)
         output = self._output_tokens(request)
         if not 1 <= output <= request.max_tokens:
-            raise InvalidRequest(f"output_tokens gave {output} for a request with max_tokens={request.max_tokens}")
+            raise InvalidValue(f"output_tokens gave {output} for a request with max_tokens={request.max_tokens}")
         self._front_end_free = max(self._front_end_free, sent) + self.latency.frontend_s
         way = self.latency.request_s + self.latency.prompt_token_s * len(prompt)
         ready = self._front_end_free + (way + self.latency.crowd_s * len(self._streams))

@@ -7,20 +7,20 @@ import numpy as np
 from labkit.engines.modelled.settings import EngineSettings
 from labkit.engines.modelled.trace import Ints, Outcome, Trace
 from labkit.latency.model import LatencyModel
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 
 def simulate(trace: Trace, model: LatencyModel, settings: EngineSettings) -> Outcome:
     """Run `trace` through the modelled engine, each request to its full output length.
 
     Event for event what `ModelledEngine` does with the same requests. The first call compiles (seconds); the result is
-    kept on disk. Raises `ContextWindowExceeded` naming a request that the engine can never hold, `InvalidRequest` for
+    kept on disk. Raises `ContextWindowExceeded` naming a request that the engine can never hold, `InvalidValue` for
     priorities and for prefix blocks that engine blocks do not divide.
     """
     from labkit.engines.modelled import kernel  # numba takes a second to import: only who simulates waits for it
 
     if settings.policy != "fcfs":
-        raise InvalidRequest("the compiled path serves first come first served; use ModelledEngine for priorities")
+        raise InvalidValue("the compiled path serves first come first served; use ModelledEngine for priorities")
     longest = int(np.argmax(trace.input_tokens + trace.output_tokens))
     settings.check_fits(int(trace.input_tokens[longest]), int(trace.output_tokens[longest]))
     size = settings.block_size
@@ -74,7 +74,7 @@ def _contents(trace: Trace, block_size: int, start: Ints) -> tuple[Ints, int]:
     if trace.prefix_ids is None:
         return content, own
     if trace.prefix_block % block_size:
-        raise InvalidRequest(
+        raise InvalidValue(
             f"the trace's prefix blocks of {trace.prefix_block} tokens are no multiple of the engine's block_size "
             f"({block_size}); choose a block_size that divides them"
         )

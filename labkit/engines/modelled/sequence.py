@@ -8,7 +8,7 @@ from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
 from labkit.engines.modelled.blocks import Block
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +35,7 @@ class Sequence:
 
     def __post_init__(self) -> None:
         if not self.prompt or self.output_tokens < 1:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"sequence {self.id} has {len(self.prompt)} prompt and {self.output_tokens} output tokens; "
                 "it needs at least one of each"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from labkit.request.errors import ContextWindowExceeded, InvalidRequest
+from labkit.request.errors import ContextWindowExceeded, InvalidRequest, InvalidValue
 
 Policy = Literal["fcfs", "priority"]
 
@@ -33,20 +33,20 @@ class EngineSettings:
     def __post_init__(self) -> None:
         for name in ("block_size", "max_num_seqs", "max_num_batched_tokens"):
             if getattr(self, name) < 1:
-                raise InvalidRequest(f"{name} is {getattr(self, name)}; an engine needs at least 1")
+                raise InvalidValue(f"{name} is {getattr(self, name)}; an engine needs at least 1")
         if self.num_blocks < 2:
-            raise InvalidRequest(f"num_blocks is {self.num_blocks}; vLLM keeps one block back, so give at least 2")
+            raise InvalidValue(f"num_blocks is {self.num_blocks}; vLLM keeps one block back, so give at least 2")
         if self.max_num_batched_tokens < self.max_num_seqs:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"max_num_batched_tokens is {self.max_num_batched_tokens}, less than max_num_seqs ({self.max_num_seqs}): "
                 "a step could not give each running sequence its token"
             )
         if self.long_prefill_token_threshold < 0:
-            raise InvalidRequest(f"long_prefill_token_threshold is {self.long_prefill_token_threshold}; use 0 for no cap")
+            raise InvalidValue(f"long_prefill_token_threshold is {self.long_prefill_token_threshold}; use 0 for no cap")
         if self.policy not in ("fcfs", "priority"):
-            raise InvalidRequest(f"policy {self.policy!r} is unknown; use 'fcfs' or 'priority'")
+            raise InvalidValue(f"policy {self.policy!r} is unknown; use 'fcfs' or 'priority'")
         if self.max_model_len is not None and not 2 <= self.max_model_len <= self._room:
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"max_model_len is {self.max_model_len}, but the engine holds 2 to {self._room} tokens of one request "
                 f"({self.num_blocks} blocks of {self.block_size}, one kept back"
                 + ("" if self.enable_chunked_prefill else f"; {self.max_num_batched_tokens} tokens a step, not chunked")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -35,25 +35,25 @@ class Trace:
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.int64))
         size = len(self.arrival)
         if size == 0:
-            raise InvalidRequest("the trace is empty; give it at least one request")
+            raise InvalidValue("the trace is empty; give it at least one request")
         for name in ("input_tokens", "output_tokens", "prefix_ids"):
             value = getattr(self, name)
             if value is not None and len(value) != size:
-                raise InvalidRequest(f"{name} has {len(value)} entries for {size} arrivals")
+                raise InvalidValue(f"{name} has {len(value)} entries for {size} arrivals")
         if not np.isfinite(self.arrival).all():
-            raise InvalidRequest("an arrival is not a finite number of seconds")
+            raise InvalidValue("an arrival is not a finite number of seconds")
         if (back := np.flatnonzero(np.diff(self.arrival) < 0)).size:
             i = int(back[0]) + 1
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"the trace is not sorted: request {i} arrives at {self.arrival[i]} s, after one at {self.arrival[i - 1]} s"
             )
         for name in ("input_tokens", "output_tokens"):
             if (low := np.flatnonzero(getattr(self, name) < 1)).size:
-                raise InvalidRequest(f"request {low[0]} has {getattr(self, name)[low[0]]} {name}; it needs at least 1")
+                raise InvalidValue(f"request {low[0]} has {getattr(self, name)[low[0]]} {name}; it needs at least 1")
         if self.prefix_ids is not None:
             for i, ids in enumerate(self.prefix_ids):
                 if len(ids) != -(-int(self.input_tokens[i]) // self.prefix_block):
-                    raise InvalidRequest(
+                    raise InvalidValue(
                         f"request {i} has {len(ids)} prefix ids for {self.input_tokens[i]} input tokens; it needs one for "
                         f"each {self.prefix_block} tokens, the last one perhaps partial"
                     )

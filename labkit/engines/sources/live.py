@@ -19,7 +19,7 @@ from labkit.engines.host.arguments import model_name
 from labkit.engines.metrics import MetricsSnapshot, parse_metrics
 from labkit.engines.models import lab_model
 from labkit.engines.provenance import Provenance, call_text, gpu, machine, today
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 Progress = Callable[[str], None]
 
@@ -30,7 +30,7 @@ class Live:
 
     It is stopped when it has served no request for `idle_s` seconds, and the next request starts it again. `linger_s` is how
     long the process that keeps vLLM imported waits for another engine, `stall_s` how long the engine may send nothing, both
-    in seconds. Raises `InvalidRequest` for times that make no sense.
+    in seconds. Raises `InvalidValue` for times that make no sense.
     """
 
     model: str
@@ -41,16 +41,16 @@ class Live:
 
     def __post_init__(self) -> None:
         if not self.idle_s > 0:
-            raise InvalidRequest(f"idle_s is {self.idle_s}; allow the engine some seconds without a request")
+            raise InvalidValue(f"idle_s is {self.idle_s}; allow the engine some seconds without a request")
         if not 0 <= self.linger_s < math.inf:
-            raise InvalidRequest(f"linger_s is {self.linger_s}; give seconds, or 0 to keep nothing for the next engine")
+            raise InvalidValue(f"linger_s is {self.linger_s}; give seconds, or 0 to keep nothing for the next engine")
         if not self.stall_s > 0:
-            raise InvalidRequest(f"stall_s is {self.stall_s}; allow the engine some seconds")
+            raise InvalidValue(f"stall_s is {self.stall_s}; allow the engine some seconds")
 
     async def connect(self, report: Progress) -> Engine:
         """Attach to the engine, started first where it does not run.
 
-        Raises `EngineStartError`, `EngineArgumentError`, and `InvalidRequest` for a model that does not exist.
+        Raises `EngineStartError`, `EngineArgumentError`, and `InvalidValue` for a model that does not exist.
         """
         if importlib.util.find_spec("vllm") is None:
             raise EngineStartError("vLLM is not installed here; run `labkit doctor`, or use engine='replay' or an endpoint")

@@ -10,7 +10,7 @@ from labkit.engines.metrics import MetricsSnapshot, parse_metrics
 from labkit.engines.models import LAB_MODELS, chosen_instead, tokenizer_folder
 from labkit.engines.provenance import Provenance, call_text, today
 from labkit.engines.sources.live import Progress
-from labkit.request.errors import InvalidRequest
+from labkit.request.errors import InvalidValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Shared:
     stall_s: float = 120.0
 
     async def connect(self, report: Progress) -> Engine:
-        """Ask what it serves. Raises `EngineUnreachable`, `EngineError`; `InvalidRequest` where `model` is not among it."""
+        """Ask what it serves. Raises `EngineUnreachable`, `EngineError`; `InvalidValue` where `model` is not among it."""
         name = chosen_instead(self.model) or self.model
         endpoint = OpenAIEngine(self.base_url, self.api_key, name, stall_s=self.stall_s)
         try:
@@ -44,7 +44,7 @@ class Shared:
     def _check_served(self, endpoint: OpenAIEngine, dialect: Dialect) -> None:
         if dialect.models and endpoint.model not in dialect.models:
             hint = f" (or set {LAB_MODELS[self.model]})" if self.model in LAB_MODELS else ""
-            raise InvalidRequest(
+            raise InvalidValue(
                 f"{endpoint.base_url} does not serve {endpoint.model!r}; it has {', '.join(dialect.models[:10])}{hint}"
             )
 

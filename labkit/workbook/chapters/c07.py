@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 
 from labkit.batching import Job, Limits, Plan, Schedule, View, chunked_prefill, simulate, static
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 from labkit.workbook.chapters import Chapter
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
 
@@ -310,7 +310,7 @@ def _simulate(answer: PolicyAnswer, jobs: Sequence[Job], limits: Limits, patienc
 
     try:
         return simulate(jobs, policy, limits, _step_seconds), ""
-    except (InvalidRequest, TypeError) as error:
+    except (InvalidValue, TypeError) as error:
         return None, str(error)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from labkit.caches import PrefixCache
 from labkit.engines.modelled import Block, Evict
 from labkit.kvcache import Allocator
-from labkit.request import InvalidRequest
+from labkit.request import InvalidValue
 from labkit.workbook.chapters import Chapter
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
 
@@ -279,7 +279,7 @@ def _check_evict(answer: Evict, rng: random.Random) -> Iterator[Outcome]:
         for num_blocks in (60, 100):
             try:
                 share, problem = hit_share(prompts, num_blocks, block, watched), ""
-            except InvalidRequest as error:
+            except InvalidValue as error:
                 share, problem = 0.0, str(error)
             yield holds(
                 "it chooses one of the free blocks",

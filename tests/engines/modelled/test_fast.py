@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from labkit.engines.modelled import EngineSettings, ModelledEngine, Step, Trace, simulate
 from labkit.latency import LatencyModel, StepWork
 from labkit.latency.fit import volley_seconds
-from labkit.request import Completion, ContextWindowExceeded, InvalidRequest, Request, complete
+from labkit.request import Completion, ContextWindowExceeded, InvalidValue, Request, complete
 from labkit.request.clock import run_virtual
 
 PREFIX_BLOCK = 8
@@ -191,15 +191,15 @@ GOOD = dict(arrival=[0.0, 1.0], input_tokens=[5, 5], output_tokens=[2, 2])
     ],
 )
 def test_a_trace_that_makes_no_sense_is_refused_with_the_place(change: dict, says: str):
-    with pytest.raises(InvalidRequest, match=says):
+    with pytest.raises(InvalidValue, match=says):
         Trace(**{**GOOD, **change})
 
 
 def test_what_the_compiled_path_cannot_do_it_refuses():
     engine = EngineSettings(num_blocks=10, block_size=16)
-    with pytest.raises(InvalidRequest, match="priorities"):
+    with pytest.raises(InvalidValue, match="priorities"):
         simulate(Trace(**GOOD), MODEL, replace(engine, policy="priority"))
-    with pytest.raises(InvalidRequest, match=r"no multiple of the engine's block_size \(16\)"):
+    with pytest.raises(InvalidValue, match=r"no multiple of the engine's block_size \(16\)"):
         simulate(Trace(**GOOD, prefix_ids=[[1], [1]], prefix_block=40), MODEL, engine)
     with pytest.raises(ContextWindowExceeded, match="150 prompt tokens"):
         simulate(Trace([0.0], [150], [2]), MODEL, engine)

@@ -24,7 +24,7 @@ from labkit.engines.host.step_log import CONFIG_KEY, LoggedStep, observer, read_
 from labkit.engines.modelled.scheduler import ContinuousBatching, Step
 from labkit.engines.modelled.sequence import Sequence
 from labkit.engines.modelled.settings import EngineSettings
-from labkit.request import InvalidRequest, Message, Request, complete
+from labkit.request import InvalidValue, Message, Request, complete
 
 BLOCK = 32  # vLLM's attention on a CPU takes multiples of 32
 
@@ -179,7 +179,7 @@ def test_a_scheduler_that_tells_nobody_is_refused_with_the_ways_to_be_told(monke
     monkeypatch.delenv("LABKIT_STEP_LOG", raising=False)
     config: Any = type("Config", (), {"additional_config": {}})()
     with pytest.raises(
-        InvalidRequest, match=r"\{'labkit_step_log': path\} or set LABKIT_STEP_LOG .*\{'labkit_blocks': \{\}\}"
+        InvalidValue, match=r"\{'labkit_step_log': path\} or set LABKIT_STEP_LOG .*\{'labkit_blocks': \{\}\}"
     ):
         scheduler(config)
 
@@ -189,7 +189,7 @@ def test_a_log_is_read_while_it_is_written_and_a_strange_file_is_refused(tmp_pat
     log.write_text('{"tokens":[["r0",7,0]],"preempted":[],"free_blocks":3}\n{"tokens":[["r0"')
     assert read_step_log(log) == [LoggedStep((("r0", 7, 0),), (), 3)]
     log.write_text('{"hello": 1}\n')
-    with pytest.raises(InvalidRequest, match="line 1 is no step"):
+    with pytest.raises(InvalidValue, match="line 1 is no step"):
         read_step_log(log)
 
 
