@@ -7,8 +7,7 @@ all, in turns. "bare" is encode and FAISS search and nothing else. GPTCache is r
 given: `pip install --target FOLDER --no-deps gptcache==0.1.44 "sqlalchemy<2.1" cachetools greenlet` (its own dependencies
 would replace this lab's).
 
-The texts asked are half those that are stored and half the same in other letter case, so that the contrast check is part of
-what is timed.
+Half of the texts asked are stored as they are, half in other letter case, so that the contrast check is timed too.
 
 The second table: false hits (wrong per hit) at equal hit rates on the lab's labelled questions. Thresholds and curves are
 fitted on the calibration part; topics, names, products and numbers of the test part were never seen.
@@ -213,7 +212,8 @@ def hard_table(encoder: Embedder, threshold: float, before: Path | None) -> None
     checks = {"contrast": differences}
     if before is not None:
         spec = importlib.util.spec_from_file_location("contrast_before", before)
-        assert spec is not None and spec.loader is not None
+        if spec is None or spec.loader is None:
+            raise SystemExit(f"{before} is no Python module; give the file of an earlier contrast check")
         module = sys.modules["contrast_before"] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         checks = {"contrast before": module.differences} | checks

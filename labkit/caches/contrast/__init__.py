@@ -35,13 +35,13 @@ from labkit.caches.contrast.qualifiers import qualifiers
 from labkit.caches.contrast.reading import Reading, read
 from labkit.caches.contrast.symbols import symbols
 from labkit.caches.contrast.units import units
-from labkit.caches.contrast.wording import wording
+from labkit.caches.contrast.wording import only_the_same_words, wording
 
 __all__ = ["Difference", "Kind", "differences"]
 
-_CHECKS: tuple[Callable[[Reading, Reading], Iterator[Difference]], ...] = (
-    literals, symbols, units, names, negation, opposites, qualifiers, order, exchange, wording,
-)  # fmt: skip
+_Check = Callable[[Reading, Reading], Iterator[Difference]]
+_HUGE = 10_000  # characters; beyond, taking a text apart takes longer than a look-up may, and only equal words pass
+_ALWAYS: tuple[_Check, ...] = (literals, symbols, units, names, negation, opposites, qualifiers)
 
 
 def differences(cached: str, new: str) -> tuple[Difference, ...]:
@@ -49,5 +49,10 @@ def differences(cached: str, new: str) -> tuple[Difference, ...]:
 
     Greetings and thanks are left out, and letter case outside names and units.
     """
+    if max(len(cached), len(new)) > _HUGE:
+        same = cached.split() == new.split()
+        return () if same else (Difference("length", f"{len(cached)} characters", f"{len(new)} characters"),)
     a, b = read(cached), read(new)
-    return tuple(found for check in _CHECKS for found in check(a, b))
+    # Where only the same words may be served, nothing is left for the others to say, and in a long text they take long.
+    last: tuple[_Check, ...] = (wording,) if only_the_same_words(a, b) else (order, exchange)
+    return tuple(found for check in (*_ALWAYS, *last) for found in check(a, b))

@@ -47,7 +47,7 @@ class Reading:
 @lru_cache(maxsize=KEPT)  # a cached question is looked at again and again, and what is found in it never changes
 def read(text: str) -> Reading:
     """`text` taken apart."""
-    plain = _POLITE.sub("", _POLITE.sub("", _fold(text).strip()))
+    plain = _POLITE.sub("", _POLITE.sub("", _fold(_SPACES.sub(r"\1", text)).strip())).strip()
     tokens = tuple(_tokens(plain))
     bare = [t.low for t in tokens if t.sort == "word" and (t.first or not t.text[0].isupper() or t.text.isupper())]
     language = language_of(bare or [t.low for t in tokens if t.sort == "word"])
@@ -68,6 +68,7 @@ def _unaccented(word: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c))
 
 
+_SPACES = re.compile(r"(\s)\s+")
 _POLITE = re.compile(
     r"^(?:(?:hi|hello|hey|hey there|good (?:morning|afternoon|evening|day)|dear \w+|quick question)\s*[,.:!]\s*"
     r"|i (?:could not|couldn't|did not|didn't) find (?:out )?)+"
@@ -147,9 +148,9 @@ def _tokens(text: str) -> Iterator[Token]:
 def _signs(text: str, match: re.Match[str]) -> Iterator[str]:
     """What of a run of signs means something in this place; nothing for the punctuation of prose."""
     run, start, end = match.group(), match.start(), match.end()
-    before, after = text[:start][-1:], text[end:][:1]
+    before, after = text[start - 1 : start] if start else "", text[end : end + 1]
     apart = (not before or before.isspace()) and (not after or after.isspace())
-    last = not text[end:].strip()
+    last = end == len(text)
     if set(run) <= _PROSE:
         word_before, word_after = before.isalnum(), after.isalnum() or after == "_"
         if "!" in run and not word_before and (word_after or after == "("):  # not
@@ -164,9 +165,9 @@ def _signs(text: str, match: re.Match[str]) -> Iterator[str]:
             yield run
         return
     if set(run) == {"-"}:
-        near = text[:start].rstrip()[-1:], text[end:].lstrip()[:1]
+        near = text[max(start - 2, 0) : start].rstrip()[-1:], text[end : end + 2].lstrip()[:1]
         if apart:
-            sums = any(c.isdigit() or c in _BRACKETS for c in near) or _lone_letter(text, len(text[:start].rstrip()))
+            sums = any(c.isdigit() or c in _BRACKETS for c in near) or _lone_letter(text, start - (before.isspace()))
             if sums and before:
                 yield "-"
         elif after.isalnum() and not before.isalpha():
@@ -184,4 +185,4 @@ def _signs(text: str, match: re.Match[str]) -> Iterator[str]:
 
 def _lone_letter(text: str, end: int) -> bool:
     """Whether the word that ends at `end` is a single letter, as variables are."""
-    return text[end - 1 : end].isalpha() and not text[: end - 1][-1:].isalnum()
+    return end > 0 and text[end - 1].isalpha() and not (end > 1 and text[end - 2].isalnum())

@@ -17,14 +17,20 @@ from labkit.caches.contrast.reading import Reading
 LONG = 250  # characters
 
 
+def only_the_same_words(a: Reading, b: Reading) -> bool:
+    """Whether the stricter rule holds for the two."""
+    return _foreign(a, b) or max(a.characters, b.characters) > LONG
+
+
 def wording(a: Reading, b: Reading) -> Iterator[Difference]:
-    """What differs in the words, where only the same ones may be served."""
-    foreign = a.language != "en" or b.language != "en"
-    if not foreign and max(a.characters, b.characters) <= LONG:
-        return
+    """What differs in the words and signs of two texts for which the stricter rule holds."""
     said_a, said_b = _said(a), _said(b)
     if said_a != said_b:
-        yield Difference("language" if foreign else "length", *_middle(said_a, said_b))
+        yield Difference("language" if _foreign(a, b) else "length", *_middle(said_a, said_b))
+
+
+def _foreign(a: Reading, b: Reading) -> bool:
+    return a.language != "en" or b.language != "en"
 
 
 def _said(reading: Reading) -> list[str]:
