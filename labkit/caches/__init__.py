@@ -10,12 +10,22 @@ Whole answers are kept by one set of rules, whichever cache keeps them: `fingerp
 it) and `CacheControl` (how long it holds), all enforced by one `Store`. `ResponseCache` repeats answers to questions asked
 before, word for word; `SemanticCache` also those to questions asked before in other words, if `Acceptance` and the contrast
 check allow; `SingleFlight` shares one stream among those who ask at the same time. `CachePolicy` says how requests may use
-a cache, `accounts` what each layer did, and `savings` reads from the ledger what all were worth.
+a cache, `accounts` what each layer did, and `savings` reads from the ledger what all were worth. Before a cache is trusted,
+`rehearse` plays labelled questions past it, and `trial` has it run for days and counts what it saves and what it gets wrong.
 
 `CachedEmbedder`, `cached_search` and `reading_tool` keep what is computed on the way, by the same rules.
 """
 
-from labkit.caches.acceptance import Acceptance, Curve, StaticThreshold, Verified, calibrated_threshold, fit_curve
+from labkit.caches import provider, trial
+from labkit.caches.acceptance import (
+    Acceptance,
+    Curve,
+    StaticThreshold,
+    Verified,
+    calibrated_threshold,
+    fit_curve,
+    upper_bound,
+)
 from labkit.caches.contrast import Difference, differences
 from labkit.caches.entry import CacheError, Entry, Lookup, Removal, Ticket
 from labkit.caches.layers import accounts
@@ -23,6 +33,8 @@ from labkit.caches.match import Asked, Audit, Candidate, Match, asked_of
 from labkit.caches.memo import CachedEmbedder, cached_search, reading_tool, writing_tool
 from labkit.caches.policy import CachePolicy
 from labkit.caches.prefix import Hits, PrefixCache, block_hits
+from labkit.caches.prompt_lint import Finding, lint
+from labkit.caches.rehearsal import Rehearsal, rehearse
 from labkit.caches.response import ResponseCache
 from labkit.caches.rules import CacheControl, Scope, fingerprint, scope_of
 from labkit.caches.savings import savings
@@ -43,10 +55,12 @@ __all__ = [
     "Curve",
     "Difference",
     "Entry",
+    "Finding",
     "Hits",
     "Lookup",
     "Match",
     "PrefixCache",
+    "Rehearsal",
     "Removal",
     "ResponseCache",
     "Scope",
@@ -65,10 +79,15 @@ __all__ = [
     "differences",
     "fingerprint",
     "fit_curve",
+    "lint",
+    "provider",
     "reading_tool",
+    "rehearse",
     "same_question",
     "same_text",
     "savings",
     "scope_of",
+    "trial",
+    "upper_bound",
     "writing_tool",
 ]

@@ -5,6 +5,7 @@ and the probe that fits a latency model to a live engine. Everything runs on bot
 """
 
 from labkit.load.arrivals import by_hour, constant, from_times, gamma, poisson
+from labkit.load.forecast import compare, error_table, settings_of
 from labkit.load.generate import Run, closed_loop, open_loop
 from labkit.load.probe import ProbePlan, probe
 from labkit.load.prompts import ExactLengths, MakeRequest
@@ -21,7 +22,9 @@ __all__ = [
     "as_load",
     "by_hour",
     "closed_loop",
+    "compare",
     "constant",
+    "error_table",
     "from_times",
     "gamma",
     "open_loop",
@@ -29,6 +32,7 @@ __all__ = [
     "probe",
     "read_trace",
     "scaled",
+    "settings_of",
     "traces_dir",
     "two_views",
 ]

@@ -1,22 +1,25 @@
 """What makes a notebook a chapter: predictions, self-checking exercises, quizzes, progress and charts.
 
 A notebook opens its chapter (`open_chapter`, which gives the `Book` that it calls `book`), and shows charts (`show`,
-`live_chart`) and the KV blocks of a live engine (`watch_blocks`). A chapter's exercises are declared in
-`labkit.workbook.chapters` in the words of `labkit.workbook.exercise`. `labkit.workbook.build` generates the notebooks from
-their sources and `labkit.workbook.run` executes them headless.
+`live_chart`), the cost calculator (`dashboard`) and the KV blocks of a live engine (`watch_blocks`). A chapter's exercises
+are declared in `labkit.workbook.chapters` in the words of `labkit.workbook.exercise`. `labkit.workbook.build` generates the
+notebooks from their sources and `labkit.workbook.run` executes them headless.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from labkit.workbook.book import Book, open_chapter
 from labkit.workbook.chapters import Chapter
-from labkit.workbook.charts import ChartError, Figure, live_chart, show
+from labkit.workbook.charts import PALETTE, ChartError, Figure, live_chart, show
 from labkit.workbook.exercise import CheckFailed, Exercise, ExerciseError, Outcome, agree, call, equals, holds
+from labkit.workbook.paths import state_dir
 
 if TYPE_CHECKING:
     from labkit.workbook.blocks import Seen, watch_blocks
+    from labkit.workbook.calculator import dashboard
 
 __all__ = [
+    "PALETTE",
     "Book",
     "Chapter",
     "ChartError",
@@ -28,17 +31,23 @@ __all__ = [
     "Seen",
     "agree",
     "call",
+    "dashboard",
     "equals",
     "holds",
     "live_chart",
     "open_chapter",
     "show",
+    "state_dir",
     "watch_blocks",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """The live viewer, imported when it is asked for: its widget class brings IPython, and its engine the engines' room."""
+    """What is heavy, imported when it is asked for: the live viewer (IPython, the engines) and the calculator."""
+    if name == "dashboard":
+        from labkit.workbook.calculator import dashboard
+
+        return dashboard
     if name in ("Seen", "watch_blocks"):
         from labkit.workbook import blocks
 

@@ -23,9 +23,7 @@ from labkit.cost import price_of, price_request, self_defined
 from labkit.engines import connect
 from labkit.ledger import Booked, Ledger
 from labkit.request import Chunk, Event, Handler, Lever, Message, Request, Usage, complete, stack
-from labkit.workbook import Figure, live_chart, show
-from labkit.workbook.charts import PALETTE
-from labkit.workbook.paths import state_dir
+from labkit.workbook import PALETTE, Figure, live_chart, show, state_dir
 
 # %% [markdown]
 # Every chapter has the same bones. You **predict** before you see, **run** it live, **move** a chart, **do** a few exercises
@@ -211,8 +209,8 @@ witnesses
 # ### The first ledger row
 #
 # A receipt that nobody keeps is a rumour. The **ledger** is the lab's account book: one row for every *attempt* (a retry is a
-# second row, an answer cut short is a row), on disk before the answer is handed on. It wraps the engine like any other
-# handler, so nothing downstream has to remember to write anything.
+# second row, an answer cut short is a row), on disk before the answer is handed on. `stack` puts it over the engine, as it puts
+# everything else that you will meet, so nobody has to remember to write anything.
 
 # %%
 ledger = Ledger(state_dir() / "ledger.sqlite")

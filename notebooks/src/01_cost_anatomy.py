@@ -39,10 +39,7 @@ from labkit.lab import examples, grade
 from labkit.ledger import Booked, Ledger
 from labkit.request import Done, Event, Handler, Request, Usage, clock, complete, stack
 from labkit.tokens import available, tokenizer
-from labkit.workbook import Figure, live_chart, show
-from labkit.workbook.calculator import dashboard
-from labkit.workbook.charts import PALETTE
-from labkit.workbook.paths import state_dir
+from labkit.workbook import PALETTE, Figure, dashboard, live_chart, show, state_dir
 
 # %% [markdown]
 # ## Predict

@@ -37,11 +37,22 @@ from labkit.latency import (
     percentile,
     shape,
 )
-from labkit.load import ExactLengths, ProbePlan, closed_loop, constant, gamma, open_loop, poisson, probe, two_views
-from labkit.load.forecast import compare, error_table, settings_of
+from labkit.load import (
+    ExactLengths,
+    ProbePlan,
+    closed_loop,
+    compare,
+    constant,
+    error_table,
+    gamma,
+    open_loop,
+    poisson,
+    probe,
+    settings_of,
+    two_views,
+)
 from labkit.request import Chunk, Done, Handler, Request, Timing, Usage, clock, complete
-from labkit.workbook import Figure, live_chart, show
-from labkit.workbook.charts import PALETTE
+from labkit.workbook import PALETTE, Figure, live_chart, show
 
 # %% [markdown]
 # ## Predict

@@ -22,18 +22,15 @@ import pandas as pd
 from IPython.display import Markdown
 from transformers import AutoTokenizer
 
-from labkit.caches import PrefixCache
-from labkit.caches.lint import lint
-from labkit.caches.provider import RULES, Call, hit_probability, reads_to_pay_for_a_write, serve
+from labkit.caches import PrefixCache, lint, provider
 from labkit.cost import price_of, price_workflow
 from labkit.engines import connect
 from labkit.experiments import prefix_cache, recordings
-from labkit.lab.tasks import Deck, draw_policy
+from labkit.lab import Deck, draw_policy
 from labkit.load import ExactLengths
 from labkit.request import Message, Request, Usage, clock, complete
 from labkit.tokens import tokenizer
-from labkit.workbook import Figure, live_chart, show
-from labkit.workbook.charts import PALETTE
+from labkit.workbook import PALETTE, Figure, live_chart, show
 
 # %% [markdown]
 # ## Predict
@@ -327,10 +324,12 @@ Markdown(
 
 # %%
 sold = []
-for rules, model in ((rules, "gpt-5-mini" if "openai" in name else "claude-sonnet-4-5") for name, rules in RULES.items()):
+for rules, model in (
+    (rules, "gpt-5-mini" if "openai" in name else "claude-sonnet-4-5") for name, rules in provider.RULES.items()
+):
     listed = price_of(model)
     rates = rules.price(listed).rates
-    reads = reads_to_pay_for_a_write(listed, rules)
+    reads = provider.reads_to_pay_for_a_write(listed, rules)
     sold.append(
         {
             "terms": rules.name,
@@ -342,12 +341,14 @@ for rules, model in ((rules, "gpt-5-mini" if "openai" in name else "claude-sonne
             "reads that pay for a write": f"{reads:.2f}",
         }
     )
-uses = 1 + int(np.ceil(float(reads_to_pay_for_a_write(price, RULES["anthropic, 5 minutes"]))))
+uses = 1 + int(np.ceil(float(provider.reads_to_pay_for_a_write(price, provider.RULES["anthropic, 5 minutes"]))))
 book.reveal("03.once", next(option for option in ("2", "5", "10") if int(option) >= uses))
 pd.DataFrame(sold).set_index("terms")
 
 # %%
-Markdown("Terms from: " + "; ".join(dict.fromkeys(f"{rules.source}, {rules.as_of}" for rules in RULES.values())) + ".")
+Markdown(
+    "Terms from: " + "; ".join(dict.fromkeys(f"{rules.source}, {rules.as_of}" for rules in provider.RULES.values())) + "."
+)
 
 # %% [markdown]
 # ## Move
@@ -363,12 +364,12 @@ def worth(prefix_tokens, rest_tokens, calls_per_hour):
     rows = [{"terms": "no caching", "calls": c, "usd": 1.0} for c in grid]
     here = {}
     for name in at_anthropic:
-        rules, rates = RULES[name], RULES[name].price(price).rates
+        rules, rates = provider.RULES[name], provider.RULES[name].price(price).rates
         plain = float(rates.input) * (prefix_tokens + rest_tokens)
         cacheable = rules.cached(prefix_tokens)
 
         def relative(calls, rules=rules, rates=rates, plain=plain, cacheable=cacheable):
-            hit = hit_probability(calls / 3600, rules)
+            hit = provider.hit_probability(calls / 3600, rules)
             prefix = cacheable * (hit * float(rates.cached) + (1 - hit) * float(rates.cache_write))
             return (prefix + float(rates.input) * (prefix_tokens + rest_tokens - cacheable)) / plain
 
@@ -398,7 +399,7 @@ def worth(prefix_tokens, rest_tokens, calls_per_hour):
         (lines + rule).properties(title=title),
         alt=f"Input bill relative to no caching, against calls an hour, for two lifetimes. {title}.",
         source=f"Computed for Poisson calls: 1 − exp(−λ·lifetime) find the prefix. {price.model}, {price.source}; "
-        + RULES["anthropic, 1 hour"].source,
+        + provider.RULES["anthropic, 1 hour"].source,
     )
 
 
@@ -504,14 +505,14 @@ book.check("03.4", count_hits)
 
 
 # %%
-terms = RULES["anthropic, 5 minutes"]
+terms = provider.RULES["anthropic, 5 minutes"]
 
 
 def billed(name):
     a, b = (ids_of(templates[name](i)) for i in (0, 1))
     prefix = next(i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
     lengths = [usage.input_tokens for usage in asked[asked.template == name].usage]
-    return serve([Call(float(i), lengths[i % len(lengths)], prefix) for i in range(1000)], terms)
+    return provider.serve([provider.Call(float(i), lengths[i % len(lengths)], prefix) for i in range(1000)], terms)
 
 
 bills = {name: billed(name) for name in templates}

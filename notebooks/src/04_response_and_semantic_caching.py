@@ -38,25 +38,22 @@ from labkit.caches import (
     accounts,
     asked_of,
     calibrated_threshold,
+    differences,
     fit_curve,
     reading_tool,
+    rehearse,
+    trial,
+    upper_bound,
     writing_tool,
 )
-from labkit.caches.acceptance import upper_bound
-from labkit.caches.contrast import differences
-from labkit.caches.rehearsal import rehearse
-from labkit.caches.trial import DAY, Labelled, Overheads, daily_bill, summary, try_out
 from labkit.cost import host, price_of, price_request
 from labkit.embeddings import embedder
 from labkit.engines import connect
-from labkit.lab.paraphrases import meanings, pairs, questions, traffic
-from labkit.lab.tasks import examples, grade
+from labkit.lab import examples, grade, meanings, pairs, questions, traffic
 from labkit.ledger import Booked, Ledger
 from labkit.request import Request, Usage, clock, complete, stack
-from labkit.workbook import Figure, live_chart, show
+from labkit.workbook import PALETTE, Figure, live_chart, show, state_dir
 from labkit.workbook.chapters.c04 import leaks, random_request
-from labkit.workbook.charts import PALETTE
-from labkit.workbook.paths import state_dir
 
 # %% [markdown]
 # What is assumed, in one place. The token counts are those of a support answer with its instructions; what a wrong answer costs
@@ -467,9 +464,9 @@ changed = set(book.rng("rules").sample(sorted({q.meaning.topic for q in week}), 
 
 
 def labelled(i, q):
-    at = i * DAY / per_day
-    version = 1 + (at >= 3 * DAY and q.meaning.topic in changed)
-    return Labelled(at, Request(q.text, model="large", tenant=q.tenant), f"{q.answer} (rule book {version})", ANSWER)
+    at = i * trial.DAY / per_day
+    version = 1 + (at >= 3 * trial.DAY and q.meaning.topic in changed)
+    return trial.Labelled(at, Request(q.text, model="large", tenant=q.tenant), f"{q.answer} (rule book {version})", ANSWER)
 
 
 planned = [labelled(i, q) for i, q in enumerate(week)]
@@ -485,7 +482,7 @@ stores = {}
 
 def rules_now(_=None):
     """The version of the rule book at this moment of the week."""
-    return "2" if clock.unix_now() >= 3 * DAY else "1"
+    return "2" if clock.unix_now() >= 3 * trial.DAY else "1"
 
 
 def rulebook(_):
@@ -521,15 +518,15 @@ plans = {
 }
 bills = {}
 for name, plan in plans.items():
-    given = try_out(planned, caching(name, **plan) if plan else lambda desk: desk)
+    given = trial.try_out(planned, caching(name, **plan) if plan else lambda desk: desk)
     gigabytes = stores[name].bytes / 1e9 if plan else 0
-    overheads = Overheads(
+    overheads = trial.Overheads(
         look_usd=look_usd if plan.get("acceptance") else 0,
         storage_usd=gigabytes * STORAGE_USD_PER_GB_MONTH / 30,
         wrong_usd=WRONG_ANSWER_USD,
     )
-    bills[name] = daily_bill(given, planned, priced, overheads)
-totals = summary(bills)
+    bills[name] = trial.daily_bill(given, planned, priced, overheads)
+totals = trial.summary(bills)
 book.reveal("04.week", "saved money" if totals.net["threshold 0.9"] > 0 else "cost more than it saved")
 totals[["hit rate", "wrong per hit", "engine", "looking", "storage", "wrong_usd", "net"]].rename(
     columns={"engine": "model", "looking": "look-ups", "wrong_usd": "wrong answers", "net": "net saving"}

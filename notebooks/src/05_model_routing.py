@@ -30,38 +30,54 @@ from sklearn.metrics import roc_auc_score
 
 from labkit.cost import price_of, price_request
 from labkit.engines import connect
-from labkit.lab.tasks import examples, families, grade
+from labkit.lab import examples, families, grade
 from labkit.ledger import Booked, Ledger, spend, waste
 from labkit.request import Completion, EngineError, Message, Request, clock, complete, stack
 from labkit.routing import (
+    AllOf,
+    AsksForAgent,
     Breaker,
+    CalibratedJudge,
     Cascade,
     Classifier,
+    Copies,
     Fallback,
+    Finished,
     Floor,
+    HashedWords,
     Hedge,
+    JsonSchema,
+    Margin,
     Outcomes,
     PairedTest,
     Route,
     RoutingContext,
     RoutingPolicy,
+    Rule,
+    Rules,
+    Score,
+    SelfConsistency,
+    SequenceLogprob,
     Shadow,
     Thompson,
+    UnsafePhrases,
+    Valid,
+    apgr,
+    at_threshold,
     baselines,
     bootstrap,
+    calibrate,
+    cascade_cost,
+    cpt,
     drift,
+    ece,
     frontier,
+    knn_scores,
+    reliability,
+    utility,
+    verdict,
 )
-from labkit.routing.calibration import calibrate
-from labkit.routing.evaluate import at_threshold, cascade_cost
-from labkit.routing.experiment import utility
-from labkit.routing.hashed import HashedWords
-from labkit.routing.judges import AllOf, CalibratedJudge, Margin, SelfConsistency, SequenceLogprob, verdict
-from labkit.routing.metrics import apgr, cpt, ece, knn_scores, reliability
-from labkit.routing.signals import Rule, Score, asks_for_agent, rules
-from labkit.routing.validators import finished, json_schema, unsafe_phrases, valid
-from labkit.workbook import Figure, live_chart, show
-from labkit.workbook.charts import PALETTE
+from labkit.workbook import PALETTE, Figure, live_chart, show
 
 # %% [markdown]
 # ## Predict
@@ -231,10 +247,12 @@ words = HashedWords()  # words and pairs of words as a vector
 texts = [example.messages[-1].content for example in train]
 classifier = Classifier.train(texts, trained_on, words, seed=seed)
 vectors = words.encode(texts)
-by_rules = rules(
-    Rule(0.1, words={"euros each", "at", "basket", "days ago"}),  # sums and returns
-    Rule(0.2, words={"customer"}),  # whole conversations
-    Rule(0.3, min_chars=400),
+by_rules = Rules(
+    (
+        Rule(0.1, words={"euros each", "at", "basket", "days ago"}),  # sums and returns
+        Rule(0.2, words={"customer"}),  # whole conversations
+        Rule(0.3, min_chars=400),
+    )
 )
 sampled = SelfConsistency(models[SMALL], n=3)
 
@@ -722,15 +740,15 @@ def covers_its_lines(request, answer):
 
 
 checks = {
-    "extract": (valid(finished(), json_schema(order_schema)),),
+    "extract": (Valid((Finished(), JsonSchema(order_schema))),),
     "total": (covers_its_lines,),
-    "returns": (valid(unsafe_phrases("manager review")),),  # promises somebody's time: not unchecked
+    "returns": (Valid((UnsafePhrases(("manager review",)),)),),  # promises somebody's time: not unchecked
 }
 heard = {}
 
 
 async def careful(request, answer):
-    score = await verdict(AllOf(*checks.get(request.feature, ()), sure_enough), request, answer)
+    score = await verdict(AllOf((*checks.get(request.feature, ()), sure_enough)), request, answer)
     heard[request.workflow] = answer, score
     return score
 
@@ -742,7 +760,7 @@ def note(request, decision):
 decided = {}
 by_judge = Cascade(policy, careful, logprobs=0, context=RoutingContext(observe=note))
 desk = stack(
-    Route(RoutingPolicy("v1", ("cascade", LARGE), (0.5,)), asks_for_agent()),
+    Route(RoutingPolicy("v1", ("cascade", LARGE), (0.5,)), AsksForAgent()),
     engine={"cascade": by_judge(models), LARGE: models[LARGE]},
 )
 
@@ -926,7 +944,7 @@ Markdown(
 fresh = questions("test", book.pick(ci=20, learn=80, gpu=80), 5)
 by_id = {e.id: e for e in fresh}
 trials = {"always small": PairedTest(ALPHA), "always large": PairedTest(ALPHA, NOT_WORSE_BY)}
-closed, track, first_said, under_way = {}, [], {}, set()
+closed, track, first_said, under_way = {}, [], {}, Copies()
 
 
 def listening(request, answer):
@@ -951,14 +969,14 @@ def compare(request, main, copy):
 
 
 in_shadow = stack(
-    Shadow(1.0, at_most=16, compare=compare, running=under_way),
+    Shadow(1.0, at_most=16, compare=compare, copies=under_way),
     engine={"large": Fallback((LARGE,))(models), "cascade": Cascade(policy, listening, logprobs=0)(models)},
 )
 sent = 0
 while sent < len(fresh) and len(closed) < len(trials):
     batch = fresh[sent : sent + 16]
     await asyncio.gather(*(complete(in_shadow, ask(e, workflow=e.id, feature="a/b")) for e in batch))
-    await asyncio.gather(*under_way)
+    await under_way.finished()
     sent += len(batch)
 track = pd.DataFrame(track)
 ends = track.groupby("rival").last()

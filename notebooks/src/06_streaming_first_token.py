@@ -26,7 +26,7 @@ from transformers import AutoTokenizer
 
 from labkit.cost import price_of
 from labkit.engines import connect
-from labkit.lab.tasks import examples, grade
+from labkit.lab import examples, grade
 from labkit.ledger import Booked, Ledger
 from labkit.load import ExactLengths
 from labkit.request import Chunk, Done, Request, complete, stack
@@ -50,8 +50,7 @@ from labkit.streaming import (
     streamed,
     word_arrivals,
 )
-from labkit.workbook import Figure, live_chart, show
-from labkit.workbook.charts import PALETTE
+from labkit.workbook import PALETTE, Figure, live_chart, show
 
 # %% [markdown]
 # ## Predict
@@ -385,7 +384,7 @@ ways = {
     "reads it all": lambda r: reads(kept, r, 10_000),
     f"stops reading at word {LEAVE_AFTER}, line left open": lambda r: reads(kept, r, LEAVE_AFTER, then_idle=1.0),
     f"reads {LEAVE_AFTER} words at reading speed, presses stop": lambda r: reads(kept, r, LEAVE_AFTER, WORDS_PER_S),
-    "the same, with a queue between ledger and reader": lambda r: reads(
+    "the same, with a queue before the reader": lambda r: reads(
         stack(Paced(16, "merge"), engine=kept), r, LEAVE_AFTER, WORDS_PER_S
     ),
     f"a policy closes it when {LEAVE_AFTER} words are written": lambda r: reads(
@@ -414,8 +413,8 @@ left
 # that looks at the *text* acts at the engine's speed.
 #
 # Look at the books, too. A server that reads the stream only as fast as its customer does has booked only what the customer
-# saw. The engine's answer was lying in buffers, generated and billable. Put a queue between the ledger and the slow reader, and
-# the ledger sees what the engine does.
+# saw. The engine's answer was lying in buffers, generated and billable. An attempt is booked at the engine, wherever the ledger
+# stands in the stack; so put a queue above it, before the slow reader (`Paced`), and the books see what the engine does.
 #
 # ### Stop when it has been said
 #
@@ -459,7 +458,9 @@ outcome = []
 for name, (condition_for, endless) in policies.items():
     extra = {"ignore_eos": True} if endless else {}
     asked = [Request(e.messages, max_tokens=CEILING, extra=extra) for e in tasks]
-    jobs = [complete(stack(StopWhen(condition_for(e)), engine=small), request) for e, request in zip(tasks, asked, strict=True)]
+    jobs = [
+        complete(stack(StopWhen(condition_for(e)), engine=small), request) for e, request in zip(tasks, asked, strict=True)
+    ]
     answers, engine_tokens = await counted(asyncio.gather(*jobs))
     shown_texts = [up_to(condition_for(e), a.text) for e, a in zip(tasks, answers, strict=True)]
     outcome.append(

@@ -34,8 +34,7 @@ from transformers import AutoTokenizer
 from labkit.caches import PrefixCache
 from labkit.cost import host
 from labkit.engines import connect
-from labkit.engines.host.step_log import CONFIG_KEY as STEP_LOG
-from labkit.engines.host.step_log import read_step_log
+from labkit.engines.host import STEP_LOG, read_step_log
 from labkit.engines.modelled import Block, EngineSettings
 from labkit.experiments import recordings
 from labkit.kvcache import (
@@ -54,14 +53,12 @@ from labkit.kvcache import (
     step_memory,
     watchable,
 )
-from labkit.lab import examples, families, grade
-from labkit.lab.evaluate import long_examples, wilson
+from labkit.lab import examples, families, grade, long_examples, wilson
 from labkit.latency import datasheet_model, hardware, shape, shape_of
 from labkit.load import ExactLengths
 from labkit.request import Message, Request, clock, complete
-from labkit.workbook import Figure, live_chart, show, watch_blocks
+from labkit.workbook import PALETTE, Figure, live_chart, show, watch_blocks
 from labkit.workbook.chapters.c08 import chat_traffic, hit_share
-from labkit.workbook.charts import PALETTE
 
 # %% [markdown]
 # ## Predict

@@ -11,5 +11,16 @@ exits after a short linger, and engines die with their host. Nothing is left beh
 
 from labkit.engines.host.client import EngineInfo, Lease, lease_engine, running_engines
 from labkit.engines.host.runtime import runtime_dir
+from labkit.engines.host.step_log import CONFIG_KEY as STEP_LOG
+from labkit.engines.host.step_log import LoggedStep, read_step_log
 
-__all__ = ["EngineInfo", "Lease", "lease_engine", "running_engines", "runtime_dir"]
+__all__ = [
+    "STEP_LOG",
+    "EngineInfo",
+    "Lease",
+    "LoggedStep",
+    "lease_engine",
+    "read_step_log",
+    "running_engines",
+    "runtime_dir",
+]

@@ -14,7 +14,7 @@ from typing import Any
 from scipy.stats import binom
 
 from labkit.caches import fingerprint, scope_of
-from labkit.lab.paraphrases import pairs
+from labkit.lab import pairs
 from labkit.request import Message, Request
 from labkit.workbook.chapters import Chapter
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, equals, holds

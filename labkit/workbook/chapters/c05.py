@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from labkit.request import Chunk, Completion, Done, Timing, TokenLogprob, Usage
-from labkit.routing import Outcomes, frontier
-from labkit.routing.evaluate import at_threshold
+from labkit.routing import Outcomes, at_threshold, frontier
 from labkit.workbook.chapters import Chapter
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
 

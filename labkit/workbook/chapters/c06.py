@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
-from labkit.streaming import Decoder, Repeating, buffered, streamed
-from labkit.streaming.sse import frame
+from labkit.streaming import Decoder, Repeating, buffered, frame, streamed
 from labkit.workbook.chapters import Chapter
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 
 import pytest
 
-from labkit.caches.lint import FIXES, lint
+from labkit.caches.prompt_lint import FIXES, lint
 from labkit.cost import self_defined
 from labkit.request import InvalidValue, Message, Request
 
