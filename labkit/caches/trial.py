@@ -70,7 +70,7 @@ def try_out(
         nonlocal current
         current = item
         found = await complete(stack, item.request)
-        layer = next((streams.LAYERS[hop] for hop in found.done.route if hop in streams.LAYERS), "engine")
+        layer = streams.layer_of(found.done.route) or "engine"
         return Given(item.at, layer, found.text == item.answer, found.done.usage)
 
     async def main() -> list[Given]:
