@@ -9,7 +9,7 @@ batcher, with callers that never fill a batch; and the batcher `batched` (mixedb
 if given: `pip install --target FOLDER --no-deps batched==0.1.5`. *overhead*: microseconds a batcher adds to a call, on a
 function that does nothing. *pools*: microseconds that each lever which holds requests adds to one, on an engine that answers
 at once; and what chats feel beside a flood on a live engine of eight seats, first come first served, with priority, and with
-a limit. *simulator*: requests per second of `simulate`, by policy.
+a limit. *simulator*: requests per second of `run_schedule`, by policy.
 
 Rounds go forwards and backwards in turn, so that a drifting machine meets all settings alike.
 """
@@ -44,13 +44,13 @@ from labkit.batching import (
     dynamic,
     embed_batcher,
     fit_exponent,
-    simulate,
+    run_schedule,
     static,
 )
 from labkit.embeddings import embedder
 from labkit.engines import Engine, connect
 from labkit.experiments import concurrency, prefill
-from labkit.lab.paraphrases import traffic
+from labkit.lab import traffic
 from labkit.load import ExactLengths, closed_loop, open_loop, poisson
 from labkit.request import Done, Event, Handler, Message, Request, Timing, Usage, clock, complete
 
@@ -93,7 +93,7 @@ async def company(live: Engine, make: ExactLengths, rounds: int) -> None:
     print("| answers at once | tokens/s | range | predicted | error |\n|--:|--:|--:|--:|--:|")
     for n, measured in speeds.items():
         jobs = [Job(way + let_in * (i + 1), 64, 48) for i in range(n)]
-        plan = simulate(jobs, chunked_prefill, Limits(128, 2048), lambda p, d: float(step + token * p + answer * d))
+        plan = run_schedule(jobs, chunked_prefill, Limits(128, 2048), lambda p, d: float(step + token * p + answer * d))
         said, seen = n * 48 / plan.finish, statistics.median(measured)
         print(f"| {n} | {seen:.0f} | {min(measured):.0f}–{max(measured):.0f} | {said:.0f} | {said / seen - 1:+.0%} |")
     for name, sizes in (("1–32", people), ("1–4", people[:3]), ("8–32", people[3:])):
@@ -290,7 +290,7 @@ def simulator(rounds: int) -> None:
         seconds = []
         for _ in range(rounds):
             began = time.perf_counter()
-            plan = simulate(jobs, policy, Limits(16, 512), lambda p, d: 0.002 + 0.00001 * p + 0.0001 * d)
+            plan = run_schedule(jobs, policy, Limits(16, 512), lambda p, d: 0.002 + 0.00001 * p + 0.0001 * d)
             seconds.append(time.perf_counter() - began)
         print(f"| {name} | {len(jobs) / statistics.median(seconds):,.0f} | {len(plan.steps)} |")
 

@@ -24,15 +24,17 @@ from labkit.load import (
     Run,
     as_load,
     closed_loop,
+    compare,
+    error_table,
     gamma,
     open_loop,
     poisson,
     probe,
     read_trace,
     scaled,
+    settings_of,
     traces_dir,
 )
-from labkit.load.forecast import compare, error_table, settings_of
 from labkit.request import Handler, Request
 
 LoadRun = Callable[[], Awaitable[Run]]

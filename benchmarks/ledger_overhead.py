@@ -9,7 +9,7 @@ Three questions:
    many bare commits.
 2. Inline or in a thread? What 32 streams that end together wait for their rows either way, and how long the event loop
    stands still at most, as multiples of one bare commit.
-3. `booked` around 32 concurrent streams, a chunk every few milliseconds, against the same streams without it.
+3. `Booked` over 32 concurrent streams, a chunk every few milliseconds, against the same streams without it.
 
 Variants take turns, and each figure is the median over the turns, so that a busy machine disturbs all alike.
 """
@@ -29,8 +29,9 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
-from labkit.ledger import COLUMNS, Ledger, Row, booked
-from labkit.request import Chunk, Done, Event, Handler, Message, Request, Timing, Usage, clock, complete
+from labkit.cost import self_defined
+from labkit.ledger import COLUMNS, Booked, Ledger, Row
+from labkit.request import Chunk, Done, Event, Handler, Message, Request, Timing, Usage, clock, complete, stack
 
 STREAMS, CHUNKS, GAP = 32, 64, 0.01
 ROW = Row(
@@ -164,7 +165,7 @@ def streams(folder: Path, turns: int, commit_seconds: float) -> dict[str, float]
     wall: dict[str, list[float]] = {"bare": [], "booked": []}
     busy: dict[str, list[float]] = {"bare": [], "booked": []}
     with Ledger(folder / "streams.db") as ledger:
-        handlers = {"bare": engine, "booked": booked(engine, ledger, provider="lab", price=lambda _m, _u: Decimal("0.001"))}
+        handlers = {"bare": engine, "booked": stack(Booked(ledger, {"*": self_defined("any", "1", "1")}), engine=engine)}
         for _ in range(turns):
             for name, handler in handlers.items():
                 started, processor = time.perf_counter(), time.process_time()

@@ -34,8 +34,7 @@ import numpy as np
 
 from labkit.engines.modelled import EngineSettings, ModelledEngine, Trace, simulate
 from labkit.latency import LatencyModel
-from labkit.request import Completion, Message, Request, complete
-from labkit.request.clock import run_virtual
+from labkit.request import Completion, Message, Request, complete, run_virtual
 
 REPO = Path(__file__).resolve().parents[1]
 TRACE = REPO.parent / "shared" / "traces" / "azure2023_conv.csv.gz"

@@ -13,7 +13,7 @@ import gzip
 import json
 
 from labkit.caches import block_hits
-from labkit.load.traces import traces_dir
+from labkit.load import traces_dir
 
 BLOCK = 512
 BYTES_PER_TOKEN = 2 * 32 * 8 * 128 * 2  # keys and values, layers, KV heads, head size, bytes a number

@@ -20,13 +20,14 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 
 from labkit.cost import price_of, price_request
 from labkit.embeddings import embedder
 from labkit.engines import connect
-from labkit.lab.tasks import Example, Split, examples, families, grade
+from labkit.lab import Example, examples, families, grade
 from labkit.request import Completion, Handler, Request, complete, stack
 from labkit.routing import (
     Cascade,
@@ -49,7 +50,7 @@ from labkit.routing import (
 )
 
 
-def asked(split: Split, n: int, seed: int) -> list[Example]:
+def asked(split: Literal["train", "test"], n: int, seed: int) -> list[Example]:
     """`n` questions of each family, shuffled."""
     found = [example for family in families() for example in examples(split, family, n, seed)]
     random.Random(seed).shuffle(found)

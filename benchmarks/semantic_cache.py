@@ -12,8 +12,8 @@ Half of the texts asked are stored as they are, half in other letter case, so th
 The second table: false hits (wrong per hit) at equal hit rates on the lab's labelled questions. Thresholds and curves are
 fitted on the calibration part; topics, names, products and numbers of the test part were never seen.
 
-The third table (`--hard` for it alone): the committed hard pairs (`labkit.lab.hard_pairs`), by kind: of those that differ the
-share that would be served, of those that do not the share that would not, at a threshold of 0.9. "score" is the vectors
+The third table (`--hard` for it alone): the committed hard pairs (`labkit.lab.hard_pairs`), by kind: of those that differ
+the share that would be served, of those that do not the share that would not, at a threshold of 0.9. "score" is the vectors
 alone; GPTCache's is its default evaluation (SearchDistanceEvaluation, threshold 0.8) of the same vectors. `--before FILE`
 adds a contrast check of an earlier version, from a module with `differences`.
 

@@ -1,4 +1,4 @@
-"""Everything at once: books, a queue, a cache by meaning, a shared stream, a router, an end to endless answers; kept in a file."""
+"""Everything at once: books, a cache by meaning, shared streams, a queue, an end to loops, a router; kept in a file."""
 
 import sys
 

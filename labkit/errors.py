@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from labkit.batching import BatcherClosed, BatchFailed, FunctionFailed, QueueFull
 from labkit.caches import CacheError
 from labkit.cost import UnknownPrice
+from labkit.embeddings import BadVector
 from labkit.engines import EngineArgumentError, EngineRestarted, EngineStartError, MetricMissing, RecordingError
 from labkit.ledger import InvalidRow, LedgerError
 from labkit.request import (
@@ -42,6 +43,7 @@ STATUS: Mapping[type[LabError], int] = {
     FunctionFailed: 500,
     BatchFailed: 500,
     RecordingError: 500,
+    BadVector: 500,
     MetricMissing: 500,
     EngineArgumentError: 500,
     EngineError: 502,

@@ -17,15 +17,18 @@ def errors(kind=LabError):
 
 
 def test_every_public_error_has_a_status_of_its_own_in_the_table():
-    exported = set()
+    exported = []
     for room in pkgutil.iter_modules(labkit.__path__):
         if room.ispkg:
             face = importlib.import_module(f"labkit.{room.name}")
-            exported |= {getattr(face, name) for name in face.__all__}
+            exported += [getattr(face, name) for name in face.__all__]
     public = [kind for kind in errors() if kind in exported]
     assert len(public) > 20
-    in_use = {"ChartError", "ExerciseError", "TokenizerUnavailable", "VirtualClockStuck"}  # no request meets these
-    missing = [kind.__name__ for kind in public if kind not in STATUS and kind.__name__ not in in_use]
+    elsewhere = {
+        "ChartError", "ExerciseError", "TokenizerUnavailable", "CalibrationError",  # no request meets these
+        "NotOpen", "Unusable",  # become a LedgerError or a CacheError before anybody sees them
+    }  # fmt: skip
+    missing = [kind.__name__ for kind in public if kind not in STATUS and kind.__name__ not in elsewhere]
     assert not missing, missing
 
 

@@ -2,7 +2,7 @@
 
 `Batcher` is for functions that take many items a call, `CoalescingWindow` for chat requests on their way to an engine.
 `Pooled` lets kinds of work share an engine's seats by the rules of a `Gate`, and `OffPeak` holds what has time until then.
-Inside an engine, `simulate` takes requests through four policies (`static`, `dynamic`, `continuous`, `chunked_prefill`)
+Inside an engine, `run_schedule` takes requests through four policies (`static`, `dynamic`, `continuous`, `chunked_prefill`)
 over one step loop, step by step, and `fit_exponent` tells from measurements how much a larger batch is worth.
 """
 
@@ -13,7 +13,7 @@ from labkit.batching.exponent import Exponent, fit_exponent
 from labkit.batching.offpeak import OffPeak
 from labkit.batching.policies import chunked_prefill, continuous, dynamic, static
 from labkit.batching.pools import Gate, Pool, Pooled, feature_of
-from labkit.batching.schedulers import Job, Limits, Plan, Schedule, Served, Step, StepPolicy, View, simulate
+from labkit.batching.schedulers import Job, Limits, LoopStep, Schedule, Served, StepPlan, StepPolicy, View, run_schedule
 from labkit.batching.window import CoalescingWindow
 
 __all__ = [
@@ -26,14 +26,14 @@ __all__ = [
     "Gate",
     "Job",
     "Limits",
+    "LoopStep",
     "OffPeak",
-    "Plan",
     "Pool",
     "Pooled",
     "QueueFull",
     "Schedule",
     "Served",
-    "Step",
+    "StepPlan",
     "StepPolicy",
     "View",
     "chunked_prefill",
@@ -42,6 +42,6 @@ __all__ = [
     "embed_batcher",
     "feature_of",
     "fit_exponent",
-    "simulate",
+    "run_schedule",
     "static",
 ]

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import math
 
-from labkit.batching.schedulers import Plan, StepPolicy, View
+from labkit.batching.schedulers import StepPlan, StepPolicy, View
 from labkit.request import InvalidValue
 
 
-def static(view: View) -> Plan:
+def static(view: View) -> StepPlan:
     """Full batches, each run to its end; the last one may be smaller.
 
     A batch is full with `max_sequences` requests, or when the next prompt does not fit into its prefill step.
@@ -34,34 +34,34 @@ def dynamic(max_wait_s: float) -> StepPolicy:
     return lambda view: _whole_batches(view, max_wait_s)
 
 
-def continuous(view: View) -> Plan:
+def continuous(view: View) -> StepPlan:
     """Seats are filled between steps, with whole prompts."""
     return _between_steps(view, cut=False)
 
 
-def chunked_prefill(view: View) -> Plan:
+def chunked_prefill(view: View) -> StepPlan:
     """Seats are filled between steps, with as much of a prompt as the budget leaves."""
     return _between_steps(view, cut=True)
 
 
-def _whole_batches(view: View, max_wait_s: float) -> Plan:
+def _whole_batches(view: View, max_wait_s: float) -> StepPlan:
     if view.running:
-        return Plan(dict.fromkeys(view.running, 1))  # their prompts were fed in the batch's first step
+        return StepPlan(dict.fromkeys(view.running, 1))  # their prompts were fed in the batch's first step
     batch: dict[int, int] = {}
     for job in view.waiting[: view.limits.max_sequences]:
         if sum(batch.values()) + view.jobs[job].prompt > view.limits.token_budget:
             break
         batch[job] = view.jobs[job].prompt
     if not batch:
-        return Plan()
+        return StepPlan()
     due = view.jobs[view.waiting[0]].arrival + max_wait_s
     full = len(batch) == view.limits.max_sequences or len(batch) < len(view.waiting)
     if full or view.now >= due or not view.more_to_come:
-        return Plan(batch)
-    return Plan(again=due)
+        return StepPlan(batch)
+    return StepPlan(again=due)
 
 
-def _between_steps(view: View, cut: bool) -> Plan:
+def _between_steps(view: View, cut: bool) -> StepPlan:
     budget = view.limits.token_budget
     tokens: dict[int, int] = {}
     for job in view.running:
@@ -75,4 +75,4 @@ def _between_steps(view: View, cut: bool) -> Plan:
             break  # those behind it do not overtake
         tokens[job] = new
         budget -= new
-    return Plan(tokens)
+    return StepPlan(tokens)

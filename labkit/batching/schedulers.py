@@ -58,7 +58,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class LoopStep:
     """One step: it begins at `at` and takes `seconds`; `tokens` tells how many of each job's tokens it feeds.
 
     Jobs are named by their place in the list that was given. A bar from `at` to `end` for each of them is a Gantt chart.
@@ -86,7 +86,7 @@ class Served:
 class Schedule:
     """What a policy made of the jobs: `served` in their order."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[LoopStep, ...]
     served: tuple[Served, ...]
 
     @property
@@ -112,7 +112,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StepPlan:
     """What the next step feeds, {job: tokens}; if nothing, the policy is asked again at the next arrival or `again`.
 
     A job that waited has a seat from its first tokens to its last.
@@ -122,11 +122,11 @@ class Plan:
     again: float = math.inf
 
 
-StepPolicy = Callable[[View], Plan]
+StepPolicy = Callable[[View], StepPlan]
 """What the next step holds."""
 
 
-def simulate(jobs: Sequence[Job], policy: StepPolicy, limits: Limits, step_seconds: StepSeconds) -> Schedule:
+def run_schedule(jobs: Sequence[Job], policy: StepPolicy, limits: Limits, step_seconds: StepSeconds) -> Schedule:
     """Take `jobs` through step after step until all are done.
 
     Raises `InvalidValue` for a step that takes no time, and for a policy that breaks the limits or leaves jobs behind,
@@ -136,7 +136,7 @@ def simulate(jobs: Sequence[Job], policy: StepPolicy, limits: Limits, step_secon
     fed = [0] * len(jobs)
     first: dict[int, float] = {}
     finish: dict[int, float] = {}
-    steps: list[Step] = []
+    steps: list[LoopStep] = []
     running: list[int] = []
     waiting: list[int] = []
     come = 0
@@ -179,7 +179,7 @@ def _step(
     running: Sequence[int],
     limits: Limits,
     step_seconds: StepSeconds,
-) -> Step:
+) -> LoopStep:
     prefill = decode = 0
     for job, new in tokens.items():
         left = jobs[job].prompt - fed[job]
@@ -193,4 +193,4 @@ def _step(
     seconds = step_seconds(prefill, decode)
     if not (seconds > 0 and math.isfinite(seconds)):
         raise InvalidValue(f"a step of {prefill} prefill tokens and {decode} decodes takes {seconds} s; give more than 0")
-    return Step(now, seconds, dict(tokens))
+    return LoopStep(now, seconds, dict(tokens))

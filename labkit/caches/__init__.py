@@ -37,7 +37,7 @@ from labkit.caches.prompt_lint import Finding, lint
 from labkit.caches.rehearsal import Rehearsal, rehearse
 from labkit.caches.response import ResponseCache
 from labkit.caches.rules import CacheControl, Scope, fingerprint, scope_of
-from labkit.caches.savings import savings
+from labkit.caches.saved import savings
 from labkit.caches.semantic import SemanticCache, same_text
 from labkit.caches.singleflight import SingleFlight, same_question
 from labkit.caches.stats import Stats

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from labkit.caches import streams
-from labkit.caches.savings import savings
+from labkit.caches.saved import savings
 from labkit.caches.store import Store
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
-from labkit.request.errors import ContextWindowExceeded, InvalidValue
+from labkit.request import ContextWindowExceeded, InvalidValue
 
 if TYPE_CHECKING:
     from labkit.engines.modelled import Block, Evict

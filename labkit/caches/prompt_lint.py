@@ -93,9 +93,9 @@ def lint(
             lost = count(gained.replace(_GONE, ""))
             money = None
             if price is not None:
-                from labkit.cost.prices import MTOK
+                from labkit.cost import MTOK
 
-                money = lost * requests_per_month * (price.rates.input - price.rates.cached) / MTOK
+                money = lost * requests_per_month * (price.rates.fresh_input - price.rates.cached_input) / MTOK
             pair = next(
                 (texts[0][slice(*spans[0])], text[slice(*span)])
                 for text, span in zip(texts[1:], spans[1:], strict=True)

@@ -56,7 +56,7 @@ class CacheRules:
         factor = self.write_factor
 
         def changed(rates: Rates) -> Rates:
-            return replace(rates, cache_write=rates.input * factor)
+            return replace(rates, cache_write=rates.fresh_input * factor)
 
         return replace(
             price,
@@ -175,10 +175,10 @@ def reads_to_pay_for_a_write(price: Price, rules: CacheRules) -> Decimal | None:
     (w − i) / (i − r). 0 where writing costs nothing extra, None where reading saves nothing.
     """
     rates = rules.price(price).rates
-    premium = rates.cache_write - rates.input if rules.charged else Decimal(0)
+    premium = rates.cache_write - rates.fresh_input if rules.charged else Decimal(0)
     if premium <= 0:
         return Decimal(0)
-    saved = rates.input - rates.cached
+    saved = rates.fresh_input - rates.cached_input
     return None if saved <= 0 else premium / saved
 
 

@@ -58,7 +58,7 @@ def scope_of(request: Request, *, system_version: str = "", per_user: bool = Fal
 def fingerprint(request: Request, *, system_version: str = "") -> str:
     """What is asked, as 64 hexadecimal digits: SHA-256 over a canonical JSON text of everything that changes the answer.
 
-    In it: what `labkit.request.asked` says is asked, model and `system_version`. Not in it: who asks (that is `Scope`).
+    In it: what `labkit.request.identity` says is asked, model and `system_version`. Not in it: who asks (that is `Scope`).
     Two requests that differ more than they need to miss; two that differ less than they should would get each other's
     answers.
 

@@ -66,15 +66,15 @@ def open_(context: typer.Context) -> None:
 @app.command(context_settings={**_PASS_ON, "help_option_names": []})
 def lab(context: typer.Context) -> None:
     """The lab's own data and models: generate, train, eval (see `labkit lab --help`)."""
-    from labkit.lab.__main__ import app as room
+    from labkit.lab import commands
 
-    room(args=context.args, prog_name="labkit lab")
+    commands(args=context.args, prog_name="labkit lab")
 
 
 @notebooks.command(context_settings={**_PASS_ON, "help_option_names": []})
 def build(context: typer.Context) -> None:
     """Write the notebooks from their sources, or compare them with `--check`."""
-    from labkit.workbook.build import main as room
+    from labkit.workbook import build_notebooks as room
 
     sys.exit(room(context.args))
 
@@ -82,7 +82,7 @@ def build(context: typer.Context) -> None:
 @notebooks.command(context_settings={**_PASS_ON, "help_option_names": []})
 def run(context: typer.Context) -> None:
     """Execute notebooks headless and report time and memory of each."""
-    from labkit.workbook.run import main as room
+    from labkit.workbook import run_notebooks as room
 
     sys.exit(room(context.args))
 
@@ -97,10 +97,9 @@ def record(
     show: Annotated[bool, typer.Option("--list", help="Only say what would be recorded.")] = False,
 ) -> None:
     """Run named experiments on the engine of this machine and keep the numbers with where they came from."""
-    from labkit.engines.provenance import gpu
-    from labkit.experiments import EXPERIMENTS, jobs
-    from labkit.experiments import record as run_jobs
-    from labkit.experiments.measured import RECORDINGS
+    from labkit.engines import gpu
+    from labkit.experiments import EXPERIMENTS, RECORDINGS, jobs
+    from labkit.experiments import run_all as run_jobs
     from labkit.request import InvalidValue
 
     where = where or ("gpu" if gpu() else "cpu")

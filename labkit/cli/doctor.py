@@ -211,7 +211,7 @@ def check_engine(kind: str, seconds: float, first_text: str, error: str) -> Chec
 def examine(*, quick: bool = False, repository: Path | None = None) -> Iterator[Check]:
     """Look at this machine, one check after another; `quick` starts no engine."""
     if repository is None:
-        from labkit.workbook.paths import repo_root
+        from labkit.workbook import repo_root
 
         repository = repo_root()
     yield check_python(tuple(sys.version_info[:3]))
@@ -324,7 +324,7 @@ def _ports() -> tuple[bool, bool]:
 def _charts() -> tuple[str, str]:
     from jupyterlab.commands import get_app_dir
 
-    from labkit.workbook.charts import MIME
+    from labkit.workbook import MIME
 
     scripts = sorted((Path(get_app_dir()) / "static").glob("jlab_core*.js"))
     return MIME, "".join(script.read_text(encoding="utf-8", errors="ignore") for script in scripts)
@@ -347,7 +347,7 @@ def _newest_price() -> date | None:
 
 
 def _models(repository: Path) -> dict[str, Path]:
-    from labkit.lab.models import MODELS
+    from labkit.lab import MODELS
 
     return {name: repository / "data" / "models" / name for name in MODELS}
 

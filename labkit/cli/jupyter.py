@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from labkit.workbook.paths import notebooks_dir, repo_root
+from labkit.workbook import notebooks_dir, repo_root
 
 FIRST = "00_start_here.ipynb"
 

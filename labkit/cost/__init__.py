@@ -16,7 +16,7 @@ Money is `Decimal` from end to end, prices are per million tokens, and a bad val
   `elasticity(scenario, cost, name)`, where `cost` is any function of a scenario.
 """
 
-from labkit.cost.bill import TOKEN_KINDS, Cost, price_request, price_workflow
+from labkit.cost.bill import Cost, price_request, price_workflow
 from labkit.cost.calculator import (
     BOUNDS,
     MonthlyCost,
@@ -31,10 +31,12 @@ from labkit.cost.calculator import (
 )
 from labkit.cost.catalogue import catalogue_date, catalogue_version, listed, output_input_ratio, price_of
 from labkit.cost.hosting import Host, cost_per_mtok, host, hosts, machines_for
-from labkit.cost.prices import Price, Rates, UnknownPrice, self_defined
+from labkit.cost.prices import MTOK, Price, Rates, UnknownPrice, self_defined
+from labkit.request import TOKEN_KINDS
 
 __all__ = [
     "BOUNDS",
+    "MTOK",
     "TOKEN_KINDS",
     "Cost",
     "Host",

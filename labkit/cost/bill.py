@@ -9,8 +9,6 @@ from decimal import Decimal
 from labkit.cost.prices import MTOK, Price
 from labkit.request import Usage
 
-TOKEN_KINDS = ("fresh_input", "cached_input", "cache_write", "visible_output", "reasoning")
-
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -52,14 +50,8 @@ def price_request(usage: Usage, price: Price, batch: bool = False) -> Cost:
     Raises `UnknownPrice` when `batch` is asked for and none is offered.
     """
     rates = price.rates_for(usage.input_tokens, batch)
-    reasoning_rate = rates.output if rates.reasoning is None else rates.reasoning
-    return Cost(
-        fresh_input=usage.fresh_input_tokens * rates.input / MTOK,
-        cached_input=usage.cached_tokens * rates.cached / MTOK,
-        cache_write=usage.cache_write_tokens * rates.cache_write / MTOK,
-        visible_output=usage.visible_output_tokens * rates.output / MTOK,
-        reasoning=usage.reasoning_tokens * reasoning_rate / MTOK,
-    )
+    amounts = {kind: tokens * rates.of(kind) / MTOK for kind, tokens in usage.by_kind().items()}
+    return Cost(**amounts)
 
 
 def price_workflow(usages: Iterable[Usage], price: Price, batch: bool = False) -> Cost:

@@ -15,11 +15,11 @@ from decimal import Decimal
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
-from labkit.cost.bill import TOKEN_KINDS, Cost, price_request
+from labkit.cost.bill import Cost, price_request
 from labkit.cost.catalogue import price_of
 from labkit.cost.hosting import host, machines_for
 from labkit.cost.prices import Price
-from labkit.request import InvalidValue, Usage
+from labkit.request import TOKEN_KINDS, InvalidValue, Usage
 
 # name: (lowest, highest, unit). Bounds of what makes sense, and of the sliders.
 BOUNDS: dict[str, tuple[float, float, str]] = {

@@ -87,7 +87,9 @@ def listed(provider: str | None = None, at: datetime | None = None) -> Iterator[
 def output_input_ratio(provider: str, at: datetime | None = None) -> dict[str, Decimal]:
     """Output price over input price, by model, of the provider's models that charge for both."""
     return {
-        p.model: p.rates.output / p.rates.input for p in listed(provider, at) if p.rates.input > 0 and p.rates.output > 0
+        p.model: p.rates.visible_output / p.rates.fresh_input
+        for p in listed(provider, at)
+        if p.rates.fresh_input > 0 and p.rates.visible_output > 0
     }
 
 
@@ -156,8 +158,8 @@ def _refuse_older(name: str, provider: Any, found: Any, price: Price, at: dateti
             newer.append(model.id)
     if newer:
         raise UnknownPrice(
-            f"{name!r} means the newest model, but {release} at {price.rates.input} and {price.rates.output}, and lists "
-            f"{', '.join(newer)} at other prices; name the model that is billed"
+            f"{name!r} means the newest model, but {release} at {price.rates.fresh_input} and "
+            f"{price.rates.visible_output}, and lists {', '.join(newer)} at other prices; name the model that is billed"
         )
 
 

@@ -27,14 +27,14 @@ class Rates:
     reasoning is billed as output, which is nearly everywhere.
     """
 
-    input: Decimal
-    output: Decimal
-    cached: Decimal
+    fresh_input: Decimal
+    visible_output: Decimal
+    cached_input: Decimal
     cache_write: Decimal
     reasoning: Decimal | None = None
 
     def __post_init__(self) -> None:
-        for name in ("input", "output", "cached", "cache_write", "reasoning"):
+        for name in ("fresh_input", "visible_output", "cached_input", "cache_write", "reasoning"):
             value = getattr(self, name)
             if name == "reasoning" and value is None:
                 continue
@@ -42,6 +42,11 @@ class Rates:
                 raise InvalidValue(f"rate {name} is {value!r}; write money as Decimal('…'), never as a float")
             if not value.is_finite() or value < 0:
                 raise InvalidValue(f"rate {name} is {value} per million tokens; a price is a finite number from 0")
+
+    def of(self, kind: str) -> Decimal:
+        """The rate of one of `TOKEN_KINDS`."""
+        rate: Decimal | None = getattr(self, kind)
+        return self.visible_output if rate is None else rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +146,7 @@ def _mean(rates: list[Rates], shares: list[Decimal]) -> Rates:
 
     reasoning = None
     if any(one.reasoning is not None for one in rates):  # where some hours have no price of their own, it is the output's
-        rates = [replace(one, reasoning=one.output if one.reasoning is None else one.reasoning) for one in rates]
+        rates = [replace(one, reasoning=one.visible_output if one.reasoning is None else one.reasoning) for one in rates]
         reasoning = amount("reasoning")
     return Rates(**{f.name: amount(f.name) for f in fields(Rates) if f.name != "reasoning"}, reasoning=reasoning)
 

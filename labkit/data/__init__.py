@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+__all__ = ["path"]
+
 
 def path(*parts: str) -> Path:
     """The file or folder of data under `parts`, as in `path("prices", "hosts.json")`. Raises `FileNotFoundError`."""

@@ -5,7 +5,7 @@ model can be named instead. Whatever turns texts into vectors and can tell itsel
 brings what it gives to length one, or refuses it.
 """
 
-from labkit.embeddings.embedder import Embedder, SentenceEmbedder, embedder
+from labkit.embeddings.sentence import Embedder, SentenceEmbedder, embedder
 from labkit.embeddings.vectors import BadVector, Vectors, is_unit, unit
 
 __all__ = ["BadVector", "Embedder", "SentenceEmbedder", "Vectors", "embedder", "is_unit", "unit"]

@@ -13,7 +13,7 @@ from labkit.engines.histogram import Histogram
 from labkit.engines.host import EngineInfo, running_engines
 from labkit.engines.metrics import MetricsSnapshot, parse_metrics
 from labkit.engines.models import lab_model
-from labkit.engines.provenance import Provenance
+from labkit.engines.provenance import Provenance, gpu, machine
 from labkit.engines.recorder import Recorded, record
 from labkit.engines.replay import Recording
 from labkit.engines.scripted import ScriptedEngine
@@ -36,7 +36,9 @@ __all__ = [
     "RecordingError",
     "ScriptedEngine",
     "connect",
+    "gpu",
     "lab_model",
+    "machine",
     "parse_metrics",
     "record",
     "recordings_dir",

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import httpx
 
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 _SECRET = re.compile(r"key|token|secret|passw|auth|credential|(?:^|[_-])(?:sig|signature|code|pwd)$", re.IGNORECASE)
 _HIDDEN = "[API key]"

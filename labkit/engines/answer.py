@@ -17,9 +17,7 @@ from labkit.engines.faults import fault_in
 from labkit.engines.tools import ToolCalls
 from labkit.engines.usage import Count, usage_elsewhere
 from labkit.engines.usage_fields import Warn
-from labkit.request.errors import EngineError, StreamIncomplete
-from labkit.request.sse import SentEvent
-from labkit.request.values import Chunk, Done, Request, Timing, ToolCallDelta, Usage
+from labkit.request import Chunk, Done, EngineError, Request, SentEvent, StreamIncomplete, Timing, ToolCallDelta, Usage
 
 CHUNKS_PER_TOKEN = 16
 SPARE_CHUNKS = 1000

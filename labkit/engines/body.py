@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from labkit.request.errors import InvalidRequest
-from labkit.request.values import Message, Request
+from labkit.request import InvalidRequest, Message, Request
 
 
 def body_of(request: Request, model: str, vllm: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from labkit.engines.engine import Engine
 from labkit.engines.host.arguments import model_name
 from labkit.engines.sources import EngineSource, Live, Progress, Replayed, Shared
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 _RECORD = "record:"
 

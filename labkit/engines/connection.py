@@ -14,7 +14,7 @@ import httpx
 from labkit.engines.address import Address
 from labkit.engines.faults import fault_in, retry_after_s, words
 from labkit.engines.wire import ENCODINGS, Wire
-from labkit.request.errors import EngineError, EngineStalled, EngineUnreachable, InvalidValue, LabError
+from labkit.request import EngineError, EngineStalled, EngineUnreachable, InvalidValue, LabError
 
 MAX_ERROR = 2**16
 """The most bytes of an error's body that are read."""

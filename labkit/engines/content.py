@@ -7,8 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from labkit.request.errors import EngineError, StreamIncomplete
-from labkit.request.values import TokenLogprob
+from labkit.request import EngineError, StreamIncomplete, TokenLogprob
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from labkit.request.errors import EngineError, LabError
+from labkit.request import EngineError, LabError
 
 
 class EngineArgumentError(LabError, ValueError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from labkit.engines.errors import EngineRestarted
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 
 @dataclass(frozen=True, slots=True)

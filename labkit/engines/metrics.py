@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.engines.errors import EngineRestarted, MetricMissing
 from labkit.engines.histogram import Histogram, merged
-from labkit.request.errors import EngineError
+from labkit.request import EngineError
 
 if TYPE_CHECKING:
     from prometheus_client.samples import Sample

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 # The lab's models, and the variables that put another in their place.
 LAB_MODELS = {"small": "LABKIT_SMALL", "large": "LABKIT_LARGE"}
@@ -24,7 +24,7 @@ def lab_model(model: str) -> str:
     if model in LAB_MODELS:
         chosen = chosen_instead(model)
         if not chosen:
-            from labkit.lab.models import model_path
+            from labkit.lab import model_path
 
             return str(Path(model_path(model)).resolve())
         model = chosen

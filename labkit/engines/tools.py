@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from labkit.engines.content import name_of
-from labkit.request.errors import EngineError, StreamIncomplete
-from labkit.request.values import ToolCallDelta
+from labkit.request import EngineError, StreamIncomplete, ToolCallDelta
 
 MOST_CALLS = 1024
 """The most tool calls that one answer may hold."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labkit.engines.usage_fields import Report, Warn, read
-from labkit.request.values import Usage
+from labkit.request import Usage
 
 
 @dataclass(slots=True)

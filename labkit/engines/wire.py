@@ -11,8 +11,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from labkit.request.errors import EngineError, StreamIncomplete
-from labkit.request.sse import MAX_EVENT, Decoder, SentEvent
+from labkit.request import MAX_EVENT, Decoder, EngineError, SentEvent, StreamIncomplete
 
 STEP = 2**16
 """The most bytes that are decompressed at once, so that a bomb cannot hold up the event loop or fill the memory."""

@@ -48,7 +48,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Measurement:
     """One experiment on one engine. `model` is what `connect` takes, or a shape (a known one or a .json) that runs with
     random weights.
 
@@ -76,33 +76,33 @@ def grid(**axes: tuple[int, ...]) -> tuple[Mapping[str, int], ...]:
 _NGRAM = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
 
 
-def _cpu() -> list[Job]:
+def _cpu() -> list[Measurement]:
     company = grid(people=(1, 2, 4, 8, 16, 32), prompt_tokens=(64, 600), output_tokens=(48,))
     speculated = grid(people=(1, 8), prompt_tokens=(200,), output_tokens=(96,))
     found = []
     for model in ("small", "large"):
         found += [
-            Job("prefill", model, points=grid(prompt_tokens=(150, 300, 600, 900, 1200, 1800)), repeats=7),
-            Job("concurrency", model, points=company, repeats=5),
-            Job("prefix_cache", model, points=grid(prompt_tokens=(256, 600, 1200, 1800)), repeats=7),
-            Job("speculation", model, points=speculated),
+            Measurement("prefill", model, points=grid(prompt_tokens=(150, 300, 600, 900, 1200, 1800)), repeats=7),
+            Measurement("concurrency", model, points=company, repeats=5),
+            Measurement("prefix_cache", model, points=grid(prompt_tokens=(256, 600, 1200, 1800)), repeats=7),
+            Measurement("speculation", model, points=speculated),
         ]
     large = "large"
     return [
         *found,
-        Job("concurrency", large, "kv-fp8", {"kv_cache_dtype": "fp8"}, company, 5),
-        Job(
+        Measurement("concurrency", large, "kv-fp8", {"kv_cache_dtype": "fp8"}, company, 5),
+        Measurement(
             "preemption",
             large,
             "20-blocks",
             {"num_gpu_blocks_override": 20, "block_size": 32, "max_model_len": 512},
             grid(people=(1, 2, 4, 8), prompt_tokens=(64,), output_tokens=(150,)),
         ),
-        Job("speculation", large, "ngram", {"speculative_config": _NGRAM}, speculated),
+        Measurement("speculation", large, "ngram", {"speculative_config": _NGRAM}, speculated),
     ]
 
 
-def _gpu() -> list[Job]:
+def _gpu() -> list[Measurement]:
     # One engine at a time, so it may have the GPU; the lab's own default leaves room for a second one.
     context = {"max_model_len": 8192, "gpu_memory_utilization": 0.92}
     company = grid(people=(1, 4, 16, 64, 256), prompt_tokens=(128, 2048), output_tokens=(128,))
@@ -111,14 +111,14 @@ def _gpu() -> list[Job]:
     eight, seventy = "llama-3.1-8b", "llama-3.1-70b"
     fp8 = {**context, "quantization": "fp8"}
     return [
-        Job("concurrency", eight, "bf16", context, company, 2),
-        Job("prefill", eight, "bf16", context, prompts),
-        Job("prefix_cache", eight, "bf16", context, prompts),
-        Job("speculation", eight, "bf16", context, speculated, 2),
-        Job("concurrency", eight, "fp8", fp8, company, 2),
-        Job("prefill", eight, "fp8", fp8, prompts),
-        Job("concurrency", eight, "kv-fp8", {**context, "kv_cache_dtype": "fp8"}, company, 2),
-        Job(
+        Measurement("concurrency", eight, "bf16", context, company, 2),
+        Measurement("prefill", eight, "bf16", context, prompts),
+        Measurement("prefix_cache", eight, "bf16", context, prompts),
+        Measurement("speculation", eight, "bf16", context, speculated, 2),
+        Measurement("concurrency", eight, "fp8", fp8, company, 2),
+        Measurement("prefill", eight, "fp8", fp8, prompts),
+        Measurement("concurrency", eight, "kv-fp8", {**context, "kv_cache_dtype": "fp8"}, company, 2),
+        Measurement(
             "preemption",
             eight,
             "2048-blocks",
@@ -126,16 +126,16 @@ def _gpu() -> list[Job]:
             grid(people=(4, 16, 64), prompt_tokens=(512,), output_tokens=(512,)),
             2,
         ),
-        Job("speculation", eight, "ngram", {**context, "speculative_config": _NGRAM}, speculated, 2),
+        Measurement("speculation", eight, "ngram", {**context, "speculative_config": _NGRAM}, speculated, 2),
         # In BF16 the 70B shape fills an H200 to the brim, so it is recorded in FP8 only.
-        Job("concurrency", seventy, "fp8", fp8, company, 2),
-        Job("prefill", seventy, "fp8", fp8, prompts),
-        Job("prefix_cache", seventy, "fp8", fp8, prompts),
-        Job("concurrency", seventy, "fp8-kv-fp8", {**fp8, "kv_cache_dtype": "fp8"}, company, 2),
+        Measurement("concurrency", seventy, "fp8", fp8, company, 2),
+        Measurement("prefill", seventy, "fp8", fp8, prompts),
+        Measurement("prefix_cache", seventy, "fp8", fp8, prompts),
+        Measurement("concurrency", seventy, "fp8-kv-fp8", {**fp8, "kv_cache_dtype": "fp8"}, company, 2),
     ]
 
 
-def jobs(where: Where, names: tuple[str, ...] = ()) -> tuple[Job, ...]:
+def jobs(where: Where, names: tuple[str, ...] = ()) -> tuple[Measurement, ...]:
     """The jobs recorded on a CPU or on a GPU, or those of the experiments in `names`."""
     unknown = sorted(set(names) - set(EXPERIMENTS))
     if unknown:

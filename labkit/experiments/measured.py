@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit.engines.errors import RecordingError
-from labkit.engines.provenance import Provenance
+from labkit.engines import Provenance, RecordingError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from labkit.engines import lab_model
-from labkit.latency.shape import shape_path
+from labkit.latency import shape_path
 
 # vLLM fills the weights with small random numbers instead of reading them.
 DUMMY = {"load_format": "dummy"}

@@ -13,7 +13,7 @@ only as good as its constants.
 from labkit.kvcache.allocator import Allocator, BlockView, Snapshot
 from labkit.kvcache.live import BlockFrame, Holder, Waiting, block_frames, watchable
 from labkit.kvcache.offload import BreakEven, offload_break_even
-from labkit.kvcache.plan import Plan, plan
+from labkit.kvcache.planning import Plan, plan
 from labkit.kvcache.size import KVSize, blocks_for, kv_size
 from labkit.kvcache.steps import StepMemory, computed_twice, foretold, replayed, step_memory
 from labkit.kvcache.waste import Lengths, Waste, contiguous, mean_block_waste, paged

@@ -11,7 +11,7 @@ from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
 
 from labkit.engines.modelled import Block, BlockManager, Sequence
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 _ENDLESS = 1 << 40  # a sequence here writes until it is freed
 

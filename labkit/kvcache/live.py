@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from labkit.engines import Engine
-from labkit.engines.host.block_frames import CONFIG_KEY, SOCKET_NAME
-from labkit.engines.host.scheduler import SCHEDULER
+from labkit.engines.host import BLOCK_FRAMES, SCHEDULER, SOCKET_NAME
 from labkit.kvcache.allocator import BlockView
-from labkit.request.errors import EngineError, InvalidValue
+from labkit.request import EngineError, InvalidValue
 
 _LONGEST_LINE = 1 << 26  # bytes; a frame of a million blocks is a tenth of it
 
@@ -142,7 +141,7 @@ def watchable(fps: float = 10, **additional_config: Any) -> dict[str, Any]:
     """
     if not 0 < fps <= 60:
         raise InvalidValue(f"{fps:g} frames a second; use a rate above 0 and at most 60")
-    return {"scheduler_cls": SCHEDULER, "additional_config": {**additional_config, CONFIG_KEY: {"fps": fps}}}
+    return {"scheduler_cls": SCHEDULER, "additional_config": {**additional_config, BLOCK_FRAMES: {"fps": fps}}}
 
 
 @asynccontextmanager

@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from labkit.kvcache.size import KVSize
-from labkit.latency.hardware import GIGA
-from labkit.latency.model import LatencyModel, StepWork
-from labkit.request.errors import InvalidValue
+from labkit.latency import GIGA, LatencyModel, StepWork
+from labkit.request import InvalidValue
 
 _LONGEST = 1 << 27  # tokens: a hundred times the longest context window there is
 

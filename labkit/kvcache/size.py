@@ -14,11 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from labkit.latency.built import CacheLayers, knows
-from labkit.latency.fields import layers_by_fields
-from labkit.latency.shape import Config, read_config, shape_of
-from labkit.latency.weights import precision_bytes
-from labkit.request.errors import InvalidValue
+from labkit.latency import CacheLayers, Config, knows, layers_by_fields, precision_bytes, read_config, shape_of
+from labkit.request import InvalidValue
 
 _PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "int8")
 # vLLM's int8_per_token_head keeps two fp32 scales with each head of each token; its fp8 has one scale for all, outside.

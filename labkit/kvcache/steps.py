@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from labkit.engines.host.step_log import LoggedStep
+from labkit.engines.host import LoggedStep
 from labkit.engines.modelled import ContinuousBatching, EngineSettings, Step
 from labkit.engines.modelled import Sequence as EngineSequence
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 Chunk = Literal["max", "pow2", "oracle"]
 

@@ -2,26 +2,38 @@
 
 Anatomy derives TTFT, TPOT, inter-chunk latency, goodput and percentiles from stored timestamps. The latency model says what
 one engine step costs from its composition; its constants come from two datasheets (`datasheet_model`: the machine's from a
-catalogue, the model's from its configuration) or from a short run on a live engine (`labkit.load.probe`).
+catalogue, the model's from its configuration) or from a short run on a live engine (`labkit.load.probing`).
 """
 
 from labkit.latency.anatomy import METRICS, SLO, Sample, Summary, goodput, percentile, summary
-from labkit.latency.built import CacheLayers
-from labkit.latency.fit import Calibration, CalibrationError, FirstTokenPoint, StepPoint, VolleyPoint, fit, ttft_seconds
-from labkit.latency.hardware import Hardware, catalogue, hardware
+from labkit.latency.built import CacheLayers, knows
+from labkit.latency.cards import GIGA, Hardware, catalogue, hardware
+from labkit.latency.fields import layers_by_fields
+from labkit.latency.fitting import (
+    CalibrationError,
+    FirstTokenPoint,
+    LatencyCalibration,
+    StepPoint,
+    VolleyPoint,
+    fit,
+    ttft_seconds,
+)
 from labkit.latency.model import LatencyModel, StepWork
+from labkit.latency.model_shape import Config, ModelShape, Part, read_config, shape, shape_names, shape_of, shape_path
 from labkit.latency.roofline import IDEAL, Reached, break_even_tokens, datasheet_model, kv_tokens
-from labkit.latency.shape import ModelShape, Part, shape, shape_of
+from labkit.latency.weights import precision_bytes
 
 __all__ = [
+    "GIGA",
     "IDEAL",
     "METRICS",
     "SLO",
     "CacheLayers",
-    "Calibration",
     "CalibrationError",
+    "Config",
     "FirstTokenPoint",
     "Hardware",
+    "LatencyCalibration",
     "LatencyModel",
     "ModelShape",
     "Part",
@@ -37,10 +49,16 @@ __all__ = [
     "fit",
     "goodput",
     "hardware",
+    "knows",
     "kv_tokens",
+    "layers_by_fields",
     "percentile",
+    "precision_bytes",
+    "read_config",
     "shape",
+    "shape_names",
     "shape_of",
+    "shape_path",
     "summary",
     "ttft_seconds",
 ]

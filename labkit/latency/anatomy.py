@@ -14,8 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from labkit.request.errors import InvalidValue
-from labkit.request.values import Timing, Usage
+from labkit.request import InvalidValue, Timing, Usage
 
 
 @dataclass(frozen=True, slots=True)

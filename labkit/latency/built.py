@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labkit.latency.weights import Matrix
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 # A configuration's own, which say nothing of its shape and would load code, kernels or weights.
 _NOT_SHAPE = (

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from labkit.latency.built import CacheLayers
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 _LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")

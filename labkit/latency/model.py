@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 
 @dataclass(frozen=True, slots=True)

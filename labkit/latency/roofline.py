@@ -3,17 +3,17 @@
 Arithmetic and memory are never used to their peaks. What serving reaches is given as two shares: MFU, of the arithmetic, and
 MBU, of the bandwidth (Pope et al., "Efficiently scaling transformer inference", MLSys 2023, reports up to 76 % MFU in
 prefill; Databricks, "LLM inference performance engineering", 2023, reports 50–60 % MBU on A100 at small batches). Prefer a
-calibrated model (labkit.load.probe) wherever the machine is at hand: a datasheet says what is possible, not what happens.
+calibrated model (labkit.load.probing) wherever the machine is at hand: a datasheet says what is possible, not what happens.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from labkit.latency.hardware import Hardware
+from labkit.latency.cards import Hardware
 from labkit.latency.model import LatencyModel
-from labkit.latency.shape import ModelShape
-from labkit.request.errors import InvalidValue
+from labkit.latency.model_shape import ModelShape
+from labkit.request import InvalidValue
 
 
 @dataclass(frozen=True, slots=True)

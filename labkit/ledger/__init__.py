@@ -10,6 +10,18 @@ from labkit.ledger.accounts import spend, tokens, waste
 from labkit.ledger.booking import ANY_MODEL, Booked
 from labkit.ledger.errors import InvalidRow, LedgerError
 from labkit.ledger.row import COLUMNS, Row
-from labkit.ledger.store import Ledger
+from labkit.ledger.store import Ledger, check_names
 
-__all__ = ["ANY_MODEL", "COLUMNS", "Booked", "InvalidRow", "Ledger", "LedgerError", "Row", "spend", "tokens", "waste"]
+__all__ = [
+    "ANY_MODEL",
+    "COLUMNS",
+    "Booked",
+    "InvalidRow",
+    "Ledger",
+    "LedgerError",
+    "Row",
+    "check_names",
+    "spend",
+    "tokens",
+    "waste",
+]

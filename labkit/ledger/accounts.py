@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from labkit.ledger.store import Ledger, check_names
-from labkit.request import Usage
+from labkit.request import TOKEN_KINDS, Usage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,8 +43,8 @@ def spend(ledger: Ledger, by: Sequence[str] = ()) -> pd.DataFrame:
     """Attempts, tokens by kind and exact cost for every value of the attributes `by`, and for each currency by itself.
 
     Columns: those of `by`, `labkit.currency`, `attempts`, `unpriced` (attempts whose cost nobody knows, so that
-    `labkit.cost` is a lower bound where it is not 0), `fresh_input`, `cached_input`, `cache_write_input`,
-    `visible_output`, `reasoning_output` (tokens, disjoint: their sum is every token), and `labkit.cost` (exact decimal).
+    `labkit.cost` is a lower bound where it is not 0), `fresh_input`, `cached_input`, `cache_write`,
+    `visible_output`, `reasoning` (tokens, disjoint: their sum is every token), and `labkit.cost` (exact decimal).
     Raises `LedgerError` for an unknown attribute.
     """
     return _totals(ledger, tuple(by))
@@ -53,7 +53,7 @@ def spend(ledger: Ledger, by: Sequence[str] = ()) -> pd.DataFrame:
 def tokens(ledger: Ledger) -> pd.Series[int]:
     """All tokens of the ledger by kind; the kinds are disjoint."""
     totals = _totals(ledger, ())
-    return totals[list(_KINDS)].sum()
+    return totals[list(TOKEN_KINDS)].sum()
 
 
 def waste(ledger: Ledger, by: Sequence[str] = ()) -> pd.DataFrame:
@@ -64,9 +64,6 @@ def waste(ledger: Ledger, by: Sequence[str] = ()) -> pd.DataFrame:
     (same tenant and idempotency key) that completed again in a later attempt. A retry that delivered is not waste.
     """
     return _totals(ledger, tuple(by), wasted=True)
-
-
-_KINDS = ("fresh_input", "cached_input", "cache_write_input", "visible_output", "reasoning_output")
 
 
 def _totals(ledger: Ledger, by: tuple[str, ...], wasted: bool = False) -> pd.DataFrame:
@@ -88,11 +85,8 @@ def _totals(ledger: Ledger, by: tuple[str, ...], wasted: bool = False) -> pd.Dat
     )
     usages = [Usage(*(int(value) for value in values)) for values in frame[list(_USAGE)].itertuples(index=False)]
     split = pd.DataFrame(
-        [
-            (u.fresh_input_tokens, u.cached_tokens, u.cache_write_tokens, u.visible_output_tokens, u.reasoning_tokens)
-            for u in usages
-        ],
-        columns=list(_KINDS),
+        [tuple(usage.by_kind().values()) for usage in usages],
+        columns=list(TOKEN_KINDS),
         dtype="Int64",
     )
     keys = (["reason"] if wasted else []) + list(by)

@@ -27,8 +27,8 @@ from labkit.request import (
     Request,
     Usage,
     clock,
+    joined,
 )
-from labkit.request.books import joined
 
 ANY_MODEL = "*"
 """The name, in a price list, of every model that has no price of its own."""

@@ -7,7 +7,7 @@ and the probe that fits a latency model to a live engine. Everything runs on bot
 from labkit.load.arrivals import by_hour, constant, from_times, gamma, poisson
 from labkit.load.forecast import compare, error_table, settings_of
 from labkit.load.generate import Run, closed_loop, open_loop
-from labkit.load.probe import ProbePlan, probe
+from labkit.load.probing import ProbePlan, probe
 from labkit.load.prompts import ExactLengths, MakeRequest
 from labkit.load.traces import TraceRequest, as_load, read_trace, scaled, traces_dir
 from labkit.load.views import TwoViews, two_views

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from itertools import count, pairwise
 
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 
 def poisson(rate: float, seed: int) -> Iterator[float]:

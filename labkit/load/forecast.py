@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from labkit.engines import Engine
-from labkit.engines.modelled import EngineSettings, Outcome, Trace, simulate
-from labkit.latency.anatomy import percentile
-from labkit.latency.model import LatencyModel
+from labkit.engines.modelled import EngineSettings, SimulatedAnswers, Trace, simulate
+from labkit.latency import LatencyModel, percentile
 from labkit.load.generate import Run
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 # What vLLM's server takes where nothing is said (vllm/engine/arg_utils.py: the defaults of its CPU platform).
 _MAX_NUM_SEQS = 128
@@ -41,7 +40,7 @@ async def settings_of(engine: Engine) -> EngineSettings:
     )
 
 
-def forecast(run: Run, model: LatencyModel, settings: EngineSettings) -> Outcome:
+def forecast(run: Run, model: LatencyModel, settings: EngineSettings) -> SimulatedAnswers:
     """What the modelled engine makes of the requests of `run`, each sent when it was sent there.
 
     Only requests that ended count: what a cancelled one would have asked is not known. Raises `InvalidValue` for a run in

@@ -18,9 +18,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from labkit.latency.anatomy import Sample
-from labkit.request import Chunk, Done, Handler, LabError, Request, Timing, Usage, clock
-from labkit.request.errors import EngineError, InvalidValue
+from labkit.latency import Sample
+from labkit.request import Chunk, Done, EngineError, Handler, InvalidValue, LabError, Request, Timing, Usage, clock
 
 # An engine that has refused or failed so many in a row is gone; what is left of the load would only be more of the same.
 _GONE = 5

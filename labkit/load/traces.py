@@ -23,8 +23,7 @@ from typing import Any, Literal
 
 from labkit.load.arrivals import from_times
 from labkit.load.prompts import MakeRequest
-from labkit.request import Request
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue, Request
 
 
 @dataclass(frozen=True, slots=True)

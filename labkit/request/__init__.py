@@ -9,8 +9,8 @@ handlers run on wall time against a live engine and on virtual time against a mo
 
 from labkit.request import clock, hops
 from labkit.request.arrived import Arrived, UsageSource
-from labkit.request.asked import asked, canonical
-from labkit.request.books import Books, Page, served
+from labkit.request.books import Books, Page, joined, served
+from labkit.request.clock import run_virtual
 from labkit.request.codec import (
     chunk_from_json,
     chunk_to_json,
@@ -31,11 +31,13 @@ from labkit.request.errors import (
     StreamIncomplete,
 )
 from labkit.request.handler import Completion, Handler, complete
+from labkit.request.identity import asked, canonical
 from labkit.request.lever import Chooser, Lever, Placed, books_in, metered, placed, stack
-from labkit.request.sse import Decoder, SentEvent
+from labkit.request.sse import MAX_EVENT, Decoder, SentEvent
 from labkit.request.streams import opened, taken_down
 from labkit.request.sync import DoorClosed, Synchronous
 from labkit.request.values import (
+    TOKEN_KINDS,
     Chunk,
     Done,
     Event,
@@ -50,6 +52,8 @@ from labkit.request.values import (
 )
 
 __all__ = [
+    "MAX_EVENT",
+    "TOKEN_KINDS",
     "Arrived",
     "Books",
     "Chooser",
@@ -95,9 +99,11 @@ __all__ = [
     "event_to_json",
     "held",
     "hops",
+    "joined",
     "metered",
     "opened",
     "placed",
+    "run_virtual",
     "served",
     "stack",
     "taken_down",

@@ -13,6 +13,8 @@ from labkit.request.errors import InvalidRequest, InvalidValue
 if TYPE_CHECKING:
     from labkit.request.books import Books
 
+TOKEN_KINDS = ("fresh_input", "cached_input", "cache_write", "visible_output", "reasoning")
+"""The disjoint kinds of token, by the names that prices, costs and the ledger's accounts share. Their sum is every token."""
 Role = Literal["system", "user", "assistant", "tool"]
 _ROLES = ("system", "user", "assistant", "tool")
 
@@ -186,6 +188,11 @@ class Usage:
     def visible_output_tokens(self) -> int:
         """Output tokens the user sees: those that are not reasoning."""
         return self.output_tokens - self.reasoning_tokens
+
+    def by_kind(self) -> dict[str, int]:
+        """The tokens of each of `TOKEN_KINDS`."""
+        split = (self.fresh_input_tokens, self.cached_tokens, self.cache_write_tokens, self.visible_output_tokens)
+        return dict(zip(TOKEN_KINDS, (*split, self.reasoning_tokens), strict=True))
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))

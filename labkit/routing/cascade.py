@@ -20,8 +20,8 @@ from labkit.request import (
     clock,
     complete,
     hops,
+    joined,
 )
-from labkit.request.books import joined
 from labkit.routing.checks import check_function, is_whole
 from labkit.routing.context import RoutingContext
 from labkit.routing.desk import Case, Desk, check_setting

@@ -59,11 +59,12 @@ from labkit.streaming import AnyOf, EnoughWords, Gone, JsonComplete, Paced, Repe
 VALUES: Mapping[str, type] = {
     kind.__name__: kind
     for kind in (
-        AllOf, AnyOf, AsksForAgent, Booked, CacheControl, CachePolicy, CalibratedJudge, CalibratedSignal, Calibration, Cascade,
-        Classifier, CoalescingWindow, Curve, EnoughWords, Fallback, Finished, Floor, Gone, Hedge, JsonComplete, JsonSchema,
-        KeepsRule, Lowest, Margin, OffPeak, Paced, Pool, Pooled, Price, Rates, Recorded, Repeating, ResponseCache, Route,
-        RoutingContext, RoutingPolicy, Rule, Rules, Said, SelfConsistency, SemanticCache, SequenceLogprob, Shadow, SingleFlight,
-        Split, StaticThreshold, StopWhen, UnsafePhrases, Valid, Verified,
+        AllOf, AnyOf, AsksForAgent, Booked, CacheControl, CachePolicy, CalibratedJudge, CalibratedSignal,
+        Calibration, Cascade, Classifier, CoalescingWindow, Curve, EnoughWords, Fallback, Finished, Floor, Gone,
+        Hedge, JsonComplete, JsonSchema, KeepsRule, Lowest, Margin, OffPeak, Paced, Pool, Pooled, Price, Rates,
+        Recorded, Repeating, ResponseCache, Route, RoutingContext, RoutingPolicy, Rule, Rules, Said,
+        SelfConsistency, SemanticCache, SequenceLogprob, Shadow, SingleFlight, Split, StaticThreshold, StopWhen,
+        UnsafePhrases, Valid, Verified,
     )
 }  # fmt: skip
 """Frozen dataclasses: written field by field, those at their defaults left out."""

@@ -93,7 +93,7 @@ def tokenizer(name: str) -> Tokenizer:
 
 
 def _lab_folder() -> Path | None:
-    from labkit.lab.models import model_path
+    from labkit.lab import model_path
 
     try:
         return model_path("large")

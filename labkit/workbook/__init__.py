@@ -16,9 +16,15 @@ from labkit.workbook.paths import state_dir
 
 if TYPE_CHECKING:
     from labkit.workbook.blocks import Seen, watch_blocks
+    from labkit.workbook.build import main as build_notebooks
     from labkit.workbook.calculator import dashboard
+    from labkit.workbook.run import main as run_notebooks
+
+from labkit.workbook.charts import MIME
+from labkit.workbook.paths import notebooks_dir, repo_root
 
 __all__ = [
+    "MIME",
     "PALETTE",
     "Book",
     "Chapter",
@@ -30,12 +36,16 @@ __all__ = [
     "Outcome",
     "Seen",
     "agree",
+    "build_notebooks",
     "call",
     "dashboard",
     "equals",
     "holds",
     "live_chart",
+    "notebooks_dir",
     "open_chapter",
+    "repo_root",
+    "run_notebooks",
     "show",
     "state_dir",
     "watch_blocks",
@@ -44,6 +54,14 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """What is heavy, imported when it is asked for: the live viewer (IPython, the engines) and the calculator."""
+    if name == "build_notebooks":
+        from labkit.workbook.build import main
+
+        return main
+    if name == "run_notebooks":
+        from labkit.workbook.run import main
+
+        return main
     if name == "dashboard":
         from labkit.workbook.calculator import dashboard
 

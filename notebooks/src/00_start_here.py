@@ -261,7 +261,7 @@ def what_if(output_tokens, dollars_per_mtok_out):
     here = pd.DataFrame({"tokens": [output_tokens], "ms": [ttft + (output_tokens - 1) * tpot]})
     money = price_request(
         Usage(usage.input_tokens, output_tokens),
-        self_defined("what-if", input=price.rates.input, output=str(dollars_per_mtok_out)),
+        self_defined("what-if", input=price.rates.fresh_input, output=str(dollars_per_mtok_out)),
     )
     x = alt.X("tokens:Q", title="output tokens", scale=alt.Scale(domain=[0, 128]))
     chart = (

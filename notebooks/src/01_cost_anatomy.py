@@ -251,10 +251,10 @@ book.reveal("01.hidden", 100 * unseen, unit="%")
 # %%
 ratios = pd.DataFrame(
     [
-        {"provider": p.provider, "model": p.model, "ratio": float(p.rates.output / p.rates.input)}
+        {"provider": p.provider, "model": p.model, "ratio": float(p.rates.visible_output / p.rates.fresh_input)}
         for provider in ("openai", "anthropic", "google", "mistral", "deepseek")
         for p in listed(provider)
-        if p.rates.input > 0 and p.rates.output > 0
+        if p.rates.fresh_input > 0 and p.rates.visible_output > 0
     ]
 )
 holds_for = ((ratios.ratio >= 3) & (ratios.ratio <= 10)).mean()

@@ -334,8 +334,8 @@ for rules, model in (
         {
             "terms": rules.name,
             "model": model,
-            "writing": f"{rates.cache_write / rates.input:.2f} ×" if rules.charged else "1.00 ×",
-            "reading": f"{rates.cached / rates.input:.2f} ×",
+            "writing": f"{rates.cache_write / rates.fresh_input:.2f} ×" if rules.charged else "1.00 ×",
+            "reading": f"{rates.cached_input / rates.fresh_input:.2f} ×",
             "shortest prefix": rules.minimum,
             "lifetime (s)": int(rules.lifetime_s),
             "reads that pay for a write": f"{reads:.2f}",
@@ -365,13 +365,13 @@ def worth(prefix_tokens, rest_tokens, calls_per_hour):
     here = {}
     for name in at_anthropic:
         rules, rates = provider.RULES[name], provider.RULES[name].price(price).rates
-        plain = float(rates.input) * (prefix_tokens + rest_tokens)
+        plain = float(rates.fresh_input) * (prefix_tokens + rest_tokens)
         cacheable = rules.cached(prefix_tokens)
 
         def relative(calls, rules=rules, rates=rates, plain=plain, cacheable=cacheable):
             hit = provider.hit_probability(calls / 3600, rules)
-            prefix = cacheable * (hit * float(rates.cached) + (1 - hit) * float(rates.cache_write))
-            return (prefix + float(rates.input) * (prefix_tokens + rest_tokens - cacheable)) / plain
+            prefix = cacheable * (hit * float(rates.cached_input) + (1 - hit) * float(rates.cache_write))
+            return (prefix + float(rates.fresh_input) * (prefix_tokens + rest_tokens - cacheable)) / plain
 
         rows += [{"terms": name, "calls": c, "usd": relative(c)} for c in grid]
         here[name] = relative(calls_per_hour)

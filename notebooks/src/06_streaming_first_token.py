@@ -469,7 +469,7 @@ for name, (condition_for, endless) in policies.items():
             "tokens": engine_tokens,
             "stopped early": sum("cancelled-early" in a.done.route for a in answers),
             "right": sum(grade(e, text) for e, text in zip(tasks, shown_texts, strict=True)),
-            "output, USD per million answers": float(price.rates.output) * engine_tokens / len(tasks),
+            "output, USD per million answers": float(price.rates.visible_output) * engine_tokens / len(tasks),
         }
     )
 outcome = pd.DataFrame(outcome).set_index("policy")
@@ -826,7 +826,7 @@ REQUESTS_PER_MONTH = 100_000 * 4 * 30
 HOSTED_TOKENS_PER_S = 50  # a large hosted model, for comparison with the engine here
 
 # %%
-per_token = float(price.rates.output) / 1e6
+per_token = float(price.rates.visible_output) / 1e6
 percent = REQUESTS_PER_MONTH / 100
 here_s = LEAVE_AFTER / WORDS_PER_S
 hosted = min(LONG, here_s * HOSTED_TOKENS_PER_S)

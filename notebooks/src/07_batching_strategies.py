@@ -32,16 +32,16 @@ from labkit.batching import (
     Job,
     Limits,
     OffPeak,
-    Plan,
     Pool,
     Pooled,
+    StepPlan,
     View,
     chunked_prefill,
     continuous,
     dynamic,
     embed_batcher,
     fit_exponent,
-    simulate,
+    run_schedule,
     static,
 )
 from labkit.caches import SingleFlight
@@ -190,7 +190,7 @@ show(
 # %%
 on_paper = 100 * book.reference("07.1")([output for _, output in wanted], SEATS)
 steps = {  # each step counted as one, whatever is in it
-    policy.__name__: simulate(
+    policy.__name__: run_schedule(
         [Job(0.0, *one) for one in wanted], policy, Limits(SEATS, 2048), lambda prompt, answers: 1.0
     ).finish
     for policy in (static, continuous)
@@ -296,7 +296,7 @@ Markdown(
 #
 # A curve has a cause, so take the cause. A step costs something in itself, something per prompt token, something per answer in
 # it. A request costs its way there and back, and the front end lets requests in one by one. Five numbers, each from a
-# measurement that you can picture; the lab's step loop (`labkit.batching.simulate`) does the rest. Whatever else runs on this
+# measurement that you can picture; the lab's step loop (`labkit.batching.run_schedule`) does the rest. Whatever else runs on this
 # machine can only slow a round down, so the numbers come from the fastest round of each kind, and are held against the fastest.
 
 # %%
@@ -352,7 +352,7 @@ engine_limits = Limits(128, 2048)  # vLLM's defaults on a CPU
 def together(n):
     """Modelled tokens per second of `n` answers asked for at once."""
     jobs = [Job(way + let_in * (i + 1), 64, 48) for i in range(n)]
-    return n * 48 / simulate(jobs, chunked_prefill, engine_limits, step_seconds).finish
+    return n * 48 / run_schedule(jobs, chunked_prefill, engine_limits, step_seconds).finish
 
 
 curve = company.groupby("people").output_tokens_per_s.agg(["median", "min", "max"])
@@ -362,8 +362,8 @@ error = 100 * (curve.modelled / curve["max"] - 1)
 noise = 100 * (curve["max"] - curve["min"]) / curve["median"]
 jobs = [Job(0.0, *one) for one in wanted]
 said = {
-    "static: in batches": simulate(jobs, static, Limits(SEATS, 2048), step_seconds).finish + way * -(-len(wanted) // SEATS),
-    "continuous: seat by seat": simulate(jobs, chunked_prefill, Limits(SEATS, 2048), step_seconds).finish
+    "static: in batches": run_schedule(jobs, static, Limits(SEATS, 2048), step_seconds).finish + way * -(-len(wanted) // SEATS),
+    "continuous: seat by seat": run_schedule(jobs, chunked_prefill, Limits(SEATS, 2048), step_seconds).finish
     + way * len(wanted) / SEATS,
 }
 x = alt.X("people:Q", title="answers at the same time, B", scale=alt.Scale(type="log", base=2))
@@ -518,7 +518,7 @@ def on_the_model(window_s):
     """Answers per second of these clients by the five numbers, if all start together and are held each time."""
     start = window_s + way
     jobs = [Job(start + let_in * i, 64, 48) for i in range(CLIENTS)]
-    return CLIENTS / simulate(jobs, chunked_prefill, engine_limits, step_seconds).finish
+    return CLIENTS / run_schedule(jobs, chunked_prefill, engine_limits, step_seconds).finish
 
 
 book.reveal("07.window", chat_gain[50], unit="times")
@@ -784,7 +784,7 @@ def afternoon(rate, bulk_jobs, n=400):
 
 
 flat_out = [job for _, job in afternoon(1e6, 0)]  # all chats at once: what eight seats can do at most
-capacity = len(flat_out) / simulate(flat_out, chunked_prefill, seat_limits, step_seconds).finish
+capacity = len(flat_out) / run_schedule(flat_out, chunked_prefill, seat_limits, step_seconds).finish
 calm_rate, rush_rate = 0.4 * capacity, 0.8 * capacity
 
 
@@ -816,7 +816,7 @@ for day, traffic_ in {
 }.items():
     of = [kind for kind, _ in traffic_]
     for name, policy in pools.items():
-        done = simulate([job for _, job in traffic_], policy(of), seat_limits, step_seconds).served
+        done = run_schedule([job for _, job in traffic_], policy(of), seat_limits, step_seconds).served
         ttfts = [s.first_token - j.arrival for s, (kind, j) in zip(done, traffic_, strict=True) if kind == "chat"]
         ends = [s.finish for s, kind in zip(done, of, strict=True) if kind == "bulk"]
         started = min((j.arrival for kind, j in traffic_ if kind == "bulk"), default=0.0)
@@ -897,7 +897,7 @@ def gantt(seats, budget, rate, wait_ms):
     }
     panels, words, scores, pauses = [], [], {}, {}
     plans = {
-        name: simulate(work, policy, Limits(seats, budget if policy is chunked_prefill else 2048), step_seconds)
+        name: run_schedule(work, policy, Limits(seats, budget if policy is chunked_prefill else 2048), step_seconds)
         for name, policy in policies.items()
     }
     last = max(plan.finish for plan in plans.values())
@@ -1020,14 +1020,14 @@ book.check("07.3", start_by)
 # %% [markdown]
 # {{exercise 07.4}}
 # Write a scheduler for the step loop that ran above. Your policy sees a `View` between two steps (`jobs` with their `prompt` and
-# `arrival`, `running`, `waiting`, `fed` tokens of each, `now`, `limits`) and returns a `Plan` of {job: tokens}. Whoever writes
+# `arrival`, `running`, `waiting`, `fed` tokens of each, `now`, `limits`) and returns a `StepPlan` of {job: tokens}. Whoever writes
 # gets a token in every step; then prompts are read, the shortest first, cut to what is left of the budget; but who came
 # `patience_s` ago goes before everybody who did not. Yours must beat the lab's `chunked_prefill` for short prompts, by a tenth
 # or more, keep the limits, and starve nobody.
 
 
 # %% exercise="07.4"
-def short_first(view: View, patience_s: float) -> Plan:
+def short_first(view: View, patience_s: float) -> StepPlan:
     """What the next step feeds, at most `view.limits.token_budget` tokens of `view.limits.max_sequences` jobs."""
     budget = view.limits.token_budget
     seats = view.limits.max_sequences - len(view.running)
@@ -1050,7 +1050,7 @@ def short_first(view: View, patience_s: float) -> Plan:
         seats -= job in view.waiting
         tokens[job] = new
         budget -= new
-    return Plan(tokens)
+    return StepPlan(tokens)
     # END SOLUTION
 
 
@@ -1213,7 +1213,7 @@ price = price_of("gpt-5-mini")
 month = {}
 for name, rates in {"list price": price.rates, "batch API": price.batch}.items():
     if rates is not None:
-        month[name] = 30 * CHATS_PER_DAY * BULK_SHARE * (PROMPT * float(rates.input) + OUTPUT * float(rates.output)) / 1e6
+        month[name] = 30 * CHATS_PER_DAY * BULK_SHARE * (PROMPT * float(rates.fresh_input) + OUTPUT * float(rates.visible_output)) / 1e6
 
 # %%
 rate_alone, rate_full = float(curve["max"][1]), float(curve["max"][32])

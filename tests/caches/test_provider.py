@@ -146,10 +146,10 @@ def test_so_many_reads_pay_for_a_write_and_one_fewer_does_not(rules: CacheRules)
 
 def test_the_price_lists_own_premium_is_the_five_minutes_one() -> None:
     listed = price_of("claude-sonnet-4-5")
-    assert listed.rates.cache_write == listed.rates.input * Decimal("1.25")
-    assert listed.rates.cached == listed.rates.input / 10
+    assert listed.rates.cache_write == listed.rates.fresh_input * Decimal("1.25")
+    assert listed.rates.cached_input == listed.rates.fresh_input / 10
     assert reads_to_pay_for_a_write(price_of("gpt-5-mini"), OPENAI) == 0
-    free = replace(SONNET, rates=replace(SONNET.rates, cached=SONNET.rates.input))
+    free = replace(SONNET, rates=replace(SONNET.rates, cached_input=SONNET.rates.fresh_input))
     assert reads_to_pay_for_a_write(free, FIVE) is None
 
 

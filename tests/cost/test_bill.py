@@ -90,7 +90,7 @@ def test_moving_a_token_into_the_cache_changes_only_its_own_price(usage: Usage, 
     fresh = usage.fresh_input_tokens
     moved = price_request(replace(usage, cached_tokens=usage.cached_tokens + fresh), price)
     rates = price.rates_for(usage.input_tokens)
-    assert price_request(usage, price).total - moved.total == fresh * (rates.input - rates.cached) / 1_000_000
+    assert price_request(usage, price).total - moved.total == fresh * (rates.fresh_input - rates.cached_input) / 1_000_000
 
 
 @given(st.lists(usages(), max_size=6), prices())
@@ -184,4 +184,4 @@ def test_a_price_knows_its_release_and_the_day_it_was_asked_for() -> None:
 @given(st.datetimes(datetime(2025, 1, 1), datetime(2027, 1, 1)))
 def test_a_price_change_takes_effect_on_its_day_and_not_before(at: datetime) -> None:
     """OpenAI cut gpt-5.6 from 5 to 4 USD per million input tokens on 21 August 2026."""
-    assert price_of("gpt-5.6", "openai", at).rates.input == (4 if at >= datetime(2026, 8, 21) else 5)
+    assert price_of("gpt-5.6", "openai", at).rates.fresh_input == (4 if at >= datetime(2026, 8, 21) else 5)

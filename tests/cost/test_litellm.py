@@ -15,9 +15,9 @@ from labkit.cost import Price, Rates, price_of
 EXCERPT = json.loads((Path(__file__).parent / "data" / "litellm_excerpt.json").read_text())["models"]
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 KINDS = {
-    "input_cost_per_token": "input",
-    "output_cost_per_token": "output",
-    "cache_read_input_token_cost": "cached",
+    "input_cost_per_token": "fresh_input",
+    "output_cost_per_token": "visible_output",
+    "cache_read_input_token_cost": "cached_input",
     "cache_creation_input_token_cost": "cache_write",
 }
 # Where the two tables differ, and why.

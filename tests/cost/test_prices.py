@@ -83,8 +83,8 @@ def test_cache_rates_follow_anthropics_prompt_caching_page() -> None:
     # "5-minute cache write tokens are 1.25 times the base input tokens price; cache read tokens are 0.1 times."
     for model in ("claude-sonnet-4-5", "claude-haiku-4-5", "claude-opus-4-5"):
         rates = price_of(model, "anthropic", AT).rates
-        assert rates.cache_write == rates.input * Decimal("1.25")
-        assert rates.cached == rates.input * Decimal("0.1")
+        assert rates.cache_write == rates.fresh_input * Decimal("1.25")
+        assert rates.cached_input == rates.fresh_input * Decimal("0.1")
 
 
 def test_batch_is_half_price_as_anthropics_and_openais_batch_pages_say() -> None:
@@ -99,8 +99,8 @@ def test_batch_never_costs_more_than_standard() -> None:
     for price in listed(at=AT):
         if price.batch is not None:
             checked += 1
-            assert price.batch.input <= price.rates.input, price.model
-            assert price.batch.output <= price.rates.output, price.model
+            assert price.batch.fresh_input <= price.rates.fresh_input, price.model
+            assert price.batch.visible_output <= price.rates.visible_output, price.model
     assert checked > 20
 
 
@@ -141,9 +141,9 @@ PEAK = {1: True, 3: True, 4: False, 6: True, 9: True, 10: False, 21: False, 0: F
 def test_a_price_by_the_hour_is_the_hours_own_and_says_which(hour: int, peak: bool) -> None:
     moment = datetime(2026, 11, 25, hour, 30, tzinfo=UTC)
     price = price_of("deepseek-v4-pro", "deepseek", moment)
-    assert price.rates.input == Decimal("1.32") / (1 if peak else 2)
+    assert price.rates.fresh_input == Decimal("1.32") / (1 if peak else 2)
     assert (
-        price.rates.input
+        price.rates.fresh_input
         == calc_price(
             PeerUsage(input_tokens=1_000_000), "deepseek-v4-pro", provider_id="deepseek", genai_request_timestamp=moment
         ).total_price
@@ -178,8 +178,8 @@ def test_the_mean_of_a_day_weighs_each_price_by_its_hours_with_tiers_batch_and_r
     price = replace(night, day=((time(0), night), (time(18), peak)))
     mean = price.over_the_day()
     assert mean.rates == Rates(two, Decimal(3), two, two, Decimal(4))  # reasoning: 2 of output for 18 h, 10 for 6
-    assert mean.rates_for(101).input == Decimal("2.75")
-    assert mean.rates_for(101, batch=True).input == Decimal("1.25")
+    assert mean.rates_for(101).fresh_input == Decimal("2.75")
+    assert mean.rates_for(101, batch=True).fresh_input == Decimal("1.25")
     assert mean.day == ()
     assert mean.over_the_day() is mean
     assert replace(price, day=((time(0), replace(night, batch=None)), (time(18), peak))).over_the_day().batch is None

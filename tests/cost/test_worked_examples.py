@@ -38,7 +38,11 @@ def test_the_price_table_in_openais_prompt_caching_announcement(
 ) -> None:
     """OpenAI, "Prompt Caching in the API", 1 October 2024. (o1-mini, also in it, has become cheaper since.)"""
     rates = price_of(model, "openai", AT).rates
-    assert (rates.input, rates.cached, rates.output) == (Decimal(input_rate), Decimal(cached_rate), Decimal(output_rate))
+    assert (rates.fresh_input, rates.cached_input, rates.visible_output) == (
+        Decimal(input_rate),
+        Decimal(cached_rate),
+        Decimal(output_rate),
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,8 +111,8 @@ def test_the_table_of_anthropics_batch_processing_page(
     """Anthropic, "Batch processing", pricing: all usage is charged at 50 % of the standard API prices."""
     price = price_of(model, "anthropic", AT)
     assert price.batch is not None
-    assert (price.rates.input, price.rates.output) == tuple(map(Decimal, standard))
-    assert (price.batch.input, price.batch.output) == tuple(map(Decimal, batch))
+    assert (price.rates.fresh_input, price.rates.visible_output) == tuple(map(Decimal, standard))
+    assert (price.batch.fresh_input, price.batch.visible_output) == tuple(map(Decimal, batch))
 
 
 def test_caching_pays_off_at_the_second_call_as_anthropics_multipliers_say() -> None:

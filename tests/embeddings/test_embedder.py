@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from labkit.embeddings import embedder
-from labkit.embeddings.embedder import SentenceEmbedder
+from labkit.embeddings.sentence import SentenceEmbedder
 from labkit.request import InvalidValue
 
 TEXTS = ["Can I return my boots?", "May I send the boots back?", "What does express delivery cost?"]

@@ -10,11 +10,11 @@ import pytest
 from transformers import AutoTokenizer
 
 from labkit.engines import lab_model
-from labkit.experiments import Job, Measured, jobs, record
+from labkit.experiments import Measured, Measurement, jobs, run_all
 from labkit.experiments.catalogue import grid
 from labkit.experiments.measured import SUFFIX
 from labkit.experiments.shapes import dummy_model
-from labkit.latency.shape import shape_path
+from labkit.latency.model_shape import shape_path
 from labkit.request import InvalidValue
 
 SHAPE = shape_path("llama-3.1-8b")
@@ -23,15 +23,15 @@ SHAPE = shape_path("llama-3.1-8b")
 @pytest.mark.live
 def test_a_recording_is_broken_off_and_gone_on_with_on_a_live_engine(tmp_path: Path) -> None:
     some = [
-        Job("prefill", "small", points=grid(prompt_tokens=(100, 700)), repeats=3),
-        Job("concurrency", "small", points=grid(people=(1, 4), prompt_tokens=(64,), output_tokens=(16,)), repeats=1),
-        Job("prefix_cache", "small", points=grid(prompt_tokens=(700,)), repeats=1),
-        Job("preemption", "small", points=grid(people=(2,), prompt_tokens=(64,), output_tokens=(16,)), repeats=1),
+        Measurement("prefill", "small", points=grid(prompt_tokens=(100, 700)), repeats=3),
+        Measurement("concurrency", "small", points=grid(people=(1, 4), prompt_tokens=(64,), output_tokens=(16,)), repeats=1),
+        Measurement("prefix_cache", "small", points=grid(prompt_tokens=(700,)), repeats=1),
+        Measurement("preemption", "small", points=grid(people=(2,), prompt_tokens=(64,), output_tokens=(16,)), repeats=1),
     ]
     said: list[str] = []
 
     def run(minutes: float | None = None) -> bool:
-        return asyncio.run(record(some, folder=tmp_path, minutes=minutes, progress=said.append, command="a test"))
+        return asyncio.run(run_all(some, folder=tmp_path, minutes=minutes, progress=said.append, command="a test"))
 
     assert not run(minutes=0.0)
     assert "the same command goes on from here" in said[-1]
@@ -68,9 +68,9 @@ def test_a_recording_is_broken_off_and_gone_on_with_on_a_live_engine(tmp_path: P
 def test_an_engine_that_cannot_start_costs_only_its_own_job(tmp_path: Path) -> None:
     points = grid(prompt_tokens=(100,))
     said: list[str] = []
-    bad = Job("prefill", "small", "odd", {"block_size": 33}, points, 1)
-    good = Job("prefill", "small", points=points, repeats=1)
-    assert not asyncio.run(record([bad, good], folder=tmp_path, progress=said.append))
+    bad = Measurement("prefill", "small", "odd", {"block_size": 33}, points, 1)
+    good = Measurement("prefill", "small", points=points, repeats=1)
+    assert not asyncio.run(run_all([bad, good], folder=tmp_path, progress=said.append))
     assert any("block_size" in line for line in said)
     assert [p.name for p in tmp_path.glob(f"*/*{SUFFIX}")] == [good.name + SUFFIX]
 
@@ -81,8 +81,8 @@ def test_a_shape_with_random_weights_streams_an_answer(tmp_path: Path) -> None:
     config |= {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
     config |= {"num_key_value_heads": 2, "head_dim": 32, "vocab_size": 6000}
     (tmp_path / "mini.json").write_text(json.dumps(config))
-    job = Job("concurrency", str(tmp_path / "mini.json"), points=grid(people=(3,)), repeats=1)
-    assert asyncio.run(record([job], folder=tmp_path / "out", progress=str))
+    job = Measurement("concurrency", str(tmp_path / "mini.json"), points=grid(people=(3,)), repeats=1)
+    assert asyncio.run(run_all([job], folder=tmp_path / "out", progress=str))
     (path,) = (tmp_path / "out").glob(f"*/*{SUFFIX}")
     found = Measured.load(path)
     assert "random weights" in found.provenance.model

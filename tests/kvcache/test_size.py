@@ -13,7 +13,7 @@ import pytest
 from labkit.engines.host.environment import host_environment
 from labkit.kvcache import blocks_for, kv_size
 from labkit.latency import shape
-from labkit.latency.shape import shape_names
+from labkit.latency.model_shape import shape_names
 from labkit.request import InvalidValue
 
 LLAMA: dict[str, Any] = {

@@ -9,9 +9,9 @@ import pytest
 
 from labkit.lab import MODELS, model_path
 from labkit.latency import StepWork
-from labkit.latency.hardware import Hardware, catalogue, hardware, read_entry
+from labkit.latency.cards import Hardware, catalogue, hardware, read_entry
+from labkit.latency.model_shape import shape, shape_of
 from labkit.latency.roofline import IDEAL, Reached, break_even_tokens, datasheet_model, kv_tokens
-from labkit.latency.shape import shape, shape_of
 from labkit.request import InvalidValue
 
 

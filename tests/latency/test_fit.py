@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from labkit.latency import LatencyModel, StepWork
-from labkit.latency.fit import Calibration, CalibrationError, FirstTokenPoint, StepPoint, fit, ttft_seconds
+from labkit.latency.fitting import CalibrationError, FirstTokenPoint, LatencyCalibration, StepPoint, fit, ttft_seconds
 
 # A CPU-like engine, where overheads and arithmetic count, and a GPU-like one, where reading does.
 CPU = LatencyModel(4e-3, 2e-4, 1.5e-5, 3e-4, 2e-9, 4e-8, 3e-3, 2e-6)
@@ -63,7 +63,7 @@ def test_noise_and_two_disturbed_steps_move_it_little(seed: int) -> None:
 def test_errors_are_predicted_over_measured() -> None:
     steps, firsts = measured(CPU)
     slow = tuple(replace(p, seconds=2 * p.seconds) for p in steps)
-    calibration = Calibration(CPU, slow, tuple(firsts))
+    calibration = LatencyCalibration(CPU, slow, tuple(firsts))
     assert calibration.errors[: len(steps)] == pytest.approx([-0.5] * len(steps))
     assert calibration.median_error == pytest.approx(0.5)
 

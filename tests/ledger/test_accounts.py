@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from labkit.ledger import Ledger, LedgerError, Row, spend, tokens, waste
 
-KINDS = ["fresh_input", "cached_input", "cache_write_input", "visible_output", "reasoning_output"]
+KINDS = ["fresh_input", "cached_input", "cache_write", "visible_output", "reasoning"]
 
 
 @st.composite

@@ -9,8 +9,8 @@ import pytest
 
 from labkit.engines.modelled import EngineSettings, ModelledEngine
 from labkit.latency import LatencyModel, StepWork
-from labkit.latency.fit import CalibrationError, ttft_seconds, volley_seconds
-from labkit.load.probe import MakeRequest, ProbePlan, probe
+from labkit.latency.fitting import CalibrationError, ttft_seconds, volley_seconds
+from labkit.load.probing import MakeRequest, ProbePlan, probe
 from labkit.request import Chunk, Request, clock
 from labkit.request.clock import run_virtual
 from labkit.request.errors import EngineUnreachable

@@ -9,12 +9,18 @@ when the process ends, however it ends, SIGKILL included. An engine without a le
 exits after a short linger, and engines die with their host. Nothing is left behind, and nothing has to be cleaned up.
 """
 
+from labkit.engines.host.block_frames import CONFIG_KEY as BLOCK_FRAMES
+from labkit.engines.host.block_frames import SOCKET_NAME
 from labkit.engines.host.client import EngineInfo, Lease, lease_engine, running_engines
 from labkit.engines.host.runtime import runtime_dir
+from labkit.engines.host.scheduler import SCHEDULER
 from labkit.engines.host.step_log import CONFIG_KEY as STEP_LOG
 from labkit.engines.host.step_log import LoggedStep, read_step_log
 
 __all__ = [
+    "BLOCK_FRAMES",
+    "SCHEDULER",
+    "SOCKET_NAME",
     "STEP_LOG",
     "EngineInfo",
     "Lease",

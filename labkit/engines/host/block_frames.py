@@ -31,7 +31,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 CONFIG_KEY = "labkit_blocks"
 FOLDER_VARIABLE = "LABKIT_ENGINE_DIR"

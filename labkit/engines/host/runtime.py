@@ -8,7 +8,7 @@ import stat
 import sys
 from pathlib import Path
 
-from labkit.request.errors import LabError
+from labkit.request import LabError
 
 # A Unix socket's address must fit sockaddr_un.sun_path: 108 bytes on Linux, 104 on macOS, with its closing NUL. vLLM's own
 # sockets in an engine's directory ("…/engines/<8>/<uuid>") add about 60 to what runtime_dir() returns.

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from labkit.engines.host import block_frames, step_log
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 SCHEDULER = "labkit.engines.host.scheduler.scheduler"
 

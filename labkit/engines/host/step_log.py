@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 CONFIG_KEY = "labkit_step_log"
 VARIABLE = "LABKIT_STEP_LOG"

@@ -11,7 +11,7 @@ from labkit.engines.modelled.fast import simulate
 from labkit.engines.modelled.scheduler import ContinuousBatching, Scheduler, Share, Step
 from labkit.engines.modelled.sequence import Sequence
 from labkit.engines.modelled.settings import EngineSettings
-from labkit.engines.modelled.trace import Outcome, Trace
+from labkit.engines.modelled.trace import SimulatedAnswers, Trace
 
 __all__ = [
     "Block",
@@ -20,10 +20,10 @@ __all__ = [
     "EngineSettings",
     "Evict",
     "ModelledEngine",
-    "Outcome",
     "Scheduler",
     "Sequence",
     "Share",
+    "SimulatedAnswers",
     "Step",
     "Trace",
     "simulate",

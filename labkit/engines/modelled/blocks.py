@@ -12,7 +12,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Items
 from typing import TYPE_CHECKING
 
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 if TYPE_CHECKING:
     from labkit.engines.modelled.sequence import Sequence

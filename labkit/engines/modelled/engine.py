@@ -16,7 +16,7 @@ from labkit.engines.modelled.scheduler import ContinuousBatching, Scheduler, Ste
 from labkit.engines.modelled.sequence import Sequence
 from labkit.engines.modelled.settings import EngineSettings
 from labkit.engines.provenance import Provenance, machine, today
-from labkit.latency.model import LatencyModel
+from labkit.latency import LatencyModel
 from labkit.request import Chunk, Done, EngineError, Event, InvalidRequest, InvalidValue, Request, Timing, Usage, clock, held
 
 MARK = "modelled "  # the text of every token: whatever shows up with it was never said by a model

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from labkit.engines.modelled.settings import EngineSettings
-from labkit.engines.modelled.trace import Ints, Outcome, Trace
-from labkit.latency.model import LatencyModel
-from labkit.request.errors import InvalidValue
+from labkit.engines.modelled.trace import Ints, SimulatedAnswers, Trace
+from labkit.latency import LatencyModel
+from labkit.request import InvalidValue
 
 
-def simulate(trace: Trace, model: LatencyModel, settings: EngineSettings) -> Outcome:
+def simulate(trace: Trace, model: LatencyModel, settings: EngineSettings) -> SimulatedAnswers:
     """Run `trace` through the modelled engine, each request to its full output length.
 
     Event for event what `ModelledEngine` does with the same requests. The first call compiles (seconds); the result is
@@ -64,7 +64,7 @@ def simulate(trace: Trace, model: LatencyModel, settings: EngineSettings) -> Out
     steps, busy = kernel.simulate(tables, limits, seconds)
     scheduled, first_token, done = (times[:, c] for c in (kernel.SCHEDULED, kernel.FIRST_TOKEN, kernel.DONE))
     cached, preemptions = requests[:, kernel.CACHED], requests[:, kernel.PREEMPTIONS]
-    return Outcome(trace, scheduled, first_token, done, cached, preemptions, int(steps), float(busy))
+    return SimulatedAnswers(trace, scheduled, first_token, done, cached, preemptions, int(steps), float(busy))
 
 
 def _contents(trace: Trace, block_size: int, start: Ints) -> tuple[Ints, int]:

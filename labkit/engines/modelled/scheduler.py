@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from labkit.engines.modelled.blocks import BlockManager
 from labkit.engines.modelled.sequence import Sequence
 from labkit.engines.modelled.settings import EngineSettings
-from labkit.latency.model import StepWork
+from labkit.latency import StepWork
 
 
 class Share(NamedTuple):

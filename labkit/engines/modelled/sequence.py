@@ -8,7 +8,7 @@ from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
 from labkit.engines.modelled.blocks import Block
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 
 @dataclass(slots=True, eq=False)

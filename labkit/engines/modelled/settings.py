@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from labkit.request.errors import ContextWindowExceeded, InvalidRequest, InvalidValue
+from labkit.request import ContextWindowExceeded, InvalidRequest, InvalidValue
 
 Policy = Literal["fcfs", "priority"]
 

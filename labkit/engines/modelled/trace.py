@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -63,7 +63,7 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
+class SimulatedAnswers:
     """What a simulation says of a trace: one entry per request, times in seconds on the trace's clock. Modelled numbers.
 
     `scheduled` is when its first step started; `steps` and `busy_s` are the engine's steps and the time it spent in them.

@@ -19,7 +19,7 @@ from labkit.engines.host.arguments import model_name
 from labkit.engines.metrics import MetricsSnapshot, parse_metrics
 from labkit.engines.models import lab_model
 from labkit.engines.provenance import Provenance, call_text, gpu, machine, today
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 Progress = Callable[[str], None]
 

@@ -10,7 +10,7 @@ from labkit.engines.metrics import MetricsSnapshot, parse_metrics
 from labkit.engines.models import LAB_MODELS, chosen_instead, tokenizer_folder
 from labkit.engines.provenance import Provenance, call_text, today
 from labkit.engines.sources.live import Progress
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import random
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 
-from labkit.batching import Job, Limits, Plan, Schedule, View, chunked_prefill, simulate, static
+from labkit.batching import Job, Limits, Schedule, StepPlan, View, chunked_prefill, run_schedule, static
 from labkit.request import InvalidValue
 from labkit.workbook.chapters import Chapter
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
@@ -23,7 +23,7 @@ def idle_share(outputs: Sequence[int], seats: int) -> float:
 def _simulated_idle(outputs: Sequence[int], seats: int) -> float:
     """The same, counted in the lab's step loop: one-token prompts, whose prefill step writes the first token."""
     jobs = [Job(0.0, 1, tokens) for tokens in outputs]
-    steps = simulate(jobs, static, Limits(seats, max(seats, 64)), lambda prefill, decode: 1.0).steps
+    steps = run_schedule(jobs, static, Limits(seats, max(seats, 64)), lambda prefill, decode: 1.0).steps
     return 1 - sum(len(step.tokens) for step in steps) / (seats * len(steps))
 
 
@@ -166,7 +166,7 @@ def _check_rule(answer: StartBy, rng: random.Random) -> Iterator[Outcome]:
         )
 
 
-def short_first(view: View, patience_s: float) -> Plan:
+def short_first(view: View, patience_s: float) -> StepPlan:
     """Who writes goes on; then prompts, the shortest first, but those that have waited `patience_s` before all others."""
     budget = view.limits.token_budget
     tokens: dict[int, int] = {}
@@ -188,23 +188,23 @@ def short_first(view: View, patience_s: float) -> Plan:
         seats -= job in view.waiting
         tokens[job] = new
         budget -= new
-    return Plan(tokens)
+    return StepPlan(tokens)
 
 
-PolicyAnswer = Callable[[View, float], Plan]
+PolicyAnswer = Callable[[View, float], StepPlan]
 
 
-def _in_order(view: View, _: float) -> Plan:
+def _in_order(view: View, _: float) -> StepPlan:
     """Near miss: the lab's own, where a long prompt holds up the short ones behind it."""
     return chunked_prefill(view)
 
 
-def _no_patience(view: View, _: float) -> Plan:
+def _no_patience(view: View, _: float) -> StepPlan:
     """Near miss: always the shortest first, and the long prompt starves."""
     return short_first(view, math.inf)
 
 
-def _prompts_before_writers(view: View, _: float) -> Plan:
+def _prompts_before_writers(view: View, _: float) -> StepPlan:
     """Near miss: prompts take the budget first, and those who write stand still."""
     budget = view.limits.token_budget
     tokens: dict[int, int] = {}
@@ -217,15 +217,15 @@ def _prompts_before_writers(view: View, _: float) -> Plan:
         if new > 0:
             tokens[job] = new
             budget -= new
-    return Plan(tokens)
+    return StepPlan(tokens)
 
 
-def _over_budget(view: View, _: float) -> Plan:
+def _over_budget(view: View, _: float) -> StepPlan:
     """Near miss: whole prompts, whatever the budget says."""
     seats = view.limits.max_sequences - len(view.running)
     tokens = {job: max(1, view.jobs[job].prompt - view.fed[job]) for job in view.running}
     tokens |= {job: view.jobs[job].prompt for job in sorted(view.waiting, key=lambda j: view.jobs[j].prompt)[:seats]}
-    return Plan(tokens)
+    return StepPlan(tokens)
 
 
 def _step_seconds(prefill: int, decode: int) -> float:
@@ -263,7 +263,7 @@ def _check_policy(answer: PolicyAnswer, rng: random.Random) -> Iterator[Outcome]
             given=given,
             actual=f"request {stalled} stood still in the middle of its answer",
         )
-        lab = simulate(jobs, chunked_prefill, limits, _step_seconds)
+        lab = run_schedule(jobs, chunked_prefill, limits, _step_seconds)
         lab_ttft += [s.first_token - j.arrival for s, j in zip(lab.served, jobs, strict=True) if j.prompt < 100]
         own_ttft += [s.first_token - j.arrival for s, j in zip(schedule.served, jobs, strict=True) if j.prompt < 100]
     lab_mean, own_mean = statistics.fmean(lab_ttft), statistics.fmean(own_ttft)
@@ -300,16 +300,16 @@ def _check_policy(answer: PolicyAnswer, rng: random.Random) -> Iterator[Outcome]
 def _simulate(answer: PolicyAnswer, jobs: Sequence[Job], limits: Limits, patience: float) -> tuple[Schedule | None, str]:
     """The schedule, or why the step loop refused it. Not through `call`, which would copy the view for each step."""
 
-    def policy(view: View) -> Plan:
+    def policy(view: View) -> StepPlan:
         plan: object = answer(view, patience)
-        if not isinstance(plan, Plan):
+        if not isinstance(plan, StepPlan):
             if plan is ...:
                 raise NotImplementedError
-            raise TypeError(f"a policy returns a Plan, this one returned {plan!r:.80}")
+            raise TypeError(f"a policy returns a StepPlan, this one returned {plan!r:.80}")
         return plan
 
     try:
-        return simulate(jobs, policy, limits, _step_seconds), ""
+        return run_schedule(jobs, policy, limits, _step_seconds), ""
     except (InvalidValue, TypeError) as error:
         return None, str(error)
 

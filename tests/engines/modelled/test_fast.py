@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from labkit.engines.modelled import EngineSettings, ModelledEngine, Step, Trace, simulate
 from labkit.latency import LatencyModel, StepWork
-from labkit.latency.fit import volley_seconds
+from labkit.latency.fitting import volley_seconds
 from labkit.request import Completion, ContextWindowExceeded, InvalidValue, Request, complete
 from labkit.request.clock import run_virtual
 

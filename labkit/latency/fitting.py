@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from labkit.latency.model import LatencyModel, StepWork
-from labkit.request.errors import LabError
+from labkit.request import LabError
 
 
 class CalibrationError(LabError, ValueError):
@@ -54,7 +54,7 @@ class VolleyPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class LatencyCalibration:
     """A fitted model beside the points it was fitted to."""
 
     model: LatencyModel
@@ -127,7 +127,7 @@ _NEEDS: dict[str, Callable[[StepWork], int]] = {
 
 def fit(
     steps: Sequence[StepPoint], first_tokens: Sequence[FirstTokenPoint], volleys: Sequence[VolleyPoint] = ()
-) -> Calibration:
+) -> LatencyCalibration:
     """The model with the smallest relative error on the points. Without volleys `frontend_s` is 0, and without steps
     that some sequences enter and others that none enters, `admit_s` is; without first tokens in a crowd, `crowd_s`.
 
@@ -186,7 +186,7 @@ def fit(
     ]
     best = min(found, key=lambda result: float(result.cost))
     fitted = dict(zip(names, (float(value) for value in np.exp(best.x)), strict=True))
-    return Calibration(LatencyModel(**fitted), steps, first_tokens, volleys)
+    return LatencyCalibration(LatencyModel(**fitted), steps, first_tokens, volleys)
 
 
 def _check(steps: Sequence[StepPoint], first_tokens: Sequence[FirstTokenPoint], volleys: Sequence[VolleyPoint]) -> None:

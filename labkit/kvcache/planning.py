@@ -13,11 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from labkit.kvcache.size import KVSize, kv_size
-from labkit.latency.hardware import GIGA, Hardware
-from labkit.latency.model import StepWork
-from labkit.latency.roofline import Reached, datasheet_model
-from labkit.latency.shape import Config, read_config, shape_of
-from labkit.request.errors import InvalidValue
+from labkit.latency import GIGA, Config, Hardware, Reached, StepWork, datasheet_model, read_config, shape_of
+from labkit.request import InvalidValue
 
 Limit = Literal["memory", "speed", "seats"]
 _MANY = 1 << 30  # where nothing else ends the search

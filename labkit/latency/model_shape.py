@@ -16,7 +16,7 @@ from typing import Any
 from labkit.data import path as data_path
 from labkit.latency.built import CacheLayers, Weight, build, knows
 from labkit.latency.weights import PLAIN_BYTES, QUANTIZED_BYTES, precision_bytes, scheme
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 Config = Mapping[str, Any] | str | Path
 """A transformers configuration, a folder with one (or the config.json), or a name of `shape_names()` ("llama-3.1-8b")."""

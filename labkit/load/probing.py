@@ -15,11 +15,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import pairwise
 
-from labkit.latency.fit import Calibration, CalibrationError, FirstTokenPoint, StepPoint, VolleyPoint, fit
-from labkit.latency.model import StepWork
+from labkit.latency import CalibrationError, FirstTokenPoint, LatencyCalibration, StepPoint, StepWork, VolleyPoint, fit
 from labkit.load.prompts import MakeRequest
-from labkit.request import Chunk, Handler, Request, complete
-from labkit.request.handler import Completion
+from labkit.request import Chunk, Completion, Handler, Request, complete
 
 # Chunks after which a stream counts as running.
 _RUNNING = 4
@@ -59,7 +57,7 @@ class ProbePlan:
     rounds: int = 3
 
 
-async def probe(handler: Handler, make: MakeRequest, plan: ProbePlan | None = None) -> Calibration:
+async def probe(handler: Handler, make: MakeRequest, plan: ProbePlan | None = None) -> LatencyCalibration:
     """Measure `handler` by `plan` and fit a latency model to it.
 
     The engine must be idle otherwise, take every prompt of the plan in one step (its token budget above the longest), hold

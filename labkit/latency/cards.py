@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from labkit.data import path as data_path
-from labkit.request.errors import InvalidValue
+from labkit.request import InvalidValue
 
 TERA, GIGA = 1e12, 1e9
 

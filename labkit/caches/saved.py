@@ -21,7 +21,7 @@ def savings(ledger: Ledger, by: tuple[str, ...] = ()) -> pd.DataFrame:
     `unknown` (of them, those whose original is not in this ledger or has no cost: the saving is a lower bound where there
     are any), `input_tokens` and `output_tokens` not computed again, `saved` (exact decimal).
     """
-    from labkit.ledger.store import check_names
+    from labkit.ledger import check_names
 
     check_names(by, ledger.path)
     groups = ", ".join(f'"{name}"' for name in dict.fromkeys((*by, "labkit.currency")))

@@ -12,18 +12,17 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from labkit.engines import Engine, Provenance, connect
-from labkit.engines.provenance import machine
-from labkit.experiments.catalogue import EXPERIMENTS, Job
+from labkit.engines import Engine, Provenance, connect, machine
+from labkit.experiments.catalogue import EXPERIMENTS, Measurement
 from labkit.experiments.measured import RECORDINGS, SUFFIX, Measured, Recorder
 from labkit.experiments.shapes import DUMMY, dummy_model
-from labkit.latency.shape import shape_names
+from labkit.latency import shape_names
 from labkit.load import ExactLengths
 from labkit.request import LabError, complete
 
 
-async def record(
-    jobs: Iterable[Job],
+async def run_all(
+    jobs: Iterable[Measurement],
     *,
     folder: Path = RECORDINGS,
     minutes: float | None = None,
@@ -61,7 +60,7 @@ async def record(
 
 async def _run(
     engine: Engine,
-    jobs: list[Job],
+    jobs: list[Measurement],
     origin: Provenance,
     folder: Path,
     ends: float | None,
@@ -86,12 +85,12 @@ async def _run(
     return True
 
 
-def _is_finished(job: Job, folder: Path) -> bool:
+def _is_finished(job: Measurement, folder: Path) -> bool:
     found = (Measured.load(path) for path in folder.glob(f"*/{job.name}{SUFFIX}"))
     return any(m.complete and m.provenance.machine == machine() for m in found)
 
 
-def _left(job: Job, done: Iterable[Mapping[str, float]]) -> list[Mapping[str, int]]:
+def _left(job: Measurement, done: Iterable[Mapping[str, float]]) -> list[Mapping[str, int]]:
     """The job's points, in turns, without those that have been measured."""
     counts = [sum(1 for row in done if all(row.get(k) == v for k, v in point.items())) for point in job.points]
     return [point for turn in range(job.repeats) for point, count in zip(job.points, counts, strict=True) if turn >= count]
