@@ -13,11 +13,15 @@ The second table: false hits (wrong per hit) at equal hit rates on the lab's lab
 fitted on the calibration part; topics, names, products and numbers of the test part were never seen.
 
 The third table (`--hard` for it alone): the committed hard pairs (`labkit.lab.hard_pairs`), by kind: of those that differ
-the share that would be served, of those that do not the share that would not, at a threshold of 0.9. "score" is the vectors
+the share that would be served, of those that do not the share not served, at a threshold of 0.9. "score" is the vectors
 alone; GPTCache's is its default evaluation (SearchDistanceEvaluation, threshold 0.8) of the same vectors. `--before FILE`
 adds a contrast check of an earlier version, from a module with `differences`.
 
-Measured on 2026-11-28 (2 shared cores of an EPYC, seven other jobs): MEASURED
+Measured on 2026-11-28 (2 cores that other jobs kept busy, load 4 to 6): a look-up in 10,000 entries takes 1.11 × the bare
+one. A contrast check took 0.9 ms a pair beside 0.5 ms for its smaller forerunner, each text read for the first time. Of the
+hard pairs that differ, 46% are served by the score at 0.9, 25% with the earlier check, none with this one, 99% by GPTCache;
+of those that do not, 15%, 22%, 15% and 0% are lost. The check was grown on both parts. torch's dynamic int8 is
+no way to a faster encoder: the same text's vectors agree to 0.87 at worst, and 22% have another neighbour.
 """
 
 from __future__ import annotations

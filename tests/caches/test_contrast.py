@@ -132,3 +132,12 @@ def test_a_long_text_is_compared_whole_wherever_it_differs() -> None:
         changed = " ".join([*words[:place], "another", "one", "here", *words[place + 1 :]])
         assert "length" in {d.kind for d in differences(text, changed)}, place
     assert differences(text, "Hello, " + text.upper() + ". Thanks!") == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["thanks ", "hi, ", "of the ", "a" + " " * 60, "!? ", "((", "1,", "x = a[i] + b # of\n", "如何", "👍"]
+)
+def test_no_text_makes_a_comparison_endless(text: str) -> None:
+    long = text * (6000 // len(text))
+    assert differences(long + "now", "now " + long) != ()
+    assert differences(long, long) == ()

@@ -47,7 +47,7 @@ class Reading:
 @lru_cache(maxsize=KEPT)  # a cached question is looked at again and again, and what is found in it never changes
 def read(text: str) -> Reading:
     """`text` taken apart."""
-    plain = _POLITE.sub("", _POLITE.sub("", _fold(_SPACES.sub(r"\1", text)).strip())).strip()
+    plain = _bare(_fold(_SPACES.sub(r"\1", text)).strip())
     tokens = tuple(_tokens(plain))
     bare = [t.low for t in tokens if t.sort == "word" and (t.first or not t.text[0].isupper() or t.text.isupper())]
     language = language_of(bare or [t.low for t in tokens if t.sort == "word"])
@@ -68,12 +68,24 @@ def _unaccented(word: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c))
 
 
+def _bare(text: str) -> str:
+    """`text` without the greeting it begins with and the thanks it ends with."""
+    text = _HELLO.sub("", text)
+    head, tail = text[:-_ENDING], text[-_ENDING:]
+    return (head + _THANKS.sub("", tail)).strip()
+
+
+_ENDING = 200  # characters, in which thanks are looked for
 _SPACES = re.compile(r"(\s)\s+")
-_POLITE = re.compile(
+_HELLO = re.compile(
     r"^(?:(?:hi|hello|hey|hey there|good (?:morning|afternoon|evening|day)|dear \w+|quick question)\s*[,.:!]\s*"
-    r"|i (?:could not|couldn't|did not|didn't) find (?:out )?)+"
-    r"|(?:\s*\b(?:thanks|thank you|please hurry|cheers|regards|bye|please)(?: a lot| so much| very much| in advance)?"
-    r"\s*[.!,?]*)+$",
+    r"|i (?:could not|couldn't|did not|didn't) find (?:out )?)+",
+    re.IGNORECASE,
+)
+_THANKS = re.compile(
+    # One place only where a space may be matched, or a text full of thanks would take for ever.
+    r"(?:\b(?:thanks|thank you|please hurry|cheers|regards|bye|please)(?: a lot| so much| very much| in advance)?"
+    r"[\s.!,?]*)+$",
     re.IGNORECASE,
 )
 # Marks that belong to the letter before them and that Python does not count among the letters.
