@@ -20,7 +20,7 @@ from labkit.request import (
     DeadlineExceeded,
     Done,
     EngineError,
-    InvalidValue,
+    InvalidRequest,
     Request,
     StreamIncomplete,
     Timing,
@@ -80,7 +80,7 @@ def test_what_the_cache_can_never_hold_is_refused_and_all_else_is_served_to_its_
 
 
 def test_no_output_at_all_is_refused_before_anything_is_sent():
-    with pytest.raises(InvalidValue, match="max_tokens is 0; ask for at least 1"):
+    with pytest.raises(InvalidRequest, match="max_tokens is 0; ask for at least 1"):
         asked(1, output=0)
 
 

@@ -17,6 +17,7 @@ from labkit.request import (
     Chunk,
     Done,
     EngineError,
+    InvalidRequest,
     InvalidValue,
     Request,
     Timing,
@@ -381,7 +382,7 @@ def test_an_unknown_pool_is_named_with_those_there_are():
     async def main():
         await complete(Pooled(Gate(1, Pool("chat"), Pool("bulk")))(Served([])), Request("q", feature="caht"))
 
-    with pytest.raises(InvalidValue, match="no pool 'caht'; this gate has chat, bulk"):
+    with pytest.raises(InvalidRequest, match="no pool 'caht'; this gate has chat, bulk"):
         run(main())
 
 
@@ -390,8 +391,8 @@ def test_an_unknown_pool_is_named_with_those_there_are():
     [
         (lambda request: request.extra["pool"], FunctionFailed, "which raised KeyError"),
         (lambda request: 1 / 0, FunctionFailed, "which raised ZeroDivisionError"),
-        (lambda request: ["chat"], InvalidValue, "no pool"),
-        (lambda request: None, InvalidValue, "no pool None"),
+        (lambda request: ["chat"], InvalidRequest, "no pool"),
+        (lambda request: None, InvalidRequest, "no pool None"),
     ],
 )
 def test_a_pool_that_cannot_be_told_is_said_before_anything_is_sent(which, error, says):

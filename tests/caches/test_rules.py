@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.caches import CacheControl, Scope, fingerprint, scope_of
-from labkit.request import InvalidValue, Message, Request
+from labkit.request import InvalidRequest, InvalidValue, Message, Request
 
 ASKED = Request("When do you open?", model="small")
 
@@ -65,7 +65,7 @@ def test_the_order_of_body_fields_does_not_matter_but_the_order_inside_a_schema_
 
 def test_what_is_no_json_is_refused_rather_than_confused():
     for bad in (float("nan"), object(), {1, 2}):
-        with pytest.raises(InvalidValue, match="JSON"):
+        with pytest.raises(InvalidRequest, match="JSON"):
             fingerprint(Request("x", extra={"bias": bad}))
 
 

@@ -18,7 +18,7 @@ from labkit.request import (
     EngineError,
     EngineStalled,
     EngineUnreachable,
-    InvalidRequest,
+    InvalidValue,
     Message,
     Request,
     StreamIncomplete,
@@ -174,7 +174,7 @@ def test_an_address_without_a_server_is_named() -> None:
 
 
 def test_something_that_is_no_address_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="should look like"):
+    with pytest.raises(InvalidValue, match="should look like"):
         OpenAIEngine("localhost:8000")
 
 

@@ -10,7 +10,7 @@ from email.utils import format_datetime
 import pytest
 
 from labkit.engines import OpenAIEngine
-from labkit.request import ContextWindowExceeded, EngineError, InvalidRequest, Request
+from labkit.request import ContextWindowExceeded, EngineError, InvalidRequest, InvalidValue, Request
 from tests.engines.wires import JSON, SSE, USAGE, Endpoint, ask, delta, sse, usage
 
 ERRORS = {
@@ -264,5 +264,5 @@ def test_metrics_without_end_are_ended():
 
 
 def test_stall_s_must_allow_some_time():
-    with pytest.raises(InvalidRequest, match="stall_s is 0"):
+    with pytest.raises(InvalidValue, match="stall_s is 0"):
         OpenAIEngine("http://x.test/v1", stall_s=0)

@@ -13,7 +13,7 @@ from labkit.request import (
     Chunk,
     DeadlineExceeded,
     Done,
-    InvalidValue,
+    InvalidRequest,
     Request,
     StreamIncomplete,
     Timing,
@@ -169,7 +169,7 @@ def test_a_deadline_only_ever_tightens(run):
         assert within(early, 100).deadline == early.deadline
         assert within(early, 1).deadline < early.deadline
         for seconds in (0, -1, float("nan")):
-            with pytest.raises(InvalidValue):
+            with pytest.raises(InvalidRequest):
                 within(early, seconds)
 
     run(main())

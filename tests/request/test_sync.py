@@ -19,6 +19,7 @@ from labkit.request import (
     Done,
     DoorClosed,
     EngineError,
+    InvalidRequest,
     InvalidValue,
     LabError,
     Request,
@@ -288,7 +289,7 @@ def test_a_handler_that_asks_its_own_door_is_told_instead_of_waiting_for_ever():
 def test_what_is_no_request_is_refused(wrong):
     with Synchronous(quick()) as ask:
         for use in (ask, ask.stream):
-            with pytest.raises(InvalidValue, match="a text or a Request"):
+            with pytest.raises(InvalidRequest, match="a text or a Request"):
                 use(wrong)
 
 

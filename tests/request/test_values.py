@@ -10,6 +10,7 @@ from labkit.request import (
     Completion,
     Done,
     InvalidRequest,
+    InvalidValue,
     LabError,
     Message,
     Request,
@@ -53,13 +54,13 @@ def test_a_usage_is_accepted_exactly_when_its_parts_fit(values):
     if fits:
         Usage(*values)
     else:
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(InvalidValue):
             Usage(*values)
 
 
 @pytest.mark.parametrize("bad", [1.0, True, "3", None, float("nan")])
 def test_a_token_count_that_is_no_whole_number_is_refused_by_name(bad):
-    with pytest.raises(InvalidRequest, match="output_tokens"):
+    with pytest.raises(InvalidValue, match="output_tokens"):
         Usage(1, bad)
 
 
@@ -155,14 +156,14 @@ def test_a_stack_of_choosers_prints_each_model_below_its_name():
     ],
 )
 def test_what_does_not_fit_together_is_refused_with_what_to_do(levers, engine, message):
-    with pytest.raises(InvalidRequest, match=message):
+    with pytest.raises(InvalidValue, match=message):
         stack(*levers, engine=engine)
 
 
 def test_a_chooser_comes_last_and_wants_models():
-    with pytest.raises(InvalidRequest, match="so it comes last"):
+    with pytest.raises(InvalidValue, match="so it comes last"):
         stack(First(), Shouting(), engine=ScriptedEngine())
-    with pytest.raises(InvalidRequest, match="chooses among models"):
+    with pytest.raises(InvalidValue, match="chooses among models"):
         stack(First(), engine=ScriptedEngine())
 
 

@@ -16,6 +16,7 @@ from labkit.request import (
     DeadlineExceeded,
     Done,
     EngineError,
+    InvalidRequest,
     InvalidValue,
     LabError,
     Request,
@@ -156,7 +157,7 @@ def test_what_nobody_can_go_round_is_an_engine_error_made_from_the_original(erro
 
 
 @pytest.mark.parametrize(
-    "error", [InvalidValue("nonsense"), ContextWindowExceeded("too long"), InvalidRow("no such row")], ids=repr
+    "error", [InvalidRequest("nonsense"), ContextWindowExceeded("too long"), InvalidRow("no such row")], ids=repr
 )
 def test_the_callers_own_faults_go_through_at_once_and_open_no_circuit(error):
     for name in ("fallback", "hedge", "route"):

@@ -13,6 +13,7 @@ from labkit.request import (
     Done,
     EngineError,
     EngineStalled,
+    InvalidRequest,
     InvalidValue,
     Request,
     StreamIncomplete,
@@ -310,8 +311,8 @@ def test_with_every_circuit_open_the_shortest_wait_is_told_at_once():
 
 def test_errors_that_are_not_the_engines_are_raised_at_once():
     other = ScriptedEngine()
-    models = {"a": ScriptedEngine(fail_at=0, error=InvalidValue("nonsense")), "b": other}
-    with pytest.raises(InvalidValue, match="nonsense"):
+    models = {"a": ScriptedEngine(fail_at=0, error=InvalidRequest("nonsense")), "b": other}
+    with pytest.raises(InvalidRequest, match="nonsense"):
         run(complete(fallback(models, ["a", "b"], Breaker()), Q))
     assert not other.asked
 

@@ -6,7 +6,17 @@ import pytest
 
 from labkit.engines import ScriptedEngine
 from labkit.ledger import Booked, Ledger
-from labkit.request import Chunk, EngineError, InvalidValue, Request, StreamIncomplete, clock, complete, stack
+from labkit.request import (
+    Chunk,
+    EngineError,
+    InvalidRequest,
+    InvalidValue,
+    Request,
+    StreamIncomplete,
+    clock,
+    complete,
+    stack,
+)
 from labkit.routing import AllDown, Hedge
 
 Q = Request("q")
@@ -70,8 +80,8 @@ def test_after_the_first_token_the_winners_error_is_raised():
 
 
 def test_errors_that_are_not_the_engines_are_raised_at_once():
-    with pytest.raises(InvalidValue, match="nonsense"):
-        asks({"a": ScriptedEngine(fail_at=0, error=InvalidValue("nonsense")), "b": ScriptedEngine()}, after_s=5)
+    with pytest.raises(InvalidRequest, match="nonsense"):
+        asks({"a": ScriptedEngine(fail_at=0, error=InvalidRequest("nonsense")), "b": ScriptedEngine()}, after_s=5)
 
 
 def test_a_stream_that_breaks_off_is_not_an_answer():

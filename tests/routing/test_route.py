@@ -12,6 +12,7 @@ from labkit.request import (
     Chunk,
     ContextWindowExceeded,
     EngineError,
+    InvalidRequest,
     InvalidValue,
     Request,
     Usage,
@@ -225,8 +226,8 @@ def test_a_small_model_that_fails_sends_a_cascade_up(error):
 
 def test_other_errors_of_the_request_are_raised():
     models = pair()
-    models["small"] = ScriptedEngine(fail_at=0, error=InvalidValue("nonsense"))
-    with pytest.raises(InvalidValue, match="nonsense"):
+    models["small"] = ScriptedEngine(fail_at=0, error=InvalidRequest("nonsense"))
+    with pytest.raises(InvalidRequest, match="nonsense"):
         asks(placed(Cascade, models, TWO, sure(1)), Q)
 
 

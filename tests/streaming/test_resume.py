@@ -13,7 +13,7 @@ from labkit.request import (
     DeadlineExceeded,
     Done,
     EngineError,
-    InvalidValue,
+    InvalidRequest,
     Request,
     clock,
     complete,
@@ -190,9 +190,9 @@ def test_ids_that_are_not_of_the_stream_are_refused():
         async with Resumable(WatchedEngine()) as streams:
             name = streams.start(ASKED)
             for wrong in ("7", "other:1", f"{name}:x", f"{name}:99", f"{name}:-1"):
-                with pytest.raises(InvalidValue):
+                with pytest.raises(InvalidRequest):
                     await read(streams, name, wrong)
-        with pytest.raises(InvalidValue, match="grace_s"):
+        with pytest.raises(InvalidRequest, match="grace_s"):
             Resumable(WatchedEngine(), grace_s=0)
 
     run(main())

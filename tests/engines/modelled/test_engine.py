@@ -16,7 +16,7 @@ from labkit.request import (
     ContextWindowExceeded,
     DeadlineExceeded,
     EngineError,
-    InvalidValue,
+    InvalidRequest,
     Request,
     clock,
     complete,
@@ -139,9 +139,9 @@ def test_a_request_cancelled_on_its_way_in_never_reaches_the_scheduler():
     ("request_", "error", "says"),
     [
         (ask(range(250), 10), ContextWindowExceeded, "250 prompt tokens and up to 10 output tokens exceed .* 256"),
-        (ask([], 10), InvalidValue, "no tokens"),
-        (Request("x"), InvalidValue, "prompt_token_ids"),
-        (Request("x", logprobs=0, extra={"prompt_token_ids": [1]}), InvalidValue, "probabilities"),
+        (ask([], 10), InvalidRequest, "no tokens"),
+        (Request("x"), InvalidRequest, "prompt_token_ids"),
+        (Request("x", logprobs=0, extra={"prompt_token_ids": [1]}), InvalidRequest, "probabilities"),
     ],
 )
 def test_what_can_never_be_served_is_refused_with_a_reason(request_: Request, error: type[Exception], says: str):
