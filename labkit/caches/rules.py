@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from labkit.request import InvalidRequest, InvalidValue, Request, asked, canonical
+from labkit.request import InvalidValue, Request, asked, canonical
 
 _FINGERPRINT_VERSION = "labkit-fingerprint-2"  # a change of the rules below changes every key, so old entries just miss
 
@@ -36,7 +36,7 @@ class Scope:
     def __post_init__(self) -> None:
         given: object = self.permissions
         if isinstance(given, str):
-            raise InvalidRequest(f"permissions is the text {self.permissions!r}; give a set of permission names")
+            raise InvalidValue(f"permissions is the text {self.permissions!r}; give a set of permission names")
         object.__setattr__(self, "permissions", frozenset(self.permissions))
 
     def to_text(self) -> str:

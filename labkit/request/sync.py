@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from labkit.request.deadline import held, within
-from labkit.request.errors import EngineError, InvalidRequest, LabError
+from labkit.request.errors import EngineError, InvalidRequest, InvalidValue, LabError
 from labkit.request.handler import Completion, Handler, complete
 from labkit.request.values import Event, Message, Request
 
@@ -41,7 +41,7 @@ class Synchronous:
 
     def __init__(self, handler: Handler | Awaitable[Handler]) -> None:
         if not callable(handler) and not isinstance(handler, Awaitable):
-            raise InvalidRequest(f"a handler is a function from a request to a stream of events; {handler!r:.80} is none")
+            raise InvalidValue(f"a handler is a function from a request to a stream of events; {handler!r:.80} is none")
         self._handler = handler
         self._brought: Any = None
         self._failure: Exception | None = None
@@ -109,7 +109,7 @@ class Synchronous:
     async def _bring(self, line: _Line) -> None:
         self._brought = self._handler = await self._handler  # type: ignore[misc]
         if not callable(self._handler):
-            raise InvalidRequest(f"the awaitable should have brought a handler; it brought {self._handler!r:.80}")
+            raise InvalidValue(f"the awaitable should have brought a handler; it brought {self._handler!r:.80}")
         line.items.put(None)
 
     def _stream(self, request: Request, within_s: float | None) -> Generator[Event, None, None]:

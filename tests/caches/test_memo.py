@@ -25,7 +25,7 @@ from labkit.caches import (
 from labkit.caches.memo import Memo, Passage
 from labkit.cost import self_defined
 from labkit.ledger import Booked, Ledger
-from labkit.request import InvalidValue, Message, Request, clock, complete, stack
+from labkit.request import InvalidRequest, InvalidValue, Message, Request, clock, complete, stack
 from labkit.request.clock import run_virtual
 from tests.caches.engine import numbered
 from tests.caches.words import Words
@@ -172,7 +172,7 @@ def test_errors_and_what_is_no_json_are_not_kept() -> None:
         async def tool(scope, arguments):
             return 1
 
-        with pytest.raises(InvalidValue, match="arguments"):
+        with pytest.raises(InvalidRequest, match="arguments"):
             await reading_tool(tool, store, "t", control=lambda _: CacheControl())(A, {"x": {1}})
         assert len(store) == 0
         assert await memo.result(A, "n", lambda: tool(A, {}), CacheControl(no_store=True)) == 1
@@ -185,8 +185,8 @@ def test_layers_are_asked_in_order_and_each_keeps_its_accounts(tmp_path: Path) -
     engine, store = numbered(gap_s=0.01), Store()
     semantic = SemanticCache(store, Words(), StaticThreshold(0.99), verify=0)
     ask = Request("may I return boots", model="small")
-    same = Request("boots may I return", model="small")
-    boots = Request("boots I may return", model="small")
+    same = Request("May I return boots", model="small")
+    boots = Request("may i return BOOTS", model="small")
     with Ledger(tmp_path / "ledger.db") as ledger:
         handler = stack(Booked(ledger, {"*": self_defined("any", "25000", "0")}), semantic, engine=engine)
 

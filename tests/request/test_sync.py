@@ -216,7 +216,7 @@ def test_a_deadline_ends_the_wait_with_what_had_come():
         assert engine.closed.is_set()
         with pytest.raises(DeadlineExceeded):
             list(ask.stream("q", within_s=0.05))
-        with pytest.raises(InvalidValue, match="must lie ahead"):
+        with pytest.raises(InvalidRequest, match="must lie ahead"):
             ask("q", within_s=-1)
 
 

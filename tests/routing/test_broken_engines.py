@@ -17,7 +17,6 @@ from labkit.request import (
     Done,
     EngineError,
     InvalidRequest,
-    InvalidValue,
     LabError,
     Request,
     Timing,
@@ -207,7 +206,7 @@ def test_a_status_that_a_raw_error_carries_is_kept():
 def test_a_breaker_counts_raw_errors_of_whatever_is_attempted():
     async def main():
         breaker = Breaker(failures=2)
-        for error in (KeyError("x"), InvalidValue("mine"), ZeroDivisionError()):
+        for error in (KeyError("x"), InvalidRequest("mine"), ZeroDivisionError()):
             with pytest.raises(type(error)), breaker.attempt("m"):
                 raise error
         assert breaker.state("m") == "open"

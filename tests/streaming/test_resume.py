@@ -14,6 +14,7 @@ from labkit.request import (
     Done,
     EngineError,
     InvalidRequest,
+    InvalidValue,
     Request,
     clock,
     complete,
@@ -192,7 +193,7 @@ def test_ids_that_are_not_of_the_stream_are_refused():
             for wrong in ("7", "other:1", f"{name}:x", f"{name}:99", f"{name}:-1"):
                 with pytest.raises(InvalidRequest):
                     await read(streams, name, wrong)
-        with pytest.raises(InvalidRequest, match="grace_s"):
+        with pytest.raises(InvalidValue, match="grace_s"):
             Resumable(WatchedEngine(), grace_s=0)
 
     run(main())
