@@ -56,7 +56,18 @@ from labkit.routing import (
 from labkit.streaming import EnoughWords, Paced, StopWhen
 
 PRICE = self_defined("any", "3", "5", cached="1")
-QUESTIONS = ("where is my order", "where is my parcel", "can I return it", "can I not return it", "how late is it")
+QUESTIONS = (
+    "where is my order", "Where is my order", "where is my ORDER", "where is my parcel", "can I return it",
+    "can I not return it", "how late is it",
+)  # fmt: skip
+    "where is my order",
+    "Where is my order",
+    "where is my ORDER",
+    "where is my parcel",
+    "can I return it",
+    "can I not return it",
+    "how late is it",
+)
 
 
 @dataclass
@@ -127,7 +138,7 @@ class World:
             if not booked:
                 levers.insert(rng.randrange(len(levers) + 1), self.books())
             engine: Handler = self.engine()
-            return stack(*levers, engine=_forwarding(engine) if rng.random() < 0.2 else engine)
+            return stack(*levers, engine=_forwarding(Paced(4)(engine)) if rng.random() < 0.2 else engine)
         chooser, names = self.chooser()
         return stack(*levers, chooser, engine={name: self.stack(depth - 2, booked) for name in names})
 
@@ -254,6 +265,7 @@ def check(seed: int) -> Counter[str]:
     seen.update({"computed": len(computed), "hits": hits, "cut while served": len(cut), "delivered": len(delivered)})
     seen.update(f"outcome {row.outcome}" for row in rows)
     seen.update(kind for done in delivered for kind in hops.kinds(done.route))
+    seen.update(kind for row in served for kind in hops.kinds(row.route))
     return seen
 
 
