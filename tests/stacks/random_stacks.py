@@ -60,14 +60,6 @@ QUESTIONS = (
     "where is my order", "Where is my order", "where is my ORDER", "where is my parcel", "can I return it",
     "can I not return it", "how late is it",
 )  # fmt: skip
-    "where is my order",
-    "Where is my order",
-    "where is my ORDER",
-    "where is my parcel",
-    "can I return it",
-    "can I not return it",
-    "how late is it",
-)
 
 
 @dataclass
