@@ -23,7 +23,7 @@ def called(node: ast.AST) -> str:
 
 
 def is_check(node: ast.AST, helpers: set[str]) -> bool:
-    """An assertion, a `with pytest.raises(…)`, a call that only fails (`pytest.fail`), or a call of a helper that has one."""
+    """An assertion, `with pytest.raises(…)`, a call that only fails (`pytest.fail`), or a call of a helper that has one."""
     if isinstance(node, With):
         return any(called(item.context_expr) in ("raises", "warns") for item in node.items)
     name = called(node)
@@ -60,7 +60,7 @@ def has_items(node: ast.AST | None, known: dict[str, ast.expr]) -> bool:
 
 
 def always_checks(body: list[ast.stmt], known: dict[str, ast.expr], helpers: set[str]) -> bool:
-    """Whether something is checked whatever the data: beside loops that may have no turn and branches that may not be taken."""
+    """Whether something is checked whatever the data: not only in loops that may have no turn or branches not taken."""
     for node in body:
         if isinstance(node, ast.For | ast.AsyncFor | ast.While):
             turns = has_items(node.test if isinstance(node, ast.While) else node.iter, known)

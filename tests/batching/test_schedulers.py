@@ -158,6 +158,7 @@ def test_for_equal_requests_that_come_together_static_is_never_done_earlier(coun
 def test_with_steps_of_one_length_and_room_for_all_prompts_continuous_ends_no_request_a_step_later_than_static(jobs, seats):
     limits = Limits(seats, 1000)
     slow, fast = (run_schedule(jobs, policy, limits, second) for policy in (static, continuous))
+    assert len(fast.served) == len(slow.served) == len(jobs)
     for i in range(len(jobs)):
         assert fast.served[i].finish <= slow.served[i].finish + 1 + 1e-9  # a newcomer may have to wait for a step to end
 

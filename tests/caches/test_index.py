@@ -19,6 +19,7 @@ def test_the_nearest_are_those_of_a_comparison_with_all() -> None:
     index, kept = Index(8), rows(50, 1)
     for i, row in enumerate(kept):
         index.add("p", str(i), row)
+    assert len(index) == 50
     for asked in rows(10, 2):
         best = np.argsort(-(kept @ asked))[:5]
         found = index.nearest("p", asked, 5)

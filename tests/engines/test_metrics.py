@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 
 import pytest
@@ -269,8 +268,12 @@ def test_what_is_no_metrics_text_is_the_labs_error(text: str) -> None:
 
 @given(st.text())
 def test_any_text_is_a_snapshot_or_the_labs_error(text: str) -> None:
-    with contextlib.suppress(EngineError, MetricMissing):
-        parse_metrics("vllm:prompt_tokens_total 1\n" + text)
+    try:
+        snapshot = parse_metrics("vllm:prompt_tokens_total 1\n" + text)
+    except (EngineError, MetricMissing) as error:
+        assert str(error)  # noqa: PT017 - either is right
+    else:
+        assert isinstance(snapshot, MetricsSnapshot)
 
 
 @pytest.mark.live

@@ -72,9 +72,9 @@ def test_the_break_even_is_the_first_length_that_trying_each_finds(
 def test_the_links_break_even_bandwidth_takes_exactly_as_long_as_computing(prefix: int) -> None:
     size, model = kv_size("llama-3.1-8b"), datasheet_model(shape("llama-3.1-8b"), hardware("h100"))
     found = offload_break_even(size, model, prefix, 25)
-    if math.isfinite(found.link_gbs):
-        at_it = offload_break_even(size, model, prefix, found.link_gbs)
-        assert at_it.fetch_s == pytest.approx(found.recompute_s)
+    assert math.isfinite(found.link_gbs)
+    at_it = offload_break_even(size, model, prefix, found.link_gbs)
+    assert at_it.fetch_s == pytest.approx(found.recompute_s)
 
 
 @pytest.mark.parametrize(

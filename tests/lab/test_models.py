@@ -58,5 +58,7 @@ def test_small_and_large_differ_where_it_is_hard() -> None:
 
 
 def test_large_answers_from_policies_as_long_as_its_context() -> None:
-    for bucket, found in REPORT["models"]["large"]["prompt_tokens"].items():
+    buckets = REPORT["models"]["large"]["prompt_tokens"]
+    assert len(buckets) > 2
+    for bucket, found in buckets.items():
         assert found["accuracy"] >= 0.8, bucket

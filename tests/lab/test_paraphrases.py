@@ -22,7 +22,9 @@ def entities(part: Part) -> set[str]:
 
 def test_a_pair_is_the_same_question_exactly_when_it_is_a_paraphrase() -> None:
     for part in PARTS:
-        for pair in pairs(part, 2000, 1):
+        found = pairs(part, 2000, 1)
+        assert len(found) == 2000
+        for pair in found:
             assert pair.same == (pair.kind == "paraphrase")
             assert pair.same == (pair.cached.answer == pair.new.answer)
 
@@ -37,6 +39,7 @@ def test_no_text_has_two_answers() -> None:
                     r"^(Hi\. |Hello, |Good morning\. |Hey there, )|( Thanks\.| Thank you!| Please hurry\.)$", "", q.text
                 )
                 assert seen.setdefault(core, q.answer) == q.answer
+    assert len(seen) > 1000
 
 
 def test_topics_and_order_numbers_of_the_parts_are_disjoint_and_both_parts_have_every_kind() -> None:

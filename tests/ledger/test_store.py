@@ -150,6 +150,7 @@ def test_an_empty_ledger_gives_a_frame_with_the_same_types(ledger):
 def test_latencies_in_the_frame_are_those_of_timing(ledger):
     ledger.extend([FULL, Row(provider="lab", sent=1.0, first_token=2.0, done=3.0, output_tokens=1), Row(provider="lab")])
     frame = ledger.frame()
+    assert len(frame) == 3
     for i, row in enumerate(ledger.rows()):
         timing = row.timing
         tpot = timing.tpot(row.output_tokens) if timing and not row.reasoning_tokens else None

@@ -52,7 +52,7 @@ def test_a_usage_is_accepted_exactly_when_its_parts_fit(values):
     total_in, out, cached, written, reasoning = values
     fits = min(values) >= 0 and cached + written <= total_in and reasoning <= out
     if fits:
-        Usage(*values)
+        assert Usage(*values).input_tokens == total_in
     else:
         with pytest.raises(InvalidValue):
             Usage(*values)

@@ -75,6 +75,7 @@ def test_code_that_only_asks_or_shows_is_folded(code, folded):
 
 
 def test_no_quiz_shows_its_answer_above_the_question():
+    assert sources()
     for path in sources():
         notebook = nbformat.read(notebooks_dir() / f"{path.stem}.ipynb", as_version=4)
         quizzes = [cell for cell in notebook.cells if cell.cell_type == "code" and "book.quiz(" in cell.source]
