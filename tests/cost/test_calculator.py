@@ -116,7 +116,7 @@ def test_an_impossible_rate_or_utilisation_is_refused(rate: float, share: float)
 
 
 def test_every_host_says_where_and_when_its_price_was_read() -> None:
-    assert len(hosts()) > 5
+    assert len(hosts()) >= 5
     for machine in hosts().values():
         assert machine.usd_per_hour > 0
         assert machine.source

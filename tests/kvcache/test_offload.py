@@ -68,7 +68,14 @@ def test_the_break_even_is_the_first_length_that_trying_each_finds(
         assert all(lead(n) >= -margin for n in range(found.tokens, found.tokens + 50))
 
 
-@pytest.mark.parametrize("prefix", [100, 5000, 60_000])
+def test_a_prefix_that_is_read_for_nothing_is_worth_no_link() -> None:
+    """Of 100 tokens the weights' reading takes longer than the computing, and they are read anyway."""
+    size, model = kv_size("llama-3.1-8b"), datasheet_model(shape("llama-3.1-8b"), hardware("h100"))
+    found = offload_break_even(size, model, 100, 25)
+    assert (found.recompute_s, found.link_gbs) == (0, math.inf)
+
+
+@pytest.mark.parametrize("prefix", [5000, 60_000])
 def test_the_links_break_even_bandwidth_takes_exactly_as_long_as_computing(prefix: int) -> None:
     size, model = kv_size("llama-3.1-8b"), datasheet_model(shape("llama-3.1-8b"), hardware("h100"))
     found = offload_break_even(size, model, prefix, 25)

@@ -22,7 +22,7 @@ def entities(part: Part) -> set[str]:
 
 def test_a_pair_is_the_same_question_exactly_when_it_is_a_paraphrase() -> None:
     for part in PARTS:
-        found = pairs(part, 2000, 1)
+        found = list(pairs(part, 2000, 1))
         assert len(found) == 2000
         for pair in found:
             assert pair.same == (pair.kind == "paraphrase")
