@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-import httpx
-
 from labkit.request import InvalidValue
 
 _SECRET = re.compile(r"key|token|secret|passw|auth|credential|(?:^|[_-])(?:sig|signature|code|pwd)$", re.IGNORECASE)
@@ -37,6 +35,8 @@ class Address:
         api-version, unless it is a token of Azure's Entra (a JWT). Raises `InvalidValue` for what is no address, for a
         key that no header can carry, and for a key within the query: addresses are written into logs.
         """
+        import httpx
+
         if not isinstance(base_url, str) or not re.match(r"\s*https?://[^/?#\s]", base_url, re.IGNORECASE):
             raise InvalidValue(f"{_shown(base_url)} is no endpoint address; it should look like http://127.0.0.1:8000/v1")
         base_url = base_url.strip()

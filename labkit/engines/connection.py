@@ -7,14 +7,15 @@ import json
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from labkit.engines.address import Address
 from labkit.engines.faults import fault_in, retry_after_s, words
 from labkit.engines.wire import ENCODINGS, Wire
 from labkit.request import EngineError, EngineStalled, EngineUnreachable, InvalidValue, LabError
+
+if TYPE_CHECKING:
+    import httpx
 
 MAX_ERROR = 2**16
 """The most bytes of an error's body that are read."""
@@ -43,6 +44,8 @@ class Connection:
 
     async def get(self, path: str, root: bool = False) -> str:
         """The text at `path`. Raises `EngineError` for a status other than 200, `EngineStalled`, `EngineUnreachable`."""
+        import httpx
+
         url = self.address.of(path, root)
         shown = url.partition("?")[0]
         try:
@@ -70,6 +73,8 @@ class Connection:
 
     async def read_error(self, response: httpx.Response) -> tuple[Any, str]:
         """An error's body, as JSON where it is some, and in words. As much of it as fits `MAX_ERROR` and ten seconds."""
+        import httpx
+
         raw = bytearray()
         try:
             wire = Wire(response.headers.get("content-encoding", ""), 1)
@@ -94,6 +99,8 @@ class Connection:
 
     def unreachable(self, error: Exception) -> EngineUnreachable:
         """What to say when nothing of an answer came."""
+        import httpx
+
         other = isinstance(error, httpx.ProtocolError) and "disconnected" not in str(error)
         what = "what answers is no HTTP" if other else "nothing answers"
         return EngineUnreachable(
@@ -110,6 +117,8 @@ class Connection:
         return error
 
     def _client(self) -> httpx.AsyncClient:
+        import httpx
+
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:

@@ -13,9 +13,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from labkit.engines.address import Address
 from labkit.engines.answer import Answer, Failed
@@ -35,6 +33,9 @@ from labkit.request import (
     clock,
     held,
 )
+
+if TYPE_CHECKING:
+    import httpx
 
 _log = logging.getLogger("labkit.engines")
 _REASONING_BESIDE = ("x.ai", "perplexity.ai")  # as genai-prices extracts their usage
@@ -80,6 +81,8 @@ class OpenAIEngine:
         return held(self._stream, request)
 
     async def _stream(self, request: Request) -> AsyncGenerator[Event, None]:
+        import httpx
+
         sent, started_unix = clock.now(), clock.unix_now()
         body = body_of(request, self.model, self.dialect.vllm)
         content, limit = encoded(body), limit_of(request)
@@ -215,6 +218,8 @@ class OpenAIEngine:
 
     async def _prompt_tokens(self, request: Request) -> int | None:
         """The exact prompt length where the endpoint can tell (vLLM's /tokenize): its refusal only gives a lower bound."""
+        import httpx
+
         if not self.dialect.vllm:
             return None
         asked = {"model": request.model or self.model, "messages": [message_of(message) for message in request.messages]}
@@ -241,6 +246,8 @@ class OpenAIEngine:
         )
 
     def _broken(self, error: httpx.HTTPError, answer: Answer, wire: Wire | None) -> LabError:
+        import httpx
+
         if wire is None or not wire.received or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             return self._http.unreachable(error)
         return StreamIncomplete(

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -46,8 +47,8 @@ class Booked(Lever):
     `prices` maps a model's name to its price list; the name "*" stands for all models without one. The name is the one that
     the request asks by (a router's own name for the model), else the one that the engine answers with. Every model that a
     chooser in the stack can choose must have a price, or none may: `InvalidValue` says so when the stack is built. The
-    price is set on the `Done` as well, in the list's own currency. `provider` goes into the rows; where it is empty, that of
-    the price list does.
+    price is set on the `Done` as well, in the list's own currency; where it depends on the hour, the hour of the request
+    counts. `provider` goes into the rows; where it is empty, that of the price list does.
 
     A completed attempt's row is on the disk before its `Done` is handed on, so whoever has seen a `Done` can count on it. A
     stream that was cut short is booked with the engine's last running count plus the tokens of the chunks after it, or with
@@ -266,7 +267,8 @@ class _Page:
                 names = dict.fromkeys(name for name in (self._opening.request_model, answered_by) if name)
                 why.append(f"no price for {' or '.join(names) or 'a model without a name'}")
                 return None, currency
-            return price_request(usage, price).total, price.currency
+            moment = datetime.fromtimestamp(self._opening.started_unix or 0.0, UTC)
+            return price_request(usage, price.at(moment)).total, price.currency
         except Exception as error:  # noqa: BLE001 - whatever a price raises, the answer was paid for
             faults.append(error)
             why.append(f"the price failed: {error!r:.200}")

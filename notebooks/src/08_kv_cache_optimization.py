@@ -166,7 +166,7 @@ show(
     alt="Memory of one session against its length, both logarithmic. At 32,000 tokens: "
     + ", ".join(f"{name} {gb:.2f} GB" for name, gb in at_32k.items())
     + ". Mistral's line is flat beyond its window.",
-    source="Computed from the models' configurations (data/shapes, and the fields above).",
+    source="Computed from the models' configurations (labkit/data/shapes, and the fields above).",
 )
 
 # %% [markdown]

@@ -1,6 +1,7 @@
 import asyncio
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import time
 from decimal import Decimal
 
 import pytest
@@ -291,6 +292,14 @@ def test_the_cost_on_the_answer_is_in_the_lists_own_currency(ledger):
     price = replace(self_defined("m", "2", "10", cached="0.5", cache_write="3"), currency="EUR")
     done = clock.run_virtual(complete(booked(engine(), ledger, prices={"m-1": price}), Request("hi"))).done
     assert (done.cost, done.currency) == (Decimal("0.0000575"), "EUR")  # 5 × 2 + 3 × 0.5 + 2 × 3 + 4 × 10, in millionths
+
+
+def test_a_price_that_depends_on_the_hour_is_that_of_the_requests_hour(ledger):
+    night, noon = self_defined("m", "1", "1"), self_defined("m", "100", "100")
+    price = replace(night, day=((time(0), night), (time(12), noon)))
+    handler = booked(engine(), ledger, prices={"*": price})
+    costs = [clock.run_virtual(complete(handler, Request("hi")), epoch=3600.0 * hour).done.cost for hour in (3, 13)]
+    assert costs == [price_request(USAGE, night).total, price_request(USAGE, noon).total]
 
 
 def test_a_model_that_can_be_chosen_and_has_no_price_is_told_when_the_stack_is_built(ledger):
