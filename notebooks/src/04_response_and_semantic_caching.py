@@ -498,9 +498,7 @@ def caching(name, acceptance=None, contrast=differences, verify=0.0, fresh=True)
         kept = stores[name] = Store(versions=rules_now)
         if acceptance is None:
             return stack(ResponseCache(kept, policy), engine=desk)
-        cache = SemanticCache(
-            kept, vectors, acceptance, policy=policy, contrast=contrast, verify=verify, seed=book.seed
-        )
+        cache = SemanticCache(kept, vectors, acceptance, policy=policy, contrast=contrast, verify=verify, seed=book.seed)
         return stack(cache, engine=desk)
 
     return build

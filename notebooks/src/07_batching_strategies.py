@@ -362,7 +362,8 @@ error = 100 * (curve.modelled / curve["max"] - 1)
 noise = 100 * (curve["max"] - curve["min"]) / curve["median"]
 jobs = [Job(0.0, *one) for one in wanted]
 said = {
-    "static: in batches": run_schedule(jobs, static, Limits(SEATS, 2048), step_seconds).finish + way * -(-len(wanted) // SEATS),
+    "static: in batches": run_schedule(jobs, static, Limits(SEATS, 2048), step_seconds).finish
+    + way * -(-len(wanted) // SEATS),
     "continuous: seat by seat": run_schedule(jobs, chunked_prefill, Limits(SEATS, 2048), step_seconds).finish
     + way * len(wanted) / SEATS,
 }
@@ -1213,7 +1214,13 @@ price = price_of("gpt-5-mini")
 month = {}
 for name, rates in {"list price": price.rates, "batch API": price.batch}.items():
     if rates is not None:
-        month[name] = 30 * CHATS_PER_DAY * BULK_SHARE * (PROMPT * float(rates.fresh_input) + OUTPUT * float(rates.visible_output)) / 1e6
+        month[name] = (
+            30
+            * CHATS_PER_DAY
+            * BULK_SHARE
+            * (PROMPT * float(rates.fresh_input) + OUTPUT * float(rates.visible_output))
+            / 1e6
+        )
 
 # %%
 rate_alone, rate_full = float(curve["max"][1]), float(curve["max"][32])
