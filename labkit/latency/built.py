@@ -135,7 +135,10 @@ def _model(given: Mapping[str, Any]) -> tuple[Any, Any]:
                 f"{given['model_type']} is no architecture that writes text token by token (transformers has no causal "
                 "language model of it), so it has no KV cache per token; name a language model"
             )
-        _check(config.get_text_config(decoder=True), plain)
+        text = config.get_text_config(decoder=True)
+        _check(text, plain)
+        if getattr(text, "qk_rope_head_dim", None) and hasattr(text, "head_dim") and not _mentions(plain, "head_dim"):
+            text.head_dim = text.qk_rope_head_dim  # what such models rotate; the default is that of the published size
         with torch.device("meta"):
             auto = AutoModelForMultimodalLM if seeing else AutoModelForCausalLM
             return config, auto.from_config(config, dtype=torch.bfloat16).eval()
