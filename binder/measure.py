@@ -146,7 +146,8 @@ def measure(notebook: Path, limit_mib: int) -> Measured:
         ]
         runner = (
             "import sys; from pathlib import Path; from labkit.workbook.run import run_notebook\n"
-            "ran = run_notebook(Path(sys.argv[1]), Path(sys.argv[2]), profile='ci', solutions='solutions' in sys.argv[1])\n"
+            "kind = 'solved' if 'solutions' in sys.argv[1] else 'learner'\n"
+            "ran = run_notebook(Path(sys.argv[1]), Path(sys.argv[2]), profile='ci', kind=kind)\n"
             "print(*ran.problems, sep='\\n', file=sys.stderr); sys.exit(not ran.ok)"
         )
         begin = time.monotonic()

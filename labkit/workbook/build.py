@@ -14,7 +14,7 @@ import ast
 import hashlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 book = workbook.open_chapter("{number}", profile=profile, engine=engine, seed=seed, solutions=solutions)"""
+PROOF = "proof"  # the tag of cells that are in no learner's notebook
 _METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -58,11 +59,16 @@ _EXERCISE = re.compile(r"\{\{exercise (\d\d\.\d+)\}\}")
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The text of the two notebooks made from one source, and where they go."""
+    """The text of the two notebooks made from one source, and where they go.
+
+    `proved` is for tests: the learner's notebook, and then each solution with the cells that use what it defines. Nothing
+    else differs between the two notebooks, so one run of `proved` shows what a run of each would show.
+    """
 
     name: str
     learner: str
     solved: str
+    proved: str
 
     def targets(self, folder: Path) -> tuple[tuple[Path, str], tuple[Path, str]]:
         """Path and text of the learner's and of the solved notebook under the notebooks' `folder`."""
@@ -101,7 +107,7 @@ def build(source: str, contents: Chapter) -> Built:
     if not cells or cells[0].cell_type != "markdown":
         raise ExerciseError(f"{contents.notebook}: the first cell must be markdown, with the chapter's title and question")
     learner, solved = (_notebook(cells, contents, solutions=solutions) for solutions in (False, True))
-    return Built(contents.notebook, learner, solved)
+    return Built(contents.notebook, *map(_written, (learner, solved, _proved(learner, solved, contents))))
 
 
 def build_file(path: Path) -> Built:
@@ -146,19 +152,40 @@ def _generated() -> list[Path]:
     return [*notebooks_dir().glob("*.ipynb"), *(notebooks_dir() / "solutions").glob("*.ipynb")]
 
 
-def _notebook(cells: Sequence[Any], contents: Chapter, *, solutions: bool) -> str:
+def _notebook(cells: Sequence[Any], contents: Chapter, *, solutions: bool) -> Any:
     made = [_cell(cell, contents, solutions=solutions) for cell in cells]
     made[1:1] = [
         nbformat.v4.new_code_cell(_PARAMETERS.format(solutions=solutions), metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell(_OPEN.format(number=contents.number), metadata={"tags": ["bootstrap"], **_FOLDED}),
     ]
+    notebook = nbformat.v4.new_notebook(cells=made, metadata=_METADATA)
+    notebook.nbformat_minor = 5
+    return notebook
+
+
+def _proved(learner: Any, solved: Any, contents: Chapter) -> Any:
+    """The learner's notebook, then a solved book in the same kernel: the solutions, and the cells that use their names."""
+    answers = {exercise.answer for exercise in contents.exercises}
+    again = [
+        cell for cell in solved.cells if cell.cell_type == "code" and ("exercise" in cell.metadata or _uses(cell, answers))
+    ]
+    opened = f"solutions = True\n{_OPEN.format(number=contents.number)}"
+    proof = [
+        nbformat.v4.new_code_cell(source, metadata={"tags": [PROOF]}) for source in (opened, *(c.source for c in again))
+    ]
+    return nbformat.v4.new_notebook(cells=[*learner.cells, *proof], metadata=_METADATA, nbformat_minor=5)
+
+
+def _uses(cell: Any, names: Collection[str]) -> bool:
+    return any(isinstance(part, ast.Name) and part.id in names for part in ast.walk(ast.parse(cell.source)))
+
+
+def _written(notebook: Any) -> str:
     seen: dict[str, int] = {}
-    for cell in made:
+    for cell in notebook.cells:
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
         seen[digest] = seen.get(digest, 0) + 1
         cell["id"] = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
-    notebook = nbformat.v4.new_notebook(cells=made, metadata=_METADATA)
-    notebook.nbformat_minor = 5
     nbformat.validate(notebook)
     return str(nbformat.writes(notebook)) + "\n"
 

@@ -1,8 +1,9 @@
-"""Execute notebooks headless: `python -m labkit.workbook.run [--solutions] [names…] --profile ci --out build/notebooks`.
+"""Execute notebooks headless: `python -m labkit.workbook.run [--as learner] [names…] --profile ci --out build/notebooks`.
 
-As a learner leaves it (exercises blank) a notebook must still run to its end; solved, every check must pass. Each notebook
-runs in a kernel of its own with the learner's state in a scratch folder. The executed notebook is kept;
-`report.json` and `report.md` record wall time and the peak memory of the kernel with all it started, engines included.
+As a learner leaves it (exercises blank) a notebook must still run to its end; solved, every check must pass; `proved` shows
+both in one run (see `build.Built`). Each notebook runs in a kernel of its own with the learner's state in a scratch folder.
+The executed notebook is kept; `report.json` and `report.md` record wall time and the peak memory of the kernel with all it
+started, engines included.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ import psutil
 
 from labkit.engines import running_engines
 from labkit.workbook.book import PROFILES
-from labkit.workbook.build import sources
+from labkit.workbook.build import PROOF, build_file, sources
 from labkit.workbook.charts import MIME
 from labkit.workbook.paths import notebooks_dir
 
+KINDS = ("learner", "solved", "proved")
 _SAMPLE_S = 0.25
 _WIDGETS = "application/vnd.jupyter.widget-state+json"
 
@@ -40,7 +42,7 @@ class Ran:
     """One executed notebook: wall time in seconds, peak memory in MiB, number of charts, what was wrong."""
 
     notebook: str
-    solutions: bool
+    kind: str
     profile: str
     wall_s: float
     peak_mib: float
@@ -94,8 +96,8 @@ class MemoryPeak:
         return found
 
 
-def run_notebook(path: Path, out: Path, *, profile: str, solutions: bool, engine: str = "auto", timeout_s: int = 900) -> Ran:
-    """Execute one notebook into the folder `out` and inspect what came out."""
+def run_notebook(path: Path, out: Path, *, profile: str, kind: str, engine: str = "auto", timeout_s: int = 900) -> Ran:
+    """Execute one notebook into the folder `out` and inspect what came out. Cells that only prove the rest are not kept."""
     out.mkdir(parents=True, exist_ok=True)
     executed = out / path.name
     problems: list[str] = []
@@ -105,9 +107,9 @@ def run_notebook(path: Path, out: Path, *, profile: str, solutions: bool, engine
             papermill.execute_notebook(
                 str(path),
                 str(executed),
-                parameters={"profile": profile, "engine": engine, "solutions": solutions},
+                parameters={"profile": profile, "engine": engine, "solutions": kind == "solved"},
                 kernel_name="python3",
-                cwd=str(path.parent),
+                cwd=str(notebooks_dir()),
                 progress_bar=False,
                 execution_timeout=timeout_s,
             )
@@ -121,7 +123,9 @@ def run_notebook(path: Path, out: Path, *, profile: str, solutions: bool, engine
         notebook = nbformat.read(executed, as_version=4)
         found, charts = inspect_outputs(notebook)
         problems += found
-    return Ran(path.stem, solutions, profile, round(wall, 1), round(peak.mib, 1), charts, tuple(problems))
+        notebook.cells = [cell for cell in notebook.cells if PROOF not in cell.metadata.get("tags", ())]
+        nbformat.write(notebook, executed)
+    return Ran(path.stem, kind, profile, round(wall, 1), round(peak.mib, 1), charts, tuple(problems))
 
 
 def inspect_outputs(notebook: Any) -> tuple[list[str], int]:
@@ -160,23 +164,28 @@ def report_markdown(ran: Sequence[Ran]) -> str:
     ]
     for r in ran:
         result = "ok" if r.ok else "; ".join(p.splitlines()[0] for p in r.problems).replace("|", "\\|")
-        role = "solved" if r.solutions else "learner"
-        lines.append(f"| {r.notebook} | {role} | {r.profile} | {r.wall_s:.1f} | {r.peak_mib:.0f} | {r.charts} | {result} |")
+        lines.append(
+            f"| {r.notebook} | {r.kind} | {r.profile} | {r.wall_s:.1f} | {r.peak_mib:.0f} | {r.charts} | {result} |"
+        )
     return "\n".join(lines) + "\n"
 
 
-def run_all(names: Sequence[str], out: Path, *, profile: str, solutions: bool, engine: str = "auto") -> list[Ran]:
-    """Execute the notebooks one after the other and write the report. Runs of the other kind in `out` are kept in it."""
-    folder = notebooks_dir() / "solutions" if solutions else notebooks_dir()
-    kind = "solved" if solutions else "learner"
+def run_all(names: Sequence[str], out: Path, *, profile: str, kind: str, engine: str = "auto") -> list[Ran]:
+    """Execute the notebooks one after the other and write the report. Runs of another kind in `out` are kept in it.
+
+    `kind` is one of `KINDS`. Raises `ExerciseError` for a name that no source has.
+    """
     ran = []
-    for source in sources(names):
-        one = run_notebook(folder / f"{source.stem}.ipynb", out / kind, profile=profile, solutions=solutions, engine=engine)
-        print(
-            f"{one.notebook} ({kind}): {'ok' if one.ok else 'FAILED'}, {one.wall_s:.1f} s, {one.peak_mib:.0f} MiB",
-            flush=True,
-        )
-        ran.append(one)
+    with tempfile.TemporaryDirectory(prefix="labkit-notebooks-") as folder:
+        for source in sources(names):
+            path = Path(folder) / f"{source.stem}.ipynb"
+            path.write_text(getattr(build_file(source), kind), encoding="utf-8")
+            one = run_notebook(path, out / kind, profile=profile, kind=kind, engine=engine)
+            print(
+                f"{one.notebook} ({kind}): {'ok' if one.ok else 'FAILED'}, {one.wall_s:.1f} s, {one.peak_mib:.0f} MiB",
+                flush=True,
+            )
+            ran.append(one)
     _write_report(ran, out)
     return ran
 
@@ -185,12 +194,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line. Returns 1 when a notebook failed."""
     parser = argparse.ArgumentParser(prog="python -m labkit.workbook.run", description="Execute the notebooks headless.")
     parser.add_argument("names", nargs="*", help="notebooks, such as 00_start_here; all of them by default")
-    parser.add_argument("--solutions", action="store_true", help="the solved notebooks instead of the learner's")
+    parser.add_argument(
+        "--as", dest="kind", default="learner", choices=KINDS, help="blank exercises, solved ones, or both in one run"
+    )
     parser.add_argument("--profile", default="ci", choices=PROFILES)
     parser.add_argument("--engine", default="auto", help="as for connect(); record:FILE makes a recording for a replay")
     parser.add_argument("--out", type=Path, default=Path("build/notebooks"))
     options = parser.parse_args(arguments)
-    ran = run_all(options.names, options.out, profile=options.profile, solutions=options.solutions, engine=options.engine)
+    ran = run_all(options.names, options.out, profile=options.profile, kind=options.kind, engine=options.engine)
     for one in ran:
         for problem in one.problems:
             print(f"{one.notebook}: {problem}", file=sys.stderr)
@@ -200,9 +211,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _write_report(ran: Sequence[Ran], out: Path) -> None:
     path = out / "report.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    fresh = {(r.notebook, r.solutions) for r in ran}
-    kept = [Ran(**{**r, "problems": tuple(r["problems"])}) for r in before if (r["notebook"], r["solutions"]) not in fresh]
-    rows = sorted([*kept, *ran], key=lambda r: (r.notebook, r.solutions))
+    fresh = {(r.notebook, r.kind) for r in ran}
+    kept = [Ran(**{**r, "problems": tuple(r["problems"])}) for r in before if (r["notebook"], r["kind"]) not in fresh]
+    rows = sorted([*kept, *ran], key=lambda r: (r.notebook, KINDS.index(r.kind)))
     path.write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n", encoding="utf-8")
     (out / "report.md").write_text(report_markdown(rows), encoding="utf-8")
 

@@ -26,6 +26,8 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import nbformat
+from nbformat.sign import NotebookNotary
 from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import Page, Playwright, sync_playwright
 
@@ -93,6 +95,12 @@ class LabServer:
     def url(self) -> str:
         """Address of the server, without a path."""
         return f"http://127.0.0.1:{self.port}"
+
+    def show(self, notebook: Path, name: str) -> None:
+        """Put an executed notebook beside the others, trusted, as one that was executed here would be."""
+        shown = nbformat.read(notebook, as_version=4)
+        nbformat.write(shown, self.root / name)
+        NotebookNotary(data_dir=str(self.home / "data")).sign(shown)
 
     @property
     def log(self) -> Path:

@@ -42,7 +42,7 @@ def test_a_failing_notebook_is_reported_with_its_error_and_the_learners_state_is
     path = tmp_path / "bad.ipynb"
     kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
     nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
-    ran = run_notebook(path, tmp_path / "out", profile="ci", solutions=False)
+    ran = run_notebook(path, tmp_path / "out", profile="ci", kind="learner")
     assert not ran.ok
     assert "ZeroDivisionError" in " ".join(ran.problems)
     assert ran.peak_mib > 10
@@ -51,11 +51,11 @@ def test_a_failing_notebook_is_reported_with_its_error_and_the_learners_state_is
 
 
 def test_the_report_keeps_runs_of_the_other_kind_and_replaces_its_own(tmp_path):
-    def ran(solutions, wall):
-        return Ran("00_x", solutions, "ci", wall, 1.0, 1, ())
+    def ran(kind, wall):
+        return Ran("00_x", kind, "ci", wall, 1.0, 1, ())
 
-    for one in (ran(False, 1.0), ran(True, 2.0), ran(False, 3.0)):
+    for one in (ran("learner", 1.0), ran("solved", 2.0), ran("learner", 3.0)):
         _write_report([one], tmp_path)
     rows = json.loads((tmp_path / "report.json").read_text())
-    assert [(r["solutions"], r["wall_s"]) for r in rows] == [(False, 3.0), (True, 2.0)]
+    assert [(r["kind"], r["wall_s"]) for r in rows] == [("learner", 3.0), ("solved", 2.0)]
     assert "| 00_x | solved | ci | 2.0 |" in (tmp_path / "report.md").read_text()
