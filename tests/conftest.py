@@ -1,7 +1,12 @@
 """Settings that every test shares."""
 
+import importlib.util
 import os
 import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -20,3 +25,31 @@ def dice() -> random.Random:
     seed = 0 if os.environ.get("CI") else random.SystemRandom().getrandbits(32)
     print(f"seed {seed}")
     return random.Random(seed)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runtime() -> Iterator[Path]:
+    """A place for engines of the tests' own, which neither find nor disturb the user's; short, as Unix sockets need it."""
+    path = Path(tempfile.mkdtemp(prefix="lkt-", dir="/tmp"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_RUNTIME_DIR", str(path))
+        yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def host(runtime: Path) -> Iterator[None]:
+    """The engine host, kept until the session ends: importing vLLM costs more than what most live tests do with it."""
+    if importlib.util.find_spec("vllm") is None:
+        yield
+        return
+    from labkit.engines.host.client import _connect
+
+    with _connect(1.0, print):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _live(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("live"):
+        request.getfixturevalue("host")

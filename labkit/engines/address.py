@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
+from labkit.engines.content import clean
 from labkit.request import InvalidValue
 
 _SECRET = re.compile(r"key|token|secret|passw|auth|credential|(?:^|[_-])(?:sig|signature|code|pwd)$", re.IGNORECASE)
@@ -101,7 +102,8 @@ class Address:
         return self.base + path + (f"?{self.query}" if self.query else "")
 
     def hide(self, text: str) -> str:
-        """`text`, which the endpoint wrote, without the key that it may have sent back."""
+        """`text`, which the endpoint wrote, without the key that it may have sent back and without halves of letters."""
+        text = clean(text)
         for secret in self.secrets:
             # A short key ("none") is a word of other sentences too: only the whole word is hidden.
             edges = ("", "") if len(secret) >= 8 else (r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])")

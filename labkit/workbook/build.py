@@ -61,8 +61,8 @@ _EXERCISE = re.compile(r"\{\{exercise (\d\d\.\d+)\}\}")
 class Built:
     """The text of the two notebooks made from one source, and where they go.
 
-    `proved` is for tests: the learner's notebook, and then each solution with the cells that use what it defines. Nothing
-    else differs between the two notebooks, so one run of `proved` shows what a run of each would show.
+    `proved` is for tests: the learner's notebook with each solution and the cells that use what it defines. Nothing else
+    differs between the two notebooks, so one run of `proved` shows what a run of each would show.
     """
 
     name: str
@@ -164,16 +164,19 @@ def _notebook(cells: Sequence[Any], contents: Chapter, *, solutions: bool) -> An
 
 
 def _proved(learner: Any, solved: Any, contents: Chapter) -> Any:
-    """The learner's notebook, then a solved book in the same kernel: the solutions, and the cells that use their names."""
+    """The learner's notebook, and before its last cell, which ends the engines, a solved book in the same kernel.
+
+    In it are the solutions and the cells that use their names.
+    """
     answers = {exercise.answer for exercise in contents.exercises}
     again = [
         cell for cell in solved.cells if cell.cell_type == "code" and ("exercise" in cell.metadata or _uses(cell, answers))
     ]
-    opened = f"solutions = True\n{_OPEN.format(number=contents.number)}"
-    proof = [
-        nbformat.v4.new_code_cell(source, metadata={"tags": [PROOF]}) for source in (opened, *(c.source for c in again))
-    ]
-    return nbformat.v4.new_notebook(cells=[*learner.cells, *proof], metadata=_METADATA, nbformat_minor=5)
+    opened = f"solutions, learners = True, book\n{_OPEN.format(number=contents.number)}"
+    sources = (opened, *(cell.source for cell in again), "solutions, book = False, learners")
+    proof = [nbformat.v4.new_code_cell(source, metadata={"tags": [PROOF]}) for source in sources]
+    *before, end = learner.cells
+    return nbformat.v4.new_notebook(cells=[*before, *proof, end], metadata=_METADATA, nbformat_minor=5)
 
 
 def _uses(cell: Any, names: Collection[str]) -> bool:

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -30,11 +31,14 @@ from labkit.engines import running_engines
 from labkit.workbook.book import PROFILES
 from labkit.workbook.build import PROOF, build_file, sources
 from labkit.workbook.charts import MIME
+from labkit.workbook.exercise import ExerciseError
 from labkit.workbook.paths import notebooks_dir
 
 KINDS = ("learner", "solved", "proved")
 _SAMPLE_S = 0.25
 _WIDGETS = "application/vnd.jupyter.widget-state+json"
+_VIEW = "application/vnd.jupyter.widget-view+json"
+_MODEL = re.compile(r"\bIPY_MODEL_(\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +125,9 @@ def run_notebook(path: Path, out: Path, *, profile: str, kind: str, engine: str 
     charts = 0
     if executed.exists():
         notebook = nbformat.read(executed, as_version=4)
-        found, charts = inspect_outputs(notebook)
-        problems += found
-        notebook.cells = [cell for cell in notebook.cells if PROOF not in cell.metadata.get("tags", ())]
+        problems += inspect_outputs(notebook)[0]
+        without_proof(notebook)
+        charts = inspect_outputs(notebook)[1]
         nbformat.write(notebook, executed)
     return Ran(path.stem, kind, profile, round(wall, 1), round(peak.mib, 1), charts, tuple(problems))
 
@@ -154,6 +158,26 @@ def inspect_outputs(notebook: Any) -> tuple[list[str], int]:
                 if not _has_rows(output["data"][MIME]):
                     problems.append(f"cell {number} shows a chart without data")
     return problems, charts
+
+
+def without_proof(notebook: Any) -> None:
+    """Take the cells that only prove the rest out of an executed notebook, with the widgets that no other cell shows."""
+    notebook.cells = [cell for cell in notebook.cells if PROOF not in cell.metadata.get("tags", ())]
+    models = notebook.metadata.get("widgets", {}).get(_WIDGETS, {}).get("state", {})
+    waiting = [
+        output["data"][_VIEW]["model_id"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if _VIEW in output.get("data", {})
+    ]
+    shown: set[str] = set()
+    while waiting:
+        model = waiting.pop()
+        if model in models and model not in shown:
+            shown.add(model)
+            waiting += _MODEL.findall(json.dumps(models[model]))
+    for model in models.keys() - shown:
+        del models[model]
 
 
 def report_markdown(ran: Sequence[Ran]) -> str:
@@ -201,7 +225,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--engine", default="auto", help="as for connect(); record:FILE makes a recording for a replay")
     parser.add_argument("--out", type=Path, default=Path("build/notebooks"))
     options = parser.parse_args(arguments)
-    ran = run_all(options.names, options.out, profile=options.profile, kind=options.kind, engine=options.engine)
+    try:
+        ran = run_all(options.names, options.out, profile=options.profile, kind=options.kind, engine=options.engine)
+    except ExerciseError as error:
+        parser.error(str(error))
     for one in ran:
         for problem in one.problems:
             print(f"{one.notebook}: {problem}", file=sys.stderr)

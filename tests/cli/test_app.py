@@ -68,7 +68,7 @@ def test_help_imports_none_of_the_heavy_packages():
 
 def test_options_of_a_room_reach_the_room():
     assert "--check" in labkit("notebooks", "build", "--help").stdout
-    assert "--solutions" in labkit("notebooks", "run", "--help").stdout
+    assert "--as" in labkit("notebooks", "run", "--help").stdout
 
 
 def test_a_failed_check_of_the_notebooks_is_the_exit_status(tmp_path):

@@ -1,10 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from labkit.engines import Engine, connect, running_engines
+from labkit.engines import Engine, connect
 
 from .tiny import make_tiny_model
 
@@ -24,28 +20,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def runtime() -> Iterator[Path]:
-    """A host of the tests' own, so that they neither find nor disturb the user's; short, as Unix sockets need it."""
-    path = Path(tempfile.mkdtemp(prefix="lkt-", dir="/tmp"))
-    before = os.environ.get("LABKIT_RUNTIME_DIR")
-    os.environ["LABKIT_RUNTIME_DIR"] = str(path)
-    yield path
-    if before is None:
-        del os.environ["LABKIT_RUNTIME_DIR"]
-    else:
-        os.environ["LABKIT_RUNTIME_DIR"] = before
-    shutil.rmtree(path, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def live(runtime: Path, tiny_model: Path) -> Iterator[Engine]:
-    """One engine for the whole session; its host outlives it only until the session's end."""
-    engine = asyncio.run(connect("vllm", str(tiny_model), progress=print, scheduling_policy="priority", linger_s=600))
-    host = asyncio.run(running_engines())[0].host_pid
+def live(host: None, tiny_model: Path) -> Iterator[Engine]:
+    """One engine for the whole session."""
+    engine = asyncio.run(connect("vllm", str(tiny_model), progress=print, scheduling_policy="priority"))
     yield engine
     asyncio.run(engine.aclose())
-    os.kill(host, signal.SIGTERM)
-    eventually(lambda: not psutil.pid_exists(host), "the host ends when told to")
 
 
 def eventually(condition: Callable[[], bool], what: str, within_s: float = 30.0) -> None:

@@ -95,6 +95,8 @@ def test_any_json_in_any_place_is_an_answer_or_one_error(path, value):
 
 @settings_for(100)
 @given(ODD, st.sampled_from([200, 400, 401, 404, 429, 500]), st.sampled_from([JSON, SSE]))
+@example("\ud83d", 400, JSON)
+@example({"error": {"code": "\ud83d"}}, 200, JSON)
 def test_any_json_as_the_whole_body_is_an_answer_or_one_error(value, status, headers):
     body = json.dumps(value, ensure_ascii=True).encode()
     outcome(body, status=status, headers={**headers, "retry-after": body[:20].decode("ascii", "replace")})

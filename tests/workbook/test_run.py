@@ -6,8 +6,11 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from labkit.workbook import Figure
+from labkit.workbook.build import PROOF
 from labkit.workbook.charts import MIME, spec
-from labkit.workbook.run import Ran, _write_report, inspect_outputs, run_notebook
+from labkit.workbook.run import Ran, _write_report, inspect_outputs, run_notebook, without_proof
+
+VIEW, WIDGETS = (f"application/vnd.jupyter.widget-{kind}+json" for kind in ("view", "state"))
 
 
 def chart(rows, words="words"):
@@ -59,3 +62,16 @@ def test_the_report_keeps_runs_of_the_other_kind_and_replaces_its_own(tmp_path):
     rows = json.loads((tmp_path / "report.json").read_text())
     assert [(r["kind"], r["wall_s"]) for r in rows] == [("learner", 3.0), ("solved", 2.0)]
     assert "| 00_x | solved | ci | 2.0 |" in (tmp_path / "report.md").read_text()
+
+
+def test_what_only_proves_the_rest_is_not_kept_nor_are_its_widgets():
+    def shows(model, *tags):
+        view = new_output("display_data", data={VIEW: {"model_id": model}})
+        return new_code_cell("x", outputs=[view], metadata={"tags": list(tags)})
+
+    held = {"a": {"state": {"children": ["IPY_MODEL_c"]}}, "b": {"state": {"outputs": [{}]}}, "c": {"state": {}}}
+    notebook = new_notebook(cells=[shows("a"), shows("b", PROOF)])
+    notebook.metadata["widgets"] = {WIDGETS: {"state": held}}
+    without_proof(notebook)
+    assert len(notebook.cells) == 1
+    assert set(notebook.metadata["widgets"][WIDGETS]["state"]) == {"a", "c"}
