@@ -6,7 +6,7 @@ runs them on whatever engine is there and writes each row with the provenance of
 """
 
 from labkit.experiments.catalogue import EXPERIMENTS, Experiment, Measurement, jobs
-from labkit.experiments.measured import RECORDINGS, Measured, recordings
+from labkit.experiments.measured import RECORDINGS, Measured, keep, recordings
 from labkit.experiments.recording import run_all
 from labkit.experiments.sweeps import concurrency, preemption, prefill, prefix_cache, speculation
 
@@ -18,6 +18,7 @@ __all__ = [
     "Measurement",
     "concurrency",
     "jobs",
+    "keep",
     "preemption",
     "prefill",
     "prefix_cache",

@@ -7,6 +7,7 @@ unfinished experiment: it is read, says `complete=False`, and is continued by `r
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,6 +82,28 @@ def recordings(
     found = [Measured.load(path) for path in sorted(folder.glob(f"*/*{SUFFIX}"))]
     chosen = [m for m in found if experiment in (None, m.experiment) and model in (None, m.provenance.model)]
     return tuple(sorted(chosen, key=lambda m: m.provenance.date, reverse=True))
+
+
+def keep(
+    experiment: str, variant: str, provenance: Provenance, rows: Sequence[Mapping[str, float]], folder: Path
+) -> Measured:
+    """What was measured here: written to `folder`/<device>, for machines that cannot measure it, and returned.
+
+    Replaces what was there. Raises `RecordingError` for provenance that is not full or not measured.
+    """
+    path = folder / device_slug(provenance) / f"{experiment}-{provenance.model}-{variant}{SUFFIX}"
+    path.unlink(missing_ok=True)
+    recorder = Recorder(path, experiment, variant, provenance)
+    for row in rows:
+        recorder.add(row)
+    recorder.finish()
+    return Measured(experiment, variant, provenance, tuple(rows), complete=True)
+
+
+def device_slug(origin: Provenance) -> str:
+    """The name of a device's folder: the GPU, or the processor where there is none."""
+    device = origin.device if origin.driver else origin.machine.split(",")[0]
+    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
 
 
 class Recorder:

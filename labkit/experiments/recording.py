@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from labkit.engines import Engine, Provenance, connect, machine
 from labkit.experiments.catalogue import EXPERIMENTS, Measurement
-from labkit.experiments.measured import RECORDINGS, SUFFIX, Measured, Recorder
+from labkit.experiments.measured import RECORDINGS, SUFFIX, Measured, Recorder, device_slug
 from labkit.experiments.shapes import DUMMY, dummy_model
 from labkit.latency import shape_names
 from labkit.load import ExactLengths
@@ -70,7 +69,7 @@ async def _run(
     for people in (1, 4, 16):  # the first steps of a size are slower than all later ones
         await asyncio.gather(*(complete(engine, make(64, 16)) for _ in range(people)))
     for job in jobs:
-        recorder = Recorder(folder / _slug(origin) / f"{job.name}{SUFFIX}", job.experiment, job.variant, origin)
+        recorder = Recorder(folder / device_slug(origin) / f"{job.name}{SUFFIX}", job.experiment, job.variant, origin)
         before = len(recorder.done)
         todo = _left(job, recorder.done)
         for n, point in enumerate(todo, before + 1):
@@ -94,9 +93,3 @@ def _left(job: Measurement, done: Iterable[Mapping[str, float]]) -> list[Mapping
     """The job's points, in turns, without those that have been measured."""
     counts = [sum(1 for row in done if all(row.get(k) == v for k, v in point.items())) for point in job.points]
     return [point for turn in range(job.repeats) for point, count in zip(job.points, counts, strict=True) if turn >= count]
-
-
-def _slug(origin: Provenance) -> str:
-    """A folder's name: the GPU, or the processor where there is none."""
-    device = origin.device if origin.driver else origin.machine.split(",")[0]
-    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")

@@ -191,7 +191,7 @@ class _Page:
         except Exception as error:  # noqa: BLE001 - a Done may hold anything; the answer was paid for all the same
             row = _with_note(replace(self._opening, outcome="completed"), [f"its end could not be read: {error!r:.200}"])
             self._book.keep(row)
-            return replace(done.beside("booked", error), booked=(self._book.name,))
+            return replace(done.beside("booked", error), booked=(*done.booked, self._book.name))
 
     def _completed(self, arrived: Arrived, done: Done) -> Done:
         timing = done.timing

@@ -6,8 +6,8 @@ passes for `cool_down_s`, or for as long as the engine itself asked to be left a
 engine costs one probe per cool-down, not a timeout per request.
 
 What counts as a failure is an engine's: it does not answer, breaks off, is overloaded, refuses the key, or raises what
-nobody expected. A request that the engine calls malformed (HTTP 400, 413, 422, `InvalidValue`) says nothing about its
-health, and a caller who leaves, or whose deadline passes, says nothing either way.
+nobody expected. A request that the engine calls malformed (HTTP 400, 413, 422), or that the lab does (`InvalidRequest`),
+says nothing about its health, and a caller who leaves, or whose deadline passes, says nothing either way.
 """
 
 from __future__ import annotations

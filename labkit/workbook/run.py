@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 import threading
@@ -106,7 +107,7 @@ def run_notebook(path: Path, out: Path, *, profile: str, kind: str, engine: str 
     executed = out / path.name
     problems: list[str] = []
     started = time.perf_counter()
-    with MemoryPeak() as peak, _scratch_state():
+    with MemoryPeak() as peak, _scratch_state() as state:
         try:
             papermill.execute_notebook(
                 str(path),
@@ -121,6 +122,8 @@ def run_notebook(path: Path, out: Path, *, profile: str, kind: str, engine: str 
             problems.append(f"{error.ename}: {error.evalue}")
         except Exception as error:  # noqa: BLE001 - a dead kernel or a time-out is a finding of the report, too
             problems.append(f"{type(error).__name__}: {error}")
+        if (state / "recordings").exists():  # what a chapter keeps for machines that cannot measure it
+            shutil.copytree(state / "recordings", out / "recordings", dirs_exist_ok=True)
     wall = time.perf_counter() - started
     charts = 0
     if executed.exists():
@@ -254,13 +257,13 @@ def _memory(process: psutil.Process) -> int:
 
 
 @contextmanager
-def _scratch_state() -> Iterator[None]:
+def _scratch_state() -> Iterator[Path]:
     """A state folder of the run's own, so that a headless run never touches the learner's progress."""
     before = os.environ.get("LABKIT_STATE")
     with tempfile.TemporaryDirectory(prefix="labkit-state-", ignore_cleanup_errors=True) as folder:
         os.environ["LABKIT_STATE"] = folder
         try:
-            yield
+            yield Path(folder)
         finally:
             if before is None:
                 del os.environ["LABKIT_STATE"]

@@ -33,10 +33,10 @@ from transformers import AutoTokenizer
 
 from labkit.caches import PrefixCache
 from labkit.cost import host
-from labkit.engines import connect
+from labkit.engines import EngineArgumentError, connect
 from labkit.engines.host import STEP_LOG, read_step_log
 from labkit.engines.modelled import Block, EngineSettings
-from labkit.experiments import recordings
+from labkit.experiments import keep, recordings
 from labkit.kvcache import (
     Allocator,
     Lengths,
@@ -57,7 +57,7 @@ from labkit.lab import examples, families, grade, long_examples, wilson
 from labkit.latency import datasheet_model, hardware, shape, shape_of
 from labkit.load import ExactLengths
 from labkit.request import Message, Request, clock, complete
-from labkit.workbook import PALETTE, Figure, live_chart, show, watch_blocks
+from labkit.workbook import PALETTE, Figure, live_chart, show, state_dir, watch_blocks
 from labkit.workbook.chapters.c08 import chat_traffic, hit_share
 
 # %% [markdown]
@@ -217,7 +217,10 @@ async def start(name):
 
 
 for name in ("roomy", "tight", "tight, fp8", "roomy, large blocks"):
-    await start(name)
+    try:
+        await start(name)
+    except EngineArgumentError as error:  # not every processor can do 8 bits
+        print(f"{name}: no such engine here. {error}")
 model = live["roomy"].tokenizer_path  # the model's folder
 source = live["roomy"].provenance.caption()
 make = ExactLengths(str(model), seed)  # fresh words every time: no prefix cache helps
@@ -242,8 +245,9 @@ Markdown(
         if counted == blocks
         else "**They differ, and one of the two must be explained before going on.** "
     )
-    + "One of the blocks is kept back as a placeholder, so requests get one less. And note the third line: at 8 bits the same "
-    f"bytes make {blocks['tight, fp8']} blocks instead of {blocks['tight']}."
+    + "One of the blocks is kept back as a placeholder, so requests get one less. And at 8 bits, "
+    + ("by the engine's own count" if "tight, fp8" in live else "counted only, as this machine has no such engine")
+    + f", the same bytes make {blocks.setdefault('tight, fp8', blocks_for(TIGHT, model, BLOCK, 'fp8'))} blocks instead of {blocks['tight']}."
 )
 
 # %% [markdown]
@@ -571,13 +575,13 @@ Markdown(
 # %% [markdown]
 # ### What it costs
 #
-# Four engines, the same load, in turns: enough memory; too little; too little, but never more than a few at once; and too little
-# at 8 bits a number, for the section after the next.
+# The same load on each, in turns: enough memory; too little; too little, but never more than a few at once; and, where the
+# processor can do it, too little at 8 bits a number, for the section after the next.
 
 # %%
-rounds = []
+rounds, turns = [], [name for name in settings if name in live]
 for i in range(book.pick(ci=3, learn=5, gpu=5)):
-    for name in list(settings)[:: 1 - 2 * (i % 2)]:  # forwards and backwards: a busy moment meets all of them
+    for name in turns[:: 1 - 2 * (i % 2)]:  # forwards and backwards: a busy moment meets all of them
         found = await under_load(name)
         tokens = sum(new for step in found["steps"] for _, new, _ in step.tokens)
         e2e = [answer.done.timing.e2e for answer in found["answers"]]
@@ -598,7 +602,7 @@ for i in range(book.pick(ci=3, learn=5, gpu=5)):
         )
 rounds = pd.DataFrame(rounds)
 await live.pop("tight, few seats").aclose()
-cost = rounds.groupby("engine", sort=False).median().reindex(list(settings))
+cost = rounds.groupby("engine", sort=False).median().reindex(turns)
 cost["again"] = 100 * cost.twice / cost.tokens
 book.reveal("08.twice", float(cost.again["tight"]), unit="%")
 work = pd.DataFrame(
@@ -849,11 +853,28 @@ show(
 # `kv_cache_dtype="fp8"` keeps each number in 8 bits. The blocks doubled, as counted above. The other two questions are harder:
 # is it faster, and is it still right?
 
+
 # %%
-bf16, fp8 = cost.loc["tight"], cost.loc["tight, fp8"]
+def for_others(experiment, name, rows):
+    """Keep rows of the engine `name`, for machines whose processor cannot do it."""
+    origin = live[name].provenance
+    settings = {key: value for key, value in origin.arguments.items() if key != "additional_config"}  # our own viewers
+    origin = replace(origin, command="python -m labkit.workbook.run 08_kv_cache_optimization", arguments=settings)
+    return keep(experiment, "default", origin, rows, state_dir() / "recordings")
+
+
+if "tight, fp8" in live:
+    spoken = ["preemptions", "steps", "per_s", "e2e"]
+    rows = [{"roomy": name == "roomy", "bits": 8 if "fp8" in name else 16, "blocks": blocks[name], **cost.loc[name, spoken]}
+            for name in ("roomy", "tight", "tight, fp8")]  # fmt: skip
+    speeds = for_others("kv_bits_speed", "tight, fp8", rows)
+else:
+    speeds = recordings("kv_bits_speed", model="large")[0]
+roomy, bf16, fp8 = speeds.frame().itertuples()
+print(speeds.caption())
 pd.DataFrame(
     {
-        "blocks": [blocks["tight"], blocks["tight, fp8"], f"{blocks['tight, fp8'] / blocks['tight']:.2f}"],
+        "blocks": [f"{bf16.blocks:.0f}", f"{fp8.blocks:.0f}", f"{fp8.blocks / bf16.blocks:.2f}"],
         "preemptions": [f"{bf16.preemptions:.0f}", f"{fp8.preemptions:.0f}", ""],
         "steps": [f"{bf16.steps:.0f}", f"{fp8.steps:.0f}", f"{fp8.steps / bf16.steps:.2f}"],
         "output tokens/s": [f"{bf16.per_s:.0f}", f"{fp8.per_s:.0f}", f"{fp8.per_s / bf16.per_s:.2f}"],
@@ -863,11 +884,11 @@ pd.DataFrame(
 )
 
 # %%
-plain, made = cost.per_s["tight, fp8"] / cost.per_s["roomy"], fp8.per_s / bf16.per_s
+plain, made = fp8.per_s / roomy.per_s, fp8.per_s / bf16.per_s
 Markdown(
     f"In the same bytes, 8 bits took {fp8.preemptions:.0f} preemptions instead of {bf16.preemptions:.0f}, and {made:.2f} times the tokens per second"
-    + (": room is speed here. " if made > 1.03 else "; on a machine this busy, the room it makes does not show as speed. ")
-    + f"Against the roomy engine, where neither runs out, its speed is {plain:.2f} times as high: that is what the format itself does on this machine"
+    + (": room is speed here. " if made > 1.03 else "; on a machine that busy, the room it makes does not show as speed. ")
+    + f"Against the roomy engine, where neither runs out, its speed is {plain:.2f} times as high: that is what the format itself does on that machine"
     + (
         ", which has no arithmetic for it and converts back and forth. "
         if plain < 0.95
@@ -875,7 +896,7 @@ Markdown(
         if plain < 1.05
         else "; more than one would expect, so look at the range of the rounds above. "
     )
-    + "On a GPU, attention that is bound by memory reads half the bytes; do not carry this machine's ratio there."
+    + "On a GPU, attention that is bound by memory reads half the bytes; do not carry a processor's ratio there."
 )
 
 # %% [markdown]
@@ -883,64 +904,70 @@ Markdown(
 # other requests share its steps), and 8 bits. The second run is the control: without it, every difference would look like the
 # format's fault.
 
+
 # %%
-answered["roomy, again"] = (await clients(live["roomy"], asked, 8))[0]
-await start("roomy, fp8")
-await warm("roomy, fp8")
-answered["roomy, fp8"] = (await clients(live["roomy, fp8"], asked, 12))[0]
-right = {
-    name: [grade(task, answer.text) for task, answer in zip(tasks, found, strict=True)] for name, found in answered.items()
-}
-
-
-await live.pop("roomy, fp8").aclose()
-
-
 def words(answer):
     return answer.reasoning, answer.text
 
 
-def against_first(name):
+def against_first(answers):
     """How the answers differ from the first run's: other words, lost, won, and the mean change of a token's log-probability."""
-    pairs = list(zip(answered["roomy"], answered[name], strict=True))
+    first = answered["roomy"]
     shifts = [
         abs(a.logprob - b.logprob)
-        for one, two in pairs
+        for one, two in zip(first, answers, strict=True)
         if words(one) == words(two)
         for a, b in zip(one.logprobs, two.logprobs, strict=True)
     ]
-    lost = sum(a and not b for a, b in zip(right["roomy"], right[name], strict=True))
-    won = sum(b and not a for a, b in zip(right["roomy"], right[name], strict=True))
-    return {"other": sum(words(a) != words(b) for a, b in pairs), "lost": lost, "won": won, "shift": statistics.mean(shifts)}
+    was, now = ([grade(task, each.text) for task, each in zip(tasks, found, strict=True)] for found in (first, answers))
+    return {
+        "answers": len(tasks),
+        "right": sum(now),
+        "other": sum(words(a) != words(b) for a, b in zip(first, answers, strict=True)),
+        "lost": sum(a and not b for a, b in zip(was, now, strict=True)),
+        "won": sum(b and not a for a, b in zip(was, now, strict=True)),
+        "shift": statistics.mean(shifts),
+    }
 
 
-differences = {name: against_first(name) for name in ("roomy, again", "roomy, fp8")}
-changed = 100 * differences["roomy, fp8"]["other"] / len(tasks)
+if "tight, fp8" in live:
+    answered["roomy, again"] = (await clients(live["roomy"], asked, 8))[0]
+    await start("roomy, fp8")
+    await warm("roomy, fp8")
+    answered["roomy, fp8"] = (await clients(live["roomy, fp8"], asked, 12))[0]
+    rows = [{"bits": 8 if "fp8" in name else 16, **against_first(found)} for name, found in answered.items()]
+    quality = for_others("kv_bits_answers", "roomy, fp8", rows)
+    await live.pop("roomy, fp8").aclose()
+else:
+    quality = recordings("kv_bits_answers", model="large")[0]
+sixteen, control, eight = quality.frame().itertuples()
+changed = 100 * eight.other / eight.answers
 book.reveal("08.fp8", "none" if not changed else "up to one in ten" if changed <= 10 else "more than one in ten")
-quality = []
-for name in answered:
-    lower, upper = wilson(sum(right[name]), len(tasks))
-    gone = differences.get(name)
-    quality.append(
+print(quality.caption())
+pd.DataFrame(
+    [
         {
-            "right": f"{sum(right[name])} of {len(tasks)}",
-            "share (95 % interval)": f"{100 * sum(right[name]) / len(tasks):.1f} % ({100 * lower:.1f} to {100 * upper:.1f})",
-            "in other words": "" if gone is None else gone["other"],
-            "right before, wrong now": "" if gone is None else gone["lost"],
-            "wrong before, right now": "" if gone is None else gone["won"],
-            "mean change of log-probability": "" if gone is None else f"{gone['shift']:.5f}",
+            "right": f"{row.right} of {row.answers}",
+            "share (95 % interval)": "{:.1f} % ({:.1f} to {:.1f})".format(
+                *(100 * share for share in (row.right / row.answers, *wilson(row.right, row.answers)))
+            ),
+            "in other words": "" if row is sixteen else row.other,
+            "right before, wrong now": "" if row is sixteen else row.lost,
+            "wrong before, right now": "" if row is sixteen else row.won,
+            "mean change of log-probability": "" if row is sixteen else f"{row.shift:.5f}",
         }
-    )
-pd.DataFrame(quality, index=["16 bits", "16 bits, again", "8 bits"])
+        for row in (sixteen, control, eight)
+    ],
+    index=["16 bits", "16 bits, again", "8 bits"],
+)
 
 # %%
-gone, control = differences["roomy, fp8"], differences["roomy, again"]
-flips = gone["lost"] + gone["won"]
-p = binomtest(gone["lost"], flips).pvalue if flips else 1.0
-most_lost = 100 * wilson(gone["lost"], len(tasks))[1]
+flips = eight.lost + eight.won
+p = binomtest(eight.lost, flips).pvalue if flips else 1.0
+most_lost = 100 * wilson(eight.lost, eight.answers)[1]
 Markdown(
-    f"8 bits said {gone['other']} of {len(tasks)} answers in other words (the control: {control['other']}), lost {gone['lost']} right ones "
-    f"and won {gone['won']}. "
+    f"8 bits said {eight.other} of {eight.answers} answers in other words (the control: {control.other}), lost {eight.lost} right ones "
+    f"and won {eight.won}. "
     + ("No answer changed sides: " if not flips else f"By a sign test on those that changed sides, p = {p:.2f}: ")
     + (
         "that 8 bits *change* answers is plain, but so few questions cannot say that it is right less often. "
@@ -1047,9 +1074,8 @@ async def at_once(name, n):
 
 
 edge = []
-for name in book.pick(
-    ci=("tight", "tight, fp8"), learn=("tight", "tight, fp8", "roomy"), gpu=("tight", "tight, fp8", "roomy")
-):
+tried = book.pick(ci=("tight", "tight, fp8"), learn=("tight", "tight, fp8", "roomy"), gpu=("tight", "tight, fp8", "roomy"))
+for name in [name for name in tried if name in live]:
     given = ENGINES[name]["kv_cache_memory_bytes"]
     # A machine with this engine's memory: its weights, and what it was given beside them.
     machine = replace(hardware("epyc-9654"), name=name, memory_gb=(2 * parameters + given) / 1e9)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from labkit.engines.host.arguments import has_avx512
 from labkit.engines.host.environment import host_environment
 from labkit.kvcache import blocks_for, kv_size
 from labkit.latency import shape
@@ -289,7 +290,8 @@ def test_vllm_makes_exactly_so_many_blocks(tmp_path: Path) -> None:
     from labkit.lab.models import model_path
 
     job = []
-    for number, (config, block_size, dtype) in enumerate(LIVE):
+    cases = [case for case in LIVE if case[2] != "fp8" or has_avx512()]  # without it vLLM has no such cache to ask
+    for number, (config, block_size, dtype) in enumerate(cases):
         model = tmp_path / str(number)
         if isinstance(config, dict):
             model.mkdir()
@@ -303,7 +305,7 @@ def test_vllm_makes_exactly_so_many_blocks(tmp_path: Path) -> None:
         done = subprocess.run(command, stdout=log, stderr=log, env=environment, timeout=280)
     assert done.returncode == 0, (tmp_path / "log").read_text()[-4000:]
     reports = json.loads((tmp_path / "out.json").read_text())
-    for (config, wished, dtype), arguments, (blocks, block_size) in zip(LIVE, job, reports, strict=True):
+    for (config, wished, dtype), arguments, (blocks, block_size) in zip(cases, job, reports, strict=True):
         precision = {"auto": "bf16"}.get(dtype, dtype)
         assert blocks == blocks_for(MEMORY, arguments["model"], block_size, precision), (arguments, block_size)
         assert block_size == wished or config is MLA, "on a CPU without AMX, vLLM's MLA has blocks of 16 whatever one wishes"

@@ -256,6 +256,18 @@ def test_a_done_that_cannot_be_booked_as_it_is_is_booked_with_what_is_known(ledg
     assert row.response_id == "id" or what == "response_id" or value in (None, {"input_tokens": 3})
 
 
+def test_two_ledgers_each_know_of_an_end_that_cannot_be_read(ledger):
+    async def odd(request):
+        async for event in engine()(request):
+            yield replace(event, timing=None) if isinstance(event, Done) else event
+
+    with Ledger(":memory:") as other:
+        inner = Booked(other, PER_TOKEN, "lab")
+        done = clock.run_virtual(complete(stack(Booked(ledger, PER_TOKEN, "lab"), inner, engine=odd), Request("hi"))).done
+        assert len(set(done.booked)) == 2
+        assert [only(each).outcome for each in (ledger, other)] == ["completed", "completed"]
+
+
 @pytest.mark.parametrize("tokens", [None, -3, 2.5, "many"])
 def test_a_chunk_that_counts_nonsense_costs_no_answer(ledger, tokens):
     async def odd(request):

@@ -8,6 +8,7 @@ import difflib
 import importlib.metadata
 import importlib.util
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,12 @@ class ArgumentCheck:
             raise EngineArgumentError(
                 f"block_size={block_size!r}: on a CPU vLLM's attention needs a multiple of 32 (its default is 128)"
             )
+        dtype = given.get("kv_cache_dtype")
+        if self.on_cpu and str(dtype).startswith("fp8") and not has_avx512():
+            raise EngineArgumentError(
+                f"kv_cache_dtype={dtype!r}: on a CPU vLLM keeps keys and values in 8 bits with AVX-512 only, which this "
+                "processor lacks; leave it out, or use another machine"
+            )
         flags = ["--model", model]
         for name, value in given.items():
             flags += _flag(name, value)
@@ -109,6 +116,14 @@ def runs_on_cpu() -> bool:
     except importlib.metadata.PackageNotFoundError:
         return gpu() is None
     return True
+
+
+def has_avx512() -> bool:
+    """Whether the processor of this machine says that it has AVX-512."""
+    try:
+        return re.search(r"^flags\s*:.*\bavx512f\b", Path("/proc/cpuinfo").read_text(), re.MULTILINE) is not None
+    except OSError:
+        return False
 
 
 def known_names() -> frozenset[str]:

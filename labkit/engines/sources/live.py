@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import labkit
 from labkit.engines.endpoint import OpenAIEngine
 from labkit.engines.engine import Engine
 from labkit.engines.errors import EngineStartError
@@ -83,8 +84,13 @@ class Live:
             date=today(),
             command=call_text("vllm", self.model, self.arguments),
             driver=driver,
-            arguments=dict(lease.info.arguments),
+            arguments={name: _portable(value) for name, value in lease.info.arguments.items()},
         )
+
+
+def _portable(value: Any) -> Any:
+    """A path of the lab's own files without where the lab lies on this machine."""
+    return value.replace(f"{Path(labkit.__file__).parents[1]}/", "") if isinstance(value, str) else value
 
 
 class LiveConnection:
