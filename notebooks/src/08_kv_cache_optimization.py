@@ -1120,7 +1120,7 @@ for one in recordings("preemption"):
     )
 Markdown(
     (
-        f"**The edge is where the plan says, on each of {len(edge)} engines**: nobody is thrown out at the planned number, and somebody is with one more."
+        f"**The edge is where the plan says** ({', '.join(edge.index)}): nobody is thrown out at the planned number, and somebody is with one more."
         if held
         else "**The plan promised too much**: somebody was thrown out at the planned number, and that should never be."
         if (edge["preemptions at the plan"] > 0).any()
