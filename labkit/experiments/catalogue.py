@@ -49,7 +49,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One experiment on one engine, at every one of its `points`.
+    """One experiment on one engine.
 
     `model` is a name that `connect` takes, or a shape (a known name or a .json file), which runs with random weights.
     `arguments` are the engine's, and `variant` names them in a word. Each point is measured `repeats` times: all points
