@@ -436,7 +436,7 @@ def pairs(part: Part, n: int, seed: int, *, near_miss_share: float = 0.5) -> Ite
     """`n` labelled pairs of a part: a cached question, and a paraphrase of it or (in `near_miss_share`) a near-miss.
 
     The same arguments give the same pairs. Each kind of near-miss comes as often as the topics allow it. Raises
-    `InvalidValue` for a share outside 0 to 1 and for an unknown part, when the first pair is asked for.
+    `InvalidValue` for a share outside 0 to 1, when the first pair is asked for.
     """
     if not 0 <= near_miss_share <= 1:
         raise InvalidValue(f"near_miss_share is {near_miss_share}; use a share from 0 to 1")
