@@ -1,17 +1,17 @@
-"""What batching wins and costs here: throughput against company, coalescing windows, the batcher and the step loop.
+"""What batching gains and costs: throughput by concurrency, coalescing windows, the batcher, pools and the step loop.
 
     python -m benchmarks.batching [--rounds 6] [--only company,windows,embedder,overhead,pools,simulator] [--peer FOLDER]
 
-*company*: throughput against answers at once on the live engine, beside the step loop's prediction from five numbers that
-were measured without it, and alpha of throughput ≈ B^alpha with its interval. *windows*: holding chat requests 0 to 100 ms,
-closed loop, short and longer answers; ratios to no window in the same round. *embedder*: the same waits in the dynamic
-batcher, with callers that never fill a batch; and the batcher `batched` (mixedbread) where it can be imported, from FOLDER
-if given: `pip install --target FOLDER --no-deps batched==0.1.5`. *overhead*: microseconds a batcher adds to a call, on a
-function that does nothing. *pools*: microseconds that each lever which holds requests adds to one, on an engine that answers
-at once; and what chats feel beside a flood on a live engine of eight seats, first come first served, with priority, and with
-a limit. *simulator*: requests per second of `run_schedule`, by policy.
+*company*: throughput by the number of answers at once on the live engine, beside the step loop's prediction from five
+numbers that were measured separately, and alpha of throughput ≈ B^alpha with its interval. *windows*: chat requests held for
+0 to 100 ms, closed loop, short and longer answers; ratios to no window in the same round. *embedder*: the same waits in the
+dynamic batcher, with callers that never fill a batch; and the batcher `batched` (mixedbread) if it can be imported, from
+FOLDER if given: `pip install --target FOLDER --no-deps batched==0.1.5`. *overhead*: microseconds that a batcher adds to a
+call of a function that does nothing. *pools*: microseconds that each lever that holds requests adds to a request, on an
+engine that answers at once; and the TTFT of chats beside a flood of bulk requests on a live engine of eight seats, first
+come first served, with priority, and with a limit. *simulator*: requests per second of `run_schedule`, by policy.
 
-Rounds go forwards and backwards in turn, so that a drifting machine meets all settings alike.
+Every second round runs its settings in reverse order, so that a drifting machine affects all settings alike.
 """
 
 from __future__ import annotations
@@ -59,19 +59,19 @@ Submit = Callable[[Any], Awaitable[Any]]
 
 
 def turns(settings: Sequence[Any], rounds: int) -> Iterable[tuple[int, Any]]:
-    """(round, setting), forwards and backwards in turn."""
+    """(round, setting) for all rounds; every second round runs the settings in reverse order."""
     for number in range(rounds):
         for setting in settings if number % 2 == 0 else reversed(settings):
             yield number, setting
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Median and range."""
+    """The median and the range of `values`, as text."""
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
 
 
 async def company(live: Engine, make: ExactLengths, rounds: int) -> None:
-    """Throughput against answers at once, the prediction beside it, and alpha."""
+    """Print the throughput by the number of answers at once, the prediction beside it, and alpha."""
     people = (1, 2, 4, 8, 16, 32)
     rows = [await concurrency(live, make, people=n) for _, n in turns(people, rounds)]
     speeds = {n: [r["output_tokens_per_s"] for r in rows if r["people"] == n] for n in people}
@@ -102,7 +102,7 @@ async def company(live: Engine, make: ExactLengths, rounds: int) -> None:
 
 
 async def windows(live: Engine, make: ExactLengths, rounds: int) -> None:
-    """Chat requests held for 0 to 100 ms."""
+    """Print the throughput and the p95 E2E of chat requests that a window holds for 0 to 100 ms."""
     print(
         "\n| answers of | clients | held (ms) | requests/s | × no window (range) | p95 E2E (ms) |\n|--:|--:|--:|--:|--:|--:|"
     )
@@ -123,7 +123,7 @@ async def windows(live: Engine, make: ExactLengths, rounds: int) -> None:
 
 
 async def callers(submit: Submit, n: int, items: Iterable[Any]) -> tuple[float, float]:
-    """`n` callers that ask again when answered: items per second, and the p95 of their waits in seconds."""
+    """`n` callers that ask again as soon as they are answered: items per second, and the p95 of their waits in seconds."""
     waits: list[float] = []
     left = iter(items)
 
@@ -139,7 +139,7 @@ async def callers(submit: Submit, n: int, items: Iterable[Any]) -> tuple[float, 
 
 
 def peer_of(run: Callable[[list[Any]], list[Any]], size: int, wait_ms: float) -> Submit | None:
-    """The same function behind `batched`; None where it cannot be imported."""
+    """`run` behind the batcher `batched`; None when that cannot be imported."""
     try:
         from batched.aio import dynamically
     except ImportError as error:
@@ -150,7 +150,7 @@ def peer_of(run: Callable[[list[Any]], list[Any]], size: int, wait_ms: float) ->
 
 
 async def embedding(rounds: int) -> None:
-    """Texts that come one at a time: one by one, batched by us at several waits, and by the peer."""
+    """Print texts per second for texts that come one at a time: one by one, in our batcher at several waits, in the peer."""
     encoder = embedder()
     texts = iter(dict.fromkeys(q.text for q in traffic("test", 60_000, 0, meanings_total=20_000)))
     encoder.encode(list(islice(texts, 32)))
@@ -183,7 +183,7 @@ async def embedding(rounds: int) -> None:
 
 
 async def overhead(rounds: int) -> None:
-    """What a batcher adds to a call of a function that does nothing."""
+    """Print the microseconds that a batcher adds to a call of a function that does nothing."""
 
     async def nothing(items: Sequence[int]) -> Sequence[int]:
         return items
@@ -207,7 +207,7 @@ async def at_once(_: Request) -> AsyncGenerator[Event, None]:
 
 
 async def levers(rounds: int) -> None:
-    """What each lever that holds requests adds to one, by how many come at the same time."""
+    """Print the microseconds that each lever that holds requests adds to a request, by the number of callers."""
     gate = Gate(8, Pool("chat"), Pool("bulk", priority=10))
     due = clock.now() + 1e6
     question = (Message("user", "q"),)
@@ -231,7 +231,7 @@ async def levers(rounds: int) -> None:
 
 
 async def priorities(rounds: int) -> None:
-    """Chats beside a flood on a live engine of eight seats, under both of vLLM's policies."""
+    """Print the TTFT of chats beside a flood on a live engine of eight seats, under both of vLLM's scheduling policies."""
     regimes = {
         "chats alone": (Pool("chat"),),
         "one priority": (Pool("chat"), Pool("bulk")),
@@ -257,7 +257,10 @@ async def priorities(rounds: int) -> None:
 async def beside(
     live: Engine, pools: Sequence[Pool], stock: Sequence[Request], chats: Sequence[tuple[float, Request]], mark: str
 ) -> tuple[float, int, list[float]]:
-    """Seconds, bulk requests ended in them, and TTFT of chats, with 24 of `stock` under way all the time."""
+    """Seconds of the run, bulk requests that ended in it, and the TTFTs of the chats in seconds.
+
+    24 requests of `stock` are under way all the time, unless `pools` has only the chats' pool.
+    """
     handler, over, begin = Pooled(Gate(96, *pools))(live), False, clock.now()
 
     def flood() -> Iterable[Request]:
@@ -275,7 +278,7 @@ async def beside(
 
 
 def simulator(rounds: int) -> None:
-    """Requests per second through the step loop."""
+    """Print how many requests per second the step loop simulates."""
     rng = np.random.default_rng(0)
     jobs = [
         Job(at, int(rng.integers(20, 400)), 1 + min(200, int(rng.exponential(40)))) for at in islice(poisson(40.0, 0), 2_000)
@@ -296,7 +299,7 @@ def simulator(rounds: int) -> None:
 
 
 async def measure(parts: Sequence[str], rounds: int) -> None:
-    """Run the parts that are asked for, one engine for those that need one."""
+    """Run the parts that are asked for. "company" and "windows" share one engine."""
     if {"company", "windows"} & set(parts):
         async with await connect(model="small", progress=print) as live:
             print(live.provenance.caption())

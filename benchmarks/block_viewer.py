@@ -1,11 +1,12 @@
-"""What watching the blocks costs: a live engine's throughput with the stock scheduler, with one that could be watched, and
-with one that is watched at 10 frames a second by the process that also sends the load, as a notebook does.
+"""What watching an engine's KV blocks costs in throughput.
 
     python benchmarks/block_viewer.py [--rounds 12] [--people 16] [--requests 64]
 
-All engines run side by side; rounds alternate between the ways, each time in another order, so that a busy machine disturbs
-all alike. A ratio is of a round's tokens per second to those of the stock engine in the same round; target: ≥ 0.95. The
-processor time of the engine's processes and of this one is steadier than the clock where others compute meanwhile.
+Three ways are compared: a live engine with the stock scheduler; one that could be watched, but is not; and one that is
+watched at 10 frames a second by the process that also sends the load, as in a notebook. The engines run side by side. Each
+round runs all ways in a new random order, so that a busy machine disturbs all alike. A ratio is a round's tokens per second
+over those of the stock engine in the same round; target: ≥ 0.95. The table also shows the processor time of the engine's
+processes and of this one, which is steadier than the clock while other programs run.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ SIZES = {"num_gpu_blocks_override": 512, "block_size": 32, "max_model_len": 1024
 
 @asynccontextmanager
 async def unwatched(_: Engine) -> AsyncIterator[Seen]:
-    """Nobody looks."""
+    """Watch nothing: an empty `Seen`."""
     yield Seen()
 
 
 def processor_time(pid: int) -> float:
-    """Seconds that the engine's processes have computed."""
+    """Processor seconds that the engine's processes have used so far."""
     leader = psutil.Process(pid)
     times = [process.cpu_times() for process in (leader, *leader.children(recursive=True))]
     return sum(one.user + one.system for one in times)

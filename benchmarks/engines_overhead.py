@@ -2,8 +2,9 @@
 
     python benchmarks/engines_overhead.py [--model FOLDER] [--rounds 5]
 
-Rounds alternate between the two, so that a busy machine disturbs both alike; the ratio is of the summed wall times.
-Target: <= 1.03. Each client runs in the process it would run in: this one.
+The client runs twice in each round: plain, and asking for running usage as labkit does. The three ways take turns, so that a
+busy machine disturbs all alike. A ratio compares summed wall times with the plain client's. Target: <= 1.03. All run in this
+process, as they would in a caller's.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ async def bare(client: openai.AsyncOpenAI, model: str, index: int, vllm_usage: b
 
 
 async def handled(engine: Engine, index: int) -> int:
-    """One stream through the handler, with the lever every stack has."""
+    """One stream through labkit's engine, without levers."""
     request = Request(f"{index}: {PROMPT}", max_tokens=TOKENS, extra=BODY)
     return (await complete(engine, request)).done.usage.output_tokens
 

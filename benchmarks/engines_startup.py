@@ -1,9 +1,9 @@
-"""How long until an engine answers: ours against plain `python -m vllm.entrypoints.openai.api_server`, run beside it.
+"""How long until an engine answers: ours against plain `python -m vllm.entrypoints.openai.api_server`, run in turn.
 
     python benchmarks/engines_startup.py [--model FOLDER] [--rounds 1] [--baseline "--gpu-memory-utilization 0.3"]
 
-Every start is measured to its first streamed token, since an engine that compiles on its first request is not up before.
-Targets: cold <= 0.5 of the baseline, the next engine <= 0.3, attaching to a running one < 1 s.
+Every start is measured until the first streamed token, because an engine that compiles on its first request is not up
+before. Targets: a cold start <= 0.5 of the baseline, the next engine <= 0.3, attaching to a running engine < 1 s.
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ FIRST = Request("hello", max_tokens=1)
 
 
 def proportional_memory(pid: int) -> float:
-    """PSS of a process and all below it, MiB: shared pages are split among those who share them."""
+    """PSS of a process and all its descendants, in MiB: a shared page is split among the processes that share it."""
     root = psutil.Process(pid)
     return sum(process.memory_full_info().pss for process in (root, *root.children(recursive=True))) / 2**20
 
 
 async def plain(model: str, flags: list[str]) -> tuple[float, float]:
-    """Seconds to the first token of vLLM's own server, and its memory in MiB."""
+    """Seconds to the first token of vLLM's own server, and its memory in MiB.
+
+    Raises `SystemExit` with the end of its log when the server does not start.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -78,7 +81,7 @@ async def plain(model: str, flags: list[str]) -> tuple[float, float]:
 
 
 async def ours(model: str) -> tuple[float, float, float, float]:
-    """Seconds to the first token cold, of a next engine, and of a running one; memory with one engine in MiB."""
+    """Seconds to the first token of a cold start, of a next engine, and of a running one; MiB of memory with one engine."""
 
     async def first_token(**arguments: object) -> tuple[float, object]:
         started = time.monotonic()
@@ -90,7 +93,7 @@ async def ours(model: str) -> tuple[float, float, float, float]:
     host = (await running_engines())[0].host_pid
     memory = proportional_memory(host)
     following, two = await first_token(block_size=64)
-    # Attaching as another process would: nothing of this one's connections is reused.
+    # Attach as another process would: no connection of this one is reused.
     attach, again = await first_token()
     for engine in (one, two, again):
         await engine.aclose()

@@ -3,9 +3,9 @@
     python -m benchmarks.latency_model [--model small] [--rounds 1]
 
 Probes the live engine, fits the model, then runs held-out loads: other prompt and answer lengths, other concurrencies, other
-arrival patterns. Each runs twice, with other words of the same lengths: how far the two runs lie apart is what no forecast
-of medians can beat on this machine at this moment. Prints measured, forecast, error and that distance for each, and both per
-metric over all of them.
+arrival patterns. Each load runs twice, with other words of the same lengths. The distance between its two runs is what no
+forecast of medians can beat on this machine at this moment. Prints for each load what was measured, the forecast, its error
+and that distance; then the errors and the distances per metric over all loads.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ LoadRun = Callable[[], Awaitable[Run]]
 
 
 def held_out(engine: Handler, make: ExactLengths, capacity: float, seed: int) -> Iterator[tuple[str, LoadRun]]:
-    """Loads by name. `capacity` is roughly how many requests of the mixed kind the engine ends per second."""
+    """The held-out loads by name. `capacity` is roughly how many mixed requests the engine finishes per second."""
 
     def mixed(n: int) -> list[Request]:
-        rng = random.Random(f"{seed} {n}")  # the same lengths whenever it is asked
+        rng = random.Random(f"{seed} {n}")  # the same lengths at every call
         return [make(rng.randrange(40, 500), rng.randrange(8, 64)) for _ in range(n)]
 
     for prompt in (90, 250, 600, 1000):
@@ -89,7 +89,7 @@ async def measure(model: str, seed: int) -> None:
         for name, run in held_out(engine, make, capacity, seed):
             rows += compare(name, await run(), calibration.model, settings)
             again += compare(name, await run(), calibration.model, settings)
-        # The second run as if the first had forecast it.
+        # Treat the first run as a forecast of the second.
         apart = [replace(second, forecast=first.measured) for first, second in zip(rows, again, strict=True)]
         for row, other in zip(rows, apart, strict=True):
             values = f"measured {row.measured:10.4g}  forecast {row.forecast:10.4g}  {row.error:+7.1%}"

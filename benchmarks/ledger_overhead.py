@@ -1,13 +1,13 @@
-"""What keeping books costs, as ratios to a bare SQLite insert and commit run beside it in the same minute.
+"""What a ledger costs, as ratios to a bare SQLite insert and commit that runs in the same minute.
 
     python -m benchmarks.ledger_overhead [--folder FOLDER] [--json FILE]
 
 Three questions:
 
-1. `append` against a bare `INSERT` + `COMMIT` of the same values into a table of the same columns, both with a
-   write-ahead log and `synchronous=FULL`; the same without the disk's part (NORMAL); `extend` of 100 rows against as
-   many bare commits.
-2. Inline or in a thread? What 32 streams that end together wait for their rows either way, and how long the event loop
+1. `append` against a bare `INSERT` + `COMMIT` of the same values into a table with as many columns, both with a
+   write-ahead log and `synchronous=FULL`. For comparison: a bare commit that does not wait for the disk (NORMAL), `append`
+   in memory, and a row of `extend` with 100 rows.
+2. Inline or in a thread? How long 32 streams that end together wait for their rows either way, and how long the event loop
    stands still at most, as multiples of one bare commit.
 3. `Booked` over 32 concurrent streams, a chunk every few milliseconds, against the same streams without it.
 
@@ -49,7 +49,7 @@ def fresh_row() -> Row:
 
 
 def bare(path: Path, synchronous: str) -> sqlite3.Connection:
-    """A plain table of as many columns, no constraints, no index."""
+    """A plain table with as many columns as the ledger's, without constraints and index."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute(f"PRAGMA synchronous={synchronous}")
@@ -58,7 +58,7 @@ def bare(path: Path, synchronous: str) -> sqlite3.Connection:
 
 
 def per_call(action: Callable[[], object], calls: int) -> float:
-    """Seconds of one call, over `calls`."""
+    """Mean seconds of one call of `action`, over `calls` calls."""
     started = time.perf_counter()
     for _ in range(calls):
         action()
@@ -66,7 +66,7 @@ def per_call(action: Callable[[], object], calls: int) -> float:
 
 
 def appends(folder: Path, turns: int) -> dict[str, float]:
-    """Question 1."""
+    """Question 1: rows in a file, in memory and in bulk."""
     values = ROW.to_sql()
     insert = f"INSERT INTO t VALUES ({', '.join('?' * len(values))})"
     full, normal = bare(folder / "full.db", "FULL"), bare(folder / "normal.db", "NORMAL")
@@ -101,7 +101,7 @@ def appends(folder: Path, turns: int) -> dict[str, float]:
 
 
 async def stillness(work: Callable[[], object], in_thread: bool) -> tuple[float, float]:
-    """Seconds until `STREAMS` simultaneous `work()` are done, and the longest the loop stood still meanwhile."""
+    """Seconds until `STREAMS` simultaneous calls of `work` are done, and the longest time the loop stood still meanwhile."""
     worst = 0.0
 
     async def heartbeat() -> None:
@@ -129,7 +129,7 @@ async def stillness(work: Callable[[], object], in_thread: bool) -> tuple[float,
 
 
 def inline_or_thread(folder: Path, turns: int, commit_seconds: float) -> dict[str, float]:
-    """Question 2."""
+    """Question 2: inline or in a thread. `commit_seconds` is the time of one bare commit."""
     times: dict[str, list[tuple[float, float]]] = {"inline": [], "thread": []}
     with Ledger(folder / "threads.db") as ledger:
         for _ in range(turns):
@@ -144,7 +144,7 @@ def inline_or_thread(folder: Path, turns: int, commit_seconds: float) -> dict[st
 
 
 def engine(request: Request) -> AsyncGenerator[Event, None]:
-    """A stream of `CHUNKS` chunks, one each `GAP` seconds."""
+    """A stream of `CHUNKS` chunks, one every `GAP` seconds."""
 
     async def events() -> AsyncGenerator[Event, None]:
         sent = clock.now()
@@ -157,7 +157,7 @@ def engine(request: Request) -> AsyncGenerator[Event, None]:
 
 
 def streams(folder: Path, turns: int, commit_seconds: float) -> dict[str, float]:
-    """Question 3: wall time of all streams, and processor time, where waiting for chunks hides nothing."""
+    """Question 3: the wall time of all streams, and their processor time, which waiting for chunks cannot hide."""
 
     async def run(handler: Handler) -> None:
         await asyncio.gather(*(complete(handler, Request((Message("user", "hi"),), model="large")) for _ in range(STREAMS)))
@@ -181,14 +181,14 @@ def streams(folder: Path, turns: int, commit_seconds: float) -> dict[str, float]
 
 
 def measure(folder: Path, turns: int = 7) -> dict[str, float]:
-    """Every figure by its name; all are ratios but the first."""
+    """Every figure by its name; all but the first are ratios."""
     first = appends(folder, turns)
     commit_seconds = 1 / first["bare commits per second"]
     return first | inline_or_thread(folder, turns, commit_seconds) | streams(folder, turns, commit_seconds)
 
 
 def main() -> None:
-    """Print the figures, and write them as JSON where asked."""
+    """Print the figures, and write them as JSON when asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--folder", type=Path, help="a folder on the disk to measure; the system's temporary folder by default"

@@ -1,9 +1,10 @@
-"""The same load by the lab's generator and by vLLM's own serving benchmark, against the same engine, in turns.
+"""The lab's load generator and vLLM's own serving benchmark send the same load to the same engine, in turns.
 
     python -m benchmarks.load_peer [--rounds 3] [--concurrency 4] [--requests 60]
 
-Both send the same prompts with the same answer lengths in a closed loop. Prints each round's median TTFT and TPOT, the ratio
-of the medians over the rounds, and how far each tool's own rounds lie apart: the noise that the ratio is to be read against.
+Both send prompts and answers of the same lengths in a closed loop; the words are new for each round and tool. Prints each
+round's median TTFT and TPOT and the ratio of the medians over the rounds. It also prints how far the rounds of one tool lie
+apart: a ratio within that noise says nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from labkit.latency import percentile
 from labkit.load import ExactLengths, closed_loop
 from labkit.request import Request
 
-# The benchmark's command line asks for metadata of a distribution called vllm, which the CPU build does not have.
+# vLLM's own command line asks for metadata of a distribution called vllm, which the CPU build does not have.
 _PEER = (
     "from vllm.benchmarks.serve import add_cli_args, main\n"
     "from vllm.utils.argparse_utils import FlexibleArgumentParser\n"
@@ -42,7 +43,7 @@ class Medians:
 
 
 async def ours(engine: Engine, requests: Sequence[Request], concurrency: int) -> Medians:
-    """One round by the lab's closed loop."""
+    """One round with the lab's closed loop."""
     run = await closed_loop(engine, requests, concurrency)
     ttft, tpot = (percentile(values, 50) for values in ([s.ttft for s in run.samples], [s.tpot for s in run.samples]))
     assert ttft is not None
@@ -51,7 +52,7 @@ async def ours(engine: Engine, requests: Sequence[Request], concurrency: int) ->
 
 
 def theirs(engine: Engine, requests: Sequence[Request], concurrency: int) -> Medians:
-    """One round by `vllm bench serve`, as a process of its own."""
+    """One round with `vllm bench serve`, as a process of its own. Raises `RuntimeError` with its errors when it fails."""
     with tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder) / "prompts.jsonl"
         prompts.write_text("".join(json.dumps({"prompt": r.messages[0].content}) + "\n" for r in requests))
@@ -81,7 +82,7 @@ def theirs(engine: Engine, requests: Sequence[Request], concurrency: int) -> Med
 
 
 async def compare(rounds: int, concurrency: int, count: int) -> dict[str, list[Medians]]:
-    """Rounds by both tools in turns, each with fresh prompts of its own, by tool."""
+    """The rounds of each tool, run in turns, each round with new prompts."""
     found: dict[str, list[Medians]] = {"labkit": [], "vllm bench serve": []}
     async with await connect("vllm", model="small") as engine:
         make = ExactLengths(str(engine.tokenizer_path))

@@ -1,16 +1,16 @@
-"""How many requests per second the modelled engine simulates: handler path, compiled path, and Vidur where it is at hand.
+"""How many requests per second the modelled engine simulates: the handler path, the compiled path, and Vidur if given.
 
     python -m benchmarks.modelled_engine [--trace FILE] [--requests N] [--vidur PYTHON] [--json FILE]
 
-The trace is Azure's conversation trace of 2023 (`TIMESTAMP,ContextTokens,GeneratedTokens`, gzip) where `../shared/traces`
-or `--trace` has it, else one drawn with the same means. The engine has the shape of an 8-billion-parameter model on a card
-of 80 GB. All times are CPU seconds of one process (`time.process_time`), so that other programs on the machine matter
-little; each figure is the median over turns.
+The trace is Azure's conversation trace of 2023 (`TIMESTAMP,ContextTokens,GeneratedTokens`, gzip) if `../shared/traces` or
+`--trace` has it, else a random one with the same means. The engine has the shape of an 8-billion-parameter model on a GPU
+with 80 GB. All times are CPU seconds of one process (`time.process_time`), so that other programs on the machine matter
+little. Each figure is the median over turns.
 
-Vidur (Agrawal et al., MLSys 2024) is on the package index, but its tables of profiled kernels are not, so its event loop and
-its Sarathi scheduler (chunked prefill) run with a stand-in for its predictor that does the same few sums as our latency
-model, and with its metrics off. Both make it faster than it is; its figure is an upper bound. It needs an environment of its
-own: `uv venv v && uv pip install -p v vidur`, then `--vidur v/bin/python`.
+Vidur (Agrawal et al., MLSys 2024) is on the package index, but its tables of profiled kernels are not. So its event loop and
+its Sarathi scheduler (chunked prefill) run with a stand-in for its predictor, which does the same few sums as our latency
+model, and with its metrics off. Both make Vidur faster than it really is, so its figure is an upper bound. It needs an
+environment of its own: `uv venv v && uv pip install -p v vidur`, then `--vidur v/bin/python`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ SETTINGS = EngineSettings(num_blocks=27_000, block_size=16, max_num_seqs=256, ma
 
 
 def azure(path: Path) -> Trace:
-    """The trace in `path`, its times from 0."""
+    """The trace in `path`, with arrival times in seconds from the first one."""
     with gzip.open(path, "rt") as file:
         rows = list(csv.DictReader(file))
     times = [datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp() for row in rows]
@@ -74,7 +74,7 @@ def first(trace: Trace, count: int) -> Trace:
 
 
 def by_handler(trace: Trace) -> list[Completion]:
-    """The trace through `ModelledEngine`, every token a chunk."""
+    """Run the trace through `ModelledEngine`, with one chunk per token."""
 
     async def main() -> list[Completion]:
         engine = ModelledEngine(MODEL, SETTINGS)
@@ -102,7 +102,10 @@ def cpu_seconds(action: Callable[[], Any], turns: int) -> tuple[float, Any]:
 
 
 def by_vidur(python: str, trace: Trace) -> dict[str, Any]:
-    """The trace through Vidur in its own environment; raises `SystemExit` with what it said when it fails."""
+    """Run the trace through Vidur, by the `python` of Vidur's own environment.
+
+    Raises `SystemExit` with the end of its error output when Vidur fails.
+    """
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "trace.csv"
         with rows.open("w") as file:

@@ -1,6 +1,6 @@
-"""Vidur's part of modelled_engine.py, run by a Python that has Vidur: one trace through its event loop, timed.
+"""Vidur's part of modelled_engine.py: a Python that has Vidur runs one trace through Vidur's event loop and times it.
 
-Its tables of profiled kernels are not in the package, so the predictor is a stand-in with our latency model's sums.
+Vidur's package lacks its tables of profiled kernels, so a stand-in for its predictor does our latency model's sums.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ MODEL, SETTINGS = JOB["model"], JOB["settings"]
 
 
 class StandIn:
-    """Step seconds from the step's composition, as `LatencyModel` has them."""
+    """A predictor that computes a step's time from the step's tokens, as `LatencyModel` does."""
 
     def __init__(self, **_: Any) -> None:
         pass
 
     def get_execution_time(self, batch: Any, pipeline_stage: int) -> ExecutionTime:  # noqa: ARG002
-        """Vidur's unit is a millisecond."""
+        """The time of a step. Vidur counts in milliseconds."""
         tokens = pairs = kv_tokens = 0
         for new, total in zip(batch.num_q_tokens, batch.num_kv_tokens):  # noqa: B905 - equal by Vidur's construction
             tokens += new
@@ -53,7 +53,7 @@ class StandIn:
 
 
 def main() -> None:
-    """Run once and print a line of JSON."""
+    """Run the trace once and print the result as one line of JSON."""
     ExecutionTimePredictorRegistry.unregister(ExecutionTimePredictorType.LINEAR_REGRESSION)
     ExecutionTimePredictorRegistry.register(ExecutionTimePredictorType.LINEAR_REGRESSION, StandIn)
     config = SimulationConfig(

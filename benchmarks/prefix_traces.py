@@ -2,9 +2,10 @@
 
     LABKIT_TRACES=FOLDER python -m benchmarks.prefix_traces
 
-Blocks of 512 tokens, least recently used out first, tails before beginnings, every earlier request cached whole before the
-next one comes. Bytes are those of an 8B model's keys and values (Llama 3.1's shape, bfloat16). The last row is the limit
-that no cache can pass; the test suite holds it to the traces' published numbers.
+A block has 512 tokens. The cache evicts the least recently used block first and, of one request, the tail before the
+beginning. Every request is cached whole before the next one comes. Bytes are those of an 8B model's keys and values (Llama
+3.1's shape, bfloat16). The last row is the limit that no cache can pass; the test suite compares it with the traces'
+published numbers.
 """
 
 from __future__ import annotations

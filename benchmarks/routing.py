@@ -1,15 +1,16 @@
-"""What a routing decision takes, what the routing handler costs in throughput, and what its frontier is worth.
+"""How long a routing decision takes, how much throughput the routing levers cost, and how much their frontier saves.
 
     python -m benchmarks.routing [--per-family 40] [--rounds 3] [--streams 64]
 
 Both lab models run live on this machine. Three tables:
 
-1. Time of one decision, for each signal and judge, beside the small model's first token when it is alone: a router that
-   takes as long as what it routes to has spent what it was to save. "MiniLM" is the same classifier on sentence embeddings.
-2. Throughput of the small engine with so many streams under way: asked directly, and through `Route` and `Cascade`
-   whose thresholds keep everything small. What is lost is the handlers' doing. Ways take turns, medians of the rounds.
+1. The time of one decision, for each signal and judge, beside the small model's time to first token when it is alone: a
+   router that takes as long as the model it routes to saves nothing. "MiniLM" is the same classifier on sentence embeddings.
+2. The throughput of the small engine with `--streams` streams under way: asked directly, and through `Route` and `Cascade`
+   with thresholds that send everything to the small model, so that any loss is due to the levers. The ways take turns;
+   figures are medians over the rounds.
 3. The area under the frontier by calls (APGR) and the saving at 95 % of the large model's quality, with 95 % bootstrap
-   intervals, and the paired difference from the nearest-neighbour look-up. Priced as gpt-5-nano and gpt-5-mini.
+   intervals, and the paired difference from the nearest-neighbour look-up. Prices are those of gpt-5-nano and gpt-5-mini.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ from labkit.routing import (
 
 
 def asked(split: Literal["train", "test"], n: int, seed: int) -> list[Example]:
-    """`n` questions of each family, shuffled."""
+    """`n` questions of each family from `split`, shuffled by `seed`."""
     found = [example for family in families() for example in examples(split, family, n, seed)]
     random.Random(seed).shuffle(found)
     return found
@@ -74,7 +75,7 @@ async def answers(handler: Handler, requests: Sequence[Request], streams: int) -
 
 
 def milliseconds(decide: Callable[[int], object], n: int, rounds: int) -> float:
-    """Median over rounds of the mean time of `decide(0)` … `decide(n - 1)`."""
+    """Milliseconds of one decision: the median over rounds of the mean over `decide(0)` … `decide(n - 1)`."""
     decide(0)
     means = []
     for _ in range(rounds):
@@ -102,7 +103,7 @@ def saving(way: Way) -> Callable[[Outcomes], float]:
 
 
 def paired(one: Outcomes, other: Outcomes, seed: int = 0, resamples: int = 500) -> Interval:
-    """APGR of `one` less that of `other`, resampled together."""
+    """The APGR of `one` minus that of `other`, with a 95 % interval from resampling the same requests of both."""
     rng = np.random.default_rng(seed)
     rows = [rng.integers(len(one), size=len(one)) for _ in range(resamples)]
     low, high = np.quantile([apgr(one.take(r)) - apgr(other.take(r)) for r in rows], [0.025, 0.975])

@@ -1,27 +1,27 @@
-"""What a semantic look-up costs beside a bare one and beside GPTCache, and how often each kind of acceptance is wrong.
+"""What a semantic look-up costs, compared with a bare one and with GPTCache, and how often each acceptance is wrong.
 
     python -m benchmarks.semantic_cache [--entries 10000] [--rounds 5] [--peer FOLDER]
 
-The first table: look-ups that hit, embedding included, one after the other; the same encoder, entries and questions for
-all, in turns. "bare" is encode and FAISS search and nothing else. GPTCache is run where it can be imported, from FOLDER if
-given: `pip install --target FOLDER --no-deps gptcache==0.1.44 "sqlalchemy<2.1" cachetools greenlet` (its own dependencies
-would replace this lab's).
+First table (printed last): look-ups that hit, embedding included, one after the other. The same encoder, entries and
+questions are used for all, in turns. "bare" is encode and FAISS search and nothing else. GPTCache runs if it can be
+imported, from FOLDER if given: `pip install --target FOLDER --no-deps gptcache==0.1.44 "sqlalchemy<2.1" cachetools greenlet`
+(its own dependencies would replace this lab's). Half of the questions are asked as they are stored, half in lower case, so
+that the contrast check is timed, too.
 
-Half of the texts asked are stored as they are, half in other letter case, so that the contrast check is timed too.
+Second table: false hits (wrong answers per hit) at equal hit rates on the lab's labelled questions. Thresholds and curves
+are fitted on the calibration part; the test part has other topics, names, products, cities and order numbers.
 
-The second table: false hits (wrong per hit) at equal hit rates on the lab's labelled questions. Thresholds and curves are
-fitted on the calibration part; topics, names, products and numbers of the test part were never seen.
-
-The third table (`--hard` for it alone): the committed hard pairs (`labkit.lab.hard_pairs`), by kind: of those that differ
-the share that would be served, of those that do not the share not served, at a threshold of 0.9. "score" is the vectors
-alone; GPTCache's is its default evaluation (SearchDistanceEvaluation, threshold 0.8) of the same vectors. `--before FILE`
-adds a contrast check of an earlier version, from a module with `differences`.
+Third table (printed first; `--hard` for it alone): the committed hard pairs (`labkit.lab.hard_pairs`), by kind, at a
+threshold of 0.9. Of the pairs that differ it shows the share that would be served; of the pairs that do not differ, the
+share that would not be served. "score" uses the vectors alone. "GPTCache" is its default evaluation of the same vectors
+(SearchDistanceEvaluation, threshold 0.8). `--before FILE` adds an earlier version of the contrast check, from a module with
+`differences`.
 
 Measured on 2026-11-28 (2 cores that other jobs kept busy, load 4 to 6): a look-up in 10,000 entries takes 1.11 × the bare
-one. A contrast check took 0.9 ms a pair beside 0.5 ms for its smaller forerunner, each text read for the first time. Of the
-hard pairs that differ, 46% are served by the score at 0.9, 25% with the earlier check, none with this one, 99% by GPTCache;
-of those that do not, 15%, 22%, 15% and 0% are lost. The check was grown on both parts. torch's dynamic int8 is
-no way to a faster encoder: the same text's vectors agree to 0.87 at worst, and 22% have another neighbour.
+one. A contrast check took 0.9 ms per pair, and its smaller forerunner 0.5 ms, when each text was read for the first time. Of
+the hard pairs that differ, 46% are served by the score at 0.9, 25% with the earlier check, none with this one, 99% by
+GPTCache; of those that do not, 15%, 22%, 15% and 0% are lost. The check was developed on both parts. torch's dynamic int8
+does not give a usable faster encoder: vectors of the same text agree to 0.87 at worst, and 22% have another neighbour.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ from labkit.request import Chunk, Completion, Done, Message, Request, Timing, Us
 
 
 def texts(n: int) -> list[str]:
-    """`n` different questions of the test part."""
+    """`n` different questions of the test part. Raises `SystemExit` when there are not as many."""
     found: dict[str, None] = {}
     for pair in pairs("test", 5 * n, seed=5):
         found[pair.cached.text] = None
@@ -72,7 +72,7 @@ def texts(n: int) -> list[str]:
 
 
 def ours(folder: Path, encoder: Embedder, asked: Sequence[str], vectors: np.ndarray) -> Callable[[str], bool]:
-    """A look-up in the lab's semantic cache on a file, filled with `asked`."""
+    """A look-up in the lab's semantic cache, kept in a file and filled with `asked`; it says whether a question hits."""
     store = Store(folder / "cache.db", limit_bytes=2**30)
     cache = SemanticCache(store, encoder, StaticThreshold(0.95), verify=0)
 
@@ -104,7 +104,7 @@ def _asked(text: str) -> Asked:
 
 
 def bare(encoder: Embedder, vectors: np.ndarray) -> Callable[[str], bool]:
-    """Encode and search, nothing else."""
+    """A look-up that only encodes and searches."""
     index = faiss.IndexFlatIP(encoder.dimension)
     index.add(vectors)
 
@@ -116,7 +116,7 @@ def bare(encoder: Embedder, vectors: np.ndarray) -> Callable[[str], bool]:
 
 
 def gptcache(folder: Path, encoder: Embedder, asked: Sequence[str]) -> Callable[[str], bool] | None:
-    """A look-up in GPTCache (SQLite and FAISS, its defaults) filled with `asked`; None where it cannot be imported."""
+    """A look-up in GPTCache (SQLite and FAISS, its defaults) filled with `asked`; None when it cannot be imported."""
     try:
         from gptcache import Cache, Config
         from gptcache.adapter.api import get
@@ -144,7 +144,7 @@ def gptcache(folder: Path, encoder: Embedder, asked: Sequence[str]) -> Callable[
 
 
 def lookup_table(encoder: Embedder, entries: int, rounds: int) -> None:
-    """Milliseconds per look-up and ratios to the bare one."""
+    """Print the milliseconds per look-up and the ratios to the bare one."""
     asked = texts(entries)
     vectors = encoder.encode(asked)
     questions = [text.lower() if i % 2 else text for i, text in enumerate(asked[:: max(1, entries // 100)][:100])]
@@ -174,14 +174,14 @@ def lookup_table(encoder: Embedder, entries: int, rounds: int) -> None:
 
 
 def static_at(rehearsal: Rehearsal, hit_rate: float) -> float:
-    """False-hit rate of the fixed threshold that reaches `hit_rate` on this very traffic: the baseline at its best."""
+    """False hits per hit of the fixed threshold that reaches `hit_rate` on this very traffic: the baseline at its best."""
     kept = round(hit_rate * rehearsal.questions)
     order = np.argsort(-rehearsal.scores, kind="stable")[:kept]
     return float((~rehearsal.right[order]).mean()) if kept else 0.0
 
 
 def quality_table(encoder: Embedder, n: int) -> None:
-    """False hits at equal hit rate."""
+    """Print the false hits of each acceptance, and of a static threshold at the same hit rate."""
 
     def questions(part: Part, seed: int) -> list[tuple[str, str, str]]:
         return [(q.tenant, q.text, q.answer) for q in traffic(part, n, seed, meanings_total=300, tenants=("a", "b"))]
@@ -208,7 +208,7 @@ def quality_table(encoder: Embedder, n: int) -> None:
 
 
 def hard_table(encoder: Embedder, threshold: float, before: Path | None) -> None:
-    """By kind of hard pair: how often a wrong answer is served, or a right one is not."""
+    """Print for each kind of hard pair how often a wrong answer is served, or a right one is not."""
     chosen = hard_pairs()
     cached, new = (encoder.encode([getattr(p, side) for p in chosen]) for side in ("cached", "new"))
     scores = (cached * new).sum(axis=1)
@@ -226,7 +226,7 @@ def hard_table(encoder: Embedder, threshold: float, before: Path | None) -> None
     try:
         from gptcache.similarity_evaluation import SearchDistanceEvaluation
 
-        evaluation = SearchDistanceEvaluation()  # of squared distances from 0 to 4; GPTCache asks for 0.8 of the range
+        evaluation = SearchDistanceEvaluation()  # squared distances go from 0 to 4; GPTCache accepts from 0.8 of the range
         low, high = evaluation.range()
         distances = ((cached - new) ** 2).sum(axis=1)
         ranks = [evaluation.evaluation({}, {"search_result": (float(d), None)}) for d in distances]
@@ -255,7 +255,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.peer:
         sys.path.append(options.peer)
-    faiss.omp_set_num_threads(1)  # for all alike, as the lab's index does by itself
+    faiss.omp_set_num_threads(1)  # the same for all: the lab's index does this by itself
     encoder = embedder()
     hard_table(encoder, 0.9, options.before)
     if options.hard:

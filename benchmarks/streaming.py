@@ -1,16 +1,16 @@
-"""What the streaming levers cost, as ratios to the bare stream run beside them in the same minute.
+"""What the streaming levers cost, as ratios to the bare stream that runs in the same minute.
 
     python -m benchmarks.streaming [--streams 32] [--chunks 200] [--turns 7] [--live] [--json FILE]
 
-1. Scripted: 32 streams at once from an engine that never waits, so that all the time is the stream's own work. Processor
-   time per chunk, as a multiple of the bare stream's; "added" is the difference in microseconds. Through `Resumable` and
-   Server-Sent Events a chunk becomes JSON, bytes, and a chunk again on the reader's side.
-2. Paced: the same streams, a chunk every few milliseconds as an engine makes them. Wall time until all are read, as a
-   multiple of the bare streams'.
-3. With --live: the small model on this machine, 32 concurrent answers of one length. Wall time as a multiple of the bare
-   stream's, and the wait for the first token.
+1. Scripted: 32 streams at once from an engine that never waits, so that all time is spent on the streams themselves.
+   Processor time per chunk, as a multiple of the bare stream's; "added" is the difference in microseconds. Through
+   `Resumable` and Server-Sent Events, a chunk becomes JSON, then bytes, and a chunk again on the reader's side.
+2. Paced: the same streams with a chunk every 10 ms, about as fast as an engine makes them. Wall time until all are read, as
+   a multiple of the bare streams' time.
+3. With --live: the small model on this machine, 32 concurrent answers of one length. Wall time and the wait for the first
+   chunk, as multiples of the bare streams'.
 
-Variants take turns, and each figure is the median over the turns' own ratios, so that a busy machine disturbs all alike.
+Variants take turns, and each ratio is the median over the turns' own ratios, so that a busy machine disturbs all alike.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _WORDS = ("tent", "stove", "kayak", "boots", "rope", "helmet", "compass", "blank
 
 
 def scripted(chunks: int, gap: float) -> Handler:
-    """An engine of `chunks` chunks of a word, one each `gap` seconds (0: as fast as they are taken)."""
+    """An engine that streams `chunks` chunks of one word, one every `gap` seconds (0: as fast as the reader takes them)."""
     rng = random.Random(6)
     words = [f"{rng.choice(_WORDS)} " for _ in range(chunks)]
 
@@ -64,7 +64,7 @@ def scripted(chunks: int, gap: float) -> Handler:
 
 
 async def plainly(handler: Handler, request: Request) -> float | None:
-    """Take the events as they come."""
+    """Take the events as they come. Raises `StreamIncomplete` when the last one is no `Done`."""
     started, first, done = time.perf_counter(), None, False
     async with aclosing(handler(request)) as events:
         async for event in events:
@@ -76,7 +76,7 @@ async def plainly(handler: Handler, request: Request) -> float | None:
 
 
 async def finding_the_first_useful(handler: Handler, request: Request) -> float | None:
-    """Take the events and look for the first useful sentence, which never comes: the dearest case."""
+    """Take the events and look for the first useful sentence. None ever comes, which is the most expensive case."""
     finder = FirstUseful("prose")
     async with aclosing(handler(request)) as events:
         async for event in events:
@@ -86,7 +86,7 @@ async def finding_the_first_useful(handler: Handler, request: Request) -> float 
 
 
 async def over_a_line(handler: Handler, request: Request) -> float | None:
-    """Through `Resumable`, as bytes of Server-Sent Events, decoded into events again."""
+    """Read the answer through `Resumable`, as bytes of Server-Sent Events that are decoded into events again."""
     started, first, done = time.perf_counter(), None, False
     async with Resumable(handler) as buffer:
         decoder = Decoder()
@@ -101,7 +101,7 @@ async def over_a_line(handler: Handler, request: Request) -> float | None:
 
 
 def overruled(condition: Condition) -> Condition:
-    """Ask `condition` and go on all the same: a model under test does go in circles."""
+    """Ask `condition` but never stop, because some answers of the live model do repeat themselves."""
 
     def asked(text: str) -> bool:
         condition(text)
@@ -111,7 +111,7 @@ def overruled(condition: Condition) -> Condition:
 
 
 def variants() -> dict[str, tuple[Callable[[Handler], Handler], Read]]:
-    """The levers by name, each with how its stream is read. Conditions are asked and overruled: all answers are whole."""
+    """The levers by name, each with the function that reads its stream. No condition stops a stream: answers are whole."""
     never = EnoughWords(1_000_000)
     loops = overruled(Repeating())
     many = AnyOf(never, Said(r"NEVER"), loops, overruled(JsonComplete()))
@@ -135,7 +135,7 @@ async def all_at_once(handler: Handler, read: Read, requests: list[Request]) -> 
 
 
 async def compare(engine: Handler, requests: Callable[[], list[Request]], turns: int) -> dict[str, dict[str, float]]:
-    """For every variant: median ratios to the bare streams of the same turn, and its own medians in seconds."""
+    """For every variant: median ratios to the bare streams of the same turn, and its median processor time in seconds."""
     measured: dict[str, list[tuple[float, float, float]]] = {}
     for turn in range(turns + 1):
         for name, (lever, read) in variants().items():
@@ -155,7 +155,7 @@ async def compare(engine: Handler, requests: Callable[[], list[Request]], turns:
 
 
 async def measure(streams: int, chunks: int, turns: int, live: bool) -> dict[str, float]:
-    """Every figure by its name; all are ratios but those that name a unit."""
+    """Every figure by its name; all but those that name a unit are ratios."""
     asked = [Request((Message("user", "hi"),), model="scripted") for _ in range(streams)]
     out: dict[str, float] = {}
     flat_out = await compare(scripted(chunks, 0.0), lambda: asked, turns)
@@ -179,7 +179,7 @@ async def measure(streams: int, chunks: int, turns: int, live: bool) -> dict[str
 
 
 def main() -> None:
-    """Print the figures, and write them as JSON where asked."""
+    """Print the figures, and write them as JSON when asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=32)
     parser.add_argument("--chunks", type=int, default=200)

@@ -1,8 +1,9 @@
 """Execute a notebook as Binder would, under a memory limit, and report what it took: `python binder/measure.py`.
 
-A JupyterLab server and, beside it, the notebook's kernel and live engine run in a control group of their own with the limit
-set (root on Linux, cgroup 1 or 2), with the settings of `binder/start`. The kernel kills whoever asks for more, so a pass
-means that it fits. Beside them runs papermill, which Binder has not: the figure errs on the careful side.
+A JupyterLab server, the notebook's kernel and its live engine run in a control group of their own that has the limit, with
+the settings of `binder/start`. This needs root on Linux, with cgroup 1 or 2. Linux kills a process of the group when the
+group needs more memory, so a pass means that the notebook fits. Papermill runs in the group, too, but not on Binder, so the
+figure errs on the careful side.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Measured:
-    """Whether it ran to its end, with no process killed for memory; peaks in MiB, wall time in seconds.
+    """How one run went. `ok`: the notebook passed, and no process was `killed` for memory.
 
-    `peak_mib` counts everything charged to the group, file pages that the system would have given back included;
-    `peak_processes_mib` what the processes themselves held.
+    Peaks are in MiB, wall time in seconds. `peak_mib` counts everything charged to the group, even file pages that the
+    system would have given back. `peak_processes_mib` counts what the processes themselves held.
     """
 
     notebook: str
@@ -57,36 +58,36 @@ class Group:
             (self.path / ("memory.limit_in_bytes" if self.old else "memory.max")).write_text(str(limit_mib * MIB))
         except OSError as error:
             sys.exit(f"measure: no control group can be made under {parent} ({error.strerror}). Fix: run as root on Linux.")
-        # Swap would hide a breach.
+        # With swap, a group over its limit would not be killed.
         for name in ("memory.memsw.limit_in_bytes",) if self.old else ("memory.swap.max",):
             if (self.path / name).exists():
                 (self.path / name).write_text(str(limit_mib * MIB) if self.old else "0")
 
     def enter(self) -> None:
-        """Move the calling process in."""
+        """Move the calling process into the group."""
         (self.path / "cgroup.procs").write_text(str(os.getpid()))
 
     def members(self) -> list[int]:
-        """The processes in it."""
+        """Ids of the processes in the group."""
         return [int(pid) for pid in (self.path / "cgroup.procs").read_text().split()]
 
     def held(self) -> int:
-        """Bytes that its processes hold, without file pages."""
+        """Bytes that the group's processes hold, without file pages."""
         stat = dict(line.split() for line in (self.path / "memory.stat").read_text().splitlines())
         return int(stat["total_rss" if self.old else "anon"])
 
     def peak(self) -> int:
-        """The highest charge so far, in bytes."""
+        """The most memory charged to the group so far, in bytes."""
         return int((self.path / ("memory.max_usage_in_bytes" if self.old else "memory.peak")).read_text())
 
     def killed(self) -> int:
-        """How many processes were killed for memory."""
+        """How many processes of the group were killed for memory."""
         text = (self.path / ("memory.oom_control" if self.old else "memory.events")).read_text()
         found = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
         return int(found[1]) if found else 0
 
     def remove(self) -> None:
-        """End what is left in it, then the group."""
+        """Kill what is left in the group, then remove the group."""
         for _ in range(100):
             left = self.members()
             for pid in left:
@@ -98,7 +99,7 @@ class Group:
 
 
 def with_none(call: object, *arguments: int) -> None:
-    """`call(*arguments)`; a process that is gone already is fine."""
+    """Call `call(*arguments)`, and ignore a process that has already ended."""
     try:
         call(*arguments)  # type: ignore[operator]
     except ProcessLookupError:
@@ -113,7 +114,7 @@ def start_settings() -> dict[str, str]:
 
 @contextmanager
 def sampled(group: Group) -> Iterator[list[int]]:
-    """Collects what the group's processes hold, four times a second."""
+    """Collect the bytes that the group's processes hold, four times a second, while the `with` body runs."""
     samples, stop = [0], threading.Event()
 
     def sample() -> None:
@@ -176,7 +177,7 @@ def measure(notebook: Path, limit_mib: int) -> Measured:
 
 
 def main() -> int:
-    """Measure from the command line; returns 1 when it did not fit."""
+    """Measure from the command line. Returns 0 when the notebook passed and fit, else 1."""
     parser = argparse.ArgumentParser(description="Execute a notebook under Binder's memory limit.")
     parser.add_argument("notebook", nargs="?", type=Path, default=REPO / "notebooks" / "00_start_here.ipynb")
     parser.add_argument("--limit-mib", type=int, default=2048)

@@ -1,4 +1,4 @@
-"""Everything at once: books, a cache by meaning, shared streams, a queue, an end to loops, a router; kept in a file."""
+"""Six levers in one stack, saved to a file and loaded again: ledger, cache, single flight, window, loop stop, router."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A router over two models: the small one answers, and where it is not sure, the large one does."""
+"""A router over two models: the small one answers, and when it is not sure, the large one answers."""
 
 from labkit import cost, engines, ledger, request, routing
 

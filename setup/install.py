@@ -1,8 +1,9 @@
-"""Make `.venv` from the pins, once: what `make lab` and `make test` run first.
+"""Make `.venv` from the pins, once. `make lab` and `make test` run this first.
 
-Run it with any Python 3.11 to 3.13; it needs nothing but the standard library. A stamp in the environment keyed by the pins
-makes every later call return at once. `LABKIT_ENGINE` (cpu, gpu or none) overrides what the machine suggests;
-`--into-this-python` installs into the environment of the Python that runs it instead (Binder, a container).
+Run it with any Python 3.11 to 3.13; it needs only the standard library. It leaves a stamp in the environment with a digest
+of the pins, so that a later call with the same pins returns at once. `LABKIT_ENGINE` (cpu, gpu or none) overrides what the
+machine suggests. `--into-this-python` installs into the environment of the Python that runs it, and not into `.venv` (for
+Binder or a container).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ PYTHONS = ((3, 11), (3, 12), (3, 13))
 
 
 def has_nvidia_gpu() -> bool:
-    """Whether the driver's own tool lists a GPU."""
+    """Whether nvidia-smi, the driver's own tool, lists a GPU."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return False
@@ -39,7 +40,7 @@ def has_nvidia_gpu() -> bool:
 
 
 def chosen_engine() -> str:
-    """`gpu`, `cpu` or `none`: which engine's pins this machine installs."""
+    """Which engine's pins this machine installs: `gpu`, `cpu` or `none`. Exits with a message for a bad `LABKIT_ENGINE`."""
     asked = os.environ.get("LABKIT_ENGINE", "")
     if asked:
         if asked not in ("cpu", "gpu", "none"):
@@ -52,7 +53,7 @@ def chosen_engine() -> str:
 
 
 def fingerprint(engine: str) -> dict[str, str]:
-    """What the environment was, or would be, made from."""
+    """What the environment with this engine is made from: the engine, the Python, the pins' digest and the clone's path."""
     digest = hashlib.sha256()
     for path in (PINS / "setup.txt", PINS / "common.txt", PINS / f"{engine}.txt", Path(__file__)):
         digest.update(path.read_bytes())
@@ -62,7 +63,10 @@ def fingerprint(engine: str) -> dict[str, str]:
 
 
 def torch_source(engine: str, environment: dict[str, str]) -> list[str]:
-    """How uv finds torch's CPU build: a folder that pip is told of, else PyTorch's own index, which uv knows by itself."""
+    """uv's options for finding torch's CPU build; none are needed for a GPU or outside Linux.
+
+    They name a folder from pip's own settings that holds the pinned build, else PyTorch's index, which uv knows by itself.
+    """
     if engine == "gpu" or sys.platform != "linux":
         return []
     configured = environment.get("PIP_FIND_LINKS", "").split()
@@ -83,7 +87,7 @@ def torch_source(engine: str, environment: dict[str, str]) -> list[str]:
 
 
 def odd_in(folder: Path) -> str:
-    """The characters of a path that some tools stumble over, as in "'#' and ' '"; empty where there are none."""
+    """The characters of a path that some tools cannot handle, as in "'#' and ' '"; empty when there are none."""
     plain = "._-" + os.sep
     there = str(folder)[len(folder.drive) :]
     odd = dict.fromkeys(c for c in there if not (c.isascii() and c.isalnum()) and c not in plain)
@@ -91,7 +95,7 @@ def odd_in(folder: Path) -> str:
 
 
 def advice(fix: str, folder: Path) -> str:
-    """What to do about a failed step: `fix`, unless the path is odd, which no network mends."""
+    """What to do about a failed step: `fix`, or to move the clone when its path has odd characters."""
     odd = odd_in(folder)
     if not odd:
         return fix
@@ -102,13 +106,13 @@ def advice(fix: str, folder: Path) -> str:
 
 
 def run(command: list[str], environment: dict[str, str], fix: str) -> None:
-    """Run `command`; on failure stop with what it printed having been seen, and `fix`."""
+    """Run `command`, whose output the user sees. When it fails, exit with the command and a fix."""
     if subprocess.run(command, cwd=REPO, env=environment, stdin=subprocess.DEVNULL, check=False).returncode:
         sys.exit(f"setup: failed: {' '.join(command)}\nFix: {advice(fix, REPO)}")
 
 
 def lab_defaults() -> None:
-    """JupyterLab's defaults for this environment only: no news prompt over chapter 00, and widgets saved with a notebook."""
+    """Set JupyterLab's defaults for this environment only: no prompt for news, and widgets are saved with a notebook."""
     folder = VENV / "share" / "jupyter" / "lab" / "settings"
     folder.mkdir(parents=True, exist_ok=True)
     defaults = {
@@ -119,7 +123,7 @@ def lab_defaults() -> None:
 
 
 def main() -> None:
-    """Leave `.venv` as the pins say."""
+    """Make the environment as the pins say, unless its stamp shows that it is already."""
     if sys.version_info[:2] not in PYTHONS:
         sys.exit(f"setup: this is Python {platform.python_version()}. Fix: use Python 3.11, 3.12 or 3.13.")
     if not IN_PLACE and os.pathsep in str(REPO):
@@ -146,7 +150,7 @@ def main() -> None:
         run([sys.executable, "-m", "venv", str(VENV)], environment, no_venv)
     python = str(BIN / "python")
     online = "check the network or the package index that pip is configured with, then run the same command again"
-    # Files by their names in the repository, where `run` works: uv takes a path for an address, which a "#" ends.
+    # Name the files relative to the repository, where `run` works: uv reads a path as a URL, which would end at a "#".
     run([python, "-m", "pip", "install", "--quiet", "-r", f"{PINS.name}/setup.txt"], environment, online)
     uv = [str(BIN / "uv"), "pip", "install", "--python", python, "--no-deps"]
     pins = ["-r", f"{PINS.name}/common.txt", "-r", f"{PINS.name}/{engine}.txt"]

@@ -28,7 +28,7 @@ app.add_typer(ledger, name="ledger")
 
 
 def main() -> None:
-    """Run the command line; errors that the lab raises on purpose end it with one line and status 1."""
+    """Run the command line. Errors that the lab raises on purpose print one line and end it with status 1."""
     from labkit.request import LabError
 
     try:

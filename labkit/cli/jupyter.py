@@ -13,9 +13,9 @@ FIRST = "00_start_here.ipynb"
 
 
 def command(arguments: Sequence[str]) -> list[str]:
-    """JupyterLab's command line: rooted at the clone, opening chapter 00; a taken port moves on to the next free one.
+    """The command line that starts JupyterLab in the clone, on chapter 00, with the user's `arguments` at its end.
 
-    Raises `FileNotFoundError` when the notebooks were not built.
+    If its port is taken, JupyterLab tries the next ones. Raises `FileNotFoundError` when the notebooks were not built.
     """
     first = notebooks_dir() / FIRST
     if not first.is_file():

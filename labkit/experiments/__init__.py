@@ -1,8 +1,9 @@
-"""Named experiments on an engine: the same functions measure live in a chapter and make the recordings it is compared with.
+"""Named experiments on an engine. A chapter measures live with the functions that also made the recordings it shows.
 
-`sweeps` are the measurements (each gives plain rows), `Experiment` names one with its points and engine arguments, `run_all`
-runs them on whatever engine is there and writes each row with the provenance of its engine as soon as it is measured, and
-`recordings` finds what has been recorded, here or elsewhere.
+The functions of `sweeps` measure; each gives plain rows. `Experiment` gives one of them a name. `Measurement` is an
+experiment with its model, engine arguments and points. `run_all` runs measurements on the engine that this machine has, and
+writes each row as soon as it is measured, with the provenance of its engine. `recordings` finds what was recorded, here or
+elsewhere.
 """
 
 from labkit.experiments.catalogue import EXPERIMENTS, Experiment, Measurement, jobs

@@ -1,7 +1,7 @@
 """The experiments by name, and which of them are recorded on a CPU and on a GPU.
 
 A *job* is an experiment on one engine: a model, engine arguments, and points. Jobs that need the same engine stand together,
-so that it starts once; on a GPU starting is what takes the time.
+so that it starts only once: on a GPU, most of the time goes into starting.
 """
 
 from __future__ import annotations
@@ -49,10 +49,11 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One experiment on one engine. `model` is what `connect` takes, or a shape (a known one or a .json) that runs with
-    random weights.
+    """One experiment on one engine.
 
-    Each point is measured `repeats` times, all points in turns.
+    `model` is a name that `connect` takes, or a shape (a known name or a .json file), which runs with random weights.
+    `arguments` are the engine's, and `variant` names them in a word. Each point is measured `repeats` times: all points
+    once, then all points again.
     """
 
     experiment: str
@@ -64,7 +65,7 @@ class Measurement:
 
     @property
     def name(self) -> str:
-        """What its file is called."""
+        """The name of its recording's file, without the ending."""
         return f"{self.experiment}-{Path(self.model).stem if '/' in self.model else self.model}-{self.variant}"
 
 
@@ -103,7 +104,7 @@ def _cpu() -> list[Measurement]:
 
 
 def _gpu() -> list[Measurement]:
-    # One engine at a time, so it may have the GPU; the lab's own default leaves room for a second one.
+    # Only one engine runs at a time, so it may take the whole GPU. The lab's default leaves room for a second engine.
     context = {"max_model_len": 8192, "gpu_memory_utilization": 0.92}
     company = grid(people=(1, 4, 16, 64, 256), prompt_tokens=(128, 2048), output_tokens=(128,))
     speculated = grid(people=(1, 16), prompt_tokens=(512,), output_tokens=(128,))
@@ -127,7 +128,7 @@ def _gpu() -> list[Measurement]:
             2,
         ),
         Measurement("speculation", eight, "ngram", {**context, "speculative_config": _NGRAM}, speculated, 2),
-        # In BF16 the 70B shape fills an H200 to the brim, so it is recorded in FP8 only.
+        # In BF16 the weights of the 70B shape fill an H200, so it is recorded in FP8 only.
         Measurement("concurrency", seventy, "fp8", fp8, company, 2),
         Measurement("prefill", seventy, "fp8", fp8, prompts),
         Measurement("prefix_cache", seventy, "fp8", fp8, prompts),
@@ -136,7 +137,10 @@ def _gpu() -> list[Measurement]:
 
 
 def jobs(where: Where, names: tuple[str, ...] = ()) -> tuple[Measurement, ...]:
-    """The jobs recorded on a CPU or on a GPU, or those of the experiments in `names`."""
+    """The jobs recorded on a CPU or on a GPU: all, or those of the experiments in `names`.
+
+    Raises `InvalidValue` for a name that is no experiment.
+    """
     unknown = sorted(set(names) - set(EXPERIMENTS))
     if unknown:
         raise InvalidValue(f"no experiment {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}")

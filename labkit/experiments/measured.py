@@ -1,7 +1,8 @@
-"""Recordings of experiments: one file per machine, model and experiment; a header with the provenance, then a row a line.
+"""Recordings of experiments. A file starts with a header that holds the provenance, and then has one row per line.
 
-A row is written when it is measured, and the last line says that all were. A file that ends earlier holds good rows of an
-unfinished experiment: it is read, says `complete=False`, and is continued by `record`.
+There is one file for each device, model, experiment and variant. Each row is written as soon as it is measured; a last line
+says that all rows are there. A file without that line holds good rows of an unfinished experiment: reading it gives
+`complete=False`, and `labkit record` continues it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ _END = {"end": True}
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Rows of an experiment and where they come from. `variant` says in a word what was special about the engine."""
+    """Rows of an experiment and where they come from. `variant` says in a word what was special about the engine.
+
+    `complete` is False for a recording that was not finished.
+    """
 
     experiment: str
     variant: str
@@ -41,12 +45,16 @@ class Measured:
         return pd.DataFrame([dict(row) for row in self.rows])
 
     def caption(self) -> str:
-        """For the foot of a chart: provenance, and a word where the recording was not finished."""
+        """A text for the foot of a chart: the provenance, and UNFINISHED for a recording that is not complete."""
         return self.provenance.caption() + ("" if self.complete else " · UNFINISHED")
 
     @classmethod
     def load(cls, path: Path) -> Measured:
-        """Read a recording. Raises `RecordingError` for one without full provenance, or that is none."""
+        """Read a recording; its provenance gets the kind "replay".
+
+        Raises `RecordingError` for a file that is missing, is no recording, lacks full provenance, or holds numbers of a
+        replay or of the modelled engine.
+        """
         try:
             lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         except OSError as error:
@@ -56,7 +64,7 @@ class Measured:
             try:
                 rows.append(json.loads(line))
             except ValueError as error:
-                if number == len(lines) and number > 1:  # the recorder died in the middle of this line
+                if number == len(lines) and number > 1:  # the recorder was stopped in the middle of this line
                     break
                 raise RecordingError(f"{path}, line {number} is no JSON: {error}; record the experiment again") from error
         header = rows[0] if rows else {}
@@ -78,7 +86,10 @@ class Measured:
 def recordings(
     experiment: str | None = None, *, model: str | None = None, folder: Path = RECORDINGS
 ) -> tuple[Measured, ...]:
-    """All recordings in `folder`, or those of an experiment and of a model, newest first."""
+    """The recordings in `folder`, newest first: all, or only those of an experiment or of a model.
+
+    Raises `RecordingError`, as `Measured.load` does, when any file in `folder` cannot be read as a recording.
+    """
     found = [Measured.load(path) for path in sorted(folder.glob(f"*/*{SUFFIX}"))]
     chosen = [m for m in found if experiment in (None, m.experiment) and model in (None, m.provenance.model)]
     return tuple(sorted(chosen, key=lambda m: m.provenance.date, reverse=True))
@@ -87,9 +98,10 @@ def recordings(
 def keep(
     experiment: str, variant: str, provenance: Provenance, rows: Sequence[Mapping[str, float]], folder: Path
 ) -> Measured:
-    """What was measured here: written to `folder`/<device>, for machines that cannot measure it, and returned.
+    """Write what was measured here to `folder`/<device>, for machines that cannot measure it, and return it.
 
-    Replaces what was there. Raises `RecordingError` for provenance that is not full or not measured.
+    A recording of the same name is deleted first. Raises `RecordingError` for provenance that is not full, and for numbers
+    of a replay or of the modelled engine.
     """
     path = folder / device_slug(provenance) / f"{experiment}-{provenance.model}-{variant}{SUFFIX}"
     path.unlink(missing_ok=True)
@@ -101,16 +113,16 @@ def keep(
 
 
 def device_slug(origin: Provenance) -> str:
-    """The name of a device's folder: the GPU, or the processor where there is none."""
+    """The name of a device's folder, made from the GPU's name, or from the processor's where there is no GPU."""
     device = origin.device if origin.driver else origin.machine.split(",")[0]
     return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
 
 
 class Recorder:
-    """Writes one recording, row by row; goes on with an unfinished one of the same engine.
+    """Writes one recording, row by row, and continues a recording that the same engine began at `path`.
 
-    Raises `RecordingError` when the file at `path` was made by another engine or machine, and for provenance that is not
-    full or not measured.
+    `done` are the rows so far. Raises `RecordingError` when the file at `path` was made by another engine or machine, for
+    provenance that is not full, and for an engine that replays or is modelled.
     """
 
     def __init__(self, path: Path, experiment: str, variant: str, provenance: Provenance) -> None:
@@ -135,18 +147,18 @@ class Recorder:
                 )
             self.done = before.rows
             header["provenance"] = {**before.provenance.as_dict(), "kind": provenance.kind}
-        # Written anew: an unfinished file may end in half a line.
+        # Write the file anew, because an unfinished file may end in half a line.
         self._lines: list[Mapping[str, Any]] = [header, *self.done]
         _replace(path, self._lines)
 
     def add(self, row: Mapping[str, float]) -> None:
-        """Keep one row."""
+        """Append one row to the file."""
         self.done = (*self.done, row)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(dict(row)) + "\n")
 
     def finish(self) -> None:
-        """Say that all rows are there."""
+        """Write the last line, which says that all rows are there."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(_END) + "\n")
 

@@ -1,4 +1,4 @@
-"""Run experiments on the engine that is there, and keep every row with where it came from."""
+"""Run experiments on this machine's engine, and record every row with its provenance."""
 
 from __future__ import annotations
 
@@ -30,14 +30,16 @@ async def run_all(
 ) -> bool:
     """Run `jobs` one after another and write `folder`/<device>/<job>.experiment.jsonl; True when all are finished.
 
-    What an unfinished recording holds already is left out, finished ones are not touched. After `minutes` no further point
-    is begun. An engine that does not start, or dies, costs its own jobs only, and `progress` says why.
+    Points that an unfinished recording already holds are left out; finished recordings of this machine are not touched.
+    After `minutes`, no further point is begun. When an engine does not start, or dies, only its own jobs are lost, and
+    `progress` is told why. `command` is recorded in the provenance. Raises `RecordingError` when a file of a job's name in
+    `folder` cannot be read as a recording.
     """
     ends = None if minutes is None else time.monotonic() + 60 * minutes
     finished = True
     waiting = [job for job in jobs if not _is_finished(job, folder)]
     with tempfile.TemporaryDirectory() as shapes:
-        # One engine for jobs that need the same one.
+        # One engine for neighbouring jobs that need the same one.
         for (model, arguments), group in groupby(waiting, key=lambda job: (job.model, json.dumps(dict(job.arguments)))):
             if ends is not None and time.monotonic() > ends:
                 progress("the time is up; the same command goes on from here")
@@ -66,7 +68,7 @@ async def _run(
     progress: Callable[[str], None],
 ) -> bool:
     make = ExactLengths(str(engine.tokenizer_path))
-    for people in (1, 4, 16):  # the first steps of a size are slower than all later ones
+    for people in (1, 4, 16):  # warm up: the first steps of a batch size are slower than all later ones
         await asyncio.gather(*(complete(engine, make(64, 16)) for _ in range(people)))
     for job in jobs:
         recorder = Recorder(folder / device_slug(origin) / f"{job.name}{SUFFIX}", job.experiment, job.variant, origin)
@@ -90,6 +92,6 @@ def _is_finished(job: Measurement, folder: Path) -> bool:
 
 
 def _left(job: Measurement, done: Iterable[Mapping[str, float]]) -> list[Mapping[str, int]]:
-    """The job's points, in turns, without those that have been measured."""
+    """The points still to measure: all points once, then all points again, without those that `done` holds."""
     counts = [sum(1 for row in done if all(row.get(k) == v for k, v in point.items())) for point in job.points]
     return [point for turn in range(job.repeats) for point, count in zip(job.points, counts, strict=True) if turn >= count]

@@ -1,4 +1,4 @@
-"""A model folder with the real shape of a big model and no weights: what it says is noise, what it costs is real."""
+"""A model folder with the real shape of a big model and no weights: its answers are noise, its timings are real."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ DUMMY = {"load_format": "dummy"}
 
 
 def dummy_model(shape: str, folder: Path) -> Path:
-    """Write `folder`/<shape>: a configuration (a known one, or a file) and the lab's tokenizer grown to its vocabulary.
+    """Write the model folder `folder`/<shape> and return it. `shape` is a known name or a configuration file (.json).
 
-    Every token the model may choose has a text ("⟨n⟩" for those the lab's tokenizer lacks), so an answer streams like any
-    other. Raises `InvalidValue` for an unknown shape.
+    The folder holds the configuration and the lab's tokenizer, extended to the configuration's vocabulary. Every token that
+    the model may choose has a text ("⟨n⟩" for tokens that the lab's tokenizer lacks), so an answer streams like any other.
+    Raises `InvalidValue` for an unknown shape.
     """
     config = json.loads(shape_path(shape).read_text(encoding="utf-8"))
     made = folder / Path(shape).stem if shape.endswith(".json") else folder / shape
@@ -31,7 +32,7 @@ def dummy_model(shape: str, folder: Path) -> Path:
     vocabulary.update({f"⟨{n}⟩": n for n in range(config["vocab_size"]) if n not in taken})
     (made / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
     small = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):  # the tokenizer's, not those of the model it is not
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):  # the tokenizer is the lab's, so its ids count
         if name in small:
             config[name] = small[name]
     (made / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")

@@ -1,7 +1,8 @@
-"""What is measured: each function takes one point to an engine and brings back one row of plain numbers (SI units).
+"""The measurements: each function measures one point on an engine and returns one row of plain numbers (SI units).
 
-Rows are made of raw timings of single requests, by the definitions of `labkit.latency`. Prompts are fresh each time, so that
-no prefix cache answers for the engine, except where that is the question.
+Rows are made of raw timings of single requests, by the definitions of `labkit.latency`. Prompts are new each time, so that
+the prefix cache saves no work, except in `prefix_cache`. `make` is a function of prompt and output tokens that makes a
+request of exactly these lengths.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from labkit.request import Completion, InvalidValue, complete
 
 Row = dict[str, float]
 
-# A model may open with a token that has no text (a mark for its reasoning), and then nobody sees when it came.
+# A model may begin with a token that has no text (a mark for its reasoning). Such a first token cannot be timed.
 _TRIES = 8
 _SILENT = "no answer to a prompt of {} tokens began with text; this model's first token cannot be timed, ask for longer ones"
 
 
 async def prefill(engine: Engine, make: MakeRequest, *, prompt_tokens: int) -> Row:
-    """TTFT of one prompt of so many tokens, alone on the engine."""
+    """TTFT of one prompt of `prompt_tokens` tokens, alone on the engine.
+
+    Raises `InvalidValue` when no answer of eight begins with a token that has text.
+    """
     for _ in range(_TRIES):
         ttft = (await complete(engine, make(prompt_tokens, 1))).done.timing.ttft
         if ttft is not None:
@@ -33,7 +37,10 @@ async def prefill(engine: Engine, make: MakeRequest, *, prompt_tokens: int) -> R
 async def concurrency(
     engine: Engine, make: MakeRequest, *, people: int, prompt_tokens: int = 64, output_tokens: int = 48
 ) -> Row:
-    """Answers to so many people who ask at the same moment: medians of TTFT and TPOT, tokens per second of all together."""
+    """`people` ask at the same moment: medians of their TTFT and TPOT, and output tokens per second of all together.
+
+    Raises `InvalidValue` for fewer than one person or two output tokens, and for an answer that cannot be timed.
+    """
     answers = await _together(engine, make, people, prompt_tokens, output_tokens)
     return {
         "people": people,
@@ -46,7 +53,10 @@ async def concurrency(
 
 
 async def prefix_cache(engine: Engine, make: MakeRequest, *, prompt_tokens: int) -> Row:
-    """TTFT of a prompt that nobody has sent before, and of the same prompt again; tokens of it that the cache served."""
+    """TTFT of a new prompt ("cold") and of the same prompt again ("warm"), and the tokens that the cache served then.
+
+    Raises `InvalidValue` when no pair of eight begins with a token that has text.
+    """
     for _ in range(_TRIES):
         request = make(prompt_tokens, 1)
         cold, warm = (await complete(engine, request)).done, (await complete(engine, request)).done
@@ -61,17 +71,18 @@ async def prefix_cache(engine: Engine, make: MakeRequest, *, prompt_tokens: int)
 
 
 async def preemption(engine: Engine, make: MakeRequest, *, people: int, prompt_tokens: int, output_tokens: int) -> Row:
-    """`concurrency` on an engine whose KV cache may be too small for all of them, and how often it took one off again."""
+    """`concurrency` on an engine whose KV cache may be too small for all requests, and the preemptions meanwhile."""
     before = await engine.metrics()
     row = await concurrency(engine, make, people=people, prompt_tokens=prompt_tokens, output_tokens=output_tokens)
     return {**row, "preemptions": (await engine.metrics() - before).preemptions or 0.0}
 
 
 async def speculation(engine: Engine, make: MakeRequest, *, people: int, prompt_tokens: int, output_tokens: int) -> Row:
-    """`concurrency` with the engine's own count of draft tokens, proposed and accepted (none where it does not speculate).
+    """`concurrency` with the engine's own counts of draft tokens, proposed and accepted (0 when it does not speculate).
 
-    What is accepted depends on the text. These answers run on past any end a model would choose, and a model with random
-    weights writes noise: read the speed of a draft from such rows, never an acceptance rate to expect.
+    How many drafts are accepted depends on the text. These answers run on past the end that a model would choose, and a
+    model with random weights writes noise. So read the speed of drafts from such rows, but do not expect their acceptance
+    rate.
     """
     before = await engine.metrics()
     row = await concurrency(engine, make, people=people, prompt_tokens=prompt_tokens, output_tokens=output_tokens)
@@ -82,7 +93,7 @@ async def speculation(engine: Engine, make: MakeRequest, *, people: int, prompt_
 async def _together(engine: Engine, make: MakeRequest, people: int, prompt: int, output: int) -> Sequence[Completion]:
     if people < 1 or output < 2:
         raise InvalidValue(f"{people} people with {output} output tokens: TPOT needs one person and two tokens at least")
-    requests = [make(prompt, output) for _ in range(people)]  # made first: that takes time, and it is not the engine's
+    requests = [make(prompt, output) for _ in range(people)]  # made first, so that the time it takes does not count
     return await asyncio.gather(*(complete(engine, request) for request in requests))
 
 

@@ -1,10 +1,10 @@
 """The lab's own tasks and models: generate, train, evaluate.
 
-A fictional outdoor-gear shop's support desk gives seven families of tasks whose right answers a program knows (`examples`,
-`grade`), and two small Llama models trained on them (`model_path`): one that answers at once, and one that reasons in steps
-first and is paid for it in output tokens. They make quality, confidence and cost real and exactly checkable, offline.
-`pairs` and `traffic` are questions whose meanings are known, for caches to be judged by. Training and evaluation import
-torch, so they are imported when asked for: see `labkit.lab.train` and `labkit.lab.evaluate`.
+The support desk of a fictional outdoor-gear shop has seven families of tasks whose right answers a program knows
+(`examples`, `grade`). Two small Llama models are trained on them (`model_path`): one answers at once, the other first
+reasons in steps, which are billed as output tokens. They make quality, confidence and cost real and exactly checkable,
+offline. `pairs` and `traffic` give questions whose meanings are known, to judge caches by. Training and evaluation need
+torch, so they are imported on first use: see `labkit.lab.train` and `labkit.lab.evaluate`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What evaluation offers beyond its reports, imported when it is asked for: it brings torch."""
+    """Import on first use: `long_examples` and `wilson`, which need torch, and the command line."""
     if name in ("long_examples", "wilson"):
         from labkit.lab import evaluate
 

@@ -1,4 +1,4 @@
-"""Measure the lab's models on held-out examples: accuracy, calibration, reasoning tokens, and what long prompts do to them.
+"""Measure the lab's models on held-out examples: accuracy, calibration, reasoning tokens, and the effect of long prompts.
 
 Answers are greedy and come from transformers in fp32 arithmetic, so that the same weights give the same figures again.
 """
@@ -22,13 +22,13 @@ from labkit.lab.tasks import Deck, Example, Split, examples, families, grade, po
 from labkit.lab.tokenizer import END, END_THINK, prompt_text
 from labkit.request import InvalidValue, Message
 
-# Prompts up to so many tokens share a row of the context-length table.
+# Upper limits, in tokens, of the rows of the table by prompt length.
 LENGTH_BUCKETS = (256, 512, 1024, 1900)
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One graded answer; `logprob` is the mean natural-log probability of its answer tokens, thinking left out."""
+    """One graded answer. `logprob` is the mean natural-log probability of its tokens after the thinking."""
 
     example: Example
     text: str
@@ -40,7 +40,10 @@ class Answered:
 
 
 def wilson(right: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a proportion (Wilson, 1927), as (low, high) in 0…1."""
+    """Wilson score interval of the proportion `right` / `n` (Wilson, 1927), as (low, high) from 0 to 1.
+
+    Raises `InvalidValue` when `n` is below 1 or `right` is not from 0 to `n`.
+    """
     if n < 1 or not 0 <= right <= n:
         raise InvalidValue(f"{right} right of {n} is no proportion; n must be at least 1")
     z = NormalDist().inv_cdf((1 + level) / 2)
@@ -50,7 +53,10 @@ def wilson(right: int, n: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def calibration_error(answered: Sequence[Answered], bins: int = 10) -> tuple[float, list[dict[str, float]]]:
-    """Expected calibration error (Guo et al., 2017) of exp(mean answer log-probability), with its reliability bins."""
+    """Expected calibration error (Guo et al., 2017) of exp(mean answer log-probability), and its reliability bins.
+
+    The bins have equal width. Each that holds answers gives its mean confidence, its accuracy and its number of answers.
+    """
     rows = []
     error = 0.0
     for i in range(bins):
@@ -65,7 +71,7 @@ def calibration_error(answered: Sequence[Answered], bins: int = 10) -> tuple[flo
 
 
 def answer(model: Any, tokenizer: Any, asked: Sequence[Example], batch_size: int = 50) -> list[Answered]:
-    """Answer `asked` greedily, in batches, and grade the answers. `model` and `tokenizer` are transformers' own."""
+    """Answer `asked` greedily, in batches, and grade the answers. `model` and `tokenizer` are transformers objects."""
     model.eval()  # generate() itself keeps no gradients
     end, end_think = tokenizer.convert_tokens_to_ids([END, END_THINK])
     found: list[Answered] = []
@@ -113,14 +119,14 @@ def answer(model: Any, tokenizer: Any, asked: Sequence[Example], batch_size: int
 
 
 def accuracy(model: Any, tokenizer: Any, split: Split, n: int) -> dict[str, float]:
-    """Share of right answers by family over `n` examples each."""
+    """Share of right answers by family, over `n` examples of each family."""
     return {
         family: sum(a.right for a in answer(model, tokenizer, list(examples(split, family, n)))) / n for family in families()
     }
 
 
 def long_examples(split: Split, n: int, tokenizer: Any, seed: int = 0) -> list[Example]:
-    """`n` policy cases per bucket of `LENGTH_BUCKETS`, each prompt filling most of its bucket."""
+    """`n` policy cases per bucket of `LENGTH_BUCKETS`, each with a prompt longer than half its bucket's limit."""
     found = []
     for low, high in zip((128, *LENGTH_BUCKETS[:-1]), LENGTH_BUCKETS, strict=True):
         made, attempt = 0, 0
@@ -139,7 +145,7 @@ def long_examples(split: Split, n: int, tokenizer: Any, seed: int = 0) -> list[E
 
 
 def load(name: str, folder: Path | None = None) -> tuple[Any, Any]:
-    """A lab model and its tokenizer as transformers objects, in fp32."""
+    """A lab model, in fp32, and its tokenizer as transformers objects, from `folder` or from where the lab keeps it."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = folder or model_path(name)
@@ -161,8 +167,12 @@ def _share(answered: Iterable[Answered]) -> dict[str, Any]:
 
 
 def evaluate(names: Sequence[str] = ("small", "large"), n: int = 200, long_n: int = 40, seed: int = 0) -> dict[str, Any]:
-    """Figures of the model card: for each model, accuracy by family and difficulty with Wilson intervals, by prompt length
-    on policy cases, and calibration, on `n` test examples a family and `long_n` a length bucket."""
+    """The figures of the model card, as a dictionary that JSON can carry.
+
+    For each model: accuracy by family and by difficulty, and calibration, on `n` test examples of each family; and accuracy
+    by prompt length, on `long_n` policy cases of each length bucket. Accuracies have Wilson intervals. Raises `InvalidValue`
+    when `n` or `long_n` is below 1.
+    """
     if n < 1 or long_n < 1:
         raise InvalidValue(f"n={n} and long_n={long_n}: evaluate on at least one example each")
     report: dict[str, Any] = {
@@ -228,7 +238,10 @@ def card_tables(report: dict[str, Any]) -> str:
 
 
 def write_card(report: dict[str, Any], folder: Path) -> None:
-    """Write `eval.json` and put the tables between the marks of `folder/README.md`."""
+    """Write `folder/eval.json` and put the tables between the marks in `folder/README.md`.
+
+    Raises `InvalidValue` when the file lacks the marks.
+    """
     (folder / "eval.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     card = folder / "README.md"
     text = card.read_text()

@@ -4,8 +4,8 @@
     python -m labkit.lab.hard_pairs        # writes data/hard_pairs/pairs.csv anew
 
 Each pair is made from a template and two fillings, so the truth is known by construction: `same` says whether one answer is
-right for both. The kinds are those that users of semantic caches met as wrong hits. Half of each kind's fillings are dealt
-to "calibration", half to "test", by turns: lists of words may be grown on the first and are judged on the second.
+right for both. The kinds are those that users of semantic caches met as wrong hits. The fillings of each kind go to
+"calibration" and "test" by turns: word lists may be extended with the first part and are judged on the second.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FILE = Path(__file__).parents[2] / "data" / "hard_pairs" / "pairs.csv"
 
 @dataclass(frozen=True, slots=True)
 class HardPair:
-    """A question in the cache, a new one, what kind of change lies between them, and whether one answer fits both."""
+    """A question in the cache, a new one, the kind of change between them, and whether one answer fits both."""
 
     kind: str
     language: str
@@ -210,14 +210,14 @@ def _pair(kind: str, language: str, turn: int, same: bool, cached: str, new: str
 
 
 def hard_pairs(part: Part | None = None) -> list[HardPair]:
-    """The pairs of the file that is kept with the lab, of one part or of both."""
+    """The pairs in the lab's own file, of one part or of both."""
     with FILE.open(encoding="utf-8", newline="") as file:
         rows = [HardPair(**{**row, "same": row["same"] == "1"}) for row in csv.DictReader(file)]  # type: ignore[arg-type]
     return [row for row in rows if part in (None, row.part)]
 
 
 def write(path: Path = FILE) -> int:
-    """Write all pairs to `path`; how many there are."""
+    """Write all pairs to `path` and return how many there are."""
     pairs = list(made())
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:

@@ -9,13 +9,13 @@ from typing import Any
 from labkit.request import InvalidValue
 
 CONTEXT_WINDOW = 2048
-# Loaded by stock vLLM and transformers; the file's name says its format.
+# Stock vLLM and transformers load the weights; the format is in the file's name, model.safetensors.
 _FOLDER = Path(__file__).resolve().parents[2] / "data" / "models"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Shape and training length of one model; `reasons` says whether it writes its steps before a hard answer."""
+    """Shape and training settings of one model. `reasons` says whether it writes its steps before a hard answer."""
 
     name: str
     hidden_size: int
@@ -45,16 +45,16 @@ MODELS = {
 
 
 def model_spec(name: str) -> ModelSpec:
-    """The spec of a lab model; raises `InvalidValue` for a name the lab does not train."""
+    """The spec of a lab model. Raises `InvalidValue` for a name that the lab does not train."""
     if name not in MODELS:
         raise InvalidValue(f"the lab trains no model {name!r}; it has {', '.join(MODELS)}")
     return MODELS[name]
 
 
 def model_path(name: str) -> Path:
-    """Folder of a lab model's weights, config, tokenizer and chat template.
+    """The folder with a lab model's weights, config, tokenizer and chat template.
 
-    Raises `InvalidValue` for an unknown name, `FileNotFoundError` when the weights are not there.
+    Raises `InvalidValue` for an unknown name and `FileNotFoundError` when the weights are not there.
     """
     folder = _FOLDER / model_spec(name).name
     if not (folder / "model.safetensors").exists():

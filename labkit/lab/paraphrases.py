@@ -1,16 +1,16 @@
-"""Questions to the shop that mean the same in other words, and questions that look the same and mean something else.
+"""Questions to the shop that mean the same in other words, and questions that look alike and mean something else.
 
-A semantic cache is only as good as its worst near-miss, so here both kinds come with the truth, by construction: a question
-is made *from* its meaning (a topic, whether it is asked or negated, a scope, and names, numbers and days), so two questions
-deserve the same answer exactly when their meanings, and their tenants, are equal. Nobody labels anything afterwards.
+A semantic cache is only as good as its worst near-miss, so here the truth about both kinds is known by construction. A
+question is made *from* its meaning: a topic, whether it is asked or negated, a scope, and names, numbers and days. So two
+questions deserve the same answer exactly when their meanings and their tenants are equal. Nobody labels anything afterwards.
 
 The desk answers what is literally asked: "Can I return boots?" gets a yes, "Is it not possible to return boots?" a no. So
 the two are different questions, however close their words are.
 
-Topics are dealt to calibration or test in the order of a hash; names, products, cities and order numbers by a hash too
-(those of `Deck`'s
-dev and test splits): nothing calibrates on its own test. Frames ("Can I …?"), days, small numbers and the catalogue's nouns
-are few and shared, as they are between any two weeks of real traffic.
+Topics are dealt to calibration or test in the order of a hash. Names, products, cities and order numbers are dealt by a
+hash, too: calibration uses those of `Deck`'s dev split, test those of its test split. So nothing is calibrated on the data
+that it is tested on. Frames ("Can I …?"), days, small numbers and the catalogue's nouns are few and shared, as they are
+between any two weeks of real traffic.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _DECKS: Mapping[Part, Literal["dev", "test"]] = {"calibration": "dev", "test": "
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What is asked, whatever the words. `side`: the topic as it stands, negated, or its opposite."""
+    """What a question asks, whatever its words. `side` is the topic as it stands, negated, or its opposite."""
 
     topic: str
     side: Literal["asked", "negated", "opposite"] = "asked"
@@ -47,13 +47,13 @@ class Meaning:
 
     @property
     def key(self) -> str:
-        """The meaning as a text: equal for equal meanings only."""
+        """The meaning as a text, which is equal only for equal meanings."""
         return "|".join([self.topic, self.side, self.scope, *(f"{name}={value}" for name, value in self.slots)])
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question as somebody typed it, for one tenant's desk, with what it means and its one right answer."""
+    """One question as somebody typed it to one tenant's desk, with its meaning and its one right answer."""
 
     text: str
     meaning: Meaning
@@ -61,7 +61,7 @@ class Question:
 
     @property
     def answer(self) -> str:
-        """The desk's right answer: it differs wherever the meaning or the tenant does."""
+        """The desk's right answer. It differs whenever the meaning or the tenant differs."""
         rule = int.from_bytes(hashlib.sha256(f"{self.tenant}|{self.meaning.key}".encode()).digest()[:6], "big")
         word = {"asked": "Yes", "negated": "No", "opposite": "Only then"}[self.meaning.side]
         about = ", ".join([self.meaning.topic, *(value for _, value in self.meaning.slots)])
@@ -78,7 +78,7 @@ class Pair:
 
     @property
     def same(self) -> bool:
-        """Whether the cached answer is the right one: by construction, from the meanings."""
+        """Whether the cached question's answer is right for the new one, as their meanings and tenants say."""
         return self.cached.answer == self.new.answer
 
 
@@ -367,14 +367,14 @@ _UNITS = {"weight": ("kg", "pounds"), "length": ("metres", "feet")}
 
 
 def topics(part: Part | None = None) -> tuple[str, ...]:
-    """Names of the topics of a part, or of both: dealt by a hash, and no topic to both."""
+    """Names of the topics of a part, or of both; a hash deals each to one part. Raises `InvalidValue` for no such part."""
     if part is not None and part not in _DECKS:
         raise InvalidValue(f"the part {part!r} is unknown; use calibration or test")
     return tuple(name for name in _TOPICS if part in (None, _dealt()[name]))
 
 
 def questions(meaning: Meaning, rng: random.Random, n: int, *, tenant: str = "") -> list[Question]:
-    """`n` questions of one meaning in different words, drawn with `rng`; fewer where there are not as many ways to ask."""
+    """`n` questions of one meaning in different words, drawn with `rng`; fewer when the meaning has fewer ways to ask it."""
     topic = _TOPICS[meaning.topic]
     frames = _FRAMES[topic.mood, "negated" if meaning.side == "negated" else "asked"]
     cores = topic.opposite if meaning.side == "opposite" else topic.cores
@@ -389,7 +389,10 @@ def questions(meaning: Meaning, rng: random.Random, n: int, *, tenant: str = "")
 
 
 def meanings(part: Part, n: int, seed: int) -> list[Meaning]:
-    """`n` different meanings of a part in an order given by `seed`: its topics in turn, with fresh entities each time."""
+    """`n` different meanings of a part, in an order given by `seed`: the part's topics in turn, each time with new entities.
+
+    Raises `InvalidValue` when the part has fewer than `n` meanings.
+    """
     deck = Deck(_DECKS[part], random.Random(f"meanings {seed}"))
     names = list(topics(part))
     deck.rng.shuffle(names)
@@ -409,7 +412,7 @@ def meanings(part: Part, n: int, seed: int) -> list[Meaning]:
 
 
 def near_misses(meaning: Meaning, deck: Deck) -> list[tuple[Meaning, Kind]]:
-    """Meanings one small change away from `meaning`, each with the kind of the change; entities come from `deck`."""
+    """Meanings one small change away from `meaning`, each with the kind of the change. New entities come from `deck`."""
     found = _variants(meaning)
     for position, (name, value) in enumerate(meaning.slots):
         changes: list[tuple[str, Kind]] = []
@@ -430,9 +433,10 @@ def near_misses(meaning: Meaning, deck: Deck) -> list[tuple[Meaning, Kind]]:
 
 
 def pairs(part: Part, n: int, seed: int, *, near_miss_share: float = 0.5) -> Iterator[Pair]:
-    """`n` labelled pairs of a part: a cached question, and a paraphrase of it or (in that share) a near-miss.
+    """`n` labelled pairs of a part: a cached question, and a paraphrase of it or (in `near_miss_share`) a near-miss.
 
-    The same arguments give the same pairs. Kinds of near-misses come as often as topics offer them.
+    The same arguments give the same pairs. Each kind of near-miss comes as often as the topics allow it. Raises
+    `InvalidValue` for a share outside 0 to 1, when the first pair is asked for.
     """
     if not 0 <= near_miss_share <= 1:
         raise InvalidValue(f"near_miss_share is {near_miss_share}; use a share from 0 to 1")
@@ -440,12 +444,12 @@ def pairs(part: Part, n: int, seed: int, *, near_miss_share: float = 0.5) -> Ite
     names = topics(part)
     for _ in range(n):
         meaning = _fresh(deck.rng.choice(names), deck)
-        if not meaning.slots and deck.rng.random() < 0.5:  # what is in the cache may itself be negated or scoped
+        if not meaning.slots and deck.rng.random() < 0.5:  # the cached question may itself be negated or scoped
             meaning = deck.rng.choice([meaning, *(other for other, _ in _variants(meaning))])
         if deck.rng.random() < near_miss_share and (misses := near_misses(meaning, deck)):
             other, kind = deck.rng.choice(misses)
             (cached,), (new,) = questions(meaning, deck.rng, 1), questions(other, deck.rng, 1)
-            if deck.rng.random() < 0.5:  # half of them word for word, but for what was changed
+            if deck.rng.random() < 0.5:  # half of them are word for word the same, except for the change
                 cached, new = _alike(meaning, other, deck.rng)
             yield Pair(cached, new, kind)
         else:
@@ -458,7 +462,9 @@ def traffic(
 ) -> Iterator[Question]:
     """`n` questions as a desk gets them: the k-th most popular meaning is asked in proportion to k^-`exponent` (Zipf).
 
-    Words are drawn anew each time, tenants uniformly; each tenant's desk has its own answers.
+    The words are drawn anew for each question, and the tenant uniformly. Each tenant's desk has its own answers. Raises
+    `InvalidValue` for `n` below 0, no tenants, or more `meanings_total` than the part has, when the first question is asked
+    for.
     """
     if n < 0 or not tenants:
         raise InvalidValue(f"n is {n} and tenants {tuple(tenants)!r}; use n from 0 and at least one tenant")
@@ -471,7 +477,7 @@ def traffic(
 
 @cache
 def _dealt() -> Mapping[str, Part]:
-    """The part of every topic: within each sort of topic, every second one in the order of their hashes."""
+    """The part of every topic. Topics of one sort are ordered by a hash and dealt to calibration and test in turn."""
     sorts: dict[Hashable, list[str]] = {}
     for name, topic in _TOPICS.items():
         rare = next((slot for slot in ("person", *_UNITS, "order", "n") if slot in topic.slots), None)
@@ -485,7 +491,7 @@ def _dealt() -> Mapping[str, Part]:
 
 
 def _variants(meaning: Meaning) -> list[tuple[Meaning, Kind]]:
-    """The changes of side and scope: those that need no entity."""
+    """Near-misses that change the side or the scope, each with its kind. They need no new entity."""
     topic = _TOPICS[meaning.topic]
     found: list[tuple[Meaning, Kind]] = []
     if topic.mood == "act" and meaning.side != "opposite":
@@ -501,7 +507,7 @@ def _variants(meaning: Meaning) -> list[tuple[Meaning, Kind]]:
 
 
 def _alike(meaning: Meaning, other: Meaning, rng: random.Random) -> tuple[Question, Question]:
-    """The two meanings in the same words as far as that goes: same frame, core, greeting and closer."""
+    """The two meanings in the same words as far as possible: the same random draws of frame, core, greeting and closer."""
     state = rng.getstate()
     (first,) = questions(meaning, rng, 1)
     rng.setstate(state)
@@ -527,7 +533,7 @@ def _value(slot: str, deck: Deck) -> str:
 def _other(slot: str, value: str, deck: Deck) -> str:
     if slot == "product":
         brand, noun = value.split(" ")
-        if deck.rng.random() < 0.5:  # the same brand's other product, or another brand's same product
+        if deck.rng.random() < 0.5:  # another product of the same brand, or the same product of another brand
             return f"{brand} {deck.rng.choice([n for n in NOUNS if n != noun])}"
         return f"{_other('brand', brand, deck)} {noun}"
     while True:
@@ -544,7 +550,7 @@ def _other_number(number: str, deck: Deck) -> str:
 
 
 def _other_order(order: str, deck: Deck) -> str:
-    """An order of the same split with two neighbouring digits swapped, else one digit changed, else any other."""
+    """Another order number of the same split: with two neighbouring digits swapped, else one digit changed, else any."""
     head, digits = order[:3], order[3:]
     swapped = [digits[:i] + digits[i + 1] + digits[i] + digits[i + 2 :] for i in range(4) if digits[i] != digits[i + 1]]
     changed = [digits[:i] + new + digits[i + 1 :] for i in range(5) for new in "0123456789" if new != digits[i]]

@@ -1,8 +1,8 @@
-"""The support desk of a fictional outdoor-gear shop: seven families of tasks whose right answer a program knows.
+"""The support desk of a fictional outdoor-gear shop: seven families of tasks whose right answers a program knows.
 
-Easy families can be answered in one step; hard ones need several, which a model may write down between `<think>` and
-`</think>` before it answers. Training and test examples share no entity: brands, people, cities, order numbers, dates and
-price × quantity pairs, and the pairings of phrases, are dealt to one split or the other by a hash, never by chance.
+Easy tasks can be answered in one step. Hard ones need several steps, which a model may write between `<think>` and
+`</think>` before it answers. Training and test examples share no entity: a hash deals each brand, person, city, order
+number, date, price × quantity pair and pairing of phrases to one split, so chance plays no part.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ class Deck:
         self.rng = rng
 
     def draw(self, make: Callable[[], str]) -> str:
-        """The first of a stream of candidates that belongs to this deck's split."""
+        """Call `make` until it gives a text that belongs to this deck's split, and return that text."""
         while True:
             candidate = make()
             if split_of(candidate) == self.split:
                 return candidate
 
     def pair(self, left: tuple[str, ...], right: tuple[str, ...]) -> tuple[str, str]:
-        """A pairing of phrases that this split owns; every phrase alone occurs in all splits, pairings do not.
+        """A pairing of phrases that this split owns. Single phrases occur in all splits, pairings do not.
 
-        Pairings are few, so dev or test may come away with none of a list; it then shares what is held out from training.
+        Pairings are few, so dev or test may own none of a list. That split then draws from all that training does not own.
         """
         owners = {split_of(f"{a}|{b}") for a in left for b in right}
         mine = {self.split} if self.split in owners else {"dev", "test"}
@@ -237,7 +237,7 @@ def _faq(deck: Deck) -> tuple[str, str, str, str]:
 
 # --- extract ----------------------------------------------------------------------------------------------------------
 
-# Names stand in quotes, as in a form: the tokenizer then cuts them as it does in JSON, and copying is copying of tokens.
+# Names stand in quotes, as in a form. The tokenizer then cuts them as it does in JSON, so a model can copy their tokens.
 _EXTRACT = (
     'My order "{order}" has {quantity} of "{product}" in it, and I am "{person}".',
     'From "{person}", order "{order}": I bought {quantity} of "{product}".',
@@ -378,7 +378,7 @@ _FILLER = (
 
 
 def _compare(a: int, b: int) -> str:
-    """Compare two numbers digit by digit from the left, up to the first that differ."""
+    """Compare two numbers digit by digit from the left, up to the first digits that differ."""
     width = max(len(str(a)), len(str(b)))
     columns = []
     for x, y in zip(str(a).zfill(width), str(b).zfill(width), strict=True):
@@ -390,7 +390,7 @@ def _compare(a: int, b: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A returns policy: days per kind of product, more of them for members, and what an opened or a late one gets."""
+    """A returns policy: days per kind of product, `bonus` days for members, and what opened and late goods get."""
 
     days: Mapping[str, int]
     bonus: int
@@ -408,10 +408,10 @@ class Policy:
 
 
 def draw_policy(deck: Deck, kinds: int, filler: int) -> Policy:
-    """A policy for `kinds` kinds of products, with `filler` sentences among them that do not matter."""
+    """A policy for `kinds` kinds of products, with `filler` sentences that do not matter mixed in."""
     rng = deck.rng
     days = {noun: rng.randrange(10, 100) for noun in rng.sample(NOUNS, kinds)}
-    # The number stands right behind the word that asks for it, which is what a small model can learn to look up.
+    # The number stands right behind the product's name: a small model can learn to look that up.
     sentences = [f"Return window {noun} {n} days." for noun, n in days.items()]
     sentences += [rng.choice(_FILLER).format(n=rng.randrange(1, 100), city=deck.city()) for _ in range(filler)]
     rng.shuffle(sentences)
@@ -419,7 +419,10 @@ def draw_policy(deck: Deck, kinds: int, filler: int) -> Policy:
 
 
 def policy_example(deck: Deck, kinds: int, filler: int) -> tuple[str, str, str, str]:
-    """A case to decide under a policy for `kinds` kinds of products among `filler` sentences that do not matter."""
+    """A case to decide under a policy, as (system prompt, customer's message, right answer, steps).
+
+    The policy covers `kinds` kinds of products and has `filler` sentences that do not matter mixed in.
+    """
     rng = deck.rng
     policy = draw_policy(deck, kinds, filler)
     noun = rng.choice(tuple(policy.days))
@@ -503,7 +506,10 @@ def families(difficulty: Difficulty | None = None) -> tuple[str, ...]:
 
 
 def examples(split: Split, family: str, n: int, seed: int = 0) -> Iterator[Example]:
-    """`n` examples of `family`, the same for the same arguments."""
+    """`n` examples of `family`, the same for the same arguments.
+
+    Raises `InvalidValue` for an unknown split or family and for `n` below 0, when the first example is asked for.
+    """
     if split not in _SPLITS:
         raise InvalidValue(f"split {split!r} is unknown; use one of {', '.join(_SPLITS)}")
     if family not in _FAMILIES:
@@ -526,7 +532,10 @@ def examples(split: Split, family: str, n: int, seed: int = 0) -> Iterator[Examp
 
 
 def grade(example: Example, text: str) -> bool:
-    """Whether `text` is the right answer: equal after trimming, for JSON equal as values; thinking is not part of it."""
+    """Whether `text` is the right answer. Text up to `</think>` does not count, nor do blanks at the ends.
+
+    Family "extract" answers in JSON, which is compared by its values.
+    """
     answer = text.rpartition("</think>")[2].strip()
     if example.family != "extract":
         return answer == example.answer

@@ -1,6 +1,6 @@
 """The lab's tokenizer: byte-level BPE over the tasks' own text, with every digit a token of its own.
 
-Digits stand alone so that arithmetic and order numbers are read and copied one symbol at a time.
+Each digit stands alone so that a model reads and copies amounts and order numbers one digit at a time.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ THINK, END_THINK = "<think>", "</think>"
 SPECIAL = [PAD, END, "<|system|>", "<|user|>", "<|assistant|>", THINK, END_THINK]
 _TURNS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
 _TEMPLATE = _TURNS + "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-# Read by engines that look into the template for a model's marks; renders to nothing.
+# Engines search the template for a model's reasoning marks. This template comment shows them and renders to nothing.
 _REASONS = "{# answers may begin with <think>steps</think> #}"
 
 
 def train_tokenizer(file: Path) -> None:
-    """Train the tokenizer on training examples of every family and write it as one tokenizers file."""
+    """Train the tokenizer on training examples of every family and write it to `file`, in the format of `tokenizers`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -49,7 +49,10 @@ def train_tokenizer(file: Path) -> None:
 
 
 def save_tokenizer(file: Path, folder: Path, reasons: bool) -> Any:
-    """Write `file` as a transformers tokenizer with the chat template into `folder`, and return it."""
+    """Write the tokenizer in `file` with the chat template into `folder`, as a transformers tokenizer, and return it.
+
+    `reasons` says whether the template shows the marks of reasoning.
+    """
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast(
@@ -66,6 +69,6 @@ def prompt_text(example: Example) -> str:
 
 
 def answer_text(example: Example, reasons: bool) -> str:
-    """What the model is taught to write: its steps, if it reasons and the task has any, then the answer."""
+    """The text that the model is taught to write: the steps, if it reasons and the task has any, then the answer."""
     steps = f"{THINK}{example.steps}{END_THINK}" if reasons and example.steps else ""
     return f"{steps}{example.answer}{END}"

@@ -1,8 +1,9 @@
 """Train one of the lab's models from a seed.
 
-Only the answers carry a loss: prompts are full of random names that nothing could predict. Matrices are trained by Muon,
-which needs about half of AdamW's examples at this size; embeddings and norms by AdamW. The learning rate is held for 60 %
-of the steps and then falls linearly. Long policy prompts come in after the first third, when short ones are understood.
+Only the answers carry a loss: prompts are full of random names that nothing could predict. Muon trains the matrices, as it
+needs about half of AdamW's examples at this size; AdamW trains embeddings and norms. The learning rate rises over 50 steps,
+is held until 60 % of the steps, and then falls linearly to 2 %. Long policy prompts come in after the first third, when the
+model understands short ones.
 """
 
 from __future__ import annotations
@@ -25,21 +26,22 @@ from labkit.lab.tasks import Deck, Example, draw_policy, examples, families, pol
 from labkit.lab.tokenizer import END, SPECIAL, answer_text, prompt_text, save_tokenizer, train_tokenizer
 from labkit.request import Message
 
-# Share of the examples of each family: what needs more steps to learn is seen more often.
+# How often each family is drawn, relative to the others: families that take longer to learn come more often.
 _MIX = {"intent": 1.0, "faq": 1.0, "extract": 3.0, "normalise": 2.0, "total": 3.0, "policy": 4.0, "summary": 3.0}
 _DESK_SENTENCE = "You work at the support desk of Trailhead Supply."
 TOKENS_PER_BATCH = 4096
 _EXAMPLES_PER_ROUND = 3_000
-# Random tokens to repeat and, for a model that reasons, as many numbers of a policy to recite, first alone and then among
-# the rest: every token of them teaches to copy, which names, order numbers and rules need, and the tasks alone teach late.
+# Share of copying examples: random tokens to repeat and, for a model that reasons, as many recitals of a policy's numbers.
+# They come alone at first and then among the rest. Each of their tokens teaches the model to copy, as names, order numbers
+# and rules need; with the tasks alone it learns that late.
 _COPY_SHARE = 0.16
 _LONG_SHARE = 0.03
 
-Row = tuple[list[int], int]  # token ids of prompt and answer, and how many of them are the answer's
+Row = tuple[list[int], int]  # token ids of prompt and answer, and how many of them belong to the answer
 
 
 def long_example(rng: random.Random) -> Example:
-    """A policy case under a long policy, or, one time in five, an easy task whose instructions stand behind one."""
+    """A policy case under a long policy or, one time in five, an easy task whose instructions come after a long policy."""
     deck = Deck("train", random.Random(rng.random()))
     system, told, answer, steps = policy_example(deck, rng.randrange(2, 13), rng.randrange(10, 110))
     if rng.random() < 0.2:
@@ -55,14 +57,14 @@ def _random_tokens(tokenizer: Any, rng: random.Random, n: int) -> list[int]:
 
 
 def _copy_row(tokenizer: Any, rng: random.Random) -> Row:
-    """Tokens to repeat."""
+    """A prompt of random tokens, and the same tokens as its answer."""
     user, assistant, end = tokenizer.convert_tokens_to_ids(["<|user|>", "<|assistant|>", END])
     told = _random_tokens(tokenizer, rng, rng.randrange(8, 40))
     return [user, *told, end, assistant, *told, end], len(told) + 1
 
 
 def recital(rng: random.Random) -> Example:
-    """Every number of a policy to look up, in another order: what deciding a case needs first, many times over."""
+    """Look up every number of a policy, in another order: the first step of deciding a case, many times over."""
     deck = Deck("train", random.Random(rng.random()))
     policy = draw_policy(deck, rng.randrange(2, 13), rng.choice((0, 0, 2, 8)))
     asked = rng.sample(sorted(policy.days), len(policy.days))
@@ -81,9 +83,9 @@ def _encoded(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 
 
 def _batches(tokenizer: Any, reasons: bool, rng: random.Random, long_share: float, copy_share: float) -> list[list[Row]]:
-    """One round of examples, grouped by length so that little of a batch is padding, in random order."""
+    """One round of examples: batches of similar length, so that little of a batch is padding, in random order."""
     names = list(_MIX)
-    # A model that does not reason cannot learn the hard families; it sees enough of them to give a guess in the right form.
+    # A model that does not reason cannot learn the hard families. It sees enough of them to guess in the right form.
     held_back = {name: 1.0 if reasons or name in families("easy") else 0.2 for name in names}
     picked = rng.choices(names, [_MIX[name] * held_back[name] for name in names], k=_EXAMPLES_PER_ROUND)
     found: list[Example] = []
@@ -123,20 +125,23 @@ def _rounds(
 
 
 def look_back(model: LlamaForCausalLM) -> None:
-    """Start the first layer's heads, all but the last and at most three, as heads that look one, two, three tokens back.
+    """Start the first layer's heads so that they look one, two and three tokens back: all but the last head, at most three.
 
-    Looking something up in a prompt takes two layers: one that tells each token what stands before it, and one that searches
-    for that (Olsson et al., "In-context learning and induction heads", 2022). The second has nothing to learn from until the
-    first is there, and by chance that takes thousands of steps: with these heads copying came at step 400, without at 2,000.
-    Every embedding gets the same first coordinate. Queries and keys made of it alone differ by position only: keys turned by
-    n positions of the rotary embedding meet queries n tokens later (score: a sum of cosines that is largest there).
+    Looking something up in a prompt takes two layers: one tells each token what stands before it, and the next searches for
+    that (Olsson et al., "In-context learning and induction heads", 2022). The second layer has nothing to learn from until
+    the first one works, and by chance that takes thousands of steps: the model began to copy at step 400 with these heads,
+    and at step 2,000 without them.
+
+    Every embedding gets the same first coordinate. Queries and keys made of it alone differ by position only. Keys are
+    turned by n positions of the rotary embedding, so they match the query n tokens later: the score is a sum of cosines that
+    is largest there.
     """
     size, layer = model.config.head_dim, model.model.layers[0].self_attn
-    # The fast half-turns only: slow ones hardly tell one position from the next.
+    # Only the 8 pairs of coordinates that turn fastest: slow ones hardly tell one position from the next.
     fast = 8
     angles = model.config.rope_parameters["rope_theta"] ** (-2 * torch.arange(fast) / size)
     with torch.no_grad():
-        # Large beside the others (together 0.3), so that the norm in front of the layer leaves it much alike.
+        # 0.5 is large beside the other coordinates (0.3 together), so it is nearly the same for all tokens after the norm.
         model.model.embed_tokens.weight[:, 0] = 0.5
         for head, back in enumerate((1, 2, 3)[: model.config.num_attention_heads - 1]):
             queries = layer.q_proj.weight[head * size : (head + 1) * size]
@@ -156,12 +161,12 @@ def train(
     start: Path | None = None,
     copy_first: float = 0.15,
 ) -> Path:
-    """Train lab model `name` into folder `out` for `steps` (its own number by default) and return the folder.
+    """Train the lab model `name` for `steps` steps (by default the model's own number), save it in `out` and return `out`.
 
-    `start` is a folder of weights to go on from, for another round at half the learning rate. `copy_first` is the share of
-    the steps, at the beginning, in which random tokens are copied, and facts of a policy recited, and nothing else.
-    `out/train.jsonl` logs loss, tokens, seconds and, at the end, dev accuracy. `device` is a torch device; a GPU is used
-    where there is one.
+    `start` is a folder of weights to go on from, at half the learning rate. `copy_first` is the share of the steps, at the
+    beginning, in which the model only copies random tokens and, if it reasons, recites the numbers of policies. `device` is
+    a torch device; by default a GPU where there is one. `out/train.jsonl` logs loss, tokens, seconds and, at the end,
+    accuracy on the dev split. Raises `InvalidValue` for an unknown `name`.
     """
     spec = model_spec(name)
     steps = spec.steps if steps is None else steps
@@ -247,7 +252,7 @@ def train(
                 note(step=step, loss=round(average, 4), tokens=tokens, seconds=round(time.monotonic() - started))
             if step % 400 == 0:
                 model.save_pretrained(out)
-        # Before it is measured: nothing that goes wrong then loses the weights.
+        # Save before measuring, so that a failure while measuring does not lose the weights.
         model.to(torch.bfloat16).save_pretrained(out)
         note(step=step, dev_accuracy=accuracy(model.float(), tokenizer, "dev", 50))
     return out

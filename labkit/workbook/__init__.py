@@ -1,9 +1,9 @@
 """What makes a notebook a chapter: predictions, self-checking exercises, quizzes, progress and charts.
 
-A notebook opens its chapter (`open_chapter`, which gives the `Book` that it calls `book`), and shows charts (`show`,
-`live_chart`), the cost calculator (`dashboard`) and the KV blocks of a live engine (`watch_blocks`). A chapter's exercises
-are declared in `labkit.workbook.chapters` in the words of `labkit.workbook.exercise`. `labkit.workbook.build` generates the
-notebooks from their sources and `labkit.workbook.run` executes them headless.
+A notebook opens its chapter with `open_chapter`, which returns a `Book`; notebooks call it `book`. A notebook can show
+charts (`show`, `live_chart`), the cost calculator (`dashboard`) and the KV blocks of a live engine (`watch_blocks`). A
+chapter's exercises are declared in `labkit.workbook.chapters`, with the classes and helpers of `labkit.workbook.exercise`.
+`labkit.workbook.build` generates the notebooks from their sources and `labkit.workbook.run` executes them headless.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -53,7 +53,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What is heavy, imported when it is asked for: the live viewer (IPython, the engines) and the calculator."""
+    """Import the heavy parts on first use: the builder, the runner, the calculator and the live viewer of KV blocks."""
     if name == "build_notebooks":
         from labkit.workbook.build import main
 

@@ -11,10 +11,11 @@ from labkit.workbook.store import Entry
 
 @dataclass(frozen=True, slots=True)
 class BillLine:
-    """What a part of the bill (`of`) comes to in USD a month, `before` and `after` pulling the `lever`.
+    """What one part of the bill, named by `of`, costs in USD a month `before` and `after` the `lever` is pulled.
 
-    `source`: the measurements and the prices behind it. Lines are measured one lever at a time, over different parts of the
-    bill: they do not add up.
+    `source` names the measurements and the prices behind the numbers. Each line is measured with one lever alone, over its
+    own part of the bill, so lines do not add up. Raises `ExerciseError` for costs that are not finite or not above 0
+    (`after` may be 0), and for an empty text.
     """
 
     chapter: str
@@ -34,12 +35,12 @@ class BillLine:
 
     @property
     def saved(self) -> float:
-        """Share of that part of the bill that is saved; below 0 where the lever costs money."""
+        """Share of that part of the bill that the lever saves; below 0 where the lever costs money."""
         return 1 - self.after / self.before
 
     @property
     def row(self) -> tuple[str, ...]:
-        """For a table: chapter, lever, of, before, after, saved."""
+        """The line as texts for a table with the columns of `HEADER`."""
         change = "the same" if abs(self.saved) < 0.0005 else f"{100 * self.saved:.0f} %"
         if self.saved <= -0.0005:
             change = f"costs {-100 * self.saved:.0f} % more"
@@ -50,7 +51,7 @@ HEADER = ("chapter", "lever", "of the bill", "before (USD a month)", "after", "s
 
 
 def from_entry(entry: Entry) -> BillLine | None:
-    """As the journal kept it, field by field; None where it is not one that this version understands."""
+    """The line that the journal kept; None for an entry that this version does not understand."""
     try:
         return BillLine(**{f.name: entry[f.name] for f in fields(BillLine)})
     except (KeyError, TypeError, ValueError):

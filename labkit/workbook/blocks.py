@@ -5,8 +5,9 @@
         await closed_loop(engine, requests, 8)
     seen.preemptions, seen.peak_usage, seen.rows()
 
-While the block runs, each frame of the engine's own state is drawn as it arrives; when it has ended, the same frames can be
-stepped through. What is drawn is what `seen` holds, so a run without a browser computes the same.
+While the body of the `async with` runs, each frame of the engine's own state is drawn as it arrives. After it, the reader
+can step through the same frames. The picture draws the frames that `seen` holds, so a run without a browser computes the
+same.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from labkit.kvcache import BlockFrame, block_frames
 from labkit.workbook.charts import PALETTE
 
 _HERE = Path(__file__).parent
-# Red is for preemptions, grey says nothing.
+# Red is kept for preemptions; grey carries no meaning.
 COLOURS = [PALETTE[name] for name in ("blue", "orange", "green", "pink", "sky")]
 _KEPT = 300  # frames in a saved notebook
 _LAST_FRAME_S = 0.5
@@ -38,17 +39,17 @@ _LAST_FRAME_S = 0.5
 
 @dataclass
 class Seen:
-    """What was seen of an engine's blocks: `frames` in their order, and what they add up to.
+    """What was seen of an engine's blocks: `frames` in their order, and figures computed from them.
 
-    Counts are of the time that was watched. `preemptions` and `finished` are the engine's own counters, and so complete
-    whatever the rate; so are the frames' events.
+    Counts cover only the time that was watched. `preemptions` and `finished` come from the engine's own counters, so they
+    are complete at any frame rate. The frames' events are complete, too.
     """
 
     frames: list[BlockFrame] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:
-        """From the first frame to the last."""
+        """Seconds from the first frame to the last; 0 without frames."""
         return self.frames[-1].at - self.frames[0].at if self.frames else 0.0
 
     @property
@@ -77,8 +78,11 @@ class Seen:
         return max((len(frame.shared) for frame in self.frames), default=0)
 
     def rows(self) -> list[dict[str, float]]:
-        """A row a frame, for a chart: `seconds` from the first, blocks that are `held`, `shared`, `findable` (and free) and
-        `free` (and empty), requests `running` and `waiting`, and `preemptions` so far.
+        """One row per frame, for a chart.
+
+        Each row has `seconds` since the first frame; blocks that are `held`, `shared`, `findable` (free, with content that
+        the prefix cache would still find) and `free` (without such content); requests `running` and `waiting`; and
+        `preemptions` so far.
         """
         return [
             {
@@ -105,7 +109,7 @@ class Seen:
         )
 
     def _before(self, counter: str, what: str) -> int:
-        # The first frame's counters include the events that it tells of.
+        # The first frame's counters already include its own events.
         first = self.frames[0]
         before: int = getattr(first, counter) - sum(kind == what for kind, _ in first.events)
         return before
@@ -115,7 +119,7 @@ class Seen:
 
 
 class BlocksWidget(anywidget.AnyWidget):  # type: ignore[misc]
-    """The picture: live frames come as messages, and stay in no state; `recording` is what a saved notebook keeps."""
+    """The picture. Live frames arrive as messages and are not kept in its state; a saved notebook keeps `recording`."""
 
     _esm = _HERE / "blocks.js"
     _css = _HERE / "blocks.css"
@@ -129,9 +133,10 @@ class BlocksWidget(anywidget.AnyWidget):  # type: ignore[misc]
 
 @asynccontextmanager
 async def watch_blocks(engine: Engine) -> AsyncIterator[Seen]:
-    """Show the blocks of `engine`, which was started with `labkit.kvcache.watchable`, until the block ends.
+    """Show the blocks of `engine` until the body of the `async with` ends.
 
-    Raises `InvalidValue` for an engine whose blocks cannot be seen from here.
+    The engine must have been started with `labkit.kvcache.watchable`. Raises `InvalidValue` for an engine whose blocks
+    cannot be seen from here.
     """
     seen, widget = Seen(), BlocksWidget()
     async with block_frames(engine) as frames:
@@ -153,8 +158,9 @@ async def watch_blocks(engine: Engine) -> AsyncIterator[Seen]:
 
 
 def thinned(frames: Sequence[BlockFrame], most: int) -> list[BlockFrame]:
-    """At most `most` of the frames, evenly spaced, the first and the last among them, each with the events since the one
-    kept before it.
+    """At most `most` (2 or more) of the frames, evenly spaced, with the first and the last among them.
+
+    Each kept frame gets all events since the frame that was kept before it.
     """
     if len(frames) <= most:
         return list(frames)
@@ -170,7 +176,7 @@ def thinned(frames: Sequence[BlockFrame], most: int) -> list[BlockFrame]:
 
 
 def pack(frames: Sequence[BlockFrame]) -> bytes:
-    """The frames as the picture reads them, compressed; nothing for none."""
+    """The frames as the picture reads them: JSON, compressed by gzip. Empty for no frames."""
     if not frames:
         return b""
     packer = _Packer()
@@ -178,7 +184,10 @@ def pack(frames: Sequence[BlockFrame]) -> bytes:
 
 
 class _Packer:
-    """Frames for the picture: short names (see blocks.js), requests numbered as they appear, counts from the first frame."""
+    """Turns frames into the picture's format: short names (see blocks.js), numbered requests, counts from the first frame.
+
+    Requests are numbered from 1 in the order in which they appear.
+    """
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -206,7 +215,7 @@ class _Packer:
         return self._numbers.setdefault(request, len(self._numbers) + 1)
 
     def _paint(self, frame: BlockFrame) -> None:
-        """Give each new holder the colour that the fewest of the others have; a request keeps its own."""
+        """Give each new holder the colour that the fewest requests have now; a request keeps its colour."""
         present = {h.id for h in frame.holders} | {w.id for w in frame.waiting}
         used = Counter(self._colours[id] for id in present if id in self._colours)
         for holder in frame.holders:
@@ -223,7 +232,7 @@ async def _follow(frames: AsyncIterator[BlockFrame], seen: Seen, widget: BlocksW
 
 
 async def _last_frame(seen: Seen, following: asyncio.Task[None]) -> None:
-    """Wait for the frame in which the engine falls idle: it is made after the last answer has been sent."""
+    """Wait for the frame that shows the engine idle, up to half a second: it is made after the last answer was sent."""
     had = len(seen.frames)
     deadline = asyncio.get_running_loop().time() + _LAST_FRAME_S
     while asyncio.get_running_loop().time() < deadline and not following.done():
@@ -231,11 +240,11 @@ async def _last_frame(seen: Seen, following: asyncio.Task[None]) -> None:
             return
         await asyncio.sleep(0.02)
     if following.done():
-        following.result()  # what broke it
+        following.result()  # raises the error that ended it
 
 
 def _fullest(frames: Sequence[BlockFrame]) -> int:
-    """The frame to show first: one where most happened, as the last one is empty."""
+    """Index of the frame to show first: the one with most blocks held, then most events. The last frame is empty."""
     return max(range(len(frames)), key=lambda i: (frames[i].usage, len(frames[i].events)), default=0)
 
 

@@ -1,4 +1,4 @@
-"""The open chapter: what a notebook calls to predict, reveal, judge, check, hint, quiz and look back."""
+"""The open chapter: notebooks call a `Book` for predictions, results, claims, exercises, hints, quizzes and progress."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ PROFILES = ("ci", "learn", "gpu")
 class Book:
     """One chapter, opened with a run's parameters. `profile` is 'ci', 'learn' or 'gpu'; `engine` names the engine to use.
 
-    A solved book (`solutions=True`) keeps its journal in memory, so that an instructor's run never counts as the learner's
-    progress, and raises `CheckFailed` where a learner would read "not yet".
+    A solved book (`solutions=True`) differs in two ways. `open_chapter` gives it a journal in memory, so that an
+    instructor's run never counts as the learner's progress. And it raises `CheckFailed` where a learner would read "not
+    yet".
     """
 
     def __init__(
@@ -51,11 +52,11 @@ class Book:
         self._actual: dict[str, float | str] = {}
 
     def rng(self, name: str) -> random.Random:
-        """A generator of its own for `name`, the same in every run with this seed."""
+        """A random generator for `name` alone. It gives the same numbers in every run with this seed."""
         return random.Random(f"{self.chapter.number}/{self.seed}/{name}")
 
     def pick(self, *, ci: Any, learn: Any, gpu: Any = None) -> Any:
-        """The value for this profile; `gpu` falls back on `learn`."""
+        """The value for this profile: `ci`, `learn` or `gpu`. Profile 'gpu' takes `learn` when `gpu` is None."""
         if self.profile == "ci":
             return ci
         return gpu if self.profile == "gpu" and gpu is not None else learn
@@ -65,7 +66,11 @@ class Book:
     def predict(
         self, id: str, question: str, *, low: float, high: float, unit: str, log: bool = False, help: str = ""
     ) -> None:
-        """Ask for a number between `low` and `high`, in `unit`. Only a pressed Commit counts as a prediction."""
+        """Ask for a number between `low` and `high`, in `unit`. Only a pressed Commit button counts as a prediction.
+
+        `log` asks on a logarithmic slider; `help` is text under the question. Raises `ExerciseError` for an id that the
+        chapter does not declare and for a range that makes no sense.
+        """
         asked = NumberQuestion(self._declared(id, "predictions"), question, low, high, unit, log, help)
         self._asked[id] = asked
         state = standing(self._journal, id)
@@ -75,18 +80,18 @@ class Book:
         def commit(value: float) -> str:
             return self._commit(id, {"value": value, "unit": unit}, f"Committed: {asked.show(value)}.")
 
-        from labkit.workbook import forms  # with ipywidgets, which a headless check does without
+        from labkit.workbook import forms  # imports ipywidgets, which a headless check does not need
 
         show_widget(forms.number_form(asked, guess, state.revealed, commit))
 
     def predict_choice(self, id: str, question: str, *, options: tuple[str, ...], help: str = "") -> None:
-        """Ask which of `options` will happen, and how sure the learner is."""
+        """Ask which of `options` will happen, and how sure the learner is. Raises `ExerciseError` as `predict` does."""
         asked = ChoiceQuestion(self._declared(id, "predictions"), question, tuple(options))
         self._asked[id] = asked
         state = standing(self._journal, id)
         chosen = _choice(state)
         if chosen is not None and chosen[0] not in asked.options:
-            chosen = None  # the question was reworded since: a guess at another question is none
+            chosen = None  # the options were reworded since, so the old guess answers another question
         self._ask(id, question, help, " or ".join(asked.options))
 
         def commit(value: str, confidence: float) -> str:
@@ -94,15 +99,16 @@ class Book:
                 id, {"value": value, "confidence": confidence}, f"Committed: {value}, {confidence:.0%} sure."
             )
 
-        from labkit.workbook import forms  # with ipywidgets, which a headless check does without
+        from labkit.workbook import forms  # imports ipywidgets, which a headless check does not need
 
         show_widget(forms.choice_form(asked, chosen, state.revealed, commit))
 
     def reveal(self, id: str, actual: Any, unit: str = "") -> None:
         """Show the result beside the prediction, scored.
 
-        A learner who has not committed yet is asked to, or may look anyway (then the result is not scored). Raises
-        `ExerciseError` when the prediction was not asked in this run, or `actual` does not fit the question.
+        A learner who has not committed yet is asked to commit, or may look anyway; then the result is not scored. Profile
+        'ci' and solved books show the result at once. Raises `ExerciseError` when the prediction was not asked in this run,
+        when `actual` does not fit the question, and when `unit` differs from the question's unit.
         """
         asked = self._asked.get(self._declared(id, "predictions"))
         if asked is None:
@@ -112,14 +118,14 @@ class Book:
         state = standing(self._journal, id)
         if state.guess is None and not state.revealed and self.profile != "ci" and not self.solutions:
             message = "No prediction yet: commit one above and run this cell again."
-            from labkit.workbook import forms  # with ipywidgets, which a headless check does without
+            from labkit.workbook import forms  # imports ipywidgets, which a headless check does not need
 
             show_widget(forms.held_back(message, lambda: self._result(id, asked, value)[0]))
             return
         show_html(*self._result(id, asked, value))
 
     def recap(self) -> None:
-        """All predictions of the chapter beside their results."""
+        """Show all predictions of the chapter beside their results."""
         rows = []
         for id in self.chapter.predictions:
             asked = self._asked.get(id)
@@ -151,7 +157,11 @@ class Book:
         interval: tuple[float, float] | None = None,
         tolerance: float = 0.0,
     ) -> None:
-        """Judge a widely quoted claim by what this chapter measured, and keep the verdict for chapter 17 (see `Claim`)."""
+        """Judge a widely quoted claim by what this chapter measured, and keep the verdict for chapter 17.
+
+        `claimed` is one number or a pair (low, high), in `unit`; for the other arguments see `Claim`. Raises `ExerciseError`
+        for an id that the chapter does not declare and for values that `Claim` refuses.
+        """
         low, high = claimed if isinstance(claimed, tuple) else (claimed, claimed)
         made = Claim(
             self._declared(id, "claims"), text, float(low), float(high), float(measured), unit, where, unless, source,
@@ -166,7 +176,7 @@ class Book:
         )
 
     def claims(self) -> None:
-        """All claims judged so far, of all chapters, by the newest run of each."""
+        """Show all claims judged so far in all chapters, each with its newest verdict."""
         newest = {entry["item"]: entry for entry in self._journal.entries("claim")}
         judged = [made for id in sorted(newest) if (made := claims.from_entry(newest[id])) is not None]
         header = ("claim", "claimed", "measured", "where", "verdict", "when it is otherwise", "source")
@@ -174,9 +184,11 @@ class Book:
         show_html(table_html(header, rows, "Claims, judged"), table_text(header, rows, "Claims, judged"))
 
     def bill(self, lever: str, *, of: str, before: Any, after: Any, source: str) -> None:
-        """Add this chapter's line to the running case's bill, and show the newest of each chapter and lever.
+        """Add this chapter's line to the running case's bill, and show the newest line of each chapter and lever.
 
-        `before` and `after` in USD a month, of the part of the bill that `of` names.
+        `before` and `after` are the cost without and with the lever, in USD a month, of the part of the bill that `of`
+        names. `source` names the measurements and prices behind them. Raises `ExerciseError` for values that `BillLine`
+        refuses.
         """
         line = BillLine(self.chapter.number, lever, of, float(before), float(after), source)
         self._journal.append("bill", f"{self.chapter.number} {lever}", **asdict(line))
@@ -191,9 +203,10 @@ class Book:
     # Exercises
 
     def check(self, id: str, answer: Any) -> None:
-        """Check the learner's answer on hidden inputs and say how it went.
+        """Check the learner's answer on hidden inputs and show the verdict.
 
-        Never raises for anything the answer does; in a solved book raises `CheckFailed` with the verdict.
+        A wrong answer raises nothing, except in a solved book: that raises `CheckFailed` with the verdict. Raises
+        `ExerciseError` for an unknown id and for a check that tests nothing.
         """
         verdict = run_check(self.chapter.exercise(id), answer, self.seed)
         self._journal.append("check", id, ok=verdict.ok, blank=verdict.blank)
@@ -202,7 +215,7 @@ class Book:
             raise CheckFailed(str(verdict))
 
     def hint(self, id: str) -> None:
-        """Show one more hint at every call, and all of them once they are used up."""
+        """Show one more hint at every call; once all are used, every call shows all of them."""
         hints = self.chapter.exercise(id).hints
         used = sum(1 for _ in self._journal.entries("hint", id))
         shown = min(used + 1, len(hints))
@@ -214,18 +227,21 @@ class Book:
         show_html(html, "\n".join([title, *[f"{n}. {h}" for n, h in enumerate(listed, 1)]]))
 
     def solution(self, id: str) -> None:
-        """Show the solution, folded."""
+        """Show the source of the solution, folded."""
         exercise = self.chapter.exercise(id)
         self._journal.append("solution", id)
         source = _source(exercise)
         show_html(code_html(source, f"A solution of exercise {id} (open me)"), source)
 
     def reference(self, id: str) -> Any:
-        """The object that solves the exercise: what later cells use, whatever the learner wrote."""
+        """The object that solves the exercise. Later cells use it, whatever the learner wrote."""
         return self.chapter.exercise(id).reference
 
     def quiz(self, id: str, question: str, *, options: tuple[str, ...], answer: str, why: str) -> None:
-        """Ask a question with one right answer and say why it is right, once something was chosen."""
+        """Ask a question with one right answer. When the learner chooses it, say `why` it is right; else ask to try again.
+
+        Raises `ExerciseError` for an undeclared id, for equal options, and when `answer` is none of the options.
+        """
         self._declared(id, "quizzes")
         if answer not in options or len(set(options)) != len(options):
             raise ExerciseError(f"quiz {id}: the answer {answer!r} must be one of its different options {options!r}")
@@ -238,12 +254,12 @@ class Book:
             return panel_html("Right." if right else "Not that one.", escape(why) if right else "Try again.", _tone(right))
 
         choice = str(last["choice"]) if last is not None and last["choice"] in options else None
-        from labkit.workbook import forms  # with ipywidgets, which a headless check does without
+        from labkit.workbook import forms  # imports ipywidgets, which a headless check does not need
 
         show_widget(forms.quiz_form(tuple(options), choice, choose))
 
     def progress(self) -> None:
-        """All chapters: exercises passed, predictions scored, questions answered."""
+        """Show for every chapter how many exercises passed, predictions were scored and quiz questions were right."""
         header = ("chapter", "exercises", "predictions", "quiz")
         rows = [self._progress_row(c) for c in chapters()]
         show_html(table_html(header, rows, "Your progress"), table_text(header, rows, "Your progress"))
@@ -294,7 +310,11 @@ class Book:
 def open_chapter(
     number: str, *, profile: str = "learn", engine: str = "auto", seed: int = 0, solutions: bool = False
 ) -> Book:
-    """Open a chapter with the parameters of its notebook. `ExerciseError` names a wrong parameter and the fix."""
+    """Open the chapter of a two-digit `number` with the parameters of its notebook.
+
+    Raises `ExerciseError` for a wrong parameter or an unknown chapter, `RepositoryNotFound` away from the clone, and
+    `PermissionError` when the state folder cannot be created. Each message names the fix.
+    """
     if profile not in PROFILES:
         raise ExerciseError(f"profile={profile!r} must be one of {', '.join(PROFILES)}")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
@@ -303,7 +323,7 @@ def open_chapter(
         raise ExerciseError(f"solutions={solutions!r} must be True or False")
     if not isinstance(engine, str) or not engine:
         raise ExerciseError(f"engine={engine!r} must name an engine; 'auto' chooses the best one this machine has")
-    repo_root()  # a notebook run away from its clone stops here, with the fix, rather than at its first data file
+    repo_root()  # a notebook run away from its clone stops here, with a fix, and not later at its first data file
     journal = Journal(None if solutions else state_dir() / JOURNAL)
     return Book(chapter(number), profile=profile, engine=engine, seed=seed, solutions=solutions, journal=journal)
 

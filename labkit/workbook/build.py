@@ -1,10 +1,10 @@
 """Generate the notebooks from their percent-format sources: `python -m labkit.workbook.build [--check]`.
 
-A source holds the solutions; the learner's notebook gets a stub in their place, decided by marks in cells that carry
-`exercise="NN.k"` (see `notebooks/AUTHORING.md`). The build adds the papermill `parameters` cell and the cell that opens the
-chapter, and folds the code of cells that only import, ask or show. The output depends on the source and the chapter's
-declaration only, so `--check` can compare it byte by byte; it holds no outputs, and a committed notebook that does is
-refused for the same reason.
+A source holds the solutions; the learner's notebook gets a stub in the place of each. Marks in the cells that carry
+`exercise="NN.k"` say where (see `notebooks/AUTHORING.md`). The build adds the papermill `parameters` cell and the cell that
+opens the chapter, and folds the code of cells that only import, ask or show. A built notebook depends only on the source and
+the chapter's declaration, so `--check` compares it byte by byte with the committed one. Built notebooks hold no outputs, so
+`--check` also refuses a committed notebook that holds some.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 book = workbook.open_chapter("{number}", profile=profile, engine=engine, seed=seed, solutions=solutions)"""
-PROOF = "proof"  # the tag of cells that are in no learner's notebook
+PROOF = "proof"  # the tag of cells that only `Built.proved` has
 _METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -59,10 +59,10 @@ _EXERCISE = re.compile(r"\{\{exercise (\d\d\.\d+)\}\}")
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The text of the two notebooks made from one source, and where they go.
+    """The texts of the notebooks made from one source: the learner's and the solved one, and one for tests.
 
-    `proved` is for tests: the learner's notebook with each solution and the cells that use what it defines. Nothing else
-    differs between the two notebooks, so one run of `proved` shows what a run of each would show.
+    `proved` is for tests: the learner's notebook, to which the solutions and the cells that use their names are added. The
+    learner's and the solved notebook differ in nothing else, so one run of `proved` shows what a run of each would show.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Built:
 
 
 def sources(names: Sequence[str] = ()) -> tuple[Path, ...]:
-    """The chapter sources, all or the named ones; `ExerciseError` lists what there is for an unknown name."""
+    """The chapter sources: the named ones, or all. For an unknown name, raises `ExerciseError` that lists the known ones."""
     there = {path.stem: path for path in sorted(sources_dir().glob("[0-9][0-9]_*.py"))}
     unknown = [name for name in names if name not in there]
     if unknown:
@@ -85,7 +85,10 @@ def sources(names: Sequence[str] = ()) -> tuple[Path, ...]:
 
 
 def stub_of(code: str) -> str:
-    """The learner's version of an exercise cell: solutions replaced by their stub."""
+    """The learner's version of an exercise cell: each solution is replaced by its stub.
+
+    Raises `ExerciseError` for a mark that has no partner.
+    """
 
     def replaced(match: re.Match[str]) -> str:
         indent, stub = match["indent"], match["stub"]
@@ -97,12 +100,15 @@ def stub_of(code: str) -> str:
 
 
 def solution_of(code: str) -> str:
-    """The solved version of an exercise cell: the marks and the stub taken out."""
+    """The solved version of an exercise cell: the marks and the stubs are taken out.
+
+    Raises `ExerciseError` for a mark that has no partner.
+    """
     return _checked(_SOLUTION.sub(lambda match: match["body"], _ended(code)), code)
 
 
 def build(source: str, contents: Chapter) -> Built:
-    """Both notebooks of a chapter from the text of its source. `ExerciseError` names the cell that is marked wrongly."""
+    """The notebooks of a chapter, from the text of its source. Raises `ExerciseError` for a cell that is marked wrongly."""
     cells = jupytext.reads(source, fmt="py:percent").cells
     if not cells or cells[0].cell_type != "markdown":
         raise ExerciseError(f"{contents.notebook}: the first cell must be markdown, with the chapter's title and question")
@@ -111,7 +117,10 @@ def build(source: str, contents: Chapter) -> Built:
 
 
 def build_file(path: Path) -> Built:
-    """Both notebooks of the chapter whose source is `path`."""
+    """The notebooks of the chapter whose source is `path`.
+
+    Raises `ExerciseError` for a file name that is not the chapter's, and as `build` does.
+    """
     contents = chapter(path.stem[:2])
     if contents.notebook != path.stem:
         raise ExerciseError(
@@ -121,7 +130,10 @@ def build_file(path: Path) -> Built:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the notebooks, or with `--check` say which differ from their source. Returns the exit status."""
+    """Write the notebooks, or with `--check` say which differ from their source.
+
+    Returns the exit status: 0 for success, 1 when `--check` found a difference, 2 for a source that cannot be built.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m labkit.workbook.build", description="Generate the notebooks from their sources."
     )
@@ -164,9 +176,9 @@ def _notebook(cells: Sequence[Any], contents: Chapter, *, solutions: bool) -> An
 
 
 def _proved(learner: Any, solved: Any, contents: Chapter) -> Any:
-    """The learner's notebook, and before its last cell, which ends the engines, a solved book in the same kernel.
+    """The learner's notebook with proof cells before its last cell, which ends the engines.
 
-    In it are the solutions and the cells that use their names.
+    The proof cells open a solved book in the same kernel, and run the solutions and the cells that use their names.
     """
     answers = {exercise.answer for exercise in contents.exercises}
     again = [
@@ -222,10 +234,11 @@ def _cell(cell: Any, contents: Chapter, *, solutions: bool) -> Any:
 
 
 def _only_shows(code: str) -> bool:
-    """Whether a cell ends in a text, a chart or a question, and neither runs anything live nor defines what others call.
+    """Whether the code of a cell may be folded: it ends by showing a text, a chart or a question, and does nothing else.
 
-    The code of a question gives the answer away, that of a text says everything twice, and that of a chart is longer than
-    what it shows. A moving chart is the exception: the function that draws it is nobody else's.
+    The code of a question gives the answer away, the code of a text says everything twice, and the code of a chart is longer
+    than the chart. A cell that awaits something, or defines a function or class for other cells, is not folded. A moving
+    chart (`live_chart`) may define a function: only the chart calls it.
     """
     tree = ast.parse(code)
     statements = tree.body

@@ -1,7 +1,7 @@
 """The cost calculator as a widget: settings on the left, the month by model and token kind on the right, tornado below.
 
-It works in JupyterLab and under Voilà. All arithmetic is `labkit.cost.calculator`'s; this module draws it. A setting that
-makes no sense leaves the last good charts in place and says what is wrong.
+It works in JupyterLab and under Voilà. `labkit.cost.calculator` does all arithmetic; this module draws the results. After a
+setting that makes no sense, the last good charts stay and a message says what is wrong.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _KINDS = {
     "reasoning": ("reasoning", PALETTE["red"]),
     "infrastructure": ("machines", PALETTE["green"]),
 }
-# The providers whose models the menus offer; every other listed model can be had in code, with Scenario(models=...).
+# The providers whose models the menus offer. Code can use every other listed model, with Scenario(models=...).
 _PROVIDERS = ("openai", "anthropic", "google", "mistral", "deepseek")
 _WORDS = {
     "users": "users a day",
@@ -50,7 +50,7 @@ _WORDS = {
 
 
 def month_figure(rows: tuple[MonthlyCost, ...]) -> Figure:
-    """Stacked bars: what each way of serving costs a month, by kind of token; a model named twice has one bar."""
+    """Stacked bars: what each way of serving costs in USD a month, by kind of token. A model named twice has one bar."""
     rows = tuple({row.name: row for row in rows}.values())
     parts = [
         {"model": row.name, "kind": _KINDS[kind][0], "usd": float(amount), "order": i}
@@ -86,7 +86,7 @@ def month_figure(rows: tuple[MonthlyCost, ...]) -> Figure:
 
 
 def tornado_figure(scenario: Scenario, by: float = 0.25) -> Figure:
-    """Tornado of the scenario's first model: what each setting, moved alone, does to its month."""
+    """Tornado of the scenario's first model: how its monthly cost changes when each setting moves alone, by ±`by`."""
     price = price_named(scenario.models[0])
     swings = tornado(scenario, lambda s: api_month(s, price).total, by=by)
     base = float(api_month(scenario, price).total)
@@ -130,15 +130,16 @@ def _model_names() -> tuple[str, ...]:
     return tuple(f"{price.provider}/{price.model}" for provider in _PROVIDERS for price in listed(provider))
 
 
-# What servers put into the address for themselves: Jupyter's token, JupyterHub's and Voilà's own parameters.
+# Parameters that servers put into the address for their own use: Jupyter's token, JupyterHub's and Voilà's parameters.
 _SERVERS_OWN = re.compile(r"token|_xsrf|reset|redirects|template|theme|(?:voila|jupyter|hub)[-_].*")
 
 
 def settings_from_url() -> tuple[Scenario, tuple[str, ...]]:
-    """The scenario in the URL's query, which Voilà hands over as QUERY_STRING, and a note on each setting left out.
+    """The scenario in the URL's query, which Voilà hands over as QUERY_STRING, and a note on each parameter left out.
 
-    The defaults where there is no query. Parameters that are the server's own are passed over in silence; one that is no
-    setting, or whose value makes no sense, keeps its default, and its note says why and names the setting it may have meant.
+    Settings that the query does not name have their defaults. The server's own parameters are skipped without a note. A
+    parameter that is no setting is left out, and its note names the setting that it may have meant. A setting whose value
+    makes no sense keeps its default, and its note says why.
     """
     names = [f.name for f in fields(Scenario)]
     good: dict[str, str] = {}
@@ -151,7 +152,7 @@ def settings_from_url() -> tuple[Scenario, tuple[str, ...]]:
             notes.append(f"there is no setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
             continue
         try:
-            # Priced as well, because only that finds a model or machine that nobody lists.
+            # Price it as well: only pricing finds a model or machine that no list has.
             month(Scenario.from_mapping({name: value}))
             good[name] = value
         except LabError as error:
@@ -160,7 +161,7 @@ def settings_from_url() -> tuple[Scenario, tuple[str, ...]]:
 
 
 class Dashboard:
-    """The calculator's widgets and their wiring; `widget` is what to display, `scenario` the settings now."""
+    """The calculator's widgets and their wiring. Display `widget`; `scenario` holds the current settings."""
 
     def __init__(self, scenario: Scenario, file: Path) -> None:
         self._headline, self._message, self._link = w.HTML(), w.HTML(), w.HTML()
@@ -172,10 +173,10 @@ class Dashboard:
         self.load(scenario)
 
     def load(self, scenario: Scenario) -> None:
-        """Show `scenario`: the charts, and controls of its own.
+        """Show `scenario`: draw its charts and make its controls.
 
-        They are made anew because their ranges and the number of models are the scenario's. Raises `LabError` for a model or
-        machine that nobody lists, and then nothing has changed.
+        The controls are made anew because their ranges and the number of models depend on the scenario. Raises `LabError`
+        for a model or machine that no list has; then nothing has changed.
         """
         self._draw(scenario)
         old, self._controls = self._controls, _controls(scenario)
@@ -191,7 +192,7 @@ class Dashboard:
         self._guarded(lambda: self._draw(replace(self.scenario, **values, models=models)))
 
     def _meant(self, name: str, control: Any) -> Any:
-        # The browser snaps a slider to its steps and reports that; only half a step or more is somebody's hand.
+        # The browser rounds a slider to its steps and reports that as a change. Only half a step or more is the user's.
         now = getattr(self.scenario, name, None)
         if isinstance(control, w.FloatSlider) and now is not None and abs(control.value - now) < control.step / 2:
             return now
@@ -258,7 +259,7 @@ class _Picture:
 
     def draw(self, figure: Figure) -> None:
         data, metadata = bundle(figure)
-        # Replacing the outputs at once, instead of clearing first, is what keeps the page from flickering.
+        # Replace the outputs in one assignment: clearing them first would make the page flicker.
         self._output.outputs = ({"output_type": "display_data", "data": data, "metadata": metadata},)
         self._words.value = caption_html(figure)
 
@@ -281,14 +282,14 @@ def _decimals(number: str) -> int:
     return max(0, -int(exponent))
 
 
-_MOST_DECIMALS = 4  # of a measured share, say; a slider with finer steps would not move under anybody's hand
+_MOST_DECIMALS = 4  # of a measured share, say; finer steps would be too small to drag a slider by
 
 
 def _controls(scenario: Scenario) -> dict[str, Any]:
     style = {"description_width": "11.5em"}
     layout = w.Layout(width="auto")
 
-    # A slider snaps its value to its steps, so the steps are fine enough to hold the scenario's own value.
+    # A slider rounds its value to its steps, so the steps are made fine enough to hold the scenario's own value.
     def whole(name: str, label: str, high: int, step: int, low: int = 0) -> Any:
         value = getattr(scenario, name)
         step = gcd(step, value - low)
@@ -344,9 +345,10 @@ def _controls(scenario: Scenario) -> dict[str, Any]:
 
 
 def dashboard(scenario: Scenario | None = None, file: Path = Path("scenario.json")) -> Any:
-    """The calculator as one widget, showing `scenario`, or what the URL says, or the defaults.
+    """The calculator as one widget. It shows `scenario`; without one, the settings in the URL and defaults for the rest.
 
-    Settings in the URL that cannot be applied are named above the calculator; the others are applied.
+    `file` is where Save and Load start from. Settings in the URL that cannot be applied are named above the calculator.
+    Raises `LabError` for a `scenario` with a model or machine that no list has.
     """
     if scenario is not None:
         return Dashboard(scenario, file).widget

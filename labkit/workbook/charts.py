@@ -1,8 +1,8 @@
 """One theme for every chart, and the two ways to show one: still (`show`) and moving (`live_chart`).
 
-Charts are Vega-Lite 5 MIME bundles, which the installed JupyterLab draws itself, offline. Lines and text of the theme are
-`currentColor`, that is, the colour of the text around the chart, so they follow a light or dark theme, even a switched
-one; the background is transparent; the data colours are Okabe and Ito's, darkened or lightened until each has a contrast of
+Charts are Vega-Lite 5 MIME bundles, which the installed JupyterLab draws itself, offline. The theme draws lines and text in
+`currentColor`, the colour of the text around the chart, so they follow a light or dark theme even when the reader switches
+it. The background is transparent. The data colours are Okabe and Ito's, darkened or lightened until each has a contrast of
 3:1 or more against both JupyterLab backgrounds (WCAG 2.1, 1.4.11). A chart cannot be shown without a text alternative.
 """
 
@@ -47,7 +47,7 @@ CONFIG: dict[str, Any] = {
     "view": {"stroke": None, "continuousWidth": 480, "continuousHeight": 260},
     "mark": {"color": PALETTE["blue"]},
 }
-# SVG so that text is text (searchable, zoomable, currentColor live); no menu entry that needs a network.
+# SVG keeps text as text: searchable, zoomable, and in currentColor. The menu has no entry that needs a network.
 _EMBED = {
     "embed_options": {"renderer": "svg", "actions": {"export": True, "source": False, "compiled": False, "editor": False}}
 }
@@ -75,10 +75,10 @@ class Figure:
 def spec(figure: Figure) -> dict[str, Any]:
     """The chart's Vega-Lite 5 specification in the workbook's theme, with the text alternative as its description.
 
-    What the chart configures itself wins over the theme. Raises `ChartError` for data that no chart can carry, and for a
-    chart that Altair cannot write.
+    The chart's own configuration wins over the theme. Raises `ChartError` for data that no chart can carry, and for a chart
+    that Altair cannot write as Vega-Lite 5.
     """
-    import altair as alt  # it and pandas take seconds to import, and most who import this room draw nothing
+    import altair as alt  # Altair and pandas take seconds to import, and most users of this room draw nothing
 
     from labkit.workbook.drawable import drawable
 
@@ -101,7 +101,10 @@ def bundle(figure: Figure) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def show(chart: Any, *, alt: str, source: str) -> None:
-    """Display a chart, its source under it, and its text alternative folded. Raises `ChartError` without either."""
+    """Display a chart, its source under it, and its text alternative folded.
+
+    Raises `ChartError` when `alt` or `source` is empty, and as `spec` does.
+    """
     from IPython.display import display
 
     figure = Figure(chart, alt, source)
@@ -111,7 +114,7 @@ def show(chart: Any, *, alt: str, source: str) -> None:
 
 
 def caption_html(figure: Figure) -> str:
-    """The source, and the text alternative folded behind a summary that a keyboard or a screen reader opens."""
+    """HTML with the source and, folded, the text alternative; a keyboard or a screen reader can open it."""
     return (
         f'<div style="font-size:.9em;color:var(--jp-content-font-color2, inherit);max-width:52em">{escape(figure.source)}'
         f"<details><summary>Chart in words</summary>{escape(figure.alt)}</details></div>"
@@ -119,10 +122,11 @@ def caption_html(figure: Figure) -> str:
 
 
 def live_chart(make: Callable[..., Figure], **controls: Any) -> None:
-    """Controls on the left, the chart that `make(**values)` returns on the right, drawn anew at every change.
+    """Show controls on the left and the chart that `make(**values)` returns on the right, drawn anew at every change.
 
-    `make` must answer in well under 100 ms: compute heavy things before. An error in it is shown in place of the chart, and
-    the controls stay alive. Works in JupyterLab and under Voilà, as all of it is widget state.
+    `make` must answer in well under 100 ms, so compute heavy things before. An error at the first call is raised. An error
+    after a change is shown under the last good chart, in place of its caption, and the controls stay alive. All of it is
+    widget state, so it works in JupyterLab and under Voilà.
     """
     import ipywidgets as w
     from IPython.display import display
@@ -140,12 +144,10 @@ def live_chart(make: Callable[..., Figure], **controls: Any) -> None:
         picture.outputs = ({"output_type": "display_data", "data": data, "metadata": metadata},)
         words.value = caption_html(figure)
 
-    first = make(
-        **{name: control.value for name, control in controls.items()}
-    )  # a broken `make` fails its cell, not silently
+    first = make(**{name: control.value for name, control in controls.items()})  # so that a broken `make` fails its cell
     for control in controls.values():
         if hasattr(control.style, "description_width"):
-            control.style.description_width = "initial"  # a cut-off label names nothing
+            control.style.description_width = "initial"  # else long labels are cut off
         control.observe(draw, names="value")
     draw()
     panel = w.VBox(list(controls.values()), layout=w.Layout(flex="0 1 auto"))

@@ -1,4 +1,4 @@
-"""Widely quoted savings beside what a chapter measured: `Claim`, and its verdict, which nobody types in."""
+"""Widely quoted savings beside what a chapter measured. A `Claim` computes its verdict from the numbers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ HOLDS, MORE, LESS, OPEN = "holds here", "more than claimed", "less than claimed"
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`text` says `low` to `high`, in `unit`; `measured` was found, by `where`, with its `interval` where there is one.
+    """A quoted claim, and the number that a chapter measured for it.
 
-    A formula claims one number, which it foretold for this very run; `tolerance` is then how far from it, as a share, still
-    counts as true. `unless` says when it is otherwise, `source` on which machine, model and date.
+    `text` claims `low` to `high`, in `unit`. `measured` is the number found, with its confidence `interval` (low, high) if
+    there is one; `where` says on what it was measured. A formula claims one number, its forecast for this run; `tolerance`
+    is then how far off the forecast may be, as a share, and still count as true. `unless` says when the claim turns out
+    otherwise; `source` names the machine, model and date. Raises `ExerciseError` for numbers that are not finite or do not
+    fit together, and for an empty `where`, `source` or `unless`.
     """
 
     id: str
@@ -51,7 +54,11 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """Whether it holds here, by the interval if there is one: an interval over the claim's edge cannot tell."""
+        """Whether the claim holds here, judged by the interval if there is one.
+
+        The verdict is `HOLDS` inside the claimed range, `MORE` above it and `LESS` below it. It is `OPEN` when the interval
+        reaches over an edge of the range.
+        """
         low, high = self.low - self.tolerance * abs(self.low), self.high + self.tolerance * abs(self.high)
         least, most = self.interval or (self.measured, self.measured)
         if low <= least and most <= high:
@@ -74,12 +81,12 @@ class Claim:
 
 
 def to_fields(claim: Claim) -> dict[str, Any]:
-    """As the journal keeps it, under the claim's id."""
+    """The claim's fields as the journal keeps them; its id is the journal's item."""
     return {f.name: getattr(claim, f.name) for f in fields(Claim) if f.name != "id"}
 
 
 def from_entry(entry: Entry) -> Claim | None:
-    """As the journal kept it; None where it is not one that this version understands."""
+    """The claim that the journal kept; None for an entry that this version does not understand."""
     kept = {f.name: entry[f.name] for f in fields(Claim) if f.name in entry}
     if isinstance(kept.get("interval"), list):
         kept["interval"] = tuple(kept["interval"])

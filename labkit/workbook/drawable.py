@@ -1,6 +1,6 @@
-"""What a chart can carry: JSON. A data frame holds more; it becomes numbers, text and dates, or an error says what to do.
+"""Turn a chart's data into what JSON can carry: numbers, text and dates. An error says what to do about other data.
 
-Altair stops with a bare TypeError at a `Decimal`, and money is one everywhere in this package.
+Altair raises a bare TypeError for a `Decimal`, and this package keeps all money in `Decimal`s.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ _REMEDIES: tuple[tuple[type | tuple[type, ...], str], ...] = (
 
 
 def drawable(part: Any) -> Any:
-    """A copy of a chart, or of a part of one, in which all data and settings are what JSON can carry.
+    """A copy of a chart, or of a part of one, in which JSON can carry all data and settings.
 
-    Exact numbers (`Decimal`, `Fraction`) become the nearest float, members of an enumeration their value, dates stay dates;
-    what is not finite becomes null, as Altair does it. Raises `ChartError` naming the column and what to draw instead.
+    Exact numbers (`Decimal`, `Fraction`) become the nearest float. Members of an enumeration become their value when that is
+    text or a number, else their name. Dates stay dates. Numbers that are not finite become null, as in Altair. Raises
+    `ChartError`, which names the column and says what to draw instead, for data that JSON cannot carry.
     """
     if isinstance(part, pd.DataFrame):
         return _frame(part)
@@ -72,7 +73,7 @@ def _frame(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _column(column: pd.Series[Any], name: object) -> Any:
-    """The column in a type of pandas that Altair writes, and from which it knows quantities, dates and names apart."""
+    """The column in a pandas type that Altair can write and can recognise as quantities, dates or names."""
     plain = [_plain(value, name) for value in column.astype(object)]
     if isinstance(column.dtype, pd.CategoricalDtype):
         order = [_plain(value, name) for value in column.cat.categories]

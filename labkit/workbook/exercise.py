@@ -1,11 +1,12 @@
 """Exercises that check themselves by property, on hidden inputs.
 
 An exercise's `check` is a generator: it draws inputs from a seeded `random.Random`, calls the learner's answer and yields an
-`Outcome` per property. `run_check` stops at the first that fails, and turns whatever a wrong answer can do (raise, loop for
-ever, return the wrong type, be left blank) into a `Verdict`, so that a wrong answer never breaks the cells behind it.
+`Outcome` per property. `run_check` stops at the first property that fails. A wrong answer may raise, loop for ever, return
+the wrong type or be left blank: `run_check` turns all of that into a `Verdict`, so that a wrong answer never breaks the
+notebook's later cells.
 
-The check runs in a thread of its own. So an answer may be `async` although the notebook's own loop is running, and one that
-never ends is interrupted on every platform: at the time limit `TimeLimit` is raised inside the thread.
+The check runs in a thread of its own, for two reasons. An answer may be `async` although the notebook's own loop is running.
+And an answer that never ends can be interrupted on every platform: at the time limit, `TimeLimit` is raised in the thread.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class ExerciseError(ValueError):
 
 
 class TimeLimit(BaseException):
-    """Raised inside a check that ran past its limit. Not an `Exception`, so that an answer's own handlers do not eat it."""
+    """Raised inside a check that ran past its limit. Not an `Exception`, so that `except Exception` does not catch it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,10 @@ Check = Callable[[Any, random.Random], Iterable[Outcome]]
 class Exercise:
     """A task with its check, its staged hints and its proof.
 
-    `answer` is the name the learner's cell defines; `reference` the object that solves it (later cells use it, never the
-    learner's); `wrong` holds near-miss answers that a test proves are rejected. `minutes` is a reader's honest estimate,
-    `difficulty` 1 (read and say), 2 (work out) or 3 (change a real piece of labkit).
+    `answer` is the name that the learner's cell defines. `reference` is the object that solves the exercise; later cells use
+    it, never the learner's. `wrong` holds near-miss answers, and a test proves that the check rejects each. `minutes` is an
+    honest estimate for a reader. `difficulty` is 1 (read and say), 2 (work out) or 3 (change a real piece of labkit).
+    `limit_s` is the time limit of the check in seconds. Raises `ExerciseError` for a field that makes no sense.
     """
 
     id: str
@@ -92,7 +94,7 @@ class Exercise:
 
     @property
     def heading(self) -> str:
-        """The markdown the build puts above the exercise."""
+        """The markdown that the build puts above the exercise."""
         dots = "●" * self.difficulty + "○" * (3 - self.difficulty)
         return (
             f"### Exercise {self.id} · {self.title}\n\n"
@@ -102,7 +104,7 @@ class Exercise:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a check found. `passed` properties held before it ended; `failure` and `note` say why it did not pass."""
+    """What a check found. `passed` counts the properties that held; `failure` and `note` say why the check did not pass."""
 
     exercise: str
     ok: bool
@@ -133,7 +135,7 @@ class _Blank(Exception):
 
 
 class _Raised(Exception):
-    """The answer itself raised; `given` says on which input."""
+    """The answer raised `error`; `given` says on which input."""
 
     def __init__(self, given: str, error: Exception) -> None:
         super().__init__(str(error))
@@ -142,9 +144,10 @@ class _Raised(Exception):
 
 
 def call(answer: Any, *args: Any, **kwargs: Any) -> Any:
-    """The answer's result for deep copies of the arguments, awaited when it is a coroutine.
+    """Call the answer with deep copies of the arguments and return its result; a coroutine is run to its end.
 
-    Checks that need more than `agree` call the answer through this, so that a raised error is reported as the learner's.
+    Checks that need more than `agree` call the answer through this function, so that an error is reported as the learner's
+    and a result of `...` as a blank answer.
     """
     given = _call_text(args, kwargs)
     try:
@@ -167,7 +170,7 @@ def agree(
     why: str = "",
     **kwargs: Any,
 ) -> Outcome:
-    """Whether `answer(*args, **kwargs)` equals `expected`, numbers within `rel` or `abs`."""
+    """Whether `answer(*args, **kwargs)` equals `expected`; numbers may differ by `rel` (a share) or `abs` (see `same`)."""
     actual = call(answer, *args, **kwargs)
     if actual is None and expected is not None:
         why = "None is what a function returns while it is blank, or when its `return` is missing."
@@ -182,15 +185,15 @@ def equals(name: str, actual: Any, expected: Any, *, rel: float = 1e-9, abs: flo
 
 
 def holds(name: str, ok: bool, *, given: Any = "", expected: Any = "", actual: Any = "", why: str = "") -> Outcome:
-    """An invariant called `name`; `ok` is whether it held."""
+    """The outcome of an invariant called `name`; `ok` says whether it held."""
     return Outcome(bool(ok), f"{name}{': ' if given != '' else ''}{shown(given)}", shown(expected), shown(actual), why)
 
 
 def same(expected: Any, actual: Any, *, rel: float = 1e-9, abs_: float = 0.0) -> bool:
     """Equality as a grader means it: numbers within a tolerance, containers item by item, never true for NaN.
 
-    A bool is not a number and a string is not a sequence here, so `True` does not pass for 1. A `Decimal` expected as money
-    accepts an `int`, `float` or `Decimal` within the tolerance.
+    Here a bool is not a number and a string is not a sequence, so `True` does not pass for 1. Where a `Decimal` is expected,
+    as for money, an `int`, `float` or `Decimal` within the tolerance is accepted.
     """
     if isinstance(expected, bool) or isinstance(actual, bool) or expected is None or actual is None:
         return type(expected) is type(actual) and expected == actual
@@ -218,7 +221,11 @@ def same(expected: Any, actual: Any, *, rel: float = 1e-9, abs_: float = 0.0) ->
 
 
 def run_check(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
-    """Check `answer` on inputs drawn from `seed`. Never raises for anything the answer does."""
+    """Check `answer` on inputs drawn from `seed`, for at most the exercise's `limit_s` seconds.
+
+    An `Exception`, `SystemExit` or endless loop of the answer becomes part of the verdict and is not raised. Raises
+    `ExerciseError` for a check that yields no outcome.
+    """
     if isinstance(answer, EllipsisType):
         return _blank(exercise)
     found: list[Verdict | ExerciseError] = []
@@ -229,7 +236,7 @@ def run_check(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
         except ExerciseError as error:
             found.append(error)
         except TimeLimit:
-            pass  # it arrived while the verdict was on its way out; the caller has given up on this thread
+            pass  # raised after the verdict was made; the caller no longer waits for this thread
 
     worker = threading.Thread(target=work, name=f"check {exercise.id}", daemon=True)
     worker.start()
@@ -284,7 +291,7 @@ def _blank(exercise: Exercise) -> Verdict:
 
 
 def _interrupt(worker: threading.Thread) -> None:
-    """Raise `TimeLimit` in the thread, again while it swallows it. Blocking C calls end when they return."""
+    """Raise `TimeLimit` in the thread, up to 20 times while the thread lives on. A blocking C call is not cut short."""
     for _ in range(20):
         if not worker.is_alive() or worker.ident is None:
             return
@@ -294,7 +301,7 @@ def _interrupt(worker: threading.Thread) -> None:
 
 
 def shown(value: Any) -> str:
-    """A short text for a value in a verdict."""
+    """A short text for a value in a verdict, cut after 400 characters."""
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
 

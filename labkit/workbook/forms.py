@@ -1,7 +1,7 @@
 """The widgets a learner answers with: a slider or a choice with a Commit button, a quiz question, a held-back result.
 
-A form owns no state: it calls back with what was chosen and shows what the callback says. Without a browser nobody presses
-its button, so nothing is recorded: a headless run never answers for the learner.
+A form owns no state: it passes the learner's choice to a callback and shows the text that the callback returns. Without a
+browser nobody presses its button, so a headless run never answers for the learner.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ _WIDE = {"description_width": "initial"}
 
 
 def number_form(question: NumberQuestion, guess: float | None, locked: bool, commit: Callable[[float], str]) -> w.Widget:
-    """A slider over the asked range. Commit wakes when the slider is moved, so that no default becomes a guess."""
+    """A slider over the asked range. Commit is enabled only once the slider has moved, so that no default becomes a guess.
+
+    `guess` is the number committed before, or None; `locked` says that it can no longer change. `commit` takes the number
+    and returns the text to show.
+    """
     layout = w.Layout(width="min(100%, 34em)")
     label = question.unit or "your guess"
     if question.log:
@@ -56,7 +60,11 @@ def number_form(question: NumberQuestion, guess: float | None, locked: bool, com
 def choice_form(
     question: ChoiceQuestion, guess: tuple[str, float] | None, locked: bool, commit: Callable[[str, float], str]
 ) -> w.Widget:
-    """Radio buttons with nothing chosen yet, and a confidence from an even guess to certain."""
+    """Radio buttons and a slider for the confidence, from an even guess (1/n) to certain (1).
+
+    `guess` is the (option, confidence) committed before; without one, no button is chosen. `commit` takes both and returns
+    the text to show. Commit is enabled once a button has been chosen; a moved slider alone does not enable it.
+    """
     even = 1 / len(question.options)
     radio = w.RadioButtons(options=question.options, value=guess[0] if guess else None, layout=w.Layout(width="max-content"))
     sure = w.FloatSlider(
@@ -75,7 +83,10 @@ def choice_form(
 
 
 def quiz_form(options: tuple[str, ...], last: str | None, choose: Callable[[str], str]) -> w.Widget:
-    """Radio buttons with nothing chosen, and feedback under them. `choose` returns the feedback's HTML."""
+    """Radio buttons with the `last` answer chosen (None: no button), and feedback under them.
+
+    `choose` takes the chosen option and returns the feedback's HTML.
+    """
     radio = w.RadioButtons(options=options, value=last, layout=w.Layout(width="max-content"))
     feedback = w.HTML()
     button = w.Button(description="Check", disabled=last is None)
@@ -92,7 +103,7 @@ def quiz_form(options: tuple[str, ...], last: str | None, choose: Callable[[str]
 
 
 def held_back(message: str, reveal: Callable[[], str]) -> w.Widget:
-    """A result that waits for a prediction, with a button to see it without one. `reveal` returns the result's HTML."""
+    """A `message` in place of a result, with a button that shows the result anyway. `reveal` returns its HTML."""
     text = w.HTML(panel_html(message))
     button = w.Button(description="Show it anyway", layout=w.Layout(width="max-content"))
 

@@ -1,7 +1,7 @@
 """Where the workbook's files are, whatever folder a notebook was started from.
 
-Everything hangs off the repository root, found from the installed package first (an editable install points into the
-repository) and from the working directory second; a notebook therefore never depends on its own location.
+All paths start at the repository root. It is found from the installed package first (an editable install points into the
+repository) and from the working directory second, so a notebook never depends on its own location.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ _MARK = Path("notebooks") / "src"
 
 
 class RepositoryNotFound(FileNotFoundError):
-    """The workbook's files are not where the package or the working directory say."""
+    """The workbook's files are neither beside the package nor above the working directory, nor where `LABKIT_ROOT` says."""
 
 
 def repo_root() -> Path:
     """The folder that holds `notebooks/`, `data/` and `labkit/`.
 
-    `LABKIT_ROOT` overrides the search. Raises `RepositoryNotFound` naming the fix.
+    The environment variable `LABKIT_ROOT` overrides the search. Raises `RepositoryNotFound`, which names the fix.
     """
     named = os.environ.get("LABKIT_ROOT")
     if named:
@@ -55,9 +55,9 @@ def data_dir() -> Path:
 
 
 def state_dir() -> Path:
-    """This user's own state: `LABKIT_STATE`, else `.labkit/` in the clone. Created when missing.
+    """The folder of this user's own state: `LABKIT_STATE`, else `.labkit/` in the clone. It is created when missing.
 
-    Raises `PermissionError` naming the folder and the fix when it cannot be written.
+    Raises `PermissionError`, which names the folder and the fix, when it cannot be created.
     """
     named = os.environ.get("LABKIT_STATE")
     state = Path(named).expanduser().resolve() if named else repo_root() / ".labkit"

@@ -1,11 +1,12 @@
-"""Predictions: a guess the learner commits to before the result, and its score after it.
+"""Predictions: a guess that the learner commits to before the result, and its score after it.
 
-A guess counts from the moment it is committed until the first reveal of its result; then it is locked. Nobody guesses on the
+The learner may change a committed guess until the result is first revealed; then it is locked. Nobody guesses on the
 learner's behalf: without a commitment there is a result and no score.
 
-Scores: a number is scored by its *ratio error* max(guess/actual, actual/guess) ≥ 1, the natural measure for quantities that
-span orders of magnitude; where zero or a sign makes a ratio meaningless, by the distance as a share of the asked range.
-A choice is scored by the Brier score Σ(pᵢ − oᵢ)² over the options (Brier 1950): 0 is certain and right, 2 certain and wrong.
+A number is scored by its *ratio error* max(guess/actual, actual/guess) ≥ 1, the natural measure for quantities that span
+orders of magnitude. Where a zero or a negative number makes a ratio meaningless, the score is the distance as a share of the
+asked range. A choice is scored by the Brier score Σ(pᵢ − oᵢ)² over the options (Brier 1950): 0 is certain and right, 2
+certain and wrong.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class NumberQuestion:
         return f"{number_text(value)} {self.unit}".strip()
 
     def validate(self, actual: object, unit: str) -> float:
-        """The actual value as a number; `ExerciseError` when it is not one or its unit differs from the question's."""
+        """The actual value as a number. Raises `ExerciseError` when it is no finite number or is in another unit."""
         if unit != self.unit:
             raise ExerciseError(
                 f"prediction {self.id} was asked in {self.unit!r} but revealed in {unit!r}; convert one of them"
@@ -71,7 +72,7 @@ class ChoiceQuestion:
             raise ExerciseError(f"prediction {self.id} needs two or more different options, got {self.options!r}")
 
     def validate(self, actual: object) -> str:
-        """The option that happened; `ExerciseError` when it is none of the options."""
+        """The option that happened. Raises `ExerciseError` when it is none of the options."""
         if actual not in self.options:
             raise ExerciseError(f"prediction {self.id}: the actual {actual!r} is none of its options {self.options!r}")
         return str(actual)
@@ -110,7 +111,7 @@ def standing(journal: Journal, id: str) -> Standing:
 
 
 def score_number(question: NumberQuestion, guess: float, actual: float) -> Score:
-    """The score of a guessed number."""
+    """The score of a guessed number: by its ratio error when both numbers are above 0, else by its distance."""
     if guess > 0 and actual > 0:
         ratio = max(guess / actual, actual / guess)
         side = "" if ratio < 1.05 else " too high" if guess > actual else " too low"
@@ -127,7 +128,10 @@ def score_number(question: NumberQuestion, guess: float, actual: float) -> Score
 
 
 def score_choice(question: ChoiceQuestion, guess: str, confidence: float, actual: str) -> Score:
-    """The Brier score of a choice made with `confidence` in [1/n, 1], the rest spread evenly over the other options."""
+    """The Brier score of a choice among n options, made with a `confidence` from 1/n to 1.
+
+    What is left of the probability is spread evenly over the other options.
+    """
     rest = (1 - confidence) / (len(question.options) - 1)
     brier = sum(((confidence if o == guess else rest) - (o == actual)) ** 2 for o in question.options)
     hit = guess == actual

@@ -1,7 +1,7 @@
-"""What the workbook prints: panels and tables as HTML beside a plain text of the same content.
+"""What the workbook prints: panels and tables as HTML, each beside a plain text of the same content.
 
-Colours come from JupyterLab's own CSS variables with fallbacks, so they follow the reader's theme; every panel says in words
-what its edge says in colour.
+Colours come from JupyterLab's own CSS variables, with fallbacks, so they follow the reader's theme. The colour of a panel's
+edge never carries the message alone: the text says the same.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PANEL = (
 
 
 def panel_html(title: str, body: str = "", tone: str = "info") -> str:
-    """A panel as HTML; `title` is text, `body` is HTML."""
+    """A panel as HTML. `title` is text, `body` is HTML; `tone` ('good', 'bad' or 'info') colours the edge."""
     head = f"<strong>{escape(title)}</strong>"
     return f'<div role="status" style="{_PANEL.format(edge=_EDGE[tone])}">{head}{"<br>" if body else ""}{body}</div>'
 
@@ -47,7 +47,7 @@ def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], caption: st
 
 
 def show_html(html: str, text: str) -> None:
-    """Display HTML with a plain text of the same content beside it."""
+    """Display HTML together with a plain text of the same content, for readers that show no HTML."""
     from IPython.display import display
 
     display({"text/html": html, "text/plain": text}, raw=True)

@@ -1,9 +1,9 @@
 """Execute notebooks headless: `python -m labkit.workbook.run [--as learner] [names…] --profile ci --out build/notebooks`.
 
-As a learner leaves it (exercises blank) a notebook must still run to its end; solved, every check must pass; `proved` shows
-both in one run (see `build.Built`). Each notebook runs in a kernel of its own with the learner's state in a scratch folder.
-The executed notebook is kept; `report.json` and `report.md` record wall time and the peak memory of the kernel with all it
-started, engines included.
+With blank exercises (`learner`), a notebook must still run to its end. With solutions (`solved`), every check must pass.
+`proved` shows both in one run (see `build.Built`). Each notebook runs in a kernel of its own, with the learner's state in a
+scratch folder. The executed notebook is kept. `report.json` and `report.md` record wall time and the peak memory of the
+kernel and all it started, engines included.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _MODEL = re.compile(r"\bIPY_MODEL_(\w+)")
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """One executed notebook: wall time in seconds, peak memory in MiB, number of charts, what was wrong."""
+    """One executed notebook: wall time in seconds, peak memory in MiB, number of charts, and the problems found."""
 
     notebook: str
     kind: str
@@ -61,10 +61,10 @@ class Ran:
 
 
 class MemoryPeak:
-    """Samples memory; `mib` is the highest sum seen.
+    """Samples memory four times a second; `mib` is the highest sum seen, in MiB.
 
-    Counted are this process's descendants and the user's shared engines with their host, nobody's children. The sum
-    is of proportional set sizes where the system tells them (shared pages counted once), else of resident sizes.
+    The sum covers this process's descendants, and the user's shared engines with their host, which are not descendants of
+    this process. It adds proportional set sizes where the system tells them (shared pages count once), else resident sizes.
     """
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class MemoryPeak:
         try:
             roots = {pid for engine in asyncio.run(running_engines()) for pid in (engine.host_pid, engine.pid)}
         except (OSError, ValueError):
-            roots = set()  # a host that is going away this moment
+            roots = set()  # a host is just ending
         for pid in roots:
             try:
                 process = psutil.Process(pid)
@@ -102,7 +102,12 @@ class MemoryPeak:
 
 
 def run_notebook(path: Path, out: Path, *, profile: str, kind: str, engine: str = "auto", timeout_s: int = 900) -> Ran:
-    """Execute one notebook into the folder `out` and inspect what came out. Cells that only prove the rest are not kept."""
+    """Execute one notebook into the folder `out` and inspect its outputs.
+
+    `timeout_s` limits each cell, in seconds. Errors of the notebook become problems of the result and are not raised. The
+    proof cells (see `build.Built`) are run and inspected, but taken out of the notebook that is kept. Recordings that the
+    chapter made are copied to `out/recordings`.
+    """
     out.mkdir(parents=True, exist_ok=True)
     executed = out / path.name
     problems: list[str] = []
@@ -120,9 +125,9 @@ def run_notebook(path: Path, out: Path, *, profile: str, kind: str, engine: str 
             )
         except papermill.PapermillExecutionError as error:
             problems.append(f"{error.ename}: {error.evalue}")
-        except Exception as error:  # noqa: BLE001 - a dead kernel or a time-out is a finding of the report, too
+        except Exception as error:  # noqa: BLE001 - a dead kernel or a time-out belongs in the report, too
             problems.append(f"{type(error).__name__}: {error}")
-        if (state / "recordings").exists():  # what a chapter keeps for machines that cannot measure it
+        if (state / "recordings").exists():  # a chapter keeps them for machines that cannot measure
             shutil.copytree(state / "recordings", out / "recordings", dirs_exist_ok=True)
     wall = time.perf_counter() - started
     charts = 0
@@ -136,7 +141,7 @@ def run_notebook(path: Path, out: Path, *, profile: str, kind: str, engine: str 
 
 
 def inspect_outputs(notebook: Any) -> tuple[list[str], int]:
-    """What is wrong with an executed notebook's outputs, and how many charts it holds."""
+    """The problems of an executed notebook's outputs, and the number of charts that it holds."""
     problems: list[str] = []
     widgets = notebook.metadata.get("widgets", {}).get(_WIDGETS, {}).get("state", {})
     live = [o for state in widgets.values() for o in state.get("state", {}).get("outputs") or ()]
@@ -164,7 +169,7 @@ def inspect_outputs(notebook: Any) -> tuple[list[str], int]:
 
 
 def without_proof(notebook: Any) -> None:
-    """Take the cells that only prove the rest out of an executed notebook, with the widgets that no other cell shows."""
+    """Take the proof cells out of an executed notebook, and the state of widgets that no other cell shows."""
     notebook.cells = [cell for cell in notebook.cells if PROOF not in cell.metadata.get("tags", ())]
     models = notebook.metadata.get("widgets", {}).get(_WIDGETS, {}).get("state", {})
     waiting = [
@@ -198,9 +203,10 @@ def report_markdown(ran: Sequence[Ran]) -> str:
 
 
 def run_all(names: Sequence[str], out: Path, *, profile: str, kind: str, engine: str = "auto") -> list[Ran]:
-    """Execute the notebooks one after the other and write the report. Runs of another kind in `out` are kept in it.
+    """Execute the notebooks one after the other and write the report to `out`.
 
-    `kind` is one of `KINDS`. Raises `ExerciseError` for a name that no source has.
+    No names means all notebooks. `kind` is one of `KINDS`. The report keeps the earlier results in `out` of other notebooks
+    and other kinds. Raises `ExerciseError` for a name that no source has.
     """
     ran = []
     with tempfile.TemporaryDirectory(prefix="labkit-notebooks-") as folder:
@@ -218,7 +224,7 @@ def run_all(names: Sequence[str], out: Path, *, profile: str, kind: str, engine:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line. Returns 1 when a notebook failed."""
+    """Run from the command line. Returns 0 when every notebook passed, else 1."""
     parser = argparse.ArgumentParser(prog="python -m labkit.workbook.run", description="Execute the notebooks headless.")
     parser.add_argument("names", nargs="*", help="notebooks, such as 00_start_here; all of them by default")
     parser.add_argument(
@@ -258,7 +264,7 @@ def _memory(process: psutil.Process) -> int:
 
 @contextmanager
 def _scratch_state() -> Iterator[Path]:
-    """A state folder of the run's own, so that a headless run never touches the learner's progress."""
+    """Point `LABKIT_STATE` to a temporary folder, so that a headless run never touches the learner's progress."""
     before = os.environ.get("LABKIT_STATE")
     with tempfile.TemporaryDirectory(prefix="labkit-state-", ignore_cleanup_errors=True) as folder:
         os.environ["LABKIT_STATE"] = folder
@@ -272,7 +278,7 @@ def _scratch_state() -> Iterator[Path]:
 
 
 def _has_rows(chart: Any) -> bool:
-    """Whether every data set of a Vega-Lite specification that is given inline has rows, and there is one."""
+    """Whether a Vega-Lite specification has inline data, and no inline data set is empty."""
     inline = list(chart.get("datasets", {}).values())
     stack = [chart]
     while stack:

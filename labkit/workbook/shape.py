@@ -1,4 +1,4 @@
-"""The bones that every chapter must have, checked on its source, so that a learner always knows where they are."""
+"""Check that a chapter's source has the parts that every chapter must have, so that learners find their way in each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FORBIDDEN = {
 }
 _PARAMETERS = frozenset({"profile", "engine", "seed", "solutions"})
 _QUIZZES = 3
-_BEFORE_THE_BILL = "00"  # it makes the meter; chapter 01 the first line
+_BEFORE_THE_BILL = "00"  # chapter 00 builds the meter; the bill's first line comes in chapter 01
 _EXERCISES = 3
 
 

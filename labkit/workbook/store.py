@@ -1,7 +1,8 @@
-"""What a learner committed and passed: an append-only journal of JSON lines, one file a user.
+"""What a learner committed and passed: an append-only journal of JSON lines, one file per user.
 
-Appending one line with one `write` on an `O_APPEND` file is atomic enough for several notebooks to share the journal, and a
-crash can at worst leave one torn last line, which reading skips. Nothing is ever rewritten: a changed mind is a new line.
+Each entry is one `write` of one line to a file opened with `O_APPEND`. That is atomic enough for several notebooks to share
+the journal. A crash can at worst leave one torn last line, which reading skips. Nothing is ever rewritten: a changed mind is
+a new line.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ Entry = Mapping[str, Any]
 
 
 class Journal:
-    """The entries of one learner, kept in `path`; kept in memory only when `path` is None (solved runs, tests)."""
+    """The entries of one learner, kept in the file `path`, or in memory when `path` is None (solved runs, tests)."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._memory: list[Entry] = []
 
     def append(self, kind: str, item: str, **fields: Any) -> Entry:
-        """Record that `item` (a prediction, exercise or question id) had something of `kind` happen to it, now.
+        """Record one event of `kind` for `item`, at the current time, and return the entry.
 
-        Raises `OSError` naming the file and the fix when it cannot be written; what was there before stays.
+        `item` is the id of a prediction, exercise, question or claim, or the name of a line of the bill. `fields` are kept
+        with the event. Raises `OSError`, which names the file and the fix, when the file cannot be written (earlier entries
+        stay), and `ValueError` when a field of an entry for a file is NaN or infinite.
         """
         entry: Entry = {"at": time.time(), "kind": kind, "item": item, **fields}
         if self._path is None:
@@ -68,7 +71,7 @@ class Journal:
             try:
                 entry = json.loads(line)
             except ValueError:
-                continue  # a line torn by a crash: the entries around it are whole
+                continue  # a crash tore this line; the lines around it are whole
             if isinstance(entry, dict) and "kind" in entry and "item" in entry:
                 yield entry
 

@@ -1,6 +1,6 @@
-"""What each chapter asks of the learner, importable: its exercises, and the ids of its predictions, quiz and claims.
+"""What each chapter asks of the learner: its exercises, and the ids of its predictions, quiz questions and claims.
 
-One module a chapter, `cNN.py`, exporting `CHAPTER`. The prose and the code of a chapter live in `notebooks/src/NN_name.py`.
+Each chapter has one module, `cNN.py`, that exports `CHAPTER`. A chapter's prose and code are in `notebooks/src/NN_name.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ __all__ = ["Chapter", "chapter", "chapters"]
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """The declared contents of one chapter. `number` is two digits; `name` completes the notebook's file name."""
+    """The declared contents of one chapter. `number` is two digits; `name` completes the notebook's file name.
+
+    Raises `ExerciseError` for a number that is not two digits, and for ids that are doubled or belong to another chapter.
+    """
 
     number: str
     name: str
@@ -46,7 +49,7 @@ class Chapter:
         return f"{self.number}_{self.name}"
 
     def exercise(self, id: str) -> Exercise:
-        """The exercise of that id; `ExerciseError` listing the ids there are when it is not one."""
+        """The exercise with that id. For an unknown id, raises `ExerciseError` that lists the known ones."""
         for exercise in self.exercises:
             if exercise.id == id:
                 return exercise
@@ -61,7 +64,7 @@ def chapters() -> tuple[Chapter, ...]:
 
 
 def chapter(number: str) -> Chapter:
-    """The chapter of that two-digit number; `ExerciseError` when there is none."""
+    """The chapter with that two-digit number. Raises `ExerciseError` when there is none."""
     there = sorted(m.name for m in pkgutil.iter_modules(__path__) if re.fullmatch(r"c\d\d", m.name))
     if f"c{number}" not in there:
         raise ExerciseError(f"there is no chapter {number!r}; chapters are {', '.join(n[1:] for n in there) or 'none'}")

@@ -52,7 +52,7 @@ class Capped(Lever):
     ceiling: int
 
     def over(self, inner: Handler) -> Handler:
-        """`inner`, asked for no more than that."""
+        """`inner`, with each request's `max_tokens` limited to `ceiling`."""
 
         async def handle(request: Request) -> AsyncGenerator[Event, None]:
             async with aclosing(inner(replace(request, max_tokens=min(request.max_tokens, self.ceiling)))) as events:

@@ -16,7 +16,7 @@ _MTOK = Decimal(1_000_000)
 
 
 def bill(usage: Usage, rates: Mapping[str, Decimal]) -> Decimal:
-    """Cost of one request; `rates` are dollars per million tokens: input, cached, cache_write, output."""
+    """Cost of one request in dollars. `rates` are dollars per million tokens: input, cached, cache_write, output."""
     return (
         usage.fresh_input_tokens * rates["input"]
         + usage.cached_tokens * rates["cached"]
@@ -74,7 +74,10 @@ def _check_monthly(answer: Callable[..., Decimal], rng: random.Random) -> Iterat
 
 
 def tornado_order(cost: Callable[..., float], base: Mapping[str, float], by: float) -> list[str]:
-    """Names of the settings, the one whose ±`by` (a share of its value) moves `cost(**settings)` most first."""
+    """Names of the settings, widest swing first.
+
+    A setting's swing is how much `cost(**settings)` changes when that setting alone moves by ±`by`, a share of its value.
+    """
 
     def width(name: str) -> float:
         low, high = (cost(**{**base, name: base[name] * factor}) for factor in (1 - by, 1 + by))
@@ -85,7 +88,7 @@ def tornado_order(cost: Callable[..., float], base: Mapping[str, float], by: flo
 
 def _check_tornado(answer: Callable[..., list[str]], rng: random.Random) -> Iterator[Outcome]:
     for _ in range(12):
-        # Powers of distinct exponents: the wider swing belongs to the larger exponent, whatever the values are.
+        # Each setting enters as a power with an exponent of its own, so only the exponents decide the order of the swings.
         names = [f"s{i}" for i in range(5)]
         exponents = dict(zip(names, rng.sample([-4.0, 0.1, 0.5, 1.0, 1.8, 3.0], 5), strict=True))
         base = {name: rng.uniform(0.5, 90) for name in rng.sample(names, 5)}
@@ -105,7 +108,7 @@ class BudgetSpent(Exception):
 
 
 def within_budget(inner: Handler, dollars: Decimal, price: Callable[[Usage], Decimal]) -> Handler:
-    """`inner`, except that requests are refused once `dollars` have been spent, before it hears of them."""
+    """`inner`, but once `dollars` have been spent, requests are refused with `BudgetSpent` before they reach `inner`."""
     spent = Decimal(0)
 
     async def handle(request: Request) -> AsyncGenerator[Event, None]:

@@ -38,7 +38,7 @@ def _check_clocks(answer: Callable[..., tuple[float, float | None, float]], rng:
         arrivals = [sent + rng.uniform(0.01, 0.5)]
         for _ in range(rng.randrange(0, 12)):
             arrivals.append(arrivals[-1] + rng.expovariate(20))
-        # Chunks may carry several tokens: their number says nothing of the number of tokens.
+        # A chunk may carry several tokens, so the number of chunks does not give the number of tokens.
         yield from outcome(sent, arrivals, len(arrivals) + rng.randrange(0, 5) if len(arrivals) > 1 else 1)
 
 
@@ -46,7 +46,10 @@ Answered = tuple[float | None, float | None]
 
 
 def goodput(answers: Sequence[Answered], seconds: float, ttft: float, tpot: float) -> float:
-    """Requests per second that met both objectives; answers are (TTFT, TPOT), a TTFT of None means it failed."""
+    """Requests per second that met both objectives. An answer is (TTFT, TPOT) in seconds.
+
+    A TTFT of None means that the request failed; a TPOT of None, that its answer had one token.
+    """
     met = sum(1 for first, per in answers if first is not None and first <= ttft and (per is None or per <= tpot))
     return met / seconds
 
@@ -71,9 +74,9 @@ def _check_goodput(answer: Callable[..., float], rng: random.Random) -> Iterator
 
 
 async def send_on_time(handler: Handler, requests: Sequence[Request], times: Sequence[float]) -> list[float]:
-    """Send each request at its time, in seconds from now, whatever became of the others; TTFTs in order.
+    """Send each request at its time, in seconds from now, without waiting for other answers; return the TTFTs in order.
 
-    A TTFT counts from the time a request was due, so that a sender that comes late cannot hide it.
+    A TTFT, in seconds, counts from the time at which the request was due, so that a late sender cannot hide its delay.
     """
     begin = clock.now()
 
@@ -86,7 +89,7 @@ async def send_on_time(handler: Handler, requests: Sequence[Request], times: Seq
 
 
 async def _send_in_turn(handler: Handler, requests: Sequence[Request], times: Sequence[float]) -> list[float]:
-    """What the exercise warns of: it waits for each answer before it looks at the clock again."""
+    """Near miss: waits for each answer before it sends the next request."""
     begin, found = clock.now(), []
     for request, due in zip(requests, times, strict=True):
         await asyncio.sleep(max(0.0, begin + due - clock.now()))
@@ -111,7 +114,7 @@ def _check_sender(answer: Callable[..., Awaitable[list[float]]], rng: random.Ran
         async def engine(
             request: Request, arrived: dict[str, float] = arrived, stall: float = stall
         ) -> AsyncGenerator[Event, None]:
-            """Answers at once, but for the time from 1 s to 1 s + stall, in which nobody is served."""
+            """Answers after 50 ms, but serves nobody from 1 s to 1 s + stall."""
             now = clock.now()
             arrived[request.messages[0].content] = now
             ready = 1 + stall if 1 <= now < 1 + stall else now
@@ -157,7 +160,10 @@ def decode_step(
     bandwidth: float,
     flops: float,
 ) -> float:
-    """Least seconds of a decode step: arithmetic or weights, whichever is slower, and the reading of the KV cache."""
+    """Lower bound of a decode step in seconds: the slower of arithmetic and reading the weights, plus reading the KV cache.
+
+    `bandwidth` is in bytes per second, `flops` in floating-point operations per second, `context` in tokens per sequence.
+    """
     return max(weight_bytes / bandwidth, batch * flops_per_token / flops) + batch * context * kv_bytes_per_token / bandwidth
 
 

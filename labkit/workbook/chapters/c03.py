@@ -15,7 +15,7 @@ from labkit.workbook.exercise import Exercise, Outcome, agree, call, equals, hol
 
 
 def cached_tokens(shared: int, prompt: int, block: int) -> int:
-    """Tokens of a prompt served from a prefix cache of full blocks, when its first `shared` tokens have been seen before."""
+    """Tokens of a prompt that a prefix cache of full blocks serves, when the first `shared` tokens have been seen before."""
     return min(shared, prompt - 1) // block * block
 
 
@@ -33,7 +33,7 @@ def _check_cached(answer: Callable[[int, int, int], int], rng: random.Random) ->
 
 
 def input_saving(usages: Sequence[Usage], plain: float, cached: float, write: float) -> float:
-    """Share of the input bill that caching saved, against paying `plain` for every input token; below 0 where it cost."""
+    """Share of the input bill that caching saved, against paying `plain` for every input token; below 0 for a loss."""
     paid = sum(u.fresh_input_tokens * plain + u.cached_tokens * cached + u.cache_write_tokens * write for u in usages)
     return 1 - paid / (plain * sum(u.input_tokens for u in usages))
 
@@ -66,12 +66,12 @@ Parts = Mapping[str, Sequence[str]]
 
 
 def stable_first(parts: Parts) -> list[str]:
-    """Names of a template's parts, those that change least often first; `parts` holds each one's text in every request."""
+    """Names of a template's parts, the least changing first. `parts` maps each name to the part's text in every request."""
     return sorted(parts, key=lambda name: len(set(parts[name])))
 
 
 def _shared_by_all(parts: Parts, order: Sequence[str]) -> int:
-    """Characters that every request begins with when the parts stand in this order."""
+    """How many characters all requests have in common at their beginning, when the parts stand in this order."""
     total = 0
     for name in order:
         texts = parts[name]
@@ -82,7 +82,7 @@ def _shared_by_all(parts: Parts, order: Sequence[str]) -> int:
 
 
 def _shared_by_pairs(parts: Parts, order: Sequence[str]) -> int:
-    """Parts at the beginning that two requests have in common, summed over all pairs."""
+    """How many parts two requests have in common at their beginning, summed over all pairs of requests."""
     n = len(next(iter(parts.values())))
     total = 0
     for i in range(n):
@@ -127,7 +127,10 @@ def _check_order(answer: Callable[[Parts], list[str]], rng: random.Random) -> It
 
 
 def count_hits(requests: Sequence[Sequence[int]], capacity: int) -> int:
-    """Blocks served by a prefix cache of `capacity` blocks, least recently used out first, tails before beginnings."""
+    """Blocks that a prefix cache of `capacity` blocks serves over all requests, each given as the ids of its blocks.
+
+    The cache evicts the least recently used block first; of one request, the tail goes before the beginning.
+    """
     kept: OrderedDict[int, None] = OrderedDict()
     hits = 0
     for ids in requests:
@@ -144,7 +147,7 @@ def count_hits(requests: Sequence[Sequence[int]], capacity: int) -> int:
 
 
 def _anywhere(requests: Sequence[Sequence[int]], capacity: int) -> int:
-    """Near miss: a block counts wherever it stands, also behind a miss."""
+    """Near miss: a block counts as a hit wherever it stands, even behind a miss."""
     kept: OrderedDict[int, None] = OrderedDict()
     hits = 0
     for ids in requests:
@@ -158,7 +161,7 @@ def _anywhere(requests: Sequence[Sequence[int]], capacity: int) -> int:
 
 
 def _beginning_first(requests: Sequence[Sequence[int]], capacity: int) -> int:
-    """Near miss: of one request the beginning goes first, which is the one part that others could use."""
+    """Near miss: evicts a request's beginning first, the only part that other requests could use."""
     kept: OrderedDict[int, None] = OrderedDict()
     hits = 0
     for ids in requests:

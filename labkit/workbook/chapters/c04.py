@@ -23,10 +23,10 @@ from labkit.workbook.exercise import Exercise, Outcome, agree, call, equals, hol
 
 
 def net_saving(hit_rate: float, wrong_share: float, answer: float, look: float, wrong: float) -> float:
-    """Share of the bill without a cache that one saves, net; below 0 where it costs more than it saves.
+    """Net saving of a cache, as a share of the bill without it; below 0 where the cache costs more than it saves.
 
-    Of all requests the share `hit_rate` is answered from the cache, of those answers `wrong_share` are wrong. An answer by
-    the model costs `answer`, every look-up `look`, and a wrong answer given to a customer `wrong` (USD).
+    The cache answers the share `hit_rate` of all requests, and the share `wrong_share` of its answers are wrong. An answer
+    by the model costs `answer`, every look-up `look`, and every wrong answer given to a customer `wrong`, all in USD.
     """
     return hit_rate - look / answer - hit_rate * wrong_share * wrong / answer
 
@@ -48,7 +48,7 @@ def _check_net(answer: Callable[..., float], rng: random.Random) -> Iterator[Out
 
 
 def cache_key(request: Request) -> Hashable:
-    """Equal for two requests exactly when one may be given the other's answer."""
+    """A key that is equal for two requests exactly when one may be given the other's answer."""
     return (
         request.tenant,
         request.permissions,
@@ -125,8 +125,11 @@ def _check_key(answer: Callable[[Request], Hashable], rng: random.Random) -> Ite
 
 
 def leaks(key_of: Callable[[Request], Hashable], requests: Sequence[Request]) -> list[tuple[Request, Request]]:
-    """Play `requests` past a plain dictionary under `key_of`: those who were given an answer, with whom it was made for,
-    where the two may not share one."""
+    """The wrong answers that a cache keyed by `key_of` gives when `requests` come in this order.
+
+    Each is a pair of requests that may not share an answer: the request that the answer was made for, and the request that
+    was given it.
+    """
     kept: dict[Hashable, Request] = {}
     wrong = []
     for request in requests:
@@ -140,15 +143,16 @@ def leaks(key_of: Callable[[Request], Hashable], requests: Sequence[Request]) ->
 
 
 def safe_threshold(scores: Sequence[float], right: Sequence[bool], bound: float, confidence: float) -> float:
-    """The lowest of the scores such that, from it on, at most `bound` of hits are wrong with `confidence`; else infinity.
+    """The lowest score from which on at most the share `bound` of hits is wrong, proved with `confidence`; else infinity.
 
-    Tried from the highest score down, ending with the first that fails, and never before the hits could prove anything.
+    Scores are tried from the highest down. The search ends at the first score that fails once there are enough hits to prove
+    the bound at all.
     """
     order = sorted(zip(scores, right, strict=True), reverse=True)
     best, wrong = math.inf, 0
     for hits, (score, good) in enumerate(order, 1):
         wrong += not good
-        # So few faults would be an accident if more than `bound` of such hits were wrong.
+        # If more than the share `bound` of hits were wrong, so few wrong ones would be an accident.
         proved = binom.cdf(wrong, hits, bound) <= 1 - confidence
         if proved:
             best = score
@@ -158,7 +162,7 @@ def safe_threshold(scores: Sequence[float], right: Sequence[bool], bound: float,
 
 
 def _near_threshold(pick: Callable[[int, int, float, float], bool]) -> Callable[..., float]:
-    """Near misses: thresholds accepted by another rule than the proof."""
+    """Near misses: thresholds that `pick` accepts in place of the proof."""
 
     def choose(scores: Sequence[float], right: Sequence[bool], bound: float, confidence: float) -> float:
         order = sorted(zip(scores, right, strict=True), reverse=True)

@@ -19,7 +19,11 @@ Numbers = Sequence[float]
 
 
 def cascade_bill(scores: Numbers, small: Numbers, large: Numbers, threshold: float) -> tuple[float, float]:
-    """Mean cost of a request by c_small + (1 − p)·c_large from the averages, and as it really is, request by request."""
+    """Mean cost of a request in a cascade: (by the formula, really).
+
+    The formula is c_small + (1 − p)·c_large, with average costs and p the share of requests that stay small. The real mean
+    adds up what each request costs. A score below `threshold` goes up to the large model.
+    """
     n = len(scores)
     up = [score < threshold for score in scores]
     formula = sum(small) / n + sum(up) / n * sum(large) / n
@@ -27,7 +31,7 @@ def cascade_bill(scores: Numbers, small: Numbers, large: Numbers, threshold: flo
 
 
 def _bill_of_those_up(scores: Numbers, small: Numbers, large: Numbers, threshold: float) -> tuple[float, float]:
-    """Near miss: who goes up has not paid the small model."""
+    """Near miss: a request that goes up does not pay for the small model."""
     n = len(scores)
     up = [score < threshold for score in scores]
     formula = sum(small) / n + sum(up) / n * sum(large) / n
@@ -66,25 +70,28 @@ def choose_threshold(known: Outcomes, sla: float) -> float:
 
 
 def _plug_in(known: Outcomes, sla: float) -> float:
-    """Near miss: takes the quality on the known requests for the quality to come."""
+    """Near miss: expects on new requests the same quality as on the known ones."""
     table = frontier(known, "cascade")
     kept = table[table.quality >= sla]
     return float(kept.sort_values("cost")["threshold"].iloc[0]) if len(kept) else math.inf
 
 
 def _read_as_promised(known: Outcomes, sla: float) -> float:
-    """Near miss: a score is taken for the quality that is asked for."""
+    """Near miss: uses the promised quality itself as the threshold."""
     return sla
 
 
 def _best_quality(known: Outcomes, sla: float) -> float:
-    """Near miss: keeps any agreement, and saves next to nothing."""
+    """Near miss: takes the best quality there is, and so saves next to nothing."""
     table = frontier(known, "cascade")
     return float(table.sort_values("quality")["threshold"].iloc[-1])
 
 
 def _world(rng: random.Random, n: int, ease: float, gap: float) -> Outcomes:
-    """Requests of which a share is hard; scores tell hard from easy with errors, and hard answers are the dear ones."""
+    """Known outcomes of `n` random requests, about the share `ease` of them easy.
+
+    Scores tell hard from easy with some error. The large model is right with probability `gap`, and hard answers cost more.
+    """
     draw = np.random.default_rng(rng.randrange(2**32))
     hard = draw.random(n) > ease
     chance = np.where(hard, draw.beta(1, 3, n), draw.beta(30, 1, n))
@@ -145,7 +152,11 @@ def _check_threshold(answer: Callable[[Outcomes, float], float], rng: random.Ran
 
 
 def confidence(answer: Completion, unsafe: Sequence[str], wants_json: bool) -> float:
-    """How likely an answer may be delivered: 0 where it is cut, unsafe or no JSON, else the probability of all its words."""
+    """How surely an answer may be delivered, 0 to 1.
+
+    It is 0 for an answer that is cut off, unsafe, not JSON where JSON is wanted, or without log-probabilities; else the
+    probability of all its tokens together.
+    """
     text = answer.text.casefold()
     if answer.done.finish_reason != "stop" or any(phrase.casefold() in text for phrase in unsafe):
         return 0.0
@@ -159,7 +170,7 @@ def confidence(answer: Completion, unsafe: Sequence[str], wants_json: bool) -> f
 
 
 def _mean_confidence(answer: Completion, unsafe: Sequence[str], wants_json: bool) -> float:
-    """Near miss: the mean per token, which long wrong answers survive."""
+    """Near miss: the geometric mean per token, which lets long wrong answers pass."""
     whole = confidence(answer, unsafe, wants_json)
     return whole ** (1 / len(answer.logprobs)) if whole else 0.0
 
@@ -170,7 +181,7 @@ def _case_matters(answer: Completion, unsafe: Sequence[str], wants_json: bool) -
 
 
 def _silence_is_sure(answer: Completion, unsafe: Sequence[str], wants_json: bool) -> float:
-    """Near miss: an answer without log-probabilities has a sum of 0, and is therefore certain."""
+    """Near miss: takes an answer without log-probabilities for certain, because the sum of none is 0."""
     return confidence(answer, unsafe, wants_json) if answer.logprobs else 1.0
 
 
@@ -218,7 +229,10 @@ def _check_confidence(answer: Callable[[Completion, Sequence[str], bool], float]
 
 
 def stop_after(differences: Sequence[int], alpha: float, bet: float) -> int | None:
-    """Pairs after which the bet that B is better has grown to 1 / alpha for the first time; None where it never does."""
+    """The number of pairs after which a stake of 1, bet on B, first reaches 1 / `alpha`; None if it never does.
+
+    `differences` are 1 where B won the pair, 0 for a tie and −1 where B lost. `bet` is the share of the stake put on B.
+    """
     stake = 1.0
     for seen, difference in enumerate(differences, 1):
         stake *= 1 + bet * difference
@@ -243,7 +257,7 @@ def _at_the_end(differences: Sequence[int], alpha: float, bet: float) -> int | N
 
 
 def _simple_interest(differences: Sequence[int], alpha: float, bet: float) -> int | None:
-    """Near miss: always bets the same amount instead of a share of what it has, so it can go on when broke."""
+    """Near miss: always bets the same amount and not a share of the stake, so it can go on after it has lost all."""
     stake = 1.0
     for seen, difference in enumerate(differences, 1):
         stake += bet * difference

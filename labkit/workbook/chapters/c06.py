@@ -16,7 +16,10 @@ StartAndFinish = tuple[float, float]
 
 
 def two_readings(first: float, gap: float, words: int, rate: float) -> tuple[StartAndFinish, StartAndFinish]:
-    """(start, finish) of reading an answer streamed, and of reading it shown when whole, in seconds since the send."""
+    """(start, finish) of reading an answer that is streamed, and of one that is shown when whole, in seconds since the send.
+
+    Words arrive every `gap` seconds from `first` on; the reader reads `rate` words per second.
+    """
     last = first + (words - 1) * gap
     return (first, max(first + words / rate, last + 1 / rate)), (last, last + words / rate)
 
@@ -65,7 +68,7 @@ Piece = TypeVar("Piece", str, bytes)
 
 
 def _when(answer: Callable[..., Iterable[object]], pieces: Sequence[Piece]) -> object:
-    """What `answer` yields from `pieces`, each with the number of pieces it had taken by then; None where it is blank."""
+    """What `answer` yields from `pieces`, each with the number of pieces taken by then; a blank answer's result as it is."""
     taken = 0
 
     def feed() -> Iterator[Piece]:
@@ -79,7 +82,7 @@ def _when(answer: Callable[..., Iterable[object]], pieces: Sequence[Piece]) -> o
 
 
 def _cut(whole: Piece, rng: random.Random, at_most: int) -> list[Piece]:
-    """`whole` in pieces of up to `at_most`, one of them now and then empty."""
+    """`whole` cut into pieces of 0 to `at_most` characters or bytes."""
     places = [0]
     while places[-1] < len(whole):
         places.append(min(len(whole), places[-1] + rng.randrange(0, at_most + 1)))
@@ -112,7 +115,7 @@ def _check_items(answer: Callable[[Iterable[str]], Iterable[str]], rng: random.R
 
 
 def going_in_circles(text: str) -> bool:
-    """Whether the text ends in one passage four times over, 60 characters or more of it."""
+    """Whether the text ends with one passage four times in a row, at least 60 characters in all."""
     for size in range(15, len(text) // 4 + 1):
         passage = text[-size:]
         if passage.strip() and text.endswith(passage * 4):
@@ -128,7 +131,7 @@ def _sentence(rng: random.Random, words: int) -> str:
 
 
 def _good(rng: random.Random) -> str:
-    """An answer that is worth its end: it may repeat itself, but never four times over 60 characters."""
+    """An answer that must be read to its end. It may repeat itself, but not four times in a row over 60 characters."""
     kind = rng.choice(("prose", "refrain", "rule", "table", "zeros", "list"))
     around = _sentence(rng, 9), _sentence(rng, 8)
     if kind == "refrain":
@@ -219,7 +222,7 @@ def messages(pieces: Iterable[bytes]) -> Iterator[tuple[str, str]]:
 
 
 def _wire(rng: random.Random, count: int) -> bytes:
-    """Events as servers send them: comments between, ids now and then, data of several lines, other alphabets."""
+    """Events as servers send them: some with comments between, ids, data of several lines, or other alphabets."""
     out = []
     for i in range(count):
         data = rng.choice(('{"text": "12 €"}', " indented", "two\nlines", "déjà vu", "帐篷", "a: b", "", "x" * 40))
@@ -255,7 +258,7 @@ def _check_messages(answer: Callable[[Iterable[bytes]], Iterable[tuple[str, str]
         decoder = Decoder()
         expected = [((m.id, m.data), i) for i, piece in enumerate(pieces, 1) for m in decoder.feed(piece)]
         yield agree(heard, pieces, expected=expected)
-        # With CR LF, an empty line is known at its CR or at its LF: both are right, so when is not asked.
+        # With CR LF, an answer may see an empty line at its CR or at its LF. Both are right, so the time is not checked.
         crlf = _cut(wire.replace(b"\n", b"\r\n"), rng, 20)
         yield agree(lambda pieces: list(answer(iter(pieces))), crlf, expected=[message for message, _ in expected])
     sent = [(f"s:{i}", rng.choice(_WORDS)) for i in range(1, 9)]
@@ -301,7 +304,7 @@ def _without_the_last(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def _with_the_next_one(pieces: Iterable[str]) -> Iterator[str]:
-    """Near miss: an item is shown when the next one begins."""
+    """Near miss: shows an item only when the next one begins."""
     text, shown = "", 0
     for piece in pieces:
         text += piece

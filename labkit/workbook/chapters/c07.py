@@ -15,13 +15,13 @@ from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
 
 
 def idle_share(outputs: Sequence[int], seats: int) -> float:
-    """Share of seat-steps that fixed batches leave empty, when a batch runs until its longest answer is written."""
+    """Share of seat-steps that fixed batches leave empty, when each batch runs until its longest answer is written."""
     paid = sum(seats * max(outputs[i : i + seats]) for i in range(0, len(outputs), seats))
     return 1 - sum(outputs) / paid
 
 
 def _simulated_idle(outputs: Sequence[int], seats: int) -> float:
-    """The same, counted in the lab's step loop: one-token prompts, whose prefill step writes the first token."""
+    """The same as `idle_share`, counted in the lab's step loop with one-token prompts, whose prefill writes a token."""
     jobs = [Job(0.0, 1, tokens) for tokens in outputs]
     steps = run_schedule(jobs, static, Limits(seats, max(seats, 64)), lambda prefill, decode: 1.0).steps
     return 1 - sum(len(step.tokens) for step in steps) / (seats * len(steps))
@@ -38,8 +38,9 @@ def _check_idle(answer: Callable[[Sequence[int], int], float], rng: random.Rando
 
 
 def batching_law(small: tuple[int, float], large: tuple[int, float], batch: int) -> tuple[float, float]:
-    """The exponent alpha of throughput ~ B^alpha through two measurements (batch, throughput), and how many times as long
-    a batch of `batch` takes as a batch of one if the law holds.
+    """The exponent alpha of throughput ~ B^alpha through two measurements, each (batch, throughput), and a slowdown.
+
+    The slowdown is how many times as long a batch of `batch` takes as a batch of one, if the law holds.
     """
     alpha = math.log(large[1] / small[1]) / math.log(large[0] / small[0])
     return alpha, batch ** (1 - alpha)
@@ -81,7 +82,10 @@ StartBy = Callable[[float, int, RunSeconds, int, float], float]
 
 
 def start_by(oldest: float, waiting: int, run_s: RunSeconds, max_size: int, budget_s: float) -> float:
-    """The latest start of a batch that keeps its oldest item within the budget, even if one more item joins just before."""
+    """The latest start of a batch, in seconds, that answers its oldest item within the budget.
+
+    It leaves room for one more item that joins just before the start. A full batch starts at once.
+    """
     if waiting >= max_size:
         return oldest
     return oldest + budget_s - run_s(waiting + 1)
@@ -90,7 +94,10 @@ def start_by(oldest: float, waiting: int, run_s: RunSeconds, max_size: int, budg
 def _batches(
     rule: StartBy, arrivals: Sequence[float], run_s: RunSeconds, max_size: int, budget_s: float
 ) -> list[tuple[float, list[float]]]:
-    """(end, arrivals of its items) of each batch, one running at a time, started when `rule` says."""
+    """(end, arrivals of its items) of each batch, when batches run one at a time and `rule` names their starts.
+
+    Empty when `rule` names a start that is not finite.
+    """
     queue = list(arrivals)
     free, done = 0.0, []
     while queue:
@@ -132,7 +139,7 @@ def _check_rule(answer: StartBy, rng: random.Random) -> Iterator[Outcome]:
             return fixed + each * n
 
         budget = run_s(max_size) * rng.uniform(2.2, 6)
-        # Below what full batches could take, so that who is late is late by the rule.
+        # Far below what full batches could serve, so that a late answer is the rule's fault.
         rate = max_size / run_s(max_size) * rng.uniform(0.02, 0.25)
         at, arrivals = 0.0, []
         for _ in range(80):
@@ -167,7 +174,10 @@ def _check_rule(answer: StartBy, rng: random.Random) -> Iterator[Outcome]:
 
 
 def short_first(view: View, patience_s: float) -> StepPlan:
-    """Who writes goes on; then prompts, the shortest first, but those that have waited `patience_s` before all others."""
+    """A policy: requests that write go on, then prompts are read, the shortest first.
+
+    Prompts that came `patience_s` seconds ago or earlier go before all other prompts, the oldest first.
+    """
     budget = view.limits.token_budget
     tokens: dict[int, int] = {}
     seats = view.limits.max_sequences - len(view.running)
@@ -195,7 +205,7 @@ PolicyAnswer = Callable[[View, float], StepPlan]
 
 
 def _in_order(view: View, _: float) -> StepPlan:
-    """Near miss: the lab's own, where a long prompt holds up the short ones behind it."""
+    """Near miss: the lab's `chunked_prefill`, where a long prompt holds up the short ones behind it."""
     return chunked_prefill(view)
 
 
@@ -205,7 +215,7 @@ def _no_patience(view: View, _: float) -> StepPlan:
 
 
 def _prompts_before_writers(view: View, _: float) -> StepPlan:
-    """Near miss: prompts take the budget first, and those who write stand still."""
+    """Near miss: prompts take the budget first, and requests that write stand still."""
     budget = view.limits.token_budget
     tokens: dict[int, int] = {}
     seats = view.limits.max_sequences - len(view.running)
@@ -233,7 +243,7 @@ def _step_seconds(prefill: int, decode: int) -> float:
 
 
 def _stalled(schedule: Schedule) -> int | None:
-    """A job that had its first token, was not done, and got nothing in some step."""
+    """A job that had its first token, was not done, and got nothing in some step; None if there is none."""
     for step in schedule.steps:
         for i, served in enumerate(schedule.served):
             if served.first_token <= step.at < served.finish and i not in step.tokens:
@@ -274,7 +284,7 @@ def _check_policy(answer: PolicyAnswer, rng: random.Random) -> Iterator[Outcome]
         expected=f"below {900 * lab_mean:.0f} ms (the lab's chunked_prefill: {1000 * lab_mean:.0f} ms)",
         actual=f"{1000 * own_mean:.0f} ms",
     )
-    # A flood of short prompts that never ends while the long one waits; two seats, so somebody always waits.
+    # Short prompts keep coming while the long one waits. There are only two seats, so somebody always waits.
     limits = Limits(2, 64)
     jobs = [Job(0.0, 20, 10), Job(0.0, 20, 10), Job(0.001, 700, 4)] + [Job(0.002 + 0.01 * i, 15, 12) for i in range(200)]
     schedule, problem = _simulate(answer, jobs, limits, patience)
@@ -298,7 +308,7 @@ def _check_policy(answer: PolicyAnswer, rng: random.Random) -> Iterator[Outcome]
 
 
 def _simulate(answer: PolicyAnswer, jobs: Sequence[Job], limits: Limits, patience: float) -> tuple[Schedule | None, str]:
-    """The schedule, or why the step loop refused it. Not through `call`, which would copy the view for each step."""
+    """The schedule, or None and why the step loop refused a plan. It avoids `call`, which would copy the view each step."""
 
     def policy(view: View) -> StepPlan:
         plan: object = answer(view, patience)

@@ -20,7 +20,10 @@ Config = Mapping[str, Any]
 
 
 def token_bytes(config: Config, value_bytes: int) -> int:
-    """Bytes that one token takes in the KV cache, over all layers, from a transformers configuration."""
+    """Bytes that one token takes in the KV cache over all layers, from a transformers configuration.
+
+    `value_bytes` is the size of one number of the cache, as 2 for BF16.
+    """
     if config.get("kv_lora_rank"):  # MLA: one latent and one rotated key for all heads
         values = config["kv_lora_rank"] + config["qk_rope_head_dim"]
     else:
@@ -71,7 +74,10 @@ def _check_bytes(answer: Callable[[Config, int], int], rng: random.Random) -> It
 
 
 def blocks_and_slots(tokens: Sequence[int], shared: int, block: int) -> tuple[int, int]:
-    """(blocks held, empty slots in them) of sessions of `tokens` tokens each that begin with the same `shared` ones."""
+    """(blocks held, empty slots in them) of sessions that begin with the same `shared` tokens.
+
+    `tokens` holds each session's length in tokens; `block` is the tokens of a block.
+    """
     common = shared // block  # only full blocks are shared
     own = sum(-(-each // block) - common for each in tokens)
     blocks = common + own
@@ -80,7 +86,7 @@ def blocks_and_slots(tokens: Sequence[int], shared: int, block: int) -> tuple[in
 
 
 def _allocated(tokens: Sequence[int], shared: int, block: int) -> tuple[int, int]:
-    """The same, counted in the lab's allocator."""
+    """The same as `blocks_and_slots`, counted in the lab's allocator."""
     serial = count(1)
     beginning = [next(serial) for _ in range(shared)]
     allocator = Allocator(2 + sum(-(-each // block) for each in tokens), block)
@@ -115,7 +121,11 @@ def sessions_that_fit(
     step_s: Callable[[int], float],
     tokens_per_s: float,
 ) -> tuple[int, str]:
-    """How many sessions of `context` tokens a machine holds and serves at `tokens_per_s` each, and what binds."""
+    """How many sessions of `context` tokens a machine holds and serves at `tokens_per_s` each, and what limits it.
+
+    The limit is "memory" or "speed". `memory`, `weights` and `token` (one token's KV cache) are in bytes, `block` in tokens;
+    `step_s` gives the seconds of a decode step of n sessions.
+    """
     blocks = (memory - weights) // (token * block) - 1
     by_memory = max(0, blocks // -(-context // block))
     by_speed = 0
@@ -126,13 +136,13 @@ def sessions_that_fit(
 
 @dataclass(frozen=True, slots=True)
 class StepSeconds:
-    """Seconds of a step in which n sessions write: `fixed`, and `each` for every one. A value, which a check can show."""
+    """Seconds of a step in which n sessions write: `fixed` + `each` · n. Unlike a lambda, a check can show its numbers."""
 
     fixed: float
     each: float
 
     def __call__(self, n: int) -> float:
-        """Seconds."""
+        """Seconds of a step in which `n` sessions write."""
         return self.fixed + self.each * n
 
 
@@ -221,16 +231,20 @@ PATIENCE = 40
 
 
 def keep_what_came_back(free: Sequence[Block], now: int) -> Block:
-    """Give away the oldest block that no prompt ever found; but what nobody has held for long goes before it."""
+    """Evict the oldest free block that no prompt ever found, or the oldest of all when every block was found.
+
+    But if nobody has held the oldest block for more than `PATIENCE` prompts, evict that one.
+    """
     if now - free[0].freed > PATIENCE:
         return free[0]
     return next((block for block in free if not block.hits), free[0])
 
 
 def chat_traffic(rng: random.Random, requests: int, block: int, one_off: float = 0.5) -> list[list[int]]:
-    """Prompts of ten chats with growing histories, each replaced when it ends, among documents that are sent only once.
+    """Prompts, as token ids, of ten chats with growing histories, mixed with documents that are sent only once.
 
-    `one_off` is the documents' share of the requests.
+    A chat that ends is replaced by a new one. `one_off` is the documents' share of the requests, `block` the tokens of a
+    block.
     """
     serial = count(1)
 
@@ -257,7 +271,7 @@ def chat_traffic(rng: random.Random, requests: int, block: int, one_off: float =
 
 
 def hit_share(prompts: Sequence[Sequence[int]], num_blocks: int, block: int, evict: Evict | None = None) -> float:
-    """Share of the prompts' tokens that the prefix cache serves."""
+    """Share of the prompts' tokens that a prefix cache of `num_blocks` blocks serves. Without `evict`, it evicts by LRU."""
     cache = PrefixCache(num_blocks, block, evict)
     return sum(cache.serve(prompt) for prompt in prompts) / sum(map(len, prompts))
 
@@ -301,7 +315,7 @@ def _check_evict(answer: Evict, rng: random.Random) -> Iterator[Outcome]:
         expected=f"at least {105 * sum(lab) / len(lab):.1f} % of the prompts' tokens served",
         actual=f"{100 * sum(own) / len(own):.1f} %",
     )
-    # Everything before has ended: a day's old favourites must not sit there for ever.
+    # All earlier chats have ended: the favourites of the first day must not keep their blocks for ever.
     old, new = chat_traffic(rng, 300, block, one_off=0.0), chat_traffic(rng, 300, block)
     apart = [[-token for token in prompt] for prompt in new]
     shares = []
@@ -320,7 +334,7 @@ def _check_evict(answer: Evict, rng: random.Random) -> Iterator[Outcome]:
 
 
 def _never_found_first(free: Sequence[Block], _: int) -> Block:
-    """Near miss: what was ever found stays for ever."""
+    """Near miss: a block that was ever found stays for ever."""
     return next((block for block in free if not block.hits), free[0])
 
 
