@@ -114,9 +114,10 @@ def serve(calls: Iterable[Call], rules: CacheRules) -> list[Usage]:
     """The usage that each call is billed for under `rules`. Raises `InvalidValue` if times go back.
 
     A call reads the part of its prefix that earlier calls wrote and that is still kept, and writes the rest. Two
-    simplifications make this cheaper than a real provider. A prefix counts as kept from the moment of the call that wrote
-    it; at a real provider, calls miss until that call's answer begins, so a burst at the start costs more. And Anthropic
-    looks back over 20 content blocks only for a written prefix, so a turn that adds more blocks than that costs more.
+    simplifications make this cheaper than a real provider. First, a prefix counts as kept from the moment of the call that
+    wrote it. At a real provider, calls miss until the answer to that call begins, so a burst at the start costs more.
+    Second, Anthropic looks for a written prefix only in the last 20 content blocks, so a turn that adds more blocks than
+    that costs more.
     """
     kept: dict[Hashable, list[_Stretch]] = {}
     usages: list[Usage] = []

@@ -74,7 +74,7 @@ Ask = Callable[[Request, Plan], AsyncGenerator[Event, None]]
 
 
 def repeating(store: Store, policy: CachePolicy, inner: Handler, where: str, ask: Ask) -> Handler:
-    """Answers from `store` what was asked before, word for word; `ask` answers the rest, once for requests that overlap.
+    """Answers a repeated question from `store`, word for word; otherwise from `ask`, once for requests that overlap in time.
 
     If the look-up fails, `inner` is asked as if there were no cache, and the error is added to the answer's `Done` under the
     name `where`.
