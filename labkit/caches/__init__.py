@@ -1,19 +1,22 @@
-"""What need not be computed again.
+"""Caches: answers, and parts of answers, that need not be computed again.
 
-The engine keeps the keys and values of prompts it has read: `PrefixCache` predicts, request by request, how many tokens vLLM
-will serve from there, and `block_hits` what a cache of some size would have served of a trace.
+The engine keeps the keys and values of prompts that it has read. `PrefixCache` predicts, request by request, how many prompt
+tokens vLLM will serve from them. `block_hits` counts how many blocks of a trace a cache of a given size would have served.
 
-API providers sell the same: `provider.serve` says which tokens of a stream of calls are read from a cache there, and which
-are written, by the provider's `RULES`; and `lint` finds what in a template keeps prompts from sharing a beginning.
+API providers sell the same. `provider.serve` says, by the provider's `RULES`, which tokens of a stream of calls are read
+from its cache and which are written to it. `lint` finds the parts of a prompt template that keep prompts from sharing a
+beginning.
 
 Whole answers are kept by one set of rules, whichever cache keeps them: `fingerprint` (what was asked), `Scope` (who may see
-it) and `CacheControl` (how long it holds), all enforced by one `Store`. `ResponseCache` repeats answers to questions asked
-before, word for word; `SemanticCache` also those to questions asked before in other words, if `Acceptance` and the contrast
-check allow; `SingleFlight` shares one stream among those who ask at the same time. `CachePolicy` says how requests may use
-a cache, `accounts` what each layer did, and `savings` reads from the ledger what all were worth. Before a cache is trusted,
-`rehearse` plays labelled questions past it, and `trial` has it run for days and counts what it saves and what it gets wrong.
+the answer) and `CacheControl` (how long it holds). One `Store` enforces all three. `ResponseCache` repeats the answer when a
+question is asked again word for word. `SemanticCache` also does so when the question comes back in other words, if
+`Acceptance` and the contrast check allow it. `SingleFlight` gives one stream to all who ask the same at the same time.
+`CachePolicy` says how requests may use a cache, `accounts` reports what each layer did, and `savings` reads from the ledger
+how much the caches saved. Before you trust a cache, `rehearse` plays labelled questions to it, and `trial` runs it for days
+on the virtual clock and counts what it saves and what it gets wrong.
 
-`CachedEmbedder`, `cached_search` and `reading_tool` keep what is computed on the way, by the same rules.
+`CachedEmbedder`, `cached_search` and `reading_tool` keep intermediate results (vectors, passages, tool results) by the same
+rules.
 """
 
 from labkit.caches import provider, trial

@@ -1,17 +1,17 @@
-"""How alike is alike enough: when a semantic cache may give an old answer to a new question.
+"""How alike two questions must be: when a semantic cache may give an old answer to a new question.
 
-A fixed threshold says nothing about how often it is wrong. What follows are three ways to decide, and one to check:
+A fixed threshold says nothing about how often it is wrong. This module has three ways to decide, and one to check them:
 
-- `StaticThreshold`: the usual number, kept as the baseline.
+- `StaticThreshold`: a fixed number, kept as the baseline.
 - `calibrated_threshold`: the lowest threshold whose false-hit rate on labelled pairs is *proved* to lie under a bound, with
-  a stated confidence (fixed-sequence testing with exact binomial bounds: Angelopoulos et al., "Learn then Test",
-  arXiv 2110.01052). It holds for traffic like the calibration's.
-- `Verified`: a threshold of its own for every cached answer, learned while it serves. The chance that an answer fits is
-  logistic in the score, with one offset per entry, as in vCache (Schroeder et al., arXiv 2502.03771), which fits every
-  entry alone; here entries share a prior fitted on labelled pairs, so a new one need not be wrong a few times first. What
-  has been seen of an entry (its answer compared with a fresh one) moves its own offset, and only that.
-- `upper_bound`: whatever the model says, some hits are asked anew and compared. From these counts alone comes a bound on
-  the false-hit rate that holds at every moment at once, however often one looks.
+  a stated confidence (fixed-sequence testing with exact binomial bounds: Angelopoulos et al., "Learn then Test", arXiv
+  2110.01052). The proof holds for traffic like that of the calibration.
+- `Verified`: a threshold of its own for every cached answer, learned while the cache serves. The chance that an answer fits
+  is logistic in the score, with one offset per entry, as in vCache (Schroeder et al., arXiv 2502.03771). vCache fits every
+  entry alone; here all entries share a prior fitted on labelled pairs, so that a new entry need not first be wrong a few
+  times. Each time an entry's answer is compared with a fresh one, the result moves the offset of that entry only.
+- `upper_bound`: whatever the model says, some hits are sent to the engine and the two answers are compared. From these
+  counts alone comes a bound on the false-hit rate. It holds at all times together, however often you look at it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from labkit.request import InvalidValue
 
-_STEPS = np.linspace(-4, 4, 65)  # of an entry's offset, in standard deviations
+_STEPS = np.linspace(-4, 4, 65)  # values of an entry's offset, in standard deviations
 _NORMAL = np.exp(-(_STEPS**2) / 2) / np.exp(-(_STEPS**2) / 2).sum()
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A cached answer compared with a fresh one: the new question's score, and whether the old answer was right."""
+    """One comparison of a cached answer with a fresh one: the new question's score, and whether the old answer was right."""
 
     score: float
     right: bool
@@ -40,7 +40,10 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether to give the old answer, and why in words. `probability` that it is right, None where nobody estimated it."""
+    """Whether to give the old answer, and why, in words.
+
+    `probability`: the chance that the answer is right, None if nobody estimated it.
+    """
 
     accept: bool
     why: str
@@ -48,7 +51,7 @@ class Decision:
 
 
 class Acceptance(Protocol):
-    """Decides on a score from −1 to 1 and what has been seen of that entry before."""
+    """Decides from a score (−1 to 1), and from earlier checks of the same entry, whether its answer may be given."""
 
     def decide(self, score: float, seen: Sequence[Observation]) -> Decision:
         """Whether the entry's answer may be given."""
@@ -57,7 +60,10 @@ class Acceptance(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StaticThreshold:
-    """Every score from `threshold` on is alike enough, for every entry and for ever."""
+    """Accepts every score of at least `threshold`, for every entry and at all times.
+
+    Raises `InvalidValue` for a threshold outside −1 to 1.
+    """
 
     threshold: float
 
@@ -66,7 +72,7 @@ class StaticThreshold:
             raise InvalidValue(f"the threshold is {self.threshold}; cosine scores lie between -1 and 1")
 
     def decide(self, score: float, seen: Sequence[Observation]) -> Decision:  # noqa: ARG002 - it learns nothing
-        """Whether `score` reaches the threshold, whatever has been seen."""
+        """Accept if `score` reaches the threshold, whatever has been `seen`."""
         accept = score >= self.threshold
         return Decision(
             accept, f"score {score:.3f} {'reaches' if accept else 'is below'} the threshold {self.threshold:.3f}"
@@ -75,14 +81,14 @@ class StaticThreshold:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """P(right | score) = 1 / (1 + exp(−(intercept + slope · score + offset))); offset ~ Normal(0, `spread`) by entry."""
+    """P(right | score) = 1 / (1 + exp(−(intercept + slope · score + offset))); offset ~ Normal(0, `spread`) per entry."""
 
     intercept: float
     slope: float
     spread: float
 
     def probability(self, score: float, offset: float = 0.0) -> float:
-        """Chance that an entry's answer is right at `score`."""
+        """The chance that an entry's answer is right at `score`, given the entry's `offset`."""
         from scipy.special import expit
 
         return float(expit(self.intercept + self.slope * score + offset))
@@ -90,10 +96,11 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Gives an answer where it is believed, with `confidence`, to be wrong at most once in 1/`bound` times.
+    """Accepts an answer if, with `confidence`, the chance that it is wrong is believed to be at most `bound`.
 
-    The belief is the posterior of the entry's offset after what has been `seen` of it. That makes a statement about each
-    hit that is as good as the curve's form; `upper_bound` of the verified hits is the one that assumes nothing.
+    The belief is the posterior of the entry's offset, after what has been `seen` of that entry. So the statement about each
+    hit is as good as the form of the curve. `upper_bound`, computed from the verified hits, assumes nothing about the curve.
+    Raises `InvalidValue` for a `bound` outside 0 to 1, or a `confidence` outside 0.5 to 1.
     """
 
     curve: Curve
@@ -107,7 +114,7 @@ class Verified:
             raise InvalidValue(f"the confidence is {self.confidence}; use a share from 0.5 to below 1")
 
     def decide(self, score: float, seen: Sequence[Observation]) -> Decision:
-        """Whether the entry's lower credible probability of being right reaches 1 − `bound`."""
+        """Accept if the lower credible bound of the answer's probability of being right reaches 1 − `bound`."""
         sure = self.probability(score, seen)
         accept = sure >= 1 - self.bound
         known = f"{sum(o.right for o in seen)} of {len(seen)} earlier checks right" if seen else "not checked yet"
@@ -119,13 +126,13 @@ class Verified:
         )
 
     def probability(self, score: float, seen: Sequence[Observation] = ()) -> float:
-        """Lower `confidence` credible bound of P(right | score) for an entry of which this has been seen."""
+        """The lower `confidence` credible bound of P(right | score) for an entry of which `seen` is known."""
         offset = self.curve.spread * _quantile(self.curve, seen, 1 - self.confidence)
         return self.curve.probability(score, offset)
 
 
 def _quantile(curve: Curve, seen: Sequence[Observation], share: float) -> float:
-    """The `share` quantile of an entry's offset, in standard deviations, after what has been seen of it."""
+    """The `share` quantile of an entry's offset, in standard deviations, after what has been `seen` of the entry."""
     weights = _NORMAL
     if seen:
         scores = np.array([o.score for o in seen])
@@ -142,11 +149,12 @@ def _log_likelihood(logits: NDArray[np.float64], right: NDArray[np.bool_]) -> ND
 
 
 def fit_curve(scores: ArrayLike, right: ArrayLike, entries: Sequence[object] | None = None) -> Curve:
-    """The curve that makes labelled comparisons likeliest: maximum marginal likelihood, offsets integrated on a grid.
+    """The curve under which the labelled comparisons are most likely (maximum marginal likelihood).
 
-    `scores` and `right`: one of each per comparison, shape (n,). `entries` says which cache entry each one is about;
-    without it every comparison counts as another entry's and the spread is 0. The slope is kept from 0 up: more alike is
-    never less right. Raises `InvalidValue` for fewer than 20 comparisons, or all of one kind.
+    `scores` and `right`: one of each per comparison, shape (n,). `entries` names the cache entry of each comparison. Without
+    it, every comparison counts as a different entry's, and the spread is 0. The offsets are integrated on a grid. The slope
+    is never negative: a higher score never makes an answer less likely to be right. Raises `InvalidValue` for fewer than 20
+    comparisons, for lengths that differ, for a score that is not finite, and if all comparisons are right or all are wrong.
     """
     from scipy.optimize import minimize
     from scipy.special import logsumexp
@@ -171,7 +179,7 @@ def fit_curve(scores: ArrayLike, right: ArrayLike, entries: Sequence[object] | N
         each = -np.logaddexp(0, np.where(y[:, None], -logits, logits))
         summed = np.zeros((len(places), len(_STEPS)))
         np.add.at(summed, member, each)
-        # A weak pull towards flat curves keeps separable data finite.
+        # A weak pull towards a flat curve keeps the slope finite where the scores separate right from wrong.
         return float(-logsumexp(summed + np.log(_NORMAL), axis=1).sum() + 1e-4 * slope**2)
 
     spread = 0.0 if entries is None else 1.0
@@ -184,10 +192,10 @@ def fit_curve(scores: ArrayLike, right: ArrayLike, entries: Sequence[object] | N
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """A threshold with its proof: of `hits` calibration pairs at or above it `wrong` were wrong.
+    """A threshold with its proof: of the `hits` calibration pairs that score at least `threshold`, `wrong` were wrong.
 
-    With `confidence`, at most `bound` of the hits of traffic like the calibration's are. `threshold` is infinite where no
-    threshold can be shown to keep the bound.
+    With `confidence`, at most the share `bound` of hits is wrong in traffic like that of the calibration. `threshold` is
+    infinite if no threshold can be shown to keep the bound.
     """
 
     threshold: float
@@ -206,11 +214,13 @@ class Calibrated:
 
 
 def calibrated_threshold(scores: ArrayLike, right: ArrayLike, *, bound: float, confidence: float = 0.95) -> Calibrated:
-    """The lowest threshold that labelled pairs prove to keep the share of wrong hits to `bound`.
+    """The lowest threshold for which labelled pairs prove that the share of wrong hits is at most `bound`.
 
-    Fixed-sequence testing: thresholds are tried from the strictest on, each by the exact (Clopper–Pearson) upper bound of
-    its false-hit rate, and the first that fails ends the search. So trying many costs no confidence. Steps are chosen by
-    the number of hits alone, from the fewest that could prove anything, never by the labels. Raises `InvalidValue`.
+    `scores` and `right`: one of each per pair, shape (n,). Fixed-sequence testing: thresholds are tried from the strictest
+    on, each by the exact (Clopper–Pearson) upper bound of its false-hit rate, and the first that fails ends the search. So
+    trying many thresholds costs no confidence. The steps depend on the number of hits alone, never on the labels, and begin
+    with the fewest hits that could prove anything. Raises `InvalidValue` if there is not one label per score, or if `bound`
+    or `confidence` does not lie between 0 and 1.
     """
     from scipy.stats import beta
 
@@ -221,12 +231,12 @@ def calibrated_threshold(scores: ArrayLike, right: ArrayLike, *, bound: float, c
         raise InvalidValue(f"bound {bound} and confidence {confidence} must lie between 0 and 1")
     order = np.argsort(-s, kind="stable")
     wrong = np.cumsum(~y[order])
-    fewest = math.ceil(math.log(1 - confidence) / math.log(1 - bound))  # so many without a fault prove the bound
+    fewest = math.ceil(math.log(1 - confidence) / math.log(1 - bound))  # this many hits, none of them wrong, prove the bound
     best = Calibrated(math.inf, bound, confidence, 0, 0)
     step = max(1, fewest // 4)
     for hits in range(fewest, len(s) + 1, step):
         if hits < len(s) and s[order[hits]] == s[order[hits - 1]]:
-            continue  # ties come in together
+            continue  # pairs of equal score are taken in together
         faults = int(wrong[hits - 1])
         if faults < hits and beta.ppf(confidence, faults + 1, hits - faults) > bound:
             break
@@ -237,11 +247,13 @@ def calibrated_threshold(scores: ArrayLike, right: ArrayLike, *, bound: float, c
 
 
 def upper_bound(wrong: int, checked: int, confidence: float = 0.95) -> float:
-    """A bound on the share of wrong hits from `wrong` of `checked` verified ones, valid at every moment at once.
+    """An upper bound on the share of wrong hits, if `wrong` of `checked` verified hits were wrong.
 
-    The mixture martingale ∫ p^k (1−p)^(n−k) dBeta(1/2, 1/2) / (p₀^k (1−p₀)^(n−k)) exceeds 1/(1−confidence) for the true p₀
-    with a chance of at most 1 − confidence over all n (Ville's inequality; H. Robbins, 1970), so the largest p₀ where it
-    does not is a bound one may watch without spoiling it. 1 before anything was checked.
+    The bound holds at all times together, so looking at it often does not weaken it. The mixture martingale ∫ p^k
+    (1−p)^(n−k) dBeta(1/2, 1/2) / (p₀^k (1−p₀)^(n−k)) exceeds 1/(1−confidence) for the true p₀ with a chance of at most 1 −
+    confidence over all n (Ville's inequality; H. Robbins, 1970). The bound is the largest p₀ at which the martingale does
+    not exceed that value. It is 1 before anything was checked. Raises `InvalidValue` for counts that do not fit together and
+    for a `confidence` that does not lie between 0 and 1.
     """
     from scipy.optimize import brentq
     from scipy.special import betaln
@@ -262,5 +274,5 @@ def upper_bound(wrong: int, checked: int, confidence: float = 0.95) -> float:
 
 
 def lower_bound(wrong: int, checked: int, confidence: float = 0.95) -> float:
-    """What the share of wrong hits is at least; see `upper_bound`."""
+    """A lower bound on the share of wrong hits, valid at all times together; see `upper_bound`."""
     return 1 - upper_bound(checked - wrong, checked, confidence)

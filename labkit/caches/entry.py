@@ -1,4 +1,4 @@
-"""What a cache keeps and what it says: entries, look-ups, invalidations, and the reasons for each no."""
+"""The values that caches exchange: entries, look-ups, removals, and the reasons for a miss or a refusal."""
 
 from __future__ import annotations
 
@@ -15,16 +15,37 @@ Miss = Literal[
     "no-cache", "absent", "scope", "expired", "max-age", "facts", "epoch", "clock", "corrupt", "unavailable",
     "unlike", "contrast", "verified",
 ]  # fmt: skip
-"""Why there was no answer: the request forbade it; nobody stored one; only another scope has one; past its lifetime; older
-than this request accepts; made from other versions of its facts; from before its tenant's epoch; from before the clock
-stepped back; damaged; or the file could not be read. In a semantic layer also: nothing stored is alike enough; what is
-alike says something else; or it was asked anew to check the one that would have been given."""
+"""Why a look-up gave no answer.
+
+- "no-cache": the request forbade it.
+- "absent": nobody stored an answer.
+- "scope": only another scope has one.
+- "expired": its lifetime is over.
+- "max-age": it is older than this request accepts.
+- "facts": it was made from other versions of its facts.
+- "epoch": it is from an earlier epoch of its tenant.
+- "clock": it is from before the clock stepped back.
+- "corrupt": it is damaged.
+- "unavailable": the file could not be read.
+
+Only in a semantic layer:
+
+- "unlike": nothing stored is alike enough, or the audit has stopped the cache.
+- "contrast": the nearest stored question asks something else.
+- "verified": there was a hit, but the engine was asked in order to check it.
+"""
 Refusal = Literal["no-store", "too-large", "invalidated", "facts", "clock", "unavailable"]
-"""Why something was not stored: the request forbade it, or it is no answer to keep; larger than the whole cache; an
-invalidation or a new fact came while it was being computed; the clock stepped back meanwhile; or the file could not be
-written (a full disk)."""
+"""Why something was not stored.
+
+- "no-store": the request forbade it, or the answer is not one to keep.
+- "too-large": it is larger than the whole cache.
+- "invalidated": an invalidation came while it was being computed.
+- "facts": a fact changed while it was being computed.
+- "clock": the clock stepped back, or the file was replaced, in the meantime.
+- "unavailable": the file could not be written (a full disk).
+"""
 Versions = Callable[[str], str | None]
-"""The current version of a fact, None when nobody knows."""
+"""Gives the current version of the named fact; None if nobody knows it."""
 
 
 class CacheError(LabError):
@@ -37,9 +58,10 @@ class Unavailable(CacheError):
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """The state of a tenant's invalidations when some work began; what it brings is stored only if that has not changed.
+    """The state of a tenant's invalidations when some work began.
 
-    `birth` tells the file from the one that takes its place where it is set aside.
+    The result of that work is stored only if the state has not changed since. `birth` tells the file from the file that
+    replaces it after it was set aside.
     """
 
     birth: int
@@ -50,17 +72,22 @@ class Ticket:
 
     @property
     def valid(self) -> bool:
-        """Whether the state could be read; what cannot be checked later is not stored."""
+        """Whether the state could be read. Without it nothing can be checked later, so nothing is stored."""
         return self.era >= 0
 
 
 NO_TICKET = Ticket(-1, -1, -1, -1, -1)
-"""The ticket of a file that could not be read: it matches nothing."""
+"""The ticket of a file that could not be read: it matches no state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A value with what it belongs to. `created` is in seconds since 1970, `cost` in any one unit (the same for all)."""
+    """A stored value with its scope, key, lifetime, facts and tags.
+
+    `created` is in seconds since 1970, `lifetime` in seconds (None: no end), `cost` in any one unit (the same for all
+    entries). Raises `InvalidValue` if `value` is not bytes, if `created` is not finite, or if `cost` is not a finite number
+    from 0.
+    """
 
     scope: Scope
     key: str
@@ -80,17 +107,17 @@ class Entry:
             raise InvalidValue(f"an entry's cost is {self.cost}; use a finite number from 0")
         if not math.isfinite(self.created):
             raise InvalidValue(f"an entry was created at {self.created}; use seconds since 1970")
-        for name in ("created", "lifetime", "cost"):  # as the file will give them back
+        for name in ("created", "lifetime", "cost"):  # as floats, because the file gives floats back
             if (number := getattr(self, name)) is not None:
                 object.__setattr__(self, name, float(number))
 
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """What a look-up came to: an entry and its age in seconds, or the reason why there is none.
+    """The result of one look-up in a store: an entry and its age in seconds, or the reason why there is none.
 
-    `ticket` is for whoever computes what was not there. `trouble` is what kept the file from being read, `row` the entry's
-    place in it, for `Store.use`.
+    `ticket` is for the caller who then computes the missing value. `trouble` is the error that kept the file from being
+    read. `row` is the entry's place in the file, for `Store.use`.
     """
 
     entry: Entry | None
@@ -103,7 +130,10 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What an invalidation takes away, or would: entries as (layer, scope, key), and their bytes."""
+    """The entries that an invalidation removes, or would remove with `dry_run`.
+
+    `entries`: each as (layer, scope, key). `bytes`: of all of them together.
+    """
 
     entries: tuple[tuple[str, Scope, str], ...]
     bytes: int
@@ -111,23 +141,29 @@ class Removal:
 
 
 def to_json(value: Any) -> str:
-    """One text for equal values."""
+    """`value` as compact JSON with sorted keys: equal values give equal texts."""
     return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 
 def to_text(name: str) -> str:
-    """A name as SQLite can keep it: in ASCII, for a lone surrogate (broken JSON from a client) has no UTF-8 form."""
+    """A name as a JSON text in ASCII.
+
+    SQLite cannot keep a lone surrogate (from a client's broken JSON), because it has no UTF-8 form.
+    """
     return json.dumps(name)
 
 
 def size_of(entry: Entry) -> int:
-    """Its bytes, as a cache's limit counts them."""
+    """The entry's bytes, as a cache's limit counts them."""
     texts = (entry.key, entry.scope.to_text(), to_json(entry.facts), to_json(sorted(entry.tags)))
     return len(entry.value) + sum(map(len, texts))
 
 
 def seal(entry: Entry) -> str:
-    """What ties all that decides about an entry together, so that one damaged on the disk is not believed."""
+    """A digest of everything that decides who gets an entry, when, and with which content.
+
+    An entry that was damaged on the disk no longer matches its digest, so it is not believed.
+    """
     return digest(
         entry.layer, entry.scope.to_text(), entry.key, repr(entry.created), repr(entry.lifetime),
         to_json(entry.facts), to_json(sorted(entry.tags)), entry.value,
@@ -138,7 +174,7 @@ def whole_entry(
     layer: str, scope: Scope | str, key: str, created: float, lifetime: float | None, facts: str, tags: str, cost: float,
     uses: int, sealed: str, value: bytes,
 ) -> Entry | None:  # fmt: skip
-    """The entry as it was stored, `scope` as it is or as its text; None where it no longer is."""
+    """The entry as it was stored; None if it is damaged. `scope` may be a `Scope` or its text."""
     try:
         scope = scope if isinstance(scope, Scope) else Scope.from_text(scope)
         told, labels = json.loads(facts), frozenset(json.loads(tags))

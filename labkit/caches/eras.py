@@ -1,9 +1,10 @@
 """What time it is for a cache whose clock may step back.
 
-An age cannot be told once a clock has gone back, so the latest time seen is kept, in this process and in the file; a time
-more than `slack` seconds before it starts a new *era*, and entries of older eras miss for good. Times behind by less (two
-tasks that read the clock in one order and arrive in the other) count as the latest time seen. A step back that is over
-before the store is next used cannot be seen; entries then live longer by that step.
+After a clock has stepped back, nobody can tell an age from it. So the latest time seen is kept, in this process and in the
+file. A time that is more than `slack` seconds earlier starts a new *era*, and entries of older eras never hit again. A
+smaller step back counts as the latest time seen: two tasks may read the clock in one order and arrive in the other. If the
+clock steps back and catches up again before the store is next used, the step cannot be seen; entries then live longer by
+that step.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ class Eras:
         self.latest = -math.inf
 
     def at(self, connection: sqlite3.Connection, now: float, era: int, latest: float) -> tuple[float, int]:
-        """The time that counts for a look, and its era, where the file has `era` and `latest`; writes down a step back."""
+        """The time that counts for a look-up, and its era.
+
+        `era` and `latest` are those of the file. If the clock has stepped back, the new era is written to the file.
+        """
         known = max(self.latest, latest)
         if now < known - self.slack:
             with transaction(connection, durable=True):
@@ -31,13 +35,13 @@ class Eras:
             return now, era
         self.latest = max(known, now)
         if now > latest + max(1.0, self.slack):
-            # Kept on the disk about once a second, for a clock that steps back while no process is looking.
+            # Written to the disk about once a second, so that a step back is noticed even if no process was running then.
             with suppress(sqlite3.Error), transaction(connection):
                 connection.execute("UPDATE state SET latest = max(latest, ?) WHERE era = ?", (now, era))
         return self.latest, era
 
     def while_storing(self, connection: sqlite3.Connection, now: float, latest: float) -> float | None:
-        """The time that counts within a transaction that stores; None where the clock has stepped back."""
+        """The time that counts within a transaction that stores; None if the clock has stepped back."""
         known = max(self.latest, latest)
         if now < known - self.slack:
             self._next(connection, now)

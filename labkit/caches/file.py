@@ -1,4 +1,8 @@
-"""A cache's file in use: one that turns out to be damaged is replaced, one that somebody else replaced is left."""
+"""A cache's file while it is in use.
+
+If it turns out to be damaged, it is set aside and an empty one is started. If another process has replaced it, the new file
+is opened.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ _log = logging.getLogger(__name__)
 class CacheFile:
     """The file of a cache at `path`, or ":memory:"; see `open_cache` for `set_aside` and errors.
 
-    `renewed` is called where row ids known so far no longer count: in a forked process, and when another file takes the
+    `renewed` is called when the row ids known so far no longer count: in a forked process, and when another file takes the
     place of this one.
     """
 
@@ -34,10 +38,11 @@ class CacheFile:
         self.shared = SharedFile(self._connect, in_memory=self._in_memory, forked=renewed)
 
     def run(self, work: Callable[[sqlite3.Connection], T], *, write: bool = False, durable: bool = False) -> T:
-        """What `work` returns, done in one transaction where it writes.
+        """Return what `work` returns; with `write`, run it in one transaction (`durable`: its commit waits for the disk).
 
-        A damaged file is set aside, and `work` done on the empty one. Raises one of `FileTrouble`, `Unavailable` where no
-        file can be opened, `CacheError` where the store is closed.
+        If the file is damaged, it is set aside and `work` runs on the new, empty one. Raises one of `FileTrouble`,
+        `Unavailable` if no file can be opened, `CacheError` if the store is closed or is used from within its own
+        transaction.
         """
         try:
             with self.shared.use() as connection:
@@ -56,18 +61,21 @@ class CacheFile:
             raise CacheError(f"the cache {self.path} {error}") from error
 
     def told(self, action: str, work: Callable[[sqlite3.Connection], T], *, write: bool = False, durable: bool = False) -> T:
-        """`run`, with trouble raised as `CacheError` that says what was to be done."""
+        """Like `run`, but raises `CacheError` for file trouble; its message says which `action` failed."""
         try:
             return self.run(work, write=write, durable=durable)
         except FileTrouble as error:
             raise trouble(error, action, self.path) from error
 
     def moved(self) -> bool:
-        """Whether another file, or none, is now where this one was."""
+        """Whether the file at `path` is no longer the one that is open here."""
         return not self._in_memory and inode(self.path) != self._inode
 
     def warn(self, error: Exception) -> CacheError:
-        """Say once that the cache does not work; every further time is in the store's counts, and in `trouble`."""
+        """Log once that the cache does not work, and return the error.
+
+        Later errors are not logged again; they show in the store's counts and in `trouble`.
+        """
         self.trouble = error if isinstance(error, CacheError) else trouble(error, "use", self.path)
         if not self._warned:
             self._warned = True
@@ -75,7 +83,7 @@ class CacheFile:
         return self.trouble
 
     def close(self, before: Callable[[], None]) -> None:
-        """Close it, after calling `before` where it is open in this very process; closing again does nothing."""
+        """Close the file. If it is open in this process, call `before` first. Closing again does nothing."""
         self.shared.close(before)
 
     def _connect(self) -> sqlite3.Connection:

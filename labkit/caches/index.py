@@ -1,8 +1,8 @@
-"""Vectors of cache entries, searchable within a partition and never across: one exact FAISS index for each.
+"""The vectors of cache entries: one exact FAISS index for each partition, searched only within that partition.
 
-A hit for another tenant cannot be filtered out too late here, because it is never found. Indexes are flat (every vector is
-compared): exact, entries come and go at once, and 10,000 vectors of 384 numbers take about a millisecond. The store keeps
-the truth; this is rebuilt from it.
+A look-up never finds an entry of another tenant, so no later filter has to remove one. The indexes are flat (a search
+compares every vector): they are exact, and entries come and go at once. Searching 10,000 vectors of 384 numbers takes about
+a millisecond. The store is the source of truth; the index is rebuilt from it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class _Part:
 class Index:
     """Unit vectors of `dimension` numbers under text keys, by partition. Threads may share it.
 
-    A vector of another length, or with a number that is not finite, would be near what it is not like: it is refused with
-    `BadVector`, going in and as a question; one of another shape with `InvalidValue`.
+    `add` and `nearest` refuse a vector that is not of length one, or holds a number that is not finite, with `BadVector`: it
+    would seem near to vectors that it is not like. They refuse a vector of another shape with `InvalidValue`.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -43,13 +43,13 @@ class Index:
             return sum(len(part.keys) for part in self._parts.values())
 
     def places(self) -> set[tuple[Hashable, str]]:
-        """Everything in it, as (partition, key)."""
+        """All entries, as (partition, key)."""
         with self._lock:
             return {(name, key) for name, part in self._parts.items() for key in part.numbers}
 
     def add(self, partition: Hashable, key: str, vector: Vectors) -> None:
-        """Put `vector` (shape (dimension,)) under `key`, in place of the one that is there."""
-        import faiss  # a third of a second, and only where something is kept
+        """Put `vector` (shape (dimension,)) under `key`; it replaces the vector that was there."""
+        import faiss  # the import takes a third of a second, so only when something is stored
 
         self._check(vector)
         with self._lock:
@@ -63,7 +63,7 @@ class Index:
             part.numbers[key] = self._next
 
     def remove(self, partition: Hashable, key: str) -> None:
-        """Take `key` out; nothing happens where it is not there."""
+        """Remove `key`; do nothing if it is not there."""
         with self._lock:
             part = self._parts.get(partition)
             if part is not None:
@@ -72,7 +72,10 @@ class Index:
                     del self._parts[partition]
 
     def nearest(self, partition: Hashable, vector: Vectors, n: int) -> list[tuple[str, float]]:
-        """The `n` keys of the partition with the largest inner product with `vector`, best first."""
+        """The `n` keys of the partition whose vectors are nearest to `vector`, best first.
+
+        Each comes as (key, score); the score is the inner product of the two vectors.
+        """
         import faiss
 
         self._check(vector)
@@ -80,7 +83,7 @@ class Index:
             part = self._parts.get(partition)
             if part is None:
                 return []
-            # On one thread: two wait for each other where a core is busy (5 ms instead of 0.4 at 10,000 vectors).
+            # On one thread: where a core is busy, two threads wait for each other (5 ms instead of 0.4 at 10,000 vectors).
             threads = faiss.omp_get_max_threads()
             faiss.omp_set_num_threads(1)
             try:

@@ -1,4 +1,4 @@
-"""What every layer of a store did, and what it was worth."""
+"""What each layer of a store did, and how much it saved."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 
 def accounts(store: Store, ledger: Ledger | None = None) -> pd.DataFrame:
-    """What every layer of `store` did since it was opened, one row a layer.
+    """What each layer of `store` did since this `Store` was opened, one row a layer.
 
     Columns: `looked_up`, `hits`, `hit_rate`, `why_not` (misses by reason, most frequent first), `stored`, `refused`, `gone`
-    (replaced, evicted, expired, deleted or dropped). With `ledger`, whose attempts are those of this store's handlers, also
-    `answers` given and what they `saved` (exact decimal), with a row "single flight" for shared streams.
+    (replaced, evicted, expired, deleted or dropped). With `ledger`, which must hold the attempts of this store's stack, also
+    `answers` (how many answers the layer gave) and `saved` (what these would have cost, exact decimal), and a row "single
+    flight" for shared streams.
     """
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""What a semantic cache asks and finds: a question, the entries near it, which may be given, and what the audit shows."""
+"""The values of a semantic look-up: the question, the entries near it, the accepted one, and the audit of given hits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from labkit.request import Request
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question as the cache sees it: who may see its answer, everything around it, its words, and the answer's key."""
+    """A question as a semantic cache sees it.
+
+    `scope`: who may see its answer. `context`: a fingerprint of the rest of the request. `text`: the words of the question.
+    `key`: the key of its answer.
+    """
 
     scope: Scope
     context: str
@@ -23,13 +27,17 @@ class Asked:
 
     @property
     def partition(self) -> tuple[Scope, str]:
-        """Where it is searched, and nowhere else."""
+        """The one partition in which the question is searched."""
         return self.scope, self.context
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An answer near a question: the words it answered, its own, the score, what sets the questions apart, the decision."""
+    """A stored answer whose question is near the one that is asked.
+
+    `text`: the stored question. `answer`: its answer. `score`: how alike the two questions are. `differences`: reasons why
+    they deserve different answers. `decision`: what the acceptance says to the score.
+    """
 
     found: Lookup = field(repr=False)
     text: str
@@ -40,13 +48,13 @@ class Candidate:
 
     @property
     def accepted(self) -> bool:
-        """Whether its answer may be given."""
+        """Whether this answer may be given."""
         return self.decision.accept and not self.differences
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a look-up came to: the candidates that were live, nearest first, and the one accepted, if any."""
+    """The result of a semantic look-up: the valid candidates, nearest first, and the accepted one, if any."""
 
     asked: Asked
     candidates: tuple[Candidate, ...] = ()
@@ -54,11 +62,11 @@ class Match:
 
     @property
     def nearest(self) -> Candidate | None:
-        """The candidate to learn from where nothing was given: the hit, else the nearest that nothing sets apart."""
+        """The candidate to learn from when the engine answered: the hit, else the nearest without a difference."""
         return self.hit or next((c for c in self.candidates if not c.differences), None)
 
     def explain(self) -> str:
-        """Why there was a hit or none, candidate by candidate, in words."""
+        """Why there was a hit or none, in words, one line per candidate."""
         lines = [f"asked: “{self.asked.text}”"]
         for c in self.candidates:
             verdict = "given" if c is self.hit else "not given"
@@ -71,9 +79,10 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What the verified hits say about the others, since the cache was made.
+    """What the verified hits say about all hits, since the cache was made.
 
-    `given` hits were served unchecked; `checked` would have been, and were asked anew: `wrong` of those answers differed.
+    `given` hits were served unchecked. `checked` more hits were sent to the engine instead of being served, and in `wrong`
+    of these the two answers differed.
     """
 
     given: int
@@ -83,12 +92,12 @@ class Audit:
 
     @property
     def at_most(self) -> float:
-        """With `confidence`, the share of wrong hits is at most this, at every moment at once."""
+        """With `confidence`, the share of wrong hits is at most this; valid at all times together."""
         return upper_bound(self.wrong, self.checked, self.confidence)
 
     @property
     def at_least(self) -> float:
-        """With `confidence`, the share of wrong hits is at least this."""
+        """With `confidence`, the share of wrong hits is at least this; valid at all times together."""
         return lower_bound(self.wrong, self.checked, self.confidence)
 
     def __str__(self) -> str:
@@ -99,7 +108,7 @@ class Audit:
 
 
 def asked_of(request: Request, policy: CachePolicy | None = None) -> Asked | None:
-    """What `request` asks and in which context; None where its last message is not a user's, with words in it."""
+    """What `request` asks, and in which context; None if its last message is not a user's or holds no words."""
     policy = policy or CachePolicy()
     last = request.messages[-1]
     if last.role != "user" or not last.content.strip():

@@ -1,4 +1,4 @@
-"""The running state of a semantic cache: vectors of what is stored, what was seen of each entry, the audit's counts."""
+"""The running state of a semantic cache: vectors of the stored questions, checks of each entry, counts of the audit."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 
 LAYER = "semantic"
 VERDICTS = "semantic-verdicts"
-_REMEMBERED = 50  # observations kept of an entry
+_REMEMBERED = 50  # observations kept for each entry
 Place = tuple[Scope, str]
 
 
 class Meaning:
-    """What a semantic cache over `store` has in memory, rebuilt from the store and kept up with it. Threads may share it.
+    """The state that a semantic cache over `store` keeps in memory. Threads may share it.
 
-    `name` and `dimension` are the embedder's.
+    It is rebuilt from the store and follows what the store takes in. `name` and `dimension` are the embedder's. `seed` makes
+    the choice of hits to verify repeatable.
     """
 
     def __init__(self, store: Store, name: str, dimension: int, seed: int | None) -> None:
@@ -47,24 +48,27 @@ class Meaning:
         self._given = self._checked = self._wrong = 0
 
     def value(self, asked: Asked, vector: Vectors) -> bytes:
-        """What is stored beside an answer so that it is found by meaning."""
+        """The value to store beside an answer, so that the answer can be found by meaning: question, context and vector."""
         found = base64.b64encode(vector.astype("<f4").tobytes()).decode()
         return _dump({"embedder": self._name, "context": asked.context, "text": asked.text, "vector": found})
 
     def text(self, place: Place) -> str | None:
-        """The question whose answer lies there."""
+        """The question whose answer is stored at `place`; None if it is not known."""
         return self._texts.get(place)
 
     def seen(self, place: Place) -> list[Observation]:
-        """What was seen of the answer that lies there."""
+        """The earlier checks of the answer that is stored at `place`."""
         return self._seen.get(place, [])
 
     def drop(self, asked: Asked, key: str) -> None:
-        """Forget the vector of an answer that is gone."""
+        """Forget the vector of an answer that is no longer in the store."""
         self.index.remove(asked.partition, key)
 
     def learn(self, about: Entry, score: float, right: bool, *, checking: bool) -> Entry:
-        """Take in a comparison of an old answer with a fresh one; returns what to store of it."""
+        """Take in a comparison of an old answer with a fresh one, and return the entry that keeps it in the store.
+
+        `checking`: the old answer would have been given, so the comparison counts in the audit.
+        """
         place = about.scope, about.key
         with self._lock:
             if checking:
@@ -72,7 +76,7 @@ class Meaning:
                 self._wrong += not right
             seen = [*self._seen.get(place, []), Observation(score, right)][-_REMEMBERED:]
             self._seen[place] = seen
-        # Beside the entry, under its rules: whatever invalidates the answer forgets what was seen of it.
+        # Stored beside the entry and under its rules, so that whatever invalidates the answer also removes its checks.
         return Entry(
             about.scope, about.key, _dump([[o.score, o.right] for o in seen]), about.created, VERDICTS, about.lifetime,
             about.facts, about.tags, about.cost,
@@ -84,24 +88,24 @@ class Meaning:
             self._given += 1
 
     def chosen(self, share: float) -> bool:
-        """Whether this hit is one of the `share` that is asked anew."""
+        """Draw whether this hit is one of the `share` of hits to verify with the engine."""
         with self._lock:
             return self._dice.random() < share
 
     def audit(self, confidence: float) -> Audit:
-        """What the verified hits say so far."""
+        """The audit of the hits so far."""
         with self._lock:
             return Audit(self._given, self._checked, self._wrong, confidence)
 
     def follow(self) -> None:
-        """Take in what has been stored since, by this process or another."""
+        """Take in what this process or another has stored since the last call."""
         with self._lock:
             entries, self._mark = self._store.follow((LAYER, VERDICTS), self._mark)
             for entry in entries:
                 try:
                     self._take(entry)
                 except (ValueError, KeyError, TypeError, InvalidValue):
-                    continue  # not written by this code: a miss
+                    continue  # this code did not write it; it is never found, so it is a miss
             self._swept += sum(entry.layer == LAYER for entry in entries)
             if self._swept > 256 + len(self.index) // 2:
                 self._sweep()
@@ -118,7 +122,7 @@ class Meaning:
             self._texts[place] = str(value["text"])
 
     def _sweep(self) -> None:
-        """Drop vectors and observations of entries that the store has given up, so that they do not pile up."""
+        """Drop vectors and checks of entries that have left the store, so that they do not pile up."""
         live = {(entry.scope, entry.key) for entry in self._store.entries(layer=LAYER)}
         for partition, key in self.index.places():
             if (partition[0], key) not in live:  # type: ignore[index]

@@ -1,9 +1,10 @@
-"""Caches for what is computed on the way to an answer: embeddings, retrieved passages, tool results.
+"""Caches for results computed on the way to an answer: embeddings, retrieved passages, tool results.
 
-One rule for all: a result is kept under everything it depends on, in the scope of who may see it, by the same `Store`, so
-lifetimes, invalidation (key, tag, tenant, epoch; dry run first) and accounts work as for whole answers. Errors are never
-kept. Callers who want the same at the same time wait for one computation. What changes the world is not cached at all:
-`writing_tool` runs every time, and takes out what it made stale.
+One rule for all: a result is kept under everything it depends on, in the scope of those who may see it. It is kept by the
+same `Store` as whole answers, so lifetimes, invalidation (by key, tag, tenant or epoch; dry run first) and accounts work in
+the same way. Errors are never kept. Callers who ask a search or a tool for the same result at the same time wait for one
+computation. A tool that changes the world is not cached: `writing_tool` runs it every time and removes the results that it
+made stale.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from labkit.request import InvalidRequest, InvalidValue, clock
 
 EMBEDDING, RETRIEVAL, TOOL = "embedding", "retrieval", "tool"
 Tool = Callable[[Scope, Mapping[str, Any]], Awaitable[Any]]
-"""A tool: for whom it is called, and its arguments (JSON); returns JSON."""
+"""A tool: takes the scope it is called for and its arguments (JSON), and returns JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +38,15 @@ class Passage:
 
 
 Search = Callable[[Scope, str, int], Awaitable[Sequence[Passage]]]
-"""A search: for whom, for what, and how many passages at most."""
+"""A search: takes the scope it is made for, the query, and the largest number of passages."""
 
 
 class CachedEmbedder:
-    """An `Embedder` that computes each text once; what is left of a batch is computed in one go.
+    """An `Embedder` that computes each text once and keeps its vector in `store`.
 
-    `scope` says whose texts these are: a shared one would let a tenant learn, by the clock, what others have embedded.
-    Vectors hold for ever (their key has the model's name in it) and make room for others by their worth.
+    The missing vectors of a batch are computed together. `scope` says whose texts these are. With one scope for all tenants,
+    a tenant could learn from response times what others have embedded. Vectors never expire (the model's name is part of
+    their key); they make room for other entries by their worth. `now` gives the time in seconds since 1970.
     """
 
     def __init__(self, embedder: Embedder, store: Store, scope: Scope, *, now: Callable[[], float]) -> None:
@@ -52,7 +54,7 @@ class CachedEmbedder:
 
     @property
     def name(self) -> str:
-        """The embedder's own name: its vectors are the same."""
+        """The wrapped embedder's own name, because the vectors are the same."""
         return self._embedder.name
 
     @property
@@ -61,7 +63,10 @@ class CachedEmbedder:
         return self._embedder.dimension
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """One row per text, shape (len(texts), dimension); those kept from before are not computed again."""
+        """One row per text, shape (len(texts), dimension), float32; only texts without a stored vector are computed.
+
+        Raises `InvalidValue` for a lone string.
+        """
         if isinstance(texts, str):
             raise InvalidValue(f"encode wants a list of texts, not the one text {texts!r:.60}; write [text]")
         now, wanted = self._now(), CacheControl(ttl_s=None)
@@ -71,7 +76,7 @@ class CachedEmbedder:
             kept = self._store.get(self._scope, self._key(text), now, wanted, layer=EMBEDDING).entry
             if kept is not None and len(kept.value) == 4 * self.dimension:
                 vector = np.frombuffer(kept.value, "<f4").astype(np.float32)
-                if is_unit(vector):  # else it is damaged, and is computed anew
+                if is_unit(vector):  # otherwise it is damaged, and is computed again
                     found[text] = vector
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         for text, vector in zip(missing, self._embedder.encode(missing) if missing else (), strict=True):
@@ -87,10 +92,11 @@ class CachedEmbedder:
 def cached_search(
     search: Search, store: Store, *, version: Callable[[], str], control: CacheControl | None = None
 ) -> Search:
-    """`search` with its results kept for each query, scope, number of passages and `version` of the corpus.
+    """`search` with its results cached by query, scope, number of passages and `version` of the corpus.
 
-    The version is asked before the search begins and is part of the key: with a new corpus everything is found anew.
-    Permissions are part of the scope, so one who may see less is never shown a passage found for one who may see more.
+    The version is read before the search begins and is part of the key: after a change of the corpus, every query is
+    searched again. Permissions are part of the scope, so a user with fewer permissions never sees a passage that was found
+    for a user with more.
     """
     memo = Memo(store, RETRIEVAL, control)
 
@@ -104,10 +110,10 @@ def cached_search(
 
 
 def reading_tool(tool: Tool, store: Store, name: str, *, control: Callable[[Mapping[str, Any]], CacheControl]) -> Tool:
-    """A tool that only looks, with its results kept by name, arguments and scope, as long as `control(arguments)` says.
+    """A tool that only reads, with its results cached by name, arguments and scope, as `control(arguments)` says.
 
-    There is no default lifetime: how long "order 17 is on its way" holds is known to whoever owns the tool. Arguments are
-    compared as JSON with sorted names. Raises `InvalidValue` where they are no JSON.
+    There is no default lifetime: only the tool's owner knows how long "order 17 is on its way" holds. Arguments are compared
+    as JSON with sorted names. A call raises `InvalidRequest` if its arguments are not JSON.
     """
     memo = Memo(store, TOOL, None)
 
@@ -122,10 +128,11 @@ def reading_tool(tool: Tool, store: Store, name: str, *, control: Callable[[Mapp
 
 
 def writing_tool(tool: Tool, store: Store, *, stale: Callable[[Mapping[str, Any]], Collection[str]]) -> Tool:
-    """A tool that changes something: it runs every time, and the caller's tenant loses what carries a tag in `stale`.
+    """A tool that changes something: it runs every time, and the tags in `stale(arguments)` are invalidated.
 
-    Stale results go before the tool runs and again after it, whether or not it failed: what was read meanwhile may be of
-    before. Raises `CacheError` where they cannot be taken out.
+    Results with these tags are removed for the caller's tenant only. They are removed before the tool runs and again after
+    it, even if it failed: a result read while it ran may show the state before the change. Raises `CacheError` if they
+    cannot be removed.
     """
 
     async def call(scope: Scope, arguments: Mapping[str, Any]) -> Any:
@@ -144,7 +151,7 @@ def writing_tool(tool: Tool, store: Store, *, stale: Callable[[Mapping[str, Any]
 
 
 class Memo:
-    """JSON results of any computation, kept in a layer of a store."""
+    """A cache for the JSON results of any computation, in one layer of a store."""
 
     def __init__(self, store: Store, layer: str, control: CacheControl | None) -> None:
         self._store, self._layer, self._control = store, layer, control or CacheControl()
@@ -158,9 +165,10 @@ class Memo:
         control: CacheControl | None = None,
         cost: float = 1.0,
     ) -> Any:
-        """What `compute` returns, or returned before to an equal `scope` under `key`. Errors are passed on, and not kept.
+        """The result of `compute`, or the one it gave before for an equal `scope` under `key`.
 
-        Raises `InvalidValue` for a result that is no JSON.
+        Errors are passed on and not kept. `cost` is what computing the result costs, in the unit that all entries of the
+        store share. Raises `InvalidValue` for a result that is not JSON.
         """
         wanted = control or self._control
         now = clock.unix_now()
@@ -184,7 +192,7 @@ class Memo:
 
         if wanted.no_cache or wanted.no_store:
             return json.loads(await work())
-        # The ticket is in the mark: after an invalidation nobody waits for what began before it.
+        # The ticket is part of the mark: after an invalidation, nobody waits for a computation that began before it.
         mark = (asyncio.get_running_loop(), scope, key, ticket, tuple(sorted(wanted.facts.items())))
         shared = self._under_way.get(mark)
         if shared is None:
@@ -194,7 +202,7 @@ class Memo:
 
 
 class _Shared:
-    """One computation that several wait for; it is cancelled when the last of them has left."""
+    """One computation for several waiting callers; it is cancelled when the last of them has left."""
 
     def __init__(self, task: asyncio.Task[bytes]) -> None:
         self.task = task

@@ -1,4 +1,4 @@
-"""What a cache lever is told about the requests it serves, in one value."""
+"""The policy of a cache lever: how requests may use the cache, and who shares answers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ Control = CacheControl | Callable[[Request], CacheControl]
 class CachePolicy:
     """How requests may use a cache, and who shares answers.
 
-    `control` says for a request how it may use the cache; where answers are made from facts it must be a function, for it
-    is asked before the work begins and its `facts` are the versions then. `system_version` and `per_user` are those of
-    `scope_of`. `cache_sampled`: one sample will do for callers who sample without a seed. Raises `InvalidValue`.
+    `control` says how a request may use the cache. If answers are made from facts, it must be a function of the request: it
+    is called before the work begins, and returns the versions that the facts have then. `system_version` and `per_user` are
+    those of `scope_of`. `cache_sampled`: cache also for callers who sample without a seed, so that they may get the same
+    sample again. Raises `InvalidValue` for a `control` or `system_version` of the wrong type.
     """
 
     control: Control = field(default_factory=CacheControl)
@@ -32,9 +33,12 @@ class CachePolicy:
             raise InvalidValue(f"system_version is {self.system_version!r:.80}; use a text")
 
     def of(self, request: Request) -> CacheControl:
-        """How `request` may use the cache. Raises what `control` does, `InvalidValue` where it gives something else."""
+        """How `request` may use the cache.
+
+        Raises what `control` raises, and `InvalidValue` if it returns no `CacheControl`.
+        """
         if not self.cache_sampled and request.temperature > 0 and request.seed is None:
-            return CacheControl(no_cache=True, no_store=True)  # the caller asks for variety
+            return CacheControl(no_cache=True, no_store=True)  # the caller wants varied answers
         wanted = self.control if isinstance(self.control, CacheControl) else self.control(request)
         if not isinstance(wanted, CacheControl):
             raise InvalidValue(f"control gave {wanted!r:.80} for a request; it must give a CacheControl")
@@ -45,5 +49,5 @@ class CachePolicy:
         return scope_of(request, system_version=self.system_version, per_user=self.per_user)
 
     def fingerprint(self, request: Request) -> str:
-        """What `request` asks."""
+        """The fingerprint of everything that `request` asks."""
         return fingerprint(request, system_version=self.system_version)

@@ -1,8 +1,9 @@
-"""What an engine's prefix cache will serve: vLLM's block rules, run ahead of the engine.
+"""What an engine's prefix cache will serve, by vLLM's block rules, predicted without the engine.
 
-`PrefixCache` predicts, request by request, the cached tokens that vLLM reports (`usage.prompt_tokens_details.cached_tokens`)
-for requests served one after another. The rules are those of the modelled engine, which drives the same blocks: full blocks
-only, never the whole prompt, least recently used first and a request's tail before its beginning.
+`PrefixCache` predicts, request by request, the cached tokens that vLLM reports
+(`usage.prompt_tokens_details.cached_tokens`), for requests that are served one after another. It uses the block manager of
+the modelled engine, so the rules are the same: only full blocks hit, never the whole prompt; the least recently used block
+is evicted first, and of one request the tail before the beginning.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 class PrefixCache:
     """The prefix cache of an engine with `num_blocks` KV blocks of `block_size` tokens, empty at first.
 
-    `num_blocks` is what vLLM logs and exports (`vllm:cache_config_info`); one of them is its placeholder. `evict` replaces
-    vLLM's order, least recently used first, by a choice of one's own.
+    `num_blocks` is the number that vLLM logs and exports (`vllm:cache_config_info`); vLLM keeps one of these blocks as a
+    placeholder. `evict` replaces vLLM's eviction order (least recently used first) by your own. Raises `InvalidValue` for
+    fewer than 2 blocks or an empty block.
     """
 
     def __init__(self, num_blocks: int, block_size: int, evict: Evict | None = None) -> None:
@@ -36,10 +38,11 @@ class PrefixCache:
         self._serial = count()
 
     def serve(self, prompt: Sequence[int], output: Sequence[int] = (), salt: str = "") -> int:
-        """Tokens of `prompt` (token ids) that come from the cache; the request, with its `output`, is in it afterwards.
+        """Serve a request, and return the number of tokens of `prompt` (token ids) that come from the cache.
 
-        The last token written is never in the cache: nothing was computed from it. `salt` is vLLM's `cache_salt`, which
-        keeps tenants apart. Raises `ContextWindowExceeded` for a request that the cache could not hold alone.
+        Afterwards the prompt and its `output` are in the cache, except for the last output token: nothing was computed from
+        it. `salt` is vLLM's `cache_salt`, which keeps tenants apart. Raises `ContextWindowExceeded` for a request that does
+        not fit into the whole cache.
         """
         room = self._blocks.capacity * self.block_size
         held = [*prompt, *output[:-1]]
@@ -59,23 +62,23 @@ class PrefixCache:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """Hits of block-hash traces: blocks asked for, and those of them that were there."""
+    """Hits of a trace of block ids: the blocks that were asked for, and how many of them were cached."""
 
     blocks: int
     hits: int
 
     @property
     def ratio(self) -> float:
-        """Share of the blocks that were there."""
+        """Share of the blocks that were cached; 0 without blocks."""
         return self.hits / self.blocks if self.blocks else 0.0
 
 
 def block_hits(requests: Iterable[Sequence[Hashable]], capacity: int | None = None) -> Hits:
-    """Prefix hits of requests given as block ids, each request wholly cached before the next one arrives.
+    """Prefix-cache hits of requests given as block ids, each request wholly cached before the next one arrives.
 
-    A hit is a block of the leading run that is in the cache. `capacity` is in blocks, None for an endless cache; the least
-    recently used block goes first, and of one request the tail before the beginning, as in vLLM. A request larger than the
-    cache leaves its beginning in it.
+    A block counts as a hit if it and all blocks before it in the request are cached. `capacity` is in blocks, None for an
+    endless cache. The least recently used block is evicted first, and of one request the tail before the beginning, as in
+    vLLM. Of a request that is larger than the cache, the beginning stays. Raises `InvalidValue` for a capacity below 1.
     """
     if capacity is not None and capacity < 1:
         raise InvalidValue(f"capacity is {capacity} blocks; give at least 1, or None for an endless cache")
@@ -87,7 +90,7 @@ def block_hits(requests: Iterable[Sequence[Hashable]], capacity: int | None = No
         for id in ids:
             leading = leading and id in kept
             hits += leading
-        # Tail first, so that the beginning is the most recently used and goes last.
+        # The tail first, so that the beginning is the most recently used and is evicted last.
         for id in reversed(ids if capacity is None else ids[:capacity]):
             kept[id] = None
             kept.move_to_end(id)

@@ -1,8 +1,9 @@
-"""What in a prompt template breaks the prefix, and what it costs: a linter for the prompts that a template made.
+"""A linter for prompt templates: what keeps their prompts from sharing a prefix, and what that costs.
 
-A prefix cache serves a prompt as far as it equals an earlier one, token by token from the front. One timestamp in the first
-line, and all the rest is read again. Given some requests of one feature, the linter finds the first place where they part,
-says what stands there, takes it out, and goes on, until nothing is left that all of them share.
+A prefix cache serves a prompt as far as it equals an earlier one, token by token from the front. If the first line holds a
+timestamp, everything after it is read again. Given some requests of one feature, the linter finds the first place where they
+differ, says what kind of text stands there, takes that text out, and goes on, until there is nothing left that all of them
+share.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
     from labkit.cost import Price
 
 Kind = Literal["timestamp", "identifier", "json-order", "varying"]
-"""What stands where prompts part: a time or date; an id, hash or long number; equal JSON in another order; other text."""
+"""The kind of text at which prompts part.
+
+"timestamp": a time or date. "identifier": an id, hash or long number. "json-order": equal JSON in another order. "varying":
+any other text.
+"""
 
 FIXES = {
     "timestamp": "move the time behind everything that stays the same, or give it by the day instead of the second",
@@ -38,17 +43,17 @@ _IDENTIFIER = re.compile(
     r"\b[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\b"
     r"|\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{8,}\b|\b[A-Za-z]{1,8}[-_](?=[\w-]*\d)[\w-]{4,}\b|\b\d{5,}\b"
 )
-_GONE = "\x00"  # takes the place of what was taken out: equal in all, and nobody's text
-_SHORTEST = 24  # characters: a shorter stretch shared by all is chance
+_GONE = "\x00"  # stands for text that was taken out: the same in all requests, and in no real text
+_SHORTEST = 24  # characters; a shorter stretch that all texts share is chance
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that breaks the prefix.
 
-    `found`: what stands there in two of the requests. `shared_tokens`: the prefix they share up to it. `lost_tokens`: what
-    they could share between it and the next thing that breaks the prefix, per request. `usd_per_month`: what these tokens
-    cost more than from the cache; None without a price.
+    `found`: the text that stands there, in two of the requests. `shared_tokens`: the length of the prefix that all requests
+    share up to it. `lost_tokens`: how many tokens per request they could share between it and the next thing that breaks the
+    prefix. `usd_per_month`: how much more these tokens cost than if they came from the cache; None without a price.
     """
 
     kind: Kind
@@ -66,11 +71,11 @@ def lint(
     price: Price | None = None,
     requests_per_month: int = 0,
 ) -> tuple[Finding, ...]:
-    """What keeps these requests of one template from sharing a longer prefix, front to back; nothing where nothing does.
+    """What keeps these requests of one template from sharing a longer prefix, from front to back; empty if nothing does.
 
-    `count` counts the tokens of a text, as `labkit.tokens.tokenizer(…).count`. Money: lost tokens × requests × (price of
-    fresh input − price of cached input); a provider's minimum and lifetime are left to `labkit.caches.provider`. Raises
-    `InvalidValue` for fewer than two requests: one prompt shares everything with itself.
+    `count` counts the tokens of a text, as `labkit.tokens.tokenizer(…).count` does. Money: lost tokens × requests per month
+    × (price of fresh input − price of cached input). A provider's minimum and lifetime are left to `labkit.caches.provider`.
+    Raises `InvalidValue` for fewer than two requests, since one prompt cannot differ from itself.
     """
     if len(requests) < 2:
         raise InvalidValue(f"{len(requests)} requests show nothing; lint at least two that one template made")
@@ -83,7 +88,7 @@ def lint(
         gained = _beginning(rest)
         begin = spans[0][0]
         if kind == "varying":
-            # Nobody can say where varying text ends; what all share further on says it.
+            # Varying text has no known end; it ends where the next text that all requests share begins.
             shared = _shared(rest)
             if shared is None:
                 break
@@ -109,7 +114,7 @@ def lint(
 
 
 def rendered(request: Request) -> str:
-    """A request as the engine reads it, up to its chat template: tools first, then each message after its role."""
+    """A request as the engine reads it, but without its chat template: tools first, then each message after its role."""
     tools = request.extra.get("tools")
     head = json.dumps(tools, ensure_ascii=False) + "\n" if tools else ""
     return head + "\n".join(f"{message.role}: {message.content}" for message in request.messages)
@@ -117,12 +122,12 @@ def rendered(request: Request) -> str:
 
 def _beginning(texts: list[str]) -> str:
     """The longest beginning that all texts share."""
-    first, last = min(texts), max(texts)  # what these two share, all between them do
+    first, last = min(texts), max(texts)  # in sorted order, whatever these two share, all others share too
     return first[: sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))]
 
 
 def _what_parts(texts: list[str], at: int) -> tuple[Kind, list[tuple[int, int]]]:
-    """What stands in each text around `at`, the first place where they part, and from where to where."""
+    """What stands in each text around `at`, the first place where they differ: its kind, and (start, end) in each text."""
     patterns: tuple[tuple[Kind, re.Pattern[str]], ...] = (("timestamp", _TIMESTAMP), ("identifier", _IDENTIFIER))
     for kind, pattern in patterns:
         spans = [_span(pattern, text, at) for text in texts]
@@ -147,7 +152,7 @@ def _span(pattern: re.Pattern[str], text: str, at: int) -> tuple[int, int] | Non
 
 
 def _document(text: str, at: int) -> tuple[int, int, Any] | None:
-    """The outermost JSON object or list around `at`: where it begins and ends, and what it says."""
+    """The outermost JSON object or list around `at`: where it begins, where it ends, and its value."""
     decoder = json.JSONDecoder()
     for match in re.finditer(r"[{\[]", text[: at + 1]):
         try:
@@ -160,7 +165,7 @@ def _document(text: str, at: int) -> tuple[int, int, Any] | None:
 
 
 def _canonical(value: Any) -> str:
-    """Equal for JSON that differs in the order of keys and of list items only."""
+    """A text that is equal for JSON values that differ only in the order of keys or of list items."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{json.dumps(k)}:{_canonical(v)}" for k, v in sorted(value.items())) + "}"
     if isinstance(value, list):
@@ -169,7 +174,7 @@ def _canonical(value: Any) -> str:
 
 
 def _shared(texts: list[str]) -> str | None:
-    """The beginning of the first stretch of at least `_SHORTEST` characters that every text has, if there is one."""
+    """The first `_SHORTEST` characters of the first stretch that every text has; None if there is no stretch that long."""
     first, others = texts[0], texts[1:]
     for start in range(len(first) - _SHORTEST + 1):
         piece = first[start : start + _SHORTEST]

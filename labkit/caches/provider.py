@@ -1,8 +1,8 @@
 """Prompt caching as API providers sell it: which input tokens of a stream of calls are read from a cache, and which written.
 
-A provider keeps a prefix for a lifetime; a call that begins with it reads it at a discount, and with some providers the call
-that puts it there pays a premium. The outcome of a stream of calls is a stream of `Usage`, which `labkit.cost` prices like
-any other. What a cache is worth is the difference to the same calls without one.
+A provider keeps a prefix for a lifetime. A call that begins with that prefix reads it at a discount. With some providers,
+the call that writes it pays a premium. The result of a stream of calls is a stream of `Usage`, which `labkit.cost` prices
+like any other. The worth of a cache is the difference to the price of the same calls without one.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from labkit.request import InvalidValue, Usage
 class CacheRules:
     """What a provider caches, and for how long.
 
-    `minimum`: tokens below which no prefix is cached. `increment`: hits are counted in steps of so many tokens.
-    `at_ends`: whether a prefix can be read only as far as a call marked its end (Anthropic's breakpoints), not at any step.
-    `lifetime_s`: how long a prefix stays after its last use. `longest_s`: and after it was written, at most; None for no
-    end. `charged`: whether writing is billed as cache writes. `write_factor`: the price of a written token in input tokens,
-    where it is not the price list's own.
+    `minimum`: tokens below which no prefix is cached. `increment`: hits are counted in steps of this many tokens. `at_ends`:
+    a prefix can be read only up to a place that a call marked as its end (Anthropic's breakpoints), not up to any step.
+    `lifetime_s`: how long a prefix stays after its last use. `longest_s`: how long it stays at most after it was written;
+    None for no limit. `charged`: whether writing is billed as cache writes. `write_factor`: the price of a written token in
+    input tokens; None for the price list's own. `source` and `as_of`: where and when the provider published this. Raises
+    `InvalidValue` for numbers out of range.
     """
 
     name: str
@@ -46,11 +47,11 @@ class CacheRules:
             )
 
     def cached(self, tokens: int) -> int:
-        """How much of a prefix of so many tokens can be read from the cache."""
+        """How many tokens of a prefix of `tokens` tokens can be read from the cache."""
         return 0 if tokens < self.minimum else tokens - tokens % self.increment
 
     def price(self, price: Price) -> Price:
-        """`price` with what these rules charge for writing."""
+        """`price` with the price of cache writes that these rules charge."""
         if self.write_factor is None:
             return price
         factor = self.write_factor
@@ -70,11 +71,11 @@ class CacheRules:
 
 _ANTHROPIC = "Anthropic, Prompt caching (platform.claude.com/docs, build-with-claude/prompt-caching)"
 _OPENAI = "OpenAI, Prompt caching (developers.openai.com/docs/guides/prompt-caching)"
-# Google's implicit caching and DeepSeek's disk cache publish no lifetime, so there is nothing here to predict them by.
+# Google and DeepSeek publish no lifetime for their implicit and disk caches, so they cannot be predicted here.
 RULES: Mapping[str, CacheRules] = {
     rules.name: rules
     for rules in (
-        # The smallest prefix depends on the model: 1,024 to 4,096 tokens. This is Sonnet 4.5's.
+        # The smallest prefix depends on the model: 1,024 to 4,096 tokens. This is the value of Sonnet 4.5.
         CacheRules("anthropic, 5 minutes", 1024, 300, _ANTHROPIC, "2026-03", charged=True, at_ends=True),
         CacheRules(
             "anthropic, 1 hour", 1024, 3600, _ANTHROPIC, "2026-03", charged=True, at_ends=True, write_factor=Decimal(2)
@@ -88,10 +89,12 @@ RULES: Mapping[str, CacheRules] = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call: when (s), all its input tokens, those of its stable prefix, which prefix that is, and its output tokens.
+    """One call to a provider.
 
-    Calls with the same `prefix` share their first tokens, as far as the shorter one goes: a conversation is one prefix that
-    grows from turn to turn.
+    `at`: when, in seconds. `input_tokens`: all its input tokens. `prefix_tokens`: how many of them are its stable prefix.
+    `prefix`: which prefix that is. `output_tokens`: its output tokens. Calls with the same `prefix` share their first
+    tokens, as far as the shorter prefix goes: a conversation is one prefix that grows from turn to turn. Raises
+    `InvalidValue` for a prefix longer than the input.
     """
 
     at: float
@@ -108,12 +111,13 @@ class Call:
 
 
 def serve(calls: Iterable[Call], rules: CacheRules) -> list[Usage]:
-    """What each call is billed for under `rules`. Times must not go back (`InvalidValue` otherwise).
+    """The usage that each call is billed for under `rules`. Raises `InvalidValue` if times go back.
 
-    A call reads as much of its prefix as earlier calls wrote and as is still kept, and writes the rest. A prefix counts as
-    kept from the moment of the call that wrote it: calls that come before that one's answer begins would miss at a real
-    provider, so a burst at the start costs more than this says. So does a turn that adds more than the 20 content blocks
-    over which Anthropic looks back for what was written.
+    A call reads the part of its prefix that earlier calls wrote and that is still kept, and writes the rest. Two
+    simplifications make this cheaper than a real provider. First, a prefix counts as kept from the moment of the call that
+    wrote it. At a real provider, calls miss until the answer to that call begins, so a burst at the start costs more.
+    Second, Anthropic looks for a written prefix only in the last 20 content blocks, so a turn that adds more blocks than
+    that costs more.
     """
     kept: dict[Hashable, list[_Stretch]] = {}
     usages: list[Usage] = []
@@ -136,7 +140,10 @@ def serve(calls: Iterable[Call], rules: CacheRules) -> list[Usage]:
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """Tokens of a prefix that were written together: from one place to another (0 is the beginning), and when (s)."""
+    """Tokens of a prefix that were written together, from `start` to `end` (0 is the prefix's beginning).
+
+    `written` and `used`: when they were written and last used, in seconds.
+    """
 
     start: int
     end: int
@@ -148,14 +155,14 @@ class _Stretch:
 
 
 def _at_ends(alive: list[_Stretch], tokens: int, now: float) -> tuple[list[_Stretch], int]:
-    """What is kept after a call, and what it reads: the longest prefix whose end was written at or before `tokens`."""
+    """What is kept after a call, and how many tokens it reads: the longest kept prefix whose end is not beyond `tokens`."""
     read = max((stretch.end for stretch in alive if stretch.end <= tokens), default=0)
     after = [replace(stretch, used=now) if stretch.end == read else stretch for stretch in alive]
     return (after if read == tokens else [*after, _Stretch(0, tokens, now, now)]), read
 
 
 def _at_any_step(alive: list[_Stretch], tokens: int, now: float) -> tuple[list[_Stretch], int]:
-    """The same where every step is kept by itself: it reads up to `tokens`, or to the first that is gone."""
+    """The same if every step is kept by itself: the call reads up to `tokens`, or up to the first step that is gone."""
     read = 0
     after = []
     for stretch in alive:  # in the order of their places
@@ -171,8 +178,11 @@ def _at_any_step(alive: list[_Stretch], tokens: int, now: float) -> tuple[list[_
 def reads_to_pay_for_a_write(price: Price, rules: CacheRules) -> Decimal | None:
     """How many reads within its lifetime a written prefix needs, so that caching costs no more than not caching.
 
-    Solves w + n·r = (1 + n)·i for n, with w, r and i the prices of a written, a read and a plain input token:
-    (w − i) / (i − r). 0 where writing costs nothing extra, None where reading saves nothing.
+    Solves w + n·r = (1 + n)·i for n, where w, r and i are the prices of a written, a read and a plain input token:
+
+        n = (w − i) / (i − r)
+
+    0 if writing costs nothing extra, None if reading saves nothing.
     """
     rates = rules.price(price).rates
     premium = rates.cache_write - rates.fresh_input if rules.charged else Decimal(0)
@@ -183,10 +193,10 @@ def reads_to_pay_for_a_write(price: Price, rules: CacheRules) -> Decimal | None:
 
 
 def hit_probability(calls_per_s: float, rules: CacheRules) -> float:
-    """Share of Poisson calls on one prefix that find it kept, where each use renews the lifetime: 1 − exp(−λ·L).
+    """Share of Poisson calls on one prefix that find it kept, if each use renews the lifetime: 1 − exp(−λ·L).
 
-    The next call comes within L of this one with that probability. An end `longest_s` after writing is left out: where
-    calls are that frequent, one write in so long a time is little. Raises `InvalidValue` for a rate below 0.
+    This is the probability that the next call comes within L of this one. `longest_s` is left out: where calls are frequent
+    enough to reach it, one more write in that time changes little. Raises `InvalidValue` for a rate below 0.
     """
     if not calls_per_s >= 0:
         raise InvalidValue(f"{calls_per_s} calls a second is no rate; use a number from 0")

@@ -1,7 +1,7 @@
-"""Labelled traffic played past an empty semantic cache that gives nothing and keeps everything: what it would have given.
+"""A rehearsal: labelled traffic is played to a semantic cache that stores every question but answers none.
 
-From the answers that were right at the time one learns, before the cache serves anybody, how often the nearest earlier
-answer would have been right too, and at which scores. Calibrate on one part of the traffic and judge on another.
+Each label says which answer was right at the time. So you learn, before the cache serves anybody, how often the nearest
+earlier answer would have been right too, and at which scores. Calibrate on one part of the traffic and judge on another.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ from labkit.request import InvalidValue
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """One comparison per question that found anything: `scores` (n,), whether the old answer was `right` (n,), which
-    `entries` (n,) it was (by its place in the traffic), out of `questions` in all. `apart` counts those that found only
-    what the contrast check refuses."""
+    """The comparisons of a rehearsal: one for each question that found an earlier one.
+
+    `scores` (n,): how alike the two questions are. `right` (n,): whether the old answer was right. `entries` (n,): the place
+    of the earlier question in the traffic. `questions`: how many were asked in all. `apart`: how many found only questions
+    that the contrast check refuses.
+    """
 
     scores: NDArray[np.float64]
     right: NDArray[np.bool_]
@@ -39,7 +42,10 @@ class Rehearsal:
         return float(hit.sum() / self.questions), wrong
 
     def learned(self, acceptance: Acceptance) -> tuple[float, float]:
-        """The same for an acceptance that learns, as the cache's does, from each answer it did not give."""
+        """Hit rate and false-hit rate of an `acceptance` that learns.
+
+        As in the cache, it learns from each answer that it does not give.
+        """
         seen: dict[int, list[Observation]] = defaultdict(list)
         hits = wrong = 0
         for score, right, entry in zip(self.scores, self.right, self.entries, strict=True):
@@ -59,7 +65,8 @@ def rehearse(
 ) -> Rehearsal:
     """Play `questions`, each (partition, text, right answer), in their order. `contrast=None` looks at scores only.
 
-    Raises `InvalidValue` for no questions, and `BadVector` where the embedder gives none that can be compared.
+    `candidates` earlier questions are looked at, nearest first. Raises `InvalidValue` if there are no questions, and
+    `BadVector` if the embedder gives vectors that cannot be compared.
     """
     asked = list(questions)
     if not asked:

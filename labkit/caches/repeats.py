@@ -1,4 +1,4 @@
-"""Word for word: the look-up, the shared stream and the keeping that all levers over a store have in common."""
+"""The parts that all cache levers over a store share: word-for-word look-up, shared stream, and storing."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ LAYER = "response"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What was decided for a request before any work began, and what went wrong on the way.
+    """The decisions taken for a request before any work began, and the errors on the way.
 
-    `sent` is in seconds of `clock.now()`, `unix` the same moment in seconds since 1970: what the answer knows, it knew then.
+    `sent` is in seconds of `clock.now()`, and `unix` is the same moment in seconds since 1970. Facts and lifetime of the
+    answer count from that moment.
     """
 
     store: Store
@@ -36,9 +37,10 @@ class Plan:
 
     @property
     def mark(self) -> Hashable | None:
-        """What requests must have in common to share one stream; None for one that is never shared.
+        """A key that is equal for requests that may share one stream; None for a request that is never shared.
 
-        The ticket and the facts' versions are in it: after an invalidation, nobody boards a flight that began before it.
+        The ticket and the versions of the facts are part of it: after an invalidation, nobody joins a stream that began
+        before it.
         """
         control, ticket = self.control, self.looked.ticket
         if control.no_cache or control.no_store or not ticket.valid:
@@ -46,14 +48,14 @@ class Plan:
         return self.scope, self.key, ticket, control.ttl_s, control.tags, tuple(sorted(control.facts.items()))
 
     def entry(self, layer: str, value: bytes, cost: float) -> Entry:
-        """An entry under this plan's rules."""
+        """An entry with this plan's scope, key, time, lifetime, facts and tags."""
         control = self.control
         return Entry(self.scope, self.key, value, self.unix, layer, control.ttl_s, control.facts, control.tags, cost)
 
     def keep(self, answer: Completion, beside: Sequence[tuple[str, bytes]] = ()) -> None:
-        """Store a whole answer, and what lies `beside` it (layer, value) under the same key.
+        """Store a whole answer, and the values `beside` it (layer, value) under the same key.
 
-        Raises `CacheError` where the file cannot take it.
+        An answer that may not be kept is counted as refused. Raises `CacheError` if the file cannot take it.
         """
         value = None
         if not self.control.no_store and streams.may_be_kept(answer.done):
@@ -72,10 +74,10 @@ Ask = Callable[[Request, Plan], AsyncGenerator[Event, None]]
 
 
 def repeating(store: Store, policy: CachePolicy, inner: Handler, where: str, ask: Ask) -> Handler:
-    """Answers from `store` what was asked before, word for word; `ask` answers the rest, once for all who ask at a time.
+    """Answers a repeated question from `store`, word for word; otherwise from `ask`, once for requests that overlap in time.
 
-    Whatever fails in looking up is told on the answer's `Done` as beside `where`, and `inner` asked as if there were no
-    cache.
+    If the look-up fails, `inner` is asked as if there were no cache, and the error is added to the answer's `Done` under the
+    name `where`.
     """
     flights, beneath = Flights(), books_in(inner)
 
@@ -101,7 +103,7 @@ def repeating(store: Store, policy: CachePolicy, inner: Handler, where: str, ask
 def asked_anew(
     inner: Handler, request: Request, plan: Plan, keep: Callable[[Completion], None]
 ) -> AsyncGenerator[Event, None]:
-    """The answer of `inner`; `keep` is given the whole of it before its `Done` is handed on."""
+    """The answer of `inner`; `keep` gets the whole answer before its `Done` is handed on."""
 
     def end(answer: Completion) -> Done:
         plan.aside.attempt(lambda: keep(answer))
@@ -111,7 +113,7 @@ def asked_anew(
 
 
 def worth(done: Done) -> float:
-    """What computing an answer cost, for the cache to know what is worth keeping; 1 where nobody priced it."""
+    """What computing an answer cost, so that the cache knows which answers are worth keeping; 1 if nobody priced it."""
     try:
         cost = 1.0 if done.cost is None else float(done.cost)
     except (TypeError, ValueError, OverflowError):
@@ -120,7 +122,7 @@ def worth(done: Done) -> float:
 
 
 def _planned(store: Store, policy: CachePolicy, request: Request, aside: Aside) -> Plan | None:
-    """The plan for `request`, the look-up done; None for one that may use nothing of a cache."""
+    """The plan for `request`, with its look-up done; None for a request that may not use the cache at all."""
     sent, unix = clock.now(), clock.unix_now()
     wanted = policy.of(request)
     if wanted.no_cache and wanted.no_store:

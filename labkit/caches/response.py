@@ -1,18 +1,19 @@
-"""The response cache: a question asked before, word for word, is answered from the store.
+"""The response cache: a question that was asked before, word for word, is answered from the store.
 
-What is kept, and what is not:
+What is kept:
 
-- Only whole streams: one that was cancelled, failed or ended without its `Done` is never stored.
-- Answers that ended with "stop", "length" or "tool_calls". One cut off by `max_tokens` is kept on purpose: `max_tokens` is
-  part of the fingerprint, and a greedy model asked again would be cut at the same place, for the highest price there is.
-  Anything else (a refusal, a content filter, an abort, a reason nobody knows) says more about the moment than about the
-  question.
-- Only answers that come back as they were: what the lab's own form of events cannot carry is not kept.
-- Only answers that are a function of the question: greedy, or sampled with a seed. A caller who samples without one wants
-  variety; `CachePolicy.cache_sampled` says that one sample will do.
+- Only whole streams: a stream that was cancelled, failed or ended without its `Done` is never stored.
+- Only answers that ended with "stop", "length" or "tool_calls". An answer that `max_tokens` cut off is kept on purpose:
+  `max_tokens` is part of the fingerprint, and a greedy model that is asked again would stop at the same place, after the
+  largest number of paid tokens. Any other reason (a refusal, a content filter, an abort, an unknown reason) says more about
+  the moment than about the question.
+- Only answers that can be restored exactly: an answer with something that the lab's own form of events cannot hold is not
+  kept.
+- Only answers that depend on nothing but the question: greedy, or sampled with a seed. A caller who samples without a seed
+  wants varied answers; `CachePolicy.cache_sampled` overrides this.
 
-In the books a cached answer is an attempt like any other: no engine tokens, cost 0, "response-cache" on its route, and a
-`response_id` that names the answer it repeats. That id is what `savings` looks up to tell what the answer had cost.
+In the ledger a cached answer is an attempt like any other: no engine tokens, cost 0, "response-cache" on its route, and a
+`response_id` that names the answer it repeats. `savings` uses that id to look up what the original answer cost.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from labkit.request import Event, Handler, InvalidValue, Lever, Request, hops
 
 @dataclass(frozen=True)
 class ResponseCache(Lever):
-    """Answer from `store` what was asked before in the same scope; else ask the engine, once for all who ask at a time.
+    """Answers from `store` if the same question was asked before in the same scope; otherwise asks the engine.
 
-    A hit repeats the stored chunks at once, without their pauses; its `Done` has zero usage, and cost 0 in the stored
-    answer's currency. Where the store, or anything else of the cache's, is in trouble, the engine answers, and the `Done`
-    says so in `faults`.
+    Requests for the same answer that overlap in time share one stream of the engine. A hit repeats the stored chunks at
+    once, without their pauses. Its `Done` has zero usage, and cost 0 in the stored answer's currency. If the store, or
+    anything else of the cache, fails, the engine answers, and the `Done` says so in `faults`.
     """
 
     store: Store

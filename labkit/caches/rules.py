@@ -1,8 +1,8 @@
-"""Which answer may be shown to whom, and for how long: the rules that every cache of this room keeps.
+"""Which answer may be shown to whom, and for how long: the rules that every cache in this package follows.
 
-Three questions, kept apart. *What was asked?* `fingerprint`: everything that changes the answer. *Who may see it?* `Scope`:
-an entry is never visible outside the one it was written in, whatever its fingerprint. *Is it still true?* `CacheControl`:
-a lifetime, and the versions of the facts that the answer was made from.
+There are three separate questions. *What was asked?* `fingerprint` covers everything that changes the answer. *Who may see
+it?* `Scope`: an entry is never visible outside the scope it was written in, whatever its fingerprint. *Is it still true?*
+`CacheControl` sets a lifetime, and the versions of the facts that the answer was made from.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from typing import Any
 
 from labkit.request import InvalidValue, Request, asked, canonical
 
-_FINGERPRINT_VERSION = "labkit-fingerprint-2"  # a change of the rules below changes every key, so old entries just miss
+_FINGERPRINT_VERSION = "labkit-fingerprint-2"  # change it with the rules below: all keys change, so old entries miss
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What an answer belongs to: only a request with an equal scope may be shown it.
+    """The group of requests that may share an answer: only a request with an equal scope may be shown it.
 
-    `system_version` names whatever shapes answers from outside the request (prompt templates' release, retrieval corpus,
-    engine build, adapter). `user` stays empty where users of one tenant with the same permissions may share answers.
+    `system_version` names everything outside the request that shapes answers (release of the prompt templates, retrieval
+    corpus, engine build, adapter). `user` is empty if the users of one tenant with the same permissions may share answers.
+    Raises `InvalidValue` if `permissions` is a single text.
     """
 
     tenant: str = ""
@@ -40,7 +41,7 @@ class Scope:
         object.__setattr__(self, "permissions", frozenset(self.permissions))
 
     def to_text(self) -> str:
-        """The scope as canonical JSON: equal scopes, and no others, give equal texts."""
+        """The scope as canonical JSON: equal scopes give equal texts, and different scopes different ones."""
         return _json([self.tenant, sorted(self.permissions), self.model, self.system_version, self.user])
 
     @classmethod
@@ -51,25 +52,25 @@ class Scope:
 
 
 def scope_of(request: Request, *, system_version: str = "", per_user: bool = False) -> Scope:
-    """The scope of `request`; `per_user` keeps the answers of one tenant's users apart as well."""
+    """The scope of `request`; with `per_user`, users of one tenant do not share answers."""
     return Scope(request.tenant, request.permissions, request.model, system_version, user=request.user if per_user else "")
 
 
 def fingerprint(request: Request, *, system_version: str = "") -> str:
     """What is asked, as 64 hexadecimal digits: SHA-256 over a canonical JSON text of everything that changes the answer.
 
-    In it: what `labkit.request.identity` says is asked, model and `system_version`. Not in it: who asks (that is `Scope`).
-    Two requests that differ more than they need to miss; two that differ less than they should would get each other's
-    answers.
+    It covers everything that `labkit.request.identity` counts as asked, the model and `system_version`. It does not cover
+    who asks (that is `Scope`). If it covered too much, equal questions would miss; if it covered too little, different
+    questions would get each other's answers.
 
-    Raises `InvalidRequest` where `extra` or `response_format` is not JSON.
+    Raises `InvalidRequest` if `extra` or `response_format` is not JSON.
     """
     what = asked(request) | {"model": request.model, "system_version": system_version}
     return digest(_FINGERPRINT_VERSION, canonical(what))
 
 
 def digest(*parts: str | bytes) -> str:
-    """SHA-256 of `parts` as 64 hexadecimal digits; lengths go in too, so that ("ab", "c") is not ("a", "bc")."""
+    """SHA-256 of `parts` as 64 hexadecimal digits; lengths are hashed too, so that ("ab", "c") differs from ("a", "bc")."""
     total = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
@@ -82,11 +83,12 @@ def digest(*parts: str | bytes) -> str:
 class CacheControl:
     """How one request may use a cache.
 
-    `no_cache`: do not answer from it (what comes is stored). `no_store`: do not keep what comes (a hit is fine).
-    `max_age_s`: accept only entries younger than that, in seconds. `ttl_s`: how long what is stored now stays fresh, None
-    for as long as its facts hold. `tags`: names to invalidate it by. `facts`: the facts that the answer is made from, with
-    the version of each *before* the work began, so that a fact that changes meanwhile makes the entry stale, not wrong.
-    Raises `InvalidValue`.
+    `no_cache`: do not answer from the cache (the new answer is still stored). `no_store`: do not keep the new answer (a hit
+    is fine). `max_age_s`: accept only entries younger than that, in seconds. `ttl_s`: how long the new answer stays fresh,
+    in seconds; None for as long as its facts hold. `tags`: names by which it can be invalidated. `facts`: the facts that the
+    answer is made from, each with its version *before* the work began. So if a fact changes meanwhile, the entry is stale
+    and never served as current. Raises `InvalidValue` for a negative age, a lifetime that is not above 0, or facts that are
+    not texts.
     """
 
     no_store: bool = False
@@ -110,5 +112,5 @@ class CacheControl:
 
 
 def _json(value: Any) -> str:
-    """`value` as JSON in pure ASCII; a NaN, which no JSON reader agrees on, raises ValueError."""
+    """`value` as JSON in pure ASCII. Raises ValueError for a NaN, on which JSON readers do not agree."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)

@@ -1,4 +1,4 @@
-"""What answers that were not computed again had cost, as the ledger tells it."""
+"""What repeated answers would have cost, read from the ledger."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
 
 def savings(ledger: Ledger, by: tuple[str, ...] = ()) -> pd.DataFrame:
-    """What answers that were not computed again had cost, as the books tell, for every value of the attributes `by`.
+    """What the repeated answers had cost when they were first computed, for every value of the attributes `by`.
 
-    An attempt with "response-cache", "semantic-cache" or "single-flight" on its route, and no tokens, repeated an answer.
-    Its response id is that answer's own with the time at which it ended, for some servers repeat their ids; the attempt of
-    that id and time in the same ledger says what it took. Columns: those of `by`, `labkit.currency`, `answers` (repeated),
-    `unknown` (of them, those whose original is not in this ledger or has no cost: the saving is a lower bound where there
-    are any), `input_tokens` and `output_tokens` not computed again, `saved` (exact decimal).
+    A repeated answer is a completed attempt with "response-cache", "semantic-cache" or "single-flight" on its route, and no
+    tokens. Its response id is the id of the original answer plus the time at which the original ended, because some servers
+    reuse their ids. The attempt in the same ledger with that id and time says what the original used. Columns: those of
+    `by`, `labkit.currency`, `answers` (how many were repeated), `unknown` (how many of them have no original in this ledger,
+    or an original without a cost; if there are any, the saving is a lower bound), `input_tokens` and `output_tokens` that
+    were not computed again, `saved` (exact decimal). Raises `LedgerError` for an unknown attribute.
     """
     from labkit.ledger import check_names
 
@@ -33,8 +34,8 @@ _REPEATED = f"""EXISTS (
     SELECT 1 FROM json_each("labkit.route")
     WHERE substr(value, 1, instr(value || ':', ':') - 1) IN ({", ".join(f"'{kind}'" for kind in hops.REPEATED)}))
   AND coalesce("gen_ai.usage.input_tokens", 0) + coalesce("gen_ai.usage.output_tokens", 0) = 0"""
-# An id written by a cache ends in "@" and 17 characters of seconds (labkit.caches.streams); any other id tells the original
-# only where a single attempt has it. Of several originals of one id and moment, the cheapest counts.
+# An id written by a cache ends in "@" and 17 characters of seconds (labkit.caches.streams). Any other id names the original
+# only if a single attempt has it. If several originals have one id and one moment, the cheapest counts.
 _SAVINGS = f"""
 WITH again AS (
   SELECT *, CASE WHEN substr("gen_ai.response.id", -18, 1) = '@' THEN substr("gen_ai.response.id", 1,

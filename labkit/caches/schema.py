@@ -46,10 +46,12 @@ _SUFFIXES = ("", "-wal", "-shm")
 
 
 def open_cache(path: str, *, busy_timeout: float, set_aside: bool) -> tuple[sqlite3.Connection, int]:
-    """A connection to the cache at `path` and the file's inode; for one in memory, 0.
+    """Open the cache at `path`; returns the connection and the file's inode (0 for ":memory:").
 
-    A damaged file, or one with an older schema, is renamed so that its name says so, and an empty one is started; with
-    `set_aside=False`, and for a newer schema or a file that is no cache of ours, `CacheError` is raised.
+    A damaged file, or one with an older schema, is renamed so that its name says so, and an empty one is started. With
+    `set_aside=False`, `CacheError` is raised instead. For a file with a newer schema, or one that is not a cache of ours,
+    `CacheError` is raised in any case. `Unavailable` is raised if the folder does not exist or the file cannot be opened.
+    `busy_timeout`: seconds to wait for another process.
     """
     if path == ":memory:":
         return open_file(path, CACHE, busy_timeout=busy_timeout), 0
@@ -66,14 +68,14 @@ def open_cache(path: str, *, busy_timeout: float, set_aside: bool) -> tuple[sqli
 
 
 def put_aside(path: str, number: int, error: Exception) -> None:
-    """Rename the file with inode `number` at `path`, which `error` shows to be damaged, unless somebody has done so."""
+    """Rename the file at `path`, which `error` shows to be damaged; do nothing if its inode is no longer `number`."""
     with _lock(path):
         if inode(path) == number:
             _rename(path, "damaged", error)
 
 
 def inode(path: str) -> int:
-    """The number of the file at `path`, -1 where there is none."""
+    """The inode number of the file at `path`, or -1 if there is no file."""
     try:
         return os.stat(path).st_ino
     except OSError:
@@ -81,12 +83,12 @@ def inode(path: str) -> int:
 
 
 def trouble(error: Exception, action: str, path: str) -> Unavailable:
-    """What using the file raised, with the path and the fix."""
+    """An `Unavailable` error for `error`, with the failed `action`, the path and the fix."""
     return Unavailable(f"cannot {action} the cache {path}: {explain(error, _FIXES)}")
 
 
 class _Broken(Exception):
-    """A cache that may be set aside; `how` goes into its new name."""
+    """Raised for a cache file that may be set aside; `how` becomes part of its new name."""
 
     def __init__(self, message: str, how: str) -> None:
         super().__init__(message)
@@ -94,13 +96,13 @@ class _Broken(Exception):
 
 
 def _lock(path: str) -> FileLock:
-    """One opener at a time: none may set aside what another has just started anew."""
+    """A lock for opening the file, so that no process sets aside a file that another one has just created."""
     return FileLock(f"{path}.lock")
 
 
 def _rename(path: str, how: str, why: Exception) -> None:
     aside = f"{path}.{how}-{uuid.uuid4().hex[:8]}"
-    for suffix in _SUFFIXES:  # a log left beside a new file would be played into it
+    for suffix in _SUFFIXES:  # SQLite would replay a log that was left behind into the new file
         with suppress(FileNotFoundError):
             Path(path + suffix).rename(aside + suffix)
     _log.warning("the cache %s is unusable (%s): set aside as %s, an empty one is started", path, why, aside)
@@ -125,7 +127,7 @@ def _whole(path: str, busy_timeout: float) -> sqlite3.Connection:
             raise (_Broken(str(error), how) if how else CacheError(str(error))) from error
         if isinstance(error, FileTrouble):
             code = primary_code(error)
-            # Our own SQL fails on a damaged schema only; a header may say by mistake that its file is read-only.
+            # Our own SQL fails only if the schema is damaged; a damaged header may mark a writable file as read-only.
             writable = os.access(path, os.W_OK) and os.access(Path(path).parent, os.W_OK)
             if is_damage(error) or code == sqlite3.SQLITE_ERROR or (code == sqlite3.SQLITE_READONLY and writable):
                 raise _Broken(str(error), "damaged") from error
@@ -135,5 +137,5 @@ def _whole(path: str, busy_timeout: float) -> sqlite3.Connection:
 
 
 def _text(data: bytes) -> str:
-    """Texts of a cache are ASCII; what is not was damaged, and will not pass for whole."""
+    """Texts of a cache are ASCII; other bytes are damage, and are replaced so that the entry's digest no longer matches."""
     return data.decode("ascii", "replace")

@@ -1,22 +1,25 @@
-"""The semantic cache: a question asked before in other words may be answered from the store.
+"""The semantic cache: a question that was asked before in other words may be answered from the store.
 
-**What is compared.** Only the last user message, as a vector. All else that shapes an answer (the system prompt, the turns
-before, sampling, tools, model) must be equal to the letter: it is the *context*, and with the `Scope` it names a partition.
-Vectors are searched within one partition only, so an answer of another tenant, permission set or model is not found at all.
+**What is compared.** Only the last user message, as a vector. Everything else that shapes an answer (the system prompt,
+earlier turns, sampling, tools, model) must be equal to the letter. It is the *context*, and together with the `Scope` it
+names a partition. Vectors are searched within one partition only, so an answer of another tenant, permission set or model is
+never found.
 
-**When an old answer is given.** The nearest entries are asked of the store, which refuses what is stale, invalidated or
-damaged. `contrast.differences` then refuses those that say something else (a negation, another number or name). Of the
-rest, `Acceptance` decides by score and by what has been seen of that entry.
+**When an old answer is given.** The cache asks the store for the nearest entries; the store refuses stale, invalidated and
+damaged ones. `contrast.differences` then refuses entries whose question asks something else (a negation, another number or
+name). Of the rest, `Acceptance` decides by score and by earlier checks of the entry.
 
-**How it stays honest.** Whenever the engine answers although an entry was near, that entry's answer is compared with the
-fresh one: so every miss teaches. And of the hits that would be given, the share `verify` is asked anew instead, at the
-engine's price: from these alone comes `audit`, a bound on the share of wrong hits that assumes nothing about the score.
-When the audit *shows* that the bound is broken, the cache stops giving answers until it has been emptied or replaced.
+**How errors are measured.** Whenever the engine answers although an entry was near that no difference sets apart, the
+entry's answer is compared with the fresh one. So the cache learns from its misses. And the share `verify` of the hits is not
+given: the engine is asked, at its price, and the two answers are compared. From these hits alone comes `audit`, a bound on
+the share of wrong hits that assumes nothing about the score. When the audit *shows* that the share of wrong hits is above
+`stop_above`, the cache stops giving answers by meaning. It stays stopped: the counts are never reset, so make a new
+`SemanticCache`.
 
-**What is kept.** Each answer once, by the rules and under the key of the response cache, which the lever is as well: what
-is asked word for word is answered without an embedding. Beside it, in a layer of its own, lie the question's words, its
-context and its vector, with the embedder's name: vectors of another model are never compared, and kill -9 at any moment
-leaves what was stored whole, for the index is rebuilt from the store.
+**What is kept.** Each answer once, by the rules and under the key of the response cache. This lever is a response cache as
+well: a question asked word for word is answered without an embedding. Beside the answer, in a layer of its own, lie the
+question's words, its context and its vector, with the embedder's name, so that vectors of different models are never
+compared. The index is rebuilt from the store, so `kill -9` at any moment leaves everything that was stored intact.
 """
 
 from __future__ import annotations
@@ -46,25 +49,28 @@ Contrast = Callable[[str, str], Sequence[Difference]]
 
 
 def same_text(cached: str, fresh: str) -> bool:
-    """Whether two answers are the same, word for word, but for white space and letter case."""
+    """Whether two answers are the same word for word; white space and letter case may differ."""
     return cached.split() == fresh.split() or cached.casefold().split() == fresh.casefold().split()
 
 
 @dataclass(frozen=True)
 class SemanticCache(Lever):
-    """Answer from `store` what was asked before in the same scope and context, in the same words or in words close enough.
+    """Answers from `store` if the question was asked before in the same scope and context, in the same or similar words.
 
-    What is asked word for word is answered as `ResponseCache` does it. Otherwise `embedder` finds what was asked in other
-    words: `acceptance` decides on scores, `contrast` on words, `agree` says whether an old and a fresh answer are the same.
-    `verify` is the share of hits asked anew, `stop_above` the share of wrong hits that, once the audit shows it is
-    exceeded, ends the giving (None: never). `candidates` entries are looked at, nearest first; `seed` repeats the choice of
-    hits to verify. Raises `InvalidValue` for shares outside 0 to 1.
+    A question asked word for word is answered as by `ResponseCache`. Otherwise `embedder` finds questions in similar words:
+    `acceptance` decides by scores, `contrast` by words, and `agree` says whether an old and a fresh answer are the same.
+    `verify` is the share of hits for which the engine is asked instead, to check them. `stop_above` is a limit for the share
+    of wrong hits: once the audit shows that it is exceeded, no more answers are given by meaning (None: no limit).
+    `candidates` is how many entries are looked at, nearest first; `seed` makes the choice of hits to verify repeatable.
+    Raises `InvalidValue` for shares outside 0 to 1, for `stop_above` without `verify`, for fewer than one candidate, and for
+    a store or policy of the wrong type.
 
-    A hit's `Done` has zero usage and cost 0; its time to first token holds the embedding. A request that is not a user's
-    question is answered word for word only. Where anything of the cache's is in trouble, the engine answers, and the `Done`
+    A hit's `Done` has zero usage and cost 0; its time to first token includes the embedding. A request whose last message is
+    not a user's question is answered word for word only. If anything of the cache fails, the engine answers, and the `Done`
     says so in `faults`.
 
-    The value is also what one asks: what was seen and counted is shared by all places where it stands.
+    Use this object itself to ask for `audit()`, `stopped` and `look()`. If it stands in several stacks, they share all that
+    it has seen and counted.
     """
 
     store: Store
@@ -109,7 +115,7 @@ class SemanticCache(Lever):
         return repeating(self.store, self.policy, inner, hops.SEMANTIC_CACHE, ask)
 
     def audit(self, confidence: float = 0.95) -> Audit:
-        """What the verified hits say so far."""
+        """The audit of the hits so far."""
         return self._meaning.audit(confidence)
 
     @property
@@ -118,18 +124,18 @@ class SemanticCache(Lever):
         return self.stop_above is not None and self.audit().at_least > self.stop_above
 
     def asked(self, request: Request) -> Asked | None:
-        """What `request` asks and in which context; None where its last message is not a user's, with words in it."""
+        """What `request` asks, and in which context; None if its last message is not a user's or holds no words."""
         return asked_of(request, self.policy)
 
     def encode(self, text: str) -> Vectors:
-        """The vector of one question, shape (dimension,), at length one. Raises `BadVector` where there is none."""
+        """The vector of one question, shape (dimension,), of length one. Raises `BadVector` if the embedder gives none."""
         vector: Vectors = unit(self.embedder.encode([text]), self.embedder.dimension, self.embedder.name)[0]
         return vector
 
     def look(self, asked: Asked, vector: Vectors, now: float, control: CacheControl | None = None) -> Match:
-        """The answers near `asked` that may be seen at `now` (seconds since 1970), and which one may be given.
+        """The answers near `asked` that are valid at `now` (seconds since 1970), and which one may be given.
 
-        Raises `CacheError` where the store cannot be read.
+        `vector` is that of the question, shape (dimension,), of length one. Raises `CacheError` if the store cannot be read.
         """
         meaning = self._meaning
         meaning.follow()
@@ -158,7 +164,7 @@ class SemanticCache(Lever):
         return Match(asked, tuple(found[: self.candidates]))
 
     def keep(self, asked: Asked, vector: Vectors, answer: Completion, plan: Plan) -> None:
-        """Store a whole answer so that it is found by its words and by its meaning. Raises as `Plan.keep` does."""
+        """Store a whole answer so that it is found by its words and by its meaning. Raises what `Plan.keep` raises."""
         plan.keep(answer, [(LAYER, self._meaning.value(asked, vector))])
 
     def _candidate(self, asked: Asked, looked: Lookup, text: str, kept: bytes, score: float) -> Candidate:
@@ -168,7 +174,7 @@ class SemanticCache(Lever):
         return Candidate(looked, text, streams.text_of(kept), score, apart, decision)
 
     async def _search(self, request: Request, plan: Plan) -> _Search:
-        """What is near the question, as far as that can be told, and what was decided about it."""
+        """Find the entries near the question, and decide about them; errors go to `plan.aside`."""
         asked = plan.aside.attempt(lambda: self.asked(request))
         search = _Search(asked)
         if asked is None:
@@ -201,7 +207,7 @@ class SemanticCache(Lever):
         plan.aside.attempt(lambda: self.store.miss(LAYER, reason))
 
     def _give(self, search: _Search, plan: Plan) -> list[Event] | None:
-        """The events of the answer to be given; None where there is none."""
+        """The events of the answer to be given; None if no answer is to be given."""
         if search.hit is None or search.hit.found.entry is None:
             return None
         events = streams.replay(search.hit.found.entry.value, hops.SEMANTIC_CACHE, plan.sent, plan.unix)
@@ -210,7 +216,7 @@ class SemanticCache(Lever):
         return events
 
     def _keep(self, search: _Search, answer: Completion, plan: Plan) -> None:
-        """Store a fresh answer to what was asked, and learn from it about the entry that was nearest."""
+        """Store a fresh answer, and learn from it about the nearest entry."""
         plan.aside.attempt(lambda: self._learn(search, answer, plan))
         if search.asked is None or search.vector is None:
             plan.keep(answer)
@@ -229,7 +235,10 @@ class SemanticCache(Lever):
 
 @dataclass(slots=True)
 class _Search:
-    """What came of a search by meaning: `hit` is to be given, `checking` says that one is asked anew."""
+    """The result of a search by meaning.
+
+    `hit` is the candidate to be given. `checking`: there was a hit, but the engine is asked in order to check it.
+    """
 
     asked: Asked | None
     vector: Vectors | None = None

@@ -1,9 +1,9 @@
-"""Identical requests at the same time: one stream from the engine, everybody reads it.
+"""Identical requests at the same time share one stream from the engine.
 
-A burst on one question finds a cache empty and would ask the engine once for each of them. Here the first of them starts a
-*flight*, and whoever asks the same while it is up listens in, from its first chunk on. The flight belongs to nobody: it
-goes on while anybody listens, whether or not the one who started it still does, and is closed down to the engine when the
-last one leaves.
+When many ask one question at once, the cache is still empty, and the engine would be asked once for each of them. Here the
+first request starts a *flight*, and every identical request that comes while it is running listens to it, from its first
+chunk on. No request owns the flight: it goes on while anybody listens, even if the request that started it has left. When
+the last listener leaves, the stream is closed down to the engine.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FlightKey = Callable[[Request], Hashable | None]
 
 
 def same_question(request: Request) -> Hashable | None:
-    """Equal for requests that may share one answer; None for one that wants a random sample of its own."""
+    """A key that is equal for requests that may share one answer; None if the request wants a random sample of its own."""
     if request.temperature > 0 and request.seed is None:
         return None
     return scope_of(request), fingerprint(request)
@@ -44,13 +44,14 @@ def same_question(request: Request) -> Hashable | None:
 
 @dataclass(frozen=True)
 class SingleFlight(Lever):
-    """Serve requests of equal `key` that overlap in time by one stream; a key of None is never shared.
+    """Serves requests of equal `key` that overlap in time from one stream; a request whose key is None shares nothing.
 
-    Deadlines stay each caller's own: the shared stream runs without one, a caller whose deadline passes leaves, the others
-    listen on. An error of the stream reaches all who listen; asking again starts anew.
+    Each caller keeps its own deadline: the shared stream runs without one, and a caller whose deadline passes leaves while
+    the others listen on. An error of the stream reaches all listeners; a new request starts a new stream.
 
-    Whoever starts the stream pays for it, and is booked with it even if it leaves before the others. All others get zero
-    tokens, cost 0 and "single-flight" on the route. A key that fails is told on the `Done` of an answer that is not shared.
+    The request that starts the stream is booked with its tokens and cost, even if it leaves before the others. All others
+    get zero tokens, cost 0 and "single-flight" on the route. If `key` raises an error, the answer is not shared, and its
+    `Done` says so in `faults`. Raises `InvalidValue` if `key` is not a function.
     """
 
     key: FlightKey = same_question
@@ -60,7 +61,7 @@ class SingleFlight(Lever):
             raise InvalidValue(f"key is {self.key!r:.80}; give a function from a request to a hashable value, or None")
 
     def over(self, inner: Handler) -> Handler:
-        """`inner`, asked once for all who ask the same at a time."""
+        """`inner`, asked once for all identical requests that overlap in time."""
         flights, beneath = Flights(), books_in(inner)
 
         def marked(request: Request) -> Hashable | None:
@@ -80,7 +81,7 @@ class SingleFlight(Lever):
 
 
 class Flights:
-    """The streams that are up now, by the mark of what they answer."""
+    """The streams that are running now, by the mark of the requests that share them."""
 
     def __init__(self) -> None:
         self._up: dict[Hashable, _Flight] = {}
@@ -88,9 +89,9 @@ class Flights:
     async def join(
         self, request: Request, mark: Hashable, inner: Handler, beneath: tuple[Books, ...]
     ) -> AsyncGenerator[Event, None]:
-        """Listen to the flight of `mark` from its beginning, starting one with `inner` where none is up.
+        """Listen to the flight of `mark` from its first event on; start one with `inner` if none is running.
 
-        Followers are recorded in their own books and in those `beneath`.
+        Those who join a running flight are recorded in their own books and in the books `beneath`.
         """
         place = asyncio.get_running_loop(), mark
         flight = self._up.get(place)
@@ -120,7 +121,7 @@ class Flights:
         finally:
             flight.listeners -= 1
             if not flight.listeners and not flight.landed and flight.task is not None:
-                self._forget(flight, place)  # first: who asks from now on must not board a flight that is being called off
+                self._forget(flight, place)  # first, so that nobody joins a flight that is being cancelled
                 flight.task.cancel()
                 await asyncio.wait({flight.task})
 
@@ -131,7 +132,7 @@ class Flights:
                     flight.events.append(event)
                     flight.tell()
         except asyncio.CancelledError:
-            # Called off because nobody listens, or by somebody else; then those who do are not cancelled themselves.
+            # Cancelled because nobody listens, or from outside; in the second case the listeners get this error.
             flight.error = EngineError("the stream that this request shared was cancelled; ask again")
             raise
         except Exception as error:  # noqa: BLE001 - it is raised in every caller
@@ -156,13 +157,13 @@ class _Flight:
     task: asyncio.Task[None] | None = None
 
     def tell(self) -> None:
-        """Wake all who wait for the next event."""
+        """Wake all listeners that wait for the next event."""
         news, self.news = self.news, asyncio.Event()
         news.set()
 
 
 async def _followed(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-    """A flight as a follower hears it: at its own times, and at nobody's cost."""
+    """A flight as a follower gets it: with the follower's own times, and at no cost."""
     aside = Aside(hops.SINGLE_FLIGHT)
     began = aside.attempt(lambda: (clock.now(), clock.unix_now()))
     first: float | None = None

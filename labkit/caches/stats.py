@@ -1,4 +1,4 @@
-"""What a store did: look-ups and why they missed, and where entries went."""
+"""Counts of what a store did: look-ups, misses by reason, and entries stored and removed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from labkit.sqlite import ProcessLock
 
 Event = tuple[str, str, str]
-"""A layer, what happened ("hits", "miss", "stores", …), and the reason, where there are several."""
+"""A layer, what happened there ("hits", "miss", "stores", …), and the reason if there are several."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
     """What this `Store` object did since it was opened, in one layer or in all.
 
-    `looked_up` = `hits` + all of `misses`. What it put in and what went out again balance: `stores` − `replaced` −
-    `evicted` − `expired` − `deleted` − `dropped` is what is left of it. `expired` entries made room before they were
-    evicted; `dropped` ones were damaged.
+    `looked_up` = `hits` + all of `misses`. If no other object uses the file, and the file was empty at first, the number of
+    entries in it is
+
+        stores − replaced − evicted − expired − deleted − dropped
+
+    `expired` counts entries that were past their lifetime when room was needed; `dropped` counts entries that were damaged.
     """
 
     hits: int
@@ -33,7 +36,7 @@ class Stats:
 
     @property
     def looked_up(self) -> int:
-        """Look-ups, hits and misses together."""
+        """Look-ups: hits and misses together."""
         return self.hits + sum(self.misses.values())
 
     @property
@@ -43,7 +46,7 @@ class Stats:
 
 
 class Counts:
-    """Events by layer, for any thread to count."""
+    """Counters of events by layer. Threads may share it."""
 
     def __init__(self) -> None:
         self._counts: Counter[Event] = Counter()
@@ -59,12 +62,12 @@ class Counts:
         self.add({(layer, what, detail): 1})
 
     def layers(self) -> tuple[str, ...]:
-        """The layers with any event, by name."""
+        """The layers that have any event, in alphabetical order."""
         with self._lock.mine():
             return tuple(sorted({layer for layer, _, _ in self._counts}))
 
     def stats(self, layer: str | None) -> Stats:
-        """The accounts of `layer`, or of all together."""
+        """The counts of `layer`, or of all layers together."""
 
         def by_detail(kind: str) -> dict[str, int]:
             found: Counter[str] = Counter()

@@ -1,19 +1,20 @@
-"""The one store under every cache of this room: an SQLite file of entries that knows scope, freshness and worth.
+"""The store under every cache of this package: an SQLite file of entries, with rules for scope, freshness and worth.
 
-**Never a wrong answer.** An entry is handed out only to an equal scope, within its lifetime, with the facts it was made
-from unchanged, in its tenant's current epoch, and whole (each carries a digest of its own content). Whatever cannot be
-decided is a miss. Work that began before an invalidation cannot be stored after it: `put` wants the `Ticket` taken first.
-Clocks that step back are in `labkit.caches.eras`.
+**Never a wrong answer.** An entry is given only to an equal scope, within its lifetime, while the facts it was made from are
+unchanged, in its tenant's current epoch, and undamaged (each entry carries a digest of its own content). Whatever cannot be
+decided is a miss. Work that began before an invalidation cannot be stored after it: `put` requires the `Ticket` that was
+taken first. `labkit.caches.eras` handles clocks that step back.
 
-**Worth.** Over `limit_bytes`, what has expired goes first, then what is worth least (`labkit.caches.worth`).
+**Worth.** If the store holds more than `limit_bytes`, expired entries are removed first, then those that are worth least
+(`labkit.caches.worth`).
 
-**Durability.** Puts commit to a write-ahead log without waiting for the disk: they survive `kill -9`, and a power cut at
-worst forgets some (a miss). Invalidations wait for the disk (`synchronous=FULL`), because forgetting one would be a wrong
-answer. A full or failing disk never fails a request: `get` misses, `put` does not store, both are counted. An
+**Durability.** Puts commit to a write-ahead log without waiting for the disk. They survive `kill -9`; a power cut may lose
+some of them, which is a miss. Invalidations wait for the disk (`synchronous=FULL`), because a lost invalidation would be a
+wrong answer. A full or failing disk never fails a request: `get` misses, `put` does not store, and both are counted. An
 *invalidation* that fails raises.
 
-**Damage.** A file that turns out to be damaged, when it is opened or while it is used, is set aside and an empty one takes
-its place. Every process notices by the file's inode when another has done so.
+**Damage.** A file that turns out to be damaged, when it is opened or while it is used, is set aside, and an empty one takes
+its place. Every other process notices this by the file's inode.
 """
 
 from __future__ import annotations
@@ -59,14 +60,16 @@ _PENDING_USES = 256
 class Store:
     """A cache in the file at `path`, or in this process only (":memory:"), of at most `limit_bytes` of entries.
 
-    Bytes are counted over values, keys, scopes, tags and facts; the file is a little larger. `versions` tells the current
-    version of a fact: an entry made from facts is a hit only while each still has the version it was made from, so without
-    `versions` entries with facts never hit. Use as a context manager, or `close()`. Threads may share one `Store`,
-    processes of one machine one file.
+    The bytes of values, keys, scopes, tags and facts count; the file is a little larger. `versions` gives the current
+    version of a fact. An entry made from facts hits only while each fact still has the version it was made from, so without
+    `versions` such entries never hit. A clock that steps back by up to `clock_slack_s` seconds does no harm; see
+    `labkit.caches.eras`. `busy_timeout`: seconds to wait for another process. Use the store as a context manager, or call
+    `close()`. Threads may share one `Store`, and processes of one machine one file.
 
     A damaged file, or one with an older schema, is set aside under a name that says so, and an empty one is started with a
-    warning in the log: a cache holds nothing that cannot be computed again. With `set_aside=False`, and for a newer
-    schema or a file that is no cache of ours, which is never touched, `CacheError` is raised.
+    warning in the log: everything in a cache can be computed again. With `set_aside=False`, `CacheError` is raised instead.
+    A file with a newer schema, or one that is not a cache of ours, is never touched; `CacheError` is raised. Raises
+    `InvalidValue` for a limit below 1 or a slack that is not a finite number from 0.
     """
 
     def __init__(
@@ -90,7 +93,7 @@ class Store:
         self._eras = Eras(clock_slack_s)
         self._uses: Counter[int] = Counter()
         self._counts = Counts()
-        # In a new process or a new file, uses by row id are somebody else's.
+        # In a new process or a new file, the row ids of pending uses no longer count.
         self._file = CacheFile(self.path, busy_timeout, set_aside=set_aside, renewed=self._uses.clear)
 
     def __enter__(self) -> Self:
@@ -107,16 +110,16 @@ class Store:
 
     @property
     def trouble(self) -> CacheError | None:
-        """What went wrong with the file last, None if nothing did."""
+        """The last error of the file; None if there was none."""
         return self._file.trouble
 
     @property
     def bytes(self) -> int:
-        """Bytes of all entries, those that have expired but not yet made room included."""
+        """Bytes of all entries, including expired ones that have not been removed yet."""
         return self._file.told("read", lambda connection: int(connection.execute("SELECT bytes FROM state").fetchone()[0]))
 
     def close(self) -> None:
-        """Close the file; closing again does nothing, using it afterwards raises `CacheError`."""
+        """Close the file. Closing again does nothing; using the store afterwards raises `CacheError`."""
         self._file.close(before=self._settle)
 
     def _settle(self) -> None:
@@ -139,10 +142,11 @@ class Store:
         layer: str = "response",
         count: bool = True,
     ) -> Lookup:
-        """The entry under `key` that `scope` may see at `now` (seconds since 1970), or why there is none.
+        """The entry under `key` that `scope` may see at `now` (seconds since 1970), or the reason why there is none.
 
-        The `ticket` in it is what `put` wants of whoever computes what is missing. `count=False` leaves the look out of the
-        accounts and of the entry's uses; `use` makes up for it.
+        If the entry is missing, the caller computes it and passes the `ticket` of this look-up to `put`. `count=False`
+        leaves the look-up out of the counts and of the entry's uses; call `use` later to count it. Raises `InvalidValue` for
+        a time that is not finite.
         """
         if not math.isfinite(now):
             raise InvalidValue(f"the time is {now}; use seconds since 1970")
@@ -158,7 +162,10 @@ class Store:
         return found
 
     def ticket(self, scope: Scope) -> Ticket:
-        """Take this *before* computing what `put` will store, so that an invalidation meanwhile is not undone by it."""
+        """Take a ticket *before* computing what `put` will store.
+
+        If an invalidation comes meanwhile, `put` refuses the value.
+        """
         try:
             return self._file.run(lambda connection: table.state_of(connection, scope.tenant)[0].ticket())
         except (*FileTrouble, Unavailable) as error:
@@ -166,23 +173,23 @@ class Store:
             return NO_TICKET
 
     def use(self, found: Lookup, layer: str) -> None:
-        """Count `found`, an entry that was looked at before, as a hit of `layer` and a use of the entry."""
+        """Count `found`, the result of an earlier look-up, as a hit of `layer` and as a use of its entry."""
         self._counts.one(layer, "hits")
         self._uses[found.row] += 1
         if len(self._uses) >= _PENDING_USES:
-            # Uses are noted in bulk: a write for every read would cost more than many an answer.
+            # Uses are written in bulk: one write for every read would cost too much.
             with suppress(*FileTrouble, CacheError):
                 self._file.run(lambda connection: note_uses(connection, self._uses), write=True)
 
     def miss(self, layer: str, reason: Miss) -> None:
-        """Count a look-up that its owner decided by itself, without `get`."""
+        """Count a miss that the caller decided by itself, without `get`."""
         self._counts.one(layer, "miss", reason)
 
     def follow(self, layers: Sequence[str], after: Mark = (-1, 0)) -> tuple[list[Entry], Mark]:
-        """Whole entries of `layers` stored since mark `after`, by any process, oldest first, and the mark to go on from.
+        """Undamaged entries of `layers` that any process stored since mark `after`, oldest first, and the next mark.
 
-        For an index over the entries: what it holds must still pass `get` before it is shown. An entry that was replaced
-        comes again. Where the file cannot be read there is nothing new.
+        This is for an index over the entries: whatever the index finds must still pass `get` before it is shown. An entry
+        that was replaced comes again. If the file cannot be read, there are no new entries.
         """
         try:
             return self._file.run(lambda connection: table.followed(connection, layers, after))
@@ -191,32 +198,37 @@ class Store:
             return [], after
 
     def entries(self, *, layer: str, scope: Scope | None = None) -> Iterator[Entry]:
-        """All whole entries of a layer, fresh or not, oldest first. Show none without `get`."""
+        """All undamaged entries of a layer, valid or not, oldest first. Show none of them to anybody without `get`."""
         yield from self._file.told("read", lambda connection: table.whole(connection, layer, scope))
 
     def epoch(self, tenant: str) -> int:
-        """The tenant's current epoch; 0 before the first was advanced."""
+        """The tenant's current epoch; 0 if it was never advanced."""
         return self._file.told("read the epoch of a tenant of", lambda c: table.state_of(c, tenant)[0].epoch)
 
     def layers(self) -> tuple[str, ...]:
-        """The layers this `Store` object has accounts of, by name."""
+        """The layers in which this `Store` object has counted anything, by name."""
         return self._counts.layers()
 
     def stats(self, layer: str | None = None) -> Stats:
-        """The accounts of `layer`, or of all together."""
+        """The counts of `layer`, or of all layers together."""
         return self._counts.stats(layer)
 
     # -- storing -------------------------------------------------------------------------------------------------------
 
     def put(self, entry: Entry, ticket: Ticket, *, now: float | None = None) -> Refusal | None:
-        """Store `entry`, replacing the one its scope has under its key; None, or why it was not stored.
+        """Store `entry`; it replaces the entry that its scope has under its key. Returns None, or why it was not stored.
 
-        `now` is the current time in seconds since 1970, `entry.created` unless given (an entry may be older than that).
+        `now` is the current time in seconds since 1970; by default it is `entry.created`, but an entry may be older than
+        that. Raises `InvalidValue` for a time that is not finite.
         """
         return self.put_together((entry,), ticket, now=now)
 
     def put_together(self, entries: Sequence[Entry], ticket: Ticket, *, now: float | None = None) -> Refusal | None:
-        """Store `entries` of one scope, all of them or none, with one commit; None, or why they were not stored."""
+        """Store `entries` of one scope, all or none, in one commit. Returns None, or why they were not stored.
+
+        `now` as in `put`. Raises `InvalidValue` for no entries, for entries of several scopes and for a time that is not
+        finite.
+        """
         if not entries or any(entry.scope != entries[0].scope for entry in entries):
             raise InvalidValue(f"{len(entries)} entries are stored together, of one scope; at least one is needed")
         now = entries[0].created if now is None else now
@@ -229,7 +241,7 @@ class Store:
         return no
 
     def refuse(self, layer: str, reason: Refusal) -> None:
-        """Count something that its owner did not even try to store ("no-store")."""
+        """Count a value that its owner did not even try to store ("no-store")."""
         self._counts.one(layer, "refused", reason)
 
     def _put(self, entries: Sequence[Entry], ticket: Ticket, now: float) -> Refusal | None:
@@ -244,7 +256,7 @@ class Store:
         except (*FileTrouble, Unavailable) as error:
             self._file.warn(error)
             return "unavailable"
-        self._counts.add(went)  # counted once the commit is through, or the accounts would not balance
+        self._counts.add(went)  # counted after the commit, so that the counts match the file
         return no
 
     def _write(
@@ -252,9 +264,9 @@ class Store:
     ) -> tuple[Refusal | None, Counter[Event]]:
         went: Counter[Event] = Counter()
         state, inflation = table.state_of(connection, entries[0].scope.tenant)
-        time = self._eras.while_storing(connection, now, state.latest)  # a time seen, whatever becomes of the entries
+        time = self._eras.while_storing(connection, now, state.latest)  # a time seen, even if the entries are refused
         if time is None or ticket.era != state.era or ticket.birth != state.birth:
-            return "clock", went  # it went back since this work began: `created` says nothing about an age
+            return "clock", went  # the clock or the file changed since the work began, so `created` gives no age
         if ticket != state.ticket():
             return "invalidated", went
         note_uses(connection, self._uses)
@@ -275,11 +287,12 @@ class Store:
         before_epoch: int | None = None,
         dry_run: bool = True,
     ) -> Removal:
-        """What matches *all* that is given: looked at, and with `dry_run=False` removed for good once this returns.
+        """Find the entries that match *all* given conditions; with `dry_run=False`, also remove them, durably.
 
-        `before_epoch` (with `tenant`) takes the entries of that tenant's earlier epochs and makes it the current one if it
-        is later. Work under way when an invalidation happens is not stored afterwards, for that tenant or, where no
-        `tenant` is given, for any. Raises `CacheError` when it did not happen, `InvalidValue` when nothing is given.
+        `before_epoch` (needs `tenant`) matches the entries of that tenant's earlier epochs, and becomes the tenant's current
+        epoch if it is later. Work that is under way during an invalidation is not stored afterwards: for that tenant, or for
+        all tenants if no `tenant` is given. Raises `CacheError` if the invalidation did not happen, `InvalidValue` if no
+        condition is given.
         """
         given: list[tuple[str, object]] = []
         if key is not None:
@@ -299,7 +312,10 @@ class Store:
         return self._delete(given, tenant, before_epoch or 0, dry_run)
 
     def advance_epoch(self, tenant: str, *, dry_run: bool = True) -> Removal:
-        """Start a new epoch for `tenant`: none of its entries so far is ever seen again."""
+        """Start a new epoch for `tenant`, so that none of its present entries is ever seen again.
+
+        They are removed, unless `dry_run` is set. Raises `CacheError` if it did not happen.
+        """
         return self._delete([("tenant = ?", to_text(tenant))], tenant, 0, dry_run, next_epoch=True)
 
     def _delete(
@@ -323,7 +339,7 @@ class Store:
             return rows
 
         rows = self._file.told("invalidate entries of", work, write=not dry_run, durable=not dry_run)
-        while not dry_run and self._file.moved():  # meanwhile another process set the file aside: once more, in the new one
+        while not dry_run and self._file.moved():  # another process replaced the file meanwhile: repeat it there
             self._file.told("invalidate entries of", work, write=True, durable=True)
         if not dry_run:
             self._counts.add(Counter((row[0], "deleted", "") for row in rows))

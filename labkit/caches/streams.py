@@ -1,4 +1,4 @@
-"""Answers as streams: how a cache keeps one as bytes and plays it again, and what a repeated answer's `Done` says."""
+"""Answers as streams: how a cache stores one as bytes and replays it, and what the `Done` of a repeated answer says."""
 
 from __future__ import annotations
 
@@ -28,11 +28,14 @@ from labkit.request import (
 T = TypeVar("T")
 STORED_REASONS = frozenset({"stop", "length", "tool_calls"})
 LAYERS = {hops.RESPONSE_CACHE: "response", hops.SEMANTIC_CACHE: "semantic", hops.SINGLE_FLIGHT: "single flight"}
-"""The layers by their hop's kind on a route, as tables name them."""
+"""The layer's name, as in tables, for the kind of its hop on a route."""
 
 
 class Aside:
-    """What a lever could not do for one answer: it steps aside, and tells on the answer's `Done`."""
+    """Collects the errors of a lever for one answer.
+
+    The lever steps aside, the answer goes on without it, and the answer's `Done` lists the errors.
+    """
 
     __slots__ = ("errors", "where")
 
@@ -41,36 +44,36 @@ class Aside:
         self.errors: list[Exception] = []
 
     def attempt(self, work: Callable[[], T]) -> T | None:
-        """What `work` returns; None where it fails."""
+        """The result of `work`; None if it fails, and then its error is kept."""
         try:
             return work()
-        except Exception as error:  # noqa: BLE001 - whatever fails here, the answer does not
+        except Exception as error:  # noqa: BLE001 - whatever fails here, the answer must not fail
             self.errors.append(error)
             return None
 
     def told(self, done: Done) -> Done:
-        """`done` with all that failed."""
+        """`done` with all errors so far added as faults."""
         for error in self.errors:
             done = done.beside(self.where, error)
         return done
 
     async def beside(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-        """`events` with all that failed told at their end."""
+        """`events` with all errors added to their `Done`."""
         async with aclosing(events) as stream:
             async for event in stream:
                 yield self.told(event) if isinstance(event, Done) else event
 
 
 def layer_of(route: tuple[str, ...]) -> str | None:
-    """The layer that gave an answer of this route; None where an engine did."""
+    """The layer that gave an answer with this route; None if an engine gave it."""
     return next((LAYERS[kind] for kind in hops.kinds(route) if kind in LAYERS), None)
 
 
 def may_be_kept(done: Done) -> bool:
-    """Whether an answer says something about its question: it ended by itself or at its limit, and was computed just now.
+    """Whether an answer may be stored: it ended by itself or at its limit, and it was computed just now.
 
-    An answer that another cache gave is that cache's to keep: stored again here, it would start a second life, with a new
-    birthday, and outlast the facts and the lifetime it was made under.
+    An answer that came from another cache belongs to that cache. Stored again here, it would get a new creation time, and
+    would outlive the facts and the lifetime it was made under.
     """
     if not isinstance(done.finish_reason, str) or done.finish_reason not in STORED_REASONS:
         return False
@@ -78,15 +81,15 @@ def may_be_kept(done: Done) -> bool:
 
 
 def repeated(done: Done) -> Done:
-    """`done` for one who gets the answer again: nothing was used, it cost nothing, and its id names the one it repeats."""
+    """`done` for a caller who gets the answer again: no usage, cost 0, and an id that names the original answer."""
     told = {f.name: f.default for f in fields(Done) if f.name in ("usage_note", "faults", "booked")}
     return replace(done, usage=Usage(), cost=Decimal(0), response_id=_original(done), **told)  # type: ignore[arg-type]
 
 
 def _original(done: Done) -> str:
-    """The response id with the time at which the answer ended, `id@seconds since 1970`: some servers repeat their ids.
+    """The response id plus the time at which the answer ended, `id@seconds since 1970`; some servers reuse their ids.
 
-    The end and not the beginning, which levers move to where their caller began to wait. `savings` reads it.
+    The end is used because levers move the beginning to the moment when their caller began to wait. `savings` reads this id.
     """
     timing = done.timing
     if set(hops.REPEATED) & set(hops.kinds(done.route)) or timing.started_unix is None or timing.e2e is None:
@@ -96,33 +99,39 @@ def _original(done: Done) -> str:
 
 
 def encode(answer: Completion) -> bytes | None:
-    """A whole answer as bytes: what was said, not when; None where it holds something that would not come back the same."""
+    """A whole answer as bytes, without its times; None if it holds something that could not be restored exactly."""
     done = replace(repeated(answer.done), timing=Timing(0.0), route=())
     chunks = [replace(chunk, at=0.0, usage=None) for chunk in answer.chunks]
     try:
         data = {"chunks": [chunk_to_json(chunk) for chunk in chunks], "done": done_to_json(done)}
         kept = json.dumps(data, separators=(",", ":"), allow_nan=False).encode("ascii")
         return kept if decode(kept) == (chunks, done) else None
-    except Exception:  # noqa: BLE001 - an engine may put anything anywhere; what is not understood is not kept
+    except Exception:  # noqa: BLE001 - an engine may put anything anywhere; unknown things are not kept
         return None
 
 
 def decode(kept: bytes) -> tuple[list[Chunk], Done]:
-    """What `encode` kept. Raises `StreamIncomplete`, `ValueError`, `KeyError` or `TypeError` for what it did not write."""
+    """The chunks and the `Done` that `encode` stored.
+
+    Raises `StreamIncomplete`, `ValueError`, `KeyError` or `TypeError` for bytes that `encode` did not write.
+    """
     data: dict[str, Any] = json.loads(kept)
     return [chunk_from_json(chunk) for chunk in data["chunks"]], done_from_json(data["done"])
 
 
 def text_of(kept: bytes) -> str:
-    """The words of a kept answer, without its reasoning."""
+    """The words of a stored answer, without its reasoning."""
     return "".join(chunk["text"] for chunk in json.loads(kept)["chunks"])
 
 
 def replay(kept: bytes, hop: str, sent: float, started_unix: float) -> list[Event]:
-    """A kept answer's chunks, all now, without their pauses, and its `Done`. Raises as `decode` does."""
+    """The chunks of a stored answer, all at the present time, without their pauses, and its `Done`.
+
+    `sent` is in seconds of `clock.now()`, `started_unix` in seconds since 1970. Raises what `decode` raises.
+    """
     now = clock.now()
     chunks, done = decode(kept)
-    # The running total is 0: a replay that is cut short has cost nothing either.
+    # The running total is 0, so that a replay that is cut short costs nothing either.
     events: list[Event] = [replace(chunk, at=now, usage=Usage()) for chunk in chunks]
     said = now if any(chunk.has_content for chunk in chunks) else None
     return [*events, replace(done, timing=Timing(sent, said, said, now, started_unix)).via(hop)]

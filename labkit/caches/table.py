@@ -1,6 +1,6 @@
-"""The SQL of a cache's file: what is asked of it and what is written into it, one function each.
+"""The SQL of a cache's file: one function for each query and each change.
 
-Whoever writes holds a transaction. Texts from the file are ASCII; a damaged one does not pass for whole (`whole_entry`).
+Functions that write must be called within a transaction. Texts in the file are ASCII; `whole_entry` rejects damaged ones.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _WHOLE = "scope, key, created, lifetime, facts, tags, cost, uses, digest, value"
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the file says about itself and about a tenant."""
+    """The state of the file and of one tenant."""
 
     birth: int
     era: int
@@ -43,13 +43,13 @@ class State:
     all_changes: int
 
     def ticket(self, era: int | None = None) -> Ticket:
-        """The tenant's invalidations so far; `era` where it is a later one by now."""
+        """A ticket for the tenant's invalidations so far. `era` is given if it is already later than the file's."""
         return Ticket(self.birth, self.epoch, self.changes, self.all_changes, self.era if era is None else era)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An entry's row, before anything is believed of it."""
+    """An entry's row as found, before it is checked."""
 
     row: int
     tenant: str
@@ -60,7 +60,7 @@ class Found:
     rest: tuple[Any, ...]
 
     def entry(self, connection: sqlite3.Connection, layer: str, scope: Scope, key: str) -> Entry | None:
-        """The entry as it was stored; None where it, or what an invalidation would find it by, is damaged."""
+        """The entry as it was stored; None if it is damaged, or if its tenant or tags, which invalidations use, are."""
         entry = whole_entry(layer, scope, key, self.created, self.lifetime, *self.rest)
         if entry is None or self.tenant != to_text(scope.tenant):
             return None
@@ -74,13 +74,13 @@ class Found:
 
 
 def state_of(connection: sqlite3.Connection, tenant: str) -> tuple[State, float]:
-    """The state of the file for `tenant`, and what the last entry that made room was worth."""
+    """The state of the file for `tenant`, and the worth of the last entry that was evicted."""
     *state, inflation = connection.execute(_STATE, (to_text(tenant),)).fetchone()
     return State(*state), inflation
 
 
 def find(connection: sqlite3.Connection, layer: str, key: str, scope: Scope) -> tuple[State, Found | None, bool]:
-    """The state, the entry's row if there is one, and where there is none, whether another scope has one under the key."""
+    """The state, the entry's row or None, and, if there is no row, whether another scope has an entry under the key."""
     row = connection.execute(_FIND, (layer, key, scope.to_text(), to_text(scope.tenant))).fetchone()
     state, found, elsewhere = State(*row[:6]), row[6:-1], bool(row[-1])
     if found[0] is None:
@@ -90,7 +90,7 @@ def find(connection: sqlite3.Connection, layer: str, key: str, scope: Scope) -> 
 
 
 def insert(connection: sqlite3.Connection, entry: Entry, state: State, inflation: float) -> Counter[Event]:
-    """Write `entry` in place of the one its scope has under its key, if any; says what happened."""
+    """Write `entry`; it replaces the entry that its scope has under its key. Returns the events to count."""
     went: Counter[Event] = Counter()
     scope, size = entry.scope.to_text(), size_of(entry)
     if connection.execute(
@@ -113,17 +113,17 @@ def insert(connection: sqlite3.Connection, entry: Entry, state: State, inflation
 
 
 def matching(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> list[tuple[str, str, str, int]]:
-    """(layer, scope, key, bytes) of the entries that a condition holds for, oldest first."""
+    """(layer, scope, key, bytes) of the entries that satisfy a condition, oldest first."""
     return connection.execute(f"SELECT layer, scope, key, bytes FROM entries WHERE {where} ORDER BY id", values).fetchall()
 
 
 def remove(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> int:
-    """Delete the entries that a condition holds for; returns their number."""
+    """Delete the entries that satisfy a condition; returns their number."""
     return connection.execute(f"DELETE FROM entries WHERE {where}", values).rowcount
 
 
 def note_change(connection: sqlite3.Connection, tenant: str | None, epoch: int) -> None:
-    """Write down an invalidation of `tenant`, or of all, which makes `epoch` the tenant's current one if it is later."""
+    """Record an invalidation of `tenant`, or of all; `epoch` becomes the tenant's current one if it is later."""
     if tenant is None:
         connection.execute("UPDATE state SET all_changes = all_changes + 1")
         return
@@ -135,8 +135,8 @@ def note_change(connection: sqlite3.Connection, tenant: str | None, epoch: int) 
 
 
 def followed(connection: sqlite3.Connection, layers: Sequence[str], after: Mark) -> tuple[list[Entry], Mark]:
-    """Whole entries of `layers` stored since the mark, oldest first, and the mark to go on from, of one moment."""
-    # "+layer" keeps SQLite from going through the whole layer by its index, in place of the new entries by their numbers.
+    """Undamaged entries of `layers` stored since the mark, oldest first, and the next mark, read at one moment."""
+    # "+layer" keeps SQLite from using the index on layers, which would read the whole layer instead of only the new ids.
     rows = connection.execute(
         f"SELECT state.birth, last.id, layer, {_WHOLE} FROM state, (SELECT coalesce(max(id), 0) AS id FROM entries) AS last "
         f"LEFT JOIN entries ON +layer IN ({', '.join('?' * len(layers))}) "
@@ -149,7 +149,7 @@ def followed(connection: sqlite3.Connection, layers: Sequence[str], after: Mark)
 
 
 def whole(connection: sqlite3.Connection, layer: str, scope: Scope | None) -> list[Entry]:
-    """All whole entries of a layer, of one scope or of all, oldest first."""
+    """All undamaged entries of a layer, of one scope or of all, oldest first."""
     rows = connection.execute(
         f"SELECT layer, {_WHOLE} FROM entries WHERE layer = ? AND (? IS NULL OR scope = ?) ORDER BY id",
         (layer, *[None if scope is None else scope.to_text()] * 2),

@@ -1,8 +1,8 @@
-"""A cache tried on labelled traffic: what it gave, what of that was wrong, and what all of it cost.
+"""A trial of a cache on labelled traffic: its answers, how many of them are wrong, and what everything costs.
 
-The stack under trial is the real one, on the virtual clock; only the engine is replaced by a desk that knows every right
-answer. So wrong answers can be counted, and a week takes seconds. What the answers would have cost is priced from tokens,
-what the cache costs from its seconds and bytes, and what a wrong answer costs is for the reader to say.
+The stack under trial is the real one, on the virtual clock. Only the engine is replaced, by a *desk* that knows every right
+answer. So wrong answers can be counted, and a week takes seconds. Answers are priced from their tokens, and the cache from
+its look-ups and its storage; you say what a wrong answer costs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DAY = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A request at a time (seconds from the start), with its one right answer then and the tokens that would take."""
+    """A request at a time (seconds from the start), with the one answer that is right then and the tokens it would take."""
 
     at: float
     request: Request
@@ -35,7 +35,11 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """An answer as it was given: when, by which layer ("engine" where none had it), whether it was right, what was used."""
+    """An answer as it was given.
+
+    `at`: when, in seconds from the start. `layer`: which layer gave it ("engine" if no cache did). `right`: whether it was
+    right. `usage`: the tokens that were used.
+    """
 
     at: float
     layer: str
@@ -46,15 +50,16 @@ class Given:
 def try_out(
     asked: Sequence[Labelled], build: Callable[[Handler], Handler], *, epoch: float = 0.0, answer_s: float = 0.5
 ) -> list[Given]:
-    """Ask everything at its time of the stack that `build` puts around the desk; one `Given` each, in the same order.
+    """Send every request at its time to the stack that `build` puts around the desk; one `Given` each, in the same order.
 
-    The desk gives the right answer of the moment, `answer_s` seconds after it is asked. Raises `InvalidValue` where times
-    go backwards, and whatever the stack raises.
+    The desk gives the answer that is right at that time, `answer_s` seconds after it is asked. `epoch` is the virtual
+    clock's start, in seconds since 1970. A request is sent after the answer to the one before it. Raises `InvalidValue` if
+    times go backwards, and whatever the stack raises.
     """
     for before, after in pairwise(asked):
         if after.at < before.at:
             raise InvalidValue(f"a request at {after.at} s comes after one at {before.at} s; sort them by time")
-    current = asked[0] if asked else None  # one at a time, so the desk knows which it is
+    current = asked[0] if asked else None  # one request at a time, so the desk knows which one it answers
 
     async def desk(request: Request) -> AsyncGenerator[Event, None]:
         known = current
@@ -85,8 +90,11 @@ def try_out(
 
 @dataclass(frozen=True, slots=True)
 class Overheads:
-    """What a cache costs besides: `look_usd` a look-up (embedding and search), `storage_usd` a day, and `wrong_usd` for each
-    wrong answer that is given to somebody."""
+    """What a cache costs besides the engine, in USD.
+
+    `look_usd`: for each look-up (embedding and search). `storage_usd`: for each day. `wrong_usd`: for each wrong answer that
+    was given. Raises `InvalidValue` for an amount below 0.
+    """
 
     look_usd: float = 0.0
     storage_usd: float = 0.0
@@ -101,10 +109,13 @@ class Overheads:
 def daily_bill(
     given: Iterable[Given], asked: Sequence[Labelled], price: Callable[[Usage], Decimal], overheads: Overheads
 ) -> pd.DataFrame:
-    """One row a day: `requests`, `hits`, `wrong`, then USD: `without` any cache, `engine`, `looking`, `storage`, `wrong_usd`
-    and `net` = without − all of the others. `looking` counts a look-up for each answer of the semantic cache, and for each
-    of the engine's, since the cache was looked in before the engine was asked."""
-    import pandas as pd  # a third of a second
+    """One row for each day with requests: `requests`, `hits`, `wrong`, and amounts in USD.
+
+    `without`: the cost without any cache. `engine`, `looking`, `storage` and `wrong_usd`: the costs with the cache. `net` =
+    `without` minus these four. `looking` counts a look-up for each answer of the semantic cache, and for each answer of the
+    engine, since the cache was searched before the engine was asked.
+    """
+    import pandas as pd  # takes a third of a second
 
     days: dict[int, dict[str, float]] = {}
     for answer, item in zip(given, asked, strict=True):
@@ -126,7 +137,11 @@ _COLUMNS = ("requests", "hits", "wrong", "without", "engine", "looking", "storag
 
 
 def summary(bills: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The weeks side by side: shares of hits and of wrong ones among them, and USD over all days."""
+    """The bills side by side, one row for each.
+
+    Columns: the hit rate, the wrong answers per hit, the amounts in USD over all days, and the net saving as a share of
+    `without`.
+    """
     import pandas as pd
 
     rows = {}

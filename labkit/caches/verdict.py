@@ -1,4 +1,4 @@
-"""Whether an entry that was found may be handed out: the rules, in the order in which a miss is explained."""
+"""The rules that decide whether an entry that was found may be given out, in the order in which a miss is explained."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from labkit.caches.table import Found
 
 
 def refusal(found: Found, epoch: int, era: int, now: float, control: CacheControl) -> Miss | None:
-    """Why the entry is not for a look at `now` in the file's `era` and its tenant's `epoch`; None where it is.
+    """Why the entry may not be given out; None if it may.
 
-    That it is whole and its facts hold is for the store to say.
+    `now` is the time of the look-up in seconds since 1970, `era` the file's era and `epoch` the tenant's epoch. The store
+    itself checks that the entry is undamaged and that its facts hold.
     """
     age = now - found.created
     if found.era != era or age < 0:

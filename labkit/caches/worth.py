@@ -1,12 +1,12 @@
-"""What goes first when a cache is full: GreedyDual-Size-Frequency.
+"""Which entry is evicted first when a cache is full: GreedyDual-Size-Frequency.
 
 The entry with the smallest
 
     H = L + F × C / S
 
-goes, where F counts its uses (storing it is the first), C is what computing it cost, S its bytes, and L, the age of the
-cache, is the H of the last one that went. L is added when an entry is stored or used, so that unused ones sink
-(L. Cherkasova, "Improving WWW proxies performance with GreedyDual-Size-Frequency caching policy", HPL-98-69R1, 1998).
+is evicted. F is how often it was used (storing it counts as the first use), C what computing it cost, and S its bytes. L,
+the age of the cache, is the H of the last evicted entry. L is added when an entry is stored or used, so unused entries fall
+behind (L. Cherkasova, "Improving WWW proxies performance with GreedyDual-Size-Frequency caching policy", HPL-98-69R1, 1998).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from labkit.caches.stats import Event
 
 
 def worth(age: float, uses: int, cost: float, size: int) -> float:
-    """H; `age` is L, `size` in bytes."""
+    """H, the worth of an entry; `age` is L, and `size` is in bytes."""
     return age + uses * cost / size
 
 
 def note_uses(connection: sqlite3.Connection, uses: Counter[int]) -> None:
-    """Write down uses by row id, and forget them."""
+    """Write the pending uses, by row id, to the file, and clear them."""
     if not uses:
         return
     connection.executemany(
@@ -35,9 +35,9 @@ def note_uses(connection: sqlite3.Connection, uses: Counter[int]) -> None:
 
 
 def make_room(connection: sqlite3.Connection, limit_bytes: int, now: float) -> Counter[Event]:
-    """Delete what has expired by `now`, then what is worth least, until the rest fits; says what went, and why.
+    """If the entries exceed `limit_bytes`, delete those expired by `now`, then those worth least, until the rest fits.
 
-    `now` is written down as a time seen.
+    Returns the events to count. `now` (seconds since 1970) is recorded as a time seen in any case.
     """
     went: Counter[Event] = Counter()
 

@@ -1,8 +1,8 @@
-"""Texts as vectors whose inner product says how alike they are.
+"""Texts as vectors; the inner product of two vectors says how alike the texts are.
 
-`embedder()` is all-MiniLM-L6-v2, which comes in a PyPI package and needs no network; with one, any sentence-transformers
-model can be named instead. Whatever turns texts into vectors and can tell itself from other models is an `Embedder`; `unit`
-brings what it gives to length one, or refuses it.
+`embedder()` is all-MiniLM-L6-v2. It comes in a PyPI package and needs no network. With a network, you can name any other
+sentence-transformers model. Everything that turns texts into vectors, and whose `name` differs from that of any other model,
+is an `Embedder`. `unit` scales its vectors to length one, or refuses them.
 """
 
 from labkit.embeddings.sentence import Embedder, SentenceEmbedder, embedder

@@ -1,4 +1,4 @@
-"""Sentence embedders: what one is, and the ones that sentence-transformers can load."""
+"""Sentence embedders: the interface, and the models that sentence-transformers can load."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MINILM = "minilm"
 class Embedder(Protocol):
     """Turns texts into vectors of `dimension` numbers.
 
-    `name` tells its vectors from those of any other model or version: vectors are compared only under equal names.
+    `name` differs from that of any other model or version: vectors are compared only under equal names.
     """
 
     @property
@@ -33,7 +33,7 @@ class Embedder(Protocol):
 
     @property
     def dimension(self) -> int:
-        """Numbers in a vector."""
+        """How many numbers a vector has."""
         ...
 
     def encode(self, texts: Sequence[str]) -> Vectors:
@@ -42,12 +42,14 @@ class Embedder(Protocol):
 
 
 class SentenceEmbedder:
-    """A sentence-transformers model on this machine's CPU; threads may share it, one encodes at a time.
+    """A sentence-transformers model on this machine's CPU. Threads may share it; one encodes at a time.
 
-    Its `name` holds a digest of its weights, so two models of one name, or one after fine-tuning, are told apart.
+    `label` says which model it is. Its `name` holds a digest of its weights, so two models of one label, or one model before
+    and after fine-tuning, are told apart.
 
-    It computes on one core. Several are a little faster on an idle machine, but the cores are an engine's too here, and
-    torch's threads wait for one another: with one of two cores busy, a question took 290 ms on two threads and 8 ms on one.
+    It computes on one core. Several cores are a little faster on an idle machine. But here the engine needs the cores too,
+    and torch's threads wait for one another: with one of two cores busy, a question took 290 ms on two threads and 8 ms on
+    one.
     """
 
     def __init__(self, model: SentenceTransformer, label: str) -> None:
@@ -63,12 +65,12 @@ class SentenceEmbedder:
 
     @property
     def name(self) -> str:
-        """The model, and a digest of its weights."""
+        """The model's label, and a digest of its weights."""
         return self._name
 
     @property
     def dimension(self) -> int:
-        """Numbers in a vector."""
+        """How many numbers a vector has."""
         return self._dimension
 
     def __repr__(self) -> str:
@@ -77,9 +79,9 @@ class SentenceEmbedder:
     def encode(self, texts: Sequence[str]) -> Vectors:
         """One row per text, shape (len(texts), dimension), float32, each of length 1.
 
-        The model reads a text up to its window (256 tokens for MiniLM) and nothing beyond: whoever compares longer texts
-        compares their words too, as `labkit.caches.contrast` does. Raises `InvalidValue` for a lone string, which would
-        be taken for its letters, and `BadVector` where the model's weights give something that is no vector.
+        The model reads a text up to its window (256 tokens for MiniLM) and ignores the rest. If you compare longer texts,
+        compare their words too, as `labkit.caches.contrast` does. Raises `InvalidValue` for a lone string, which would be
+        read as a list of letters, and `BadVector` if the model gives a vector that cannot be compared.
         """
         if isinstance(texts, str):
             raise InvalidValue(f"encode wants a list of texts, not the one text {texts!r:.60}; write [text]")
@@ -100,16 +102,16 @@ class SentenceEmbedder:
 
 
 def embedder(model: str = _MINILM) -> SentenceEmbedder:
-    """The embedder called `model`: "minilm" (all-MiniLM-L6-v2, offline), a folder, or a hub's name with a network.
+    """The embedder called `model`: "minilm" (all-MiniLM-L6-v2, offline), a folder, or, with a network, a name on the hub.
 
-    Loaded once a process. Raises `InvalidValue` where it cannot be loaded.
+    Each model is loaded once per process. Raises `InvalidValue` if it cannot be loaded.
     """
     return _loaded(model)
 
 
 @cache
 def _loaded(model: str) -> SentenceEmbedder:
-    # Seconds to import, so only where one is wanted.
+    # These take seconds to import, so only when a model is loaded.
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
 
@@ -121,7 +123,7 @@ def _loaded(model: str) -> SentenceEmbedder:
 
         source = str(MODEL_DIR)
     bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # one would stand in every notebook that loads this model
+    transformers_logging.disable_progress_bar()  # or a progress bar would appear in every notebook that loads this model
     try:
         loaded = SentenceTransformer(source, device="cpu")
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What a vector must be before anything is compared with it."""
+"""Vectors of length one: the check and the scaling that come before any comparison."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from numpy.typing import ArrayLike, NDArray
 from labkit.request import LabError
 
 Vectors = NDArray[np.float32]
-_OFF = 1e-3  # from length one, as float32 sums of a few hundred squares never are
+_OFF = 1e-3  # tolerance; float32 sums of a few hundred squares are never that far from length one
 
 
 class BadVector(LabError, ValueError):
-    """An embedder gave, or a store kept, a vector that says nothing: of another shape, not finite, or of length zero."""
+    """A vector from an embedder or a store that cannot be compared: of another shape, not finite, or of no proper length."""
 
 
 def unit(rows: ArrayLike, dimension: int, whose: str) -> Vectors:
-    """`rows` at length one, shape (n, dimension), float32.
+    """`rows` scaled to length one, shape (n, dimension), float32.
 
-    An inner product is a cosine only between vectors of length one: a longer one is near everything. Raises `BadVector`,
-    naming the embedder (`whose`), for another shape and for rows that are not finite or of length zero.
+    An inner product is a cosine only between vectors of length one; a longer vector would seem near to everything. Raises
+    `BadVector`, which names the embedder (`whose`), for another shape and for rows that are not finite or have length zero.
     """
-    found = np.asarray(rows, np.float64)  # in float32 the square of 1e20 is infinite
+    found = np.asarray(rows, np.float64)  # because in float32 the square of 1e20 is infinite
     if found.ndim != 2 or found.shape[1] != dimension:
         raise BadVector(f"{whose} gave vectors of shape {found.shape}, where (n, {dimension}) is wanted")
     lengths = np.linalg.norm(found, axis=1)
@@ -32,5 +32,5 @@ def unit(rows: ArrayLike, dimension: int, whose: str) -> Vectors:
 
 
 def is_unit(vector: Vectors) -> bool:
-    """Whether all its numbers are finite and its length is one."""
+    """Whether all numbers of `vector` are finite and its length is one, within 0.001."""
     return bool(abs(float(np.linalg.norm(np.asarray(vector, np.float64))) - 1) <= _OFF)

@@ -1,9 +1,9 @@
-"""The ledger: what every attempt used, cost and came to, kept for good.
+"""The ledger: the tokens, cost and outcome of every attempt, kept for good.
 
-One row is one *attempt*, not one request: retries, shadow traffic, cancelled, failed and cached answers are all there,
-for each of them can cost money. `Row` names its columns after OpenTelemetry's GenAI semantic conventions (and `labkit.*`
-for what those lack), `Ledger` keeps rows append-only in a crash-safe SQLite file, `Booked` is the lever that has them
-written, and `spend`, `tokens` and `waste` read them back without counting a token twice or rounding a cent.
+One row is one *attempt*, not one request. Retries, shadow traffic, and cancelled, failed and cached answers all have rows,
+because each of them can cost money. `Row` names its columns after OpenTelemetry's GenAI semantic conventions, and `labkit.*`
+where these have no name. `Ledger` keeps rows append-only in a crash-safe SQLite file. `Booked` is the lever that has the
+rows written. `spend`, `tokens` and `waste` read them back; they count no token twice and never round money.
 """
 
 from labkit.ledger.accounts import spend, tokens, waste

@@ -1,7 +1,7 @@
-"""Reading the books: totals by any attribute, token kinds without double counting, and what was paid for nothing.
+"""Reading the ledger: totals by any attribute, token kinds without double counting, and what was paid for nothing.
 
-Tokens are added in the conventions' inclusive counts and split by `Usage`, the one place that subtracts; the split of a
-sum is the sum of the splits. Money is added exactly and never across currencies.
+Tokens are summed as the conventions count them (inclusive) and then split into kinds by `Usage`, the one place that
+subtracts; the split of a sum is the sum of the splits. Money is added exactly, and never across currencies.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _USAGE = {
     "cache_write_tokens": "gen_ai.usage.cache_creation.input_tokens",
     "reasoning_tokens": "gen_ai.usage.reasoning.output_tokens",
 }
-# One reason per attempt, the first that holds, so that no token is wasted twice. A retry by itself is not waste: where
-# the first attempt failed, the second one delivered. But of two attempts at one request that both completed, only the
-# last served.
+# Each attempt has one reason, the first that holds, so that no token counts as wasted twice. A retry by itself is not
+# waste: the first attempt failed and the second one delivered. But if two attempts at one request both completed, only
+# the last one served.
 _REASON = """
 CASE
   WHEN "labkit.shadow" THEN 'shadow'
@@ -40,28 +40,28 @@ END"""
 
 
 def spend(ledger: Ledger, by: Sequence[str] = ()) -> pd.DataFrame:
-    """Attempts, tokens by kind and exact cost for every value of the attributes `by`, and for each currency by itself.
+    """Attempts, tokens by kind and exact cost, for every value of the attributes `by` and each currency.
 
-    Columns: those of `by`, `labkit.currency`, `attempts`, `unpriced` (attempts whose cost nobody knows, so that
-    `labkit.cost` is a lower bound where it is not 0), `fresh_input`, `cached_input`, `cache_write`,
-    `visible_output`, `reasoning` (tokens, disjoint: their sum is every token), and `labkit.cost` (exact decimal).
-    Raises `LedgerError` for an unknown attribute.
+    Columns: those of `by`, `labkit.currency`, `attempts`, `unpriced` (attempts whose cost nobody knows; if there are any,
+    `labkit.cost` is a lower bound), `fresh_input`, `cached_input`, `cache_write`, `visible_output`, `reasoning` (tokens; the
+    kinds are disjoint, and their sum is all tokens), and `labkit.cost` (exact decimal). Raises `LedgerError` for an unknown
+    attribute.
     """
     return _totals(ledger, tuple(by))
 
 
 def tokens(ledger: Ledger) -> pd.Series[int]:
-    """All tokens of the ledger by kind; the kinds are disjoint."""
+    """All tokens of the ledger by kind; the kinds are disjoint. Raises `LedgerError` if the ledger cannot be read."""
     totals = _totals(ledger, ())
     return totals[list(TOKEN_KINDS)].sum()
 
 
 def waste(ledger: Ledger, by: Sequence[str] = ()) -> pd.DataFrame:
-    """What was paid for and served nobody: `spend` of the wasted attempts, with a column `reason` in front.
+    """Attempts that were paid for and served nobody: `spend` of these, with a column `reason` in front.
 
-    Reasons, the first that holds for an attempt: "shadow"; "failed" or "cancelled"; "superseded", a completed attempt at
-    a request
-    (same tenant and idempotency key) that completed again in a later attempt. A retry that delivered is not waste.
+    The reason is the first of these that holds for an attempt: "shadow"; "failed" or "cancelled"; "superseded", which is a
+    completed attempt whose request (same tenant and idempotency key) completed again in a later attempt. A retry that
+    delivered is not waste. Raises `LedgerError` for an unknown attribute.
     """
     return _totals(ledger, tuple(by), wasted=True)
 
@@ -76,7 +76,7 @@ def _totals(ledger: Ledger, by: tuple[str, ...], wasted: bool = False) -> pd.Dat
     if wasted:
         source = f"(SELECT *, {_REASON} AS reason FROM attempts) WHERE reason IS NOT NULL"
         groups.insert(0, "reason")
-    # A cut stream may have a known output and an unknown input; unknown adds nothing.
+    # A stream that was cut short may have a known output and an unknown input; the unknown part adds nothing.
     sums = [f'coalesce(sum("{column}"), 0) AS {field}' for field, column in _USAGE.items()]
     frame = ledger.frame(
         f'SELECT {", ".join(groups)}, count(*) AS attempts, count(*) - count("labkit.cost") AS unpriced, {", ".join(sums)}, '

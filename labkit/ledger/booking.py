@@ -1,4 +1,4 @@
-"""The lever that keeps the books: one row for every attempt in its stack, however it ends."""
+"""The lever that writes the ledger: one row for every attempt in its stack, however it ends."""
 
 from __future__ import annotations
 
@@ -32,35 +32,37 @@ from labkit.request import (
 )
 
 ANY_MODEL = "*"
-"""The name, in a price list, of every model that has no price of its own."""
+"""The name, in a price list, for all models that have no price of their own."""
 _UNKEPT = 10_000
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Booked(Lever):
-    """Book every attempt in this stack: completed, cancelled, failed or served by a cache, one row each.
+    """Books every attempt in its stack: completed, cancelled, failed or served by a cache, one row each.
 
     It may stand anywhere in the stack. Whoever computes an answer (an engine) or serves one (a cache) records the attempt,
-    once for each ledger; levers that only forward record nothing. With two ledgers in one stack each has every attempt.
+    once for each ledger; levers that only forward record nothing. With two ledgers in one stack, each has every attempt.
 
-    `prices` maps a model's name to its price list; the name "*" stands for all models without one. The name is the one that
-    the request asks by (a router's own name for the model), else the one that the engine answers with. Every model that a
-    chooser in the stack can choose must have a price, or none may: `InvalidValue` says so when the stack is built. The
-    price is set on the `Done` as well, in the list's own currency; where it depends on the hour, the hour of the request
-    counts. `provider` goes into the rows; where it is empty, that of the price list does.
+    `prices` maps a model's name to its price list; the name "*" stands for all models without one. The name that counts is
+    the one in the request (or a router's own name for the model); if it has no price, the one that the engine answers with.
+    Every model that a chooser in the stack can choose must have a price, or none may: otherwise `InvalidValue` is raised
+    when the stack is built. The price is also set on the `Done`, in the list's own currency. If it depends on the hour, the
+    hour of the request counts. `provider` goes into the rows; if it is empty, the price list's provider does, else
+    "unknown".
 
-    A completed attempt's row is on the disk before its `Done` is handed on, so whoever has seen a `Done` can count on it. A
-    stream that was cut short is booked with the engine's last running count plus the tokens of the chunks after it, or with
-    the tokens of its chunks alone where the engine gave none (then the input is unknown and the cost too: `usage_source` is
-    "counted").
+    The row of a completed attempt is on the disk before its `Done` is handed on, so whoever has seen a `Done` can count on
+    its row. A stream that was cut short is booked with the engine's last running count plus the tokens of the chunks after
+    it. If the engine gave no running count, it is booked with the tokens of its chunks alone; then the input and the cost
+    are unknown, and `usage_source` is "counted".
 
-    Bookkeeping never costs an answer. Where the price or the ledger fails, the answer goes on, with the failure in
-    `Done.faults`; the attempt is booked with what is known, and its `note` says what is not. A row that could not be kept is
-    tried again with the next one (the latest 10,000 are remembered).
+    Bookkeeping never costs an answer. If the price or the ledger fails, the answer goes on, with the failure in
+    `Done.faults`. The attempt is booked with what is known, and its `note` says what is missing. A row that could not be
+    kept is tried again with the next one (the latest 10,000 such rows are remembered).
 
-    The row is written on the event loop's own thread: on a local disk, handing rows to other threads takes longer than
-    the commits themselves (`benchmarks/ledger_overhead.py`), and virtual time cannot model a thread.
+    The row is written on the event loop's own thread: on a local disk, handing rows to other threads takes longer than the
+    commits themselves (`benchmarks/ledger_overhead.py`), and virtual time cannot model a thread. Raises `InvalidValue` for a
+    ledger or prices of the wrong type.
     """
 
     ledger: Ledger
@@ -84,11 +86,11 @@ class Booked(Lever):
 
     @property
     def books(self) -> Books:
-        """What its stack records in."""
+        """The books in which its stack records attempts."""
         return self._book
 
     def over(self, inner: Handler) -> Handler:
-        """`inner`, with these books on every request to it."""
+        """`inner`, with these books added to every request to it. Raises `InvalidValue` if a model has no price."""
         self._check_prices(inner)
 
         async def handle(request: Request) -> AsyncGenerator[Event, None]:
@@ -112,7 +114,7 @@ class Booked(Lever):
 
 
 def _models(handler: object, name: str) -> Iterator[tuple[str, str]]:
-    """The engines of a stack: the name that requests reach each by, where that is settled, and its own."""
+    """The engines of a stack: for each, the name by which requests reach it ("" if that is open), and its own model name."""
     if not isinstance(handler, Placed):
         engine = getattr(handler, "inner", handler)
         yield name, str(getattr(engine, "model", "") or "")
@@ -160,11 +162,11 @@ class _Book:
         return _Page(self, opening, model)
 
     def price(self, *names: str) -> Price | None:
-        """The price list of the first of `names` that has one."""
+        """The price list of the first of `names` that has one, else that of `ANY_MODEL`, else None."""
         return next((self.prices[name] for name in (*names, ANY_MODEL) if name and name in self.prices), None)
 
     def keep(self, row: Row) -> LabError | None:
-        """Append `row` and those left over from before; the error where that failed, and then they wait for the next one."""
+        """Append `row`, and rows left over from before. If that fails, return the error; the rows wait for the next call."""
         try:
             self.ledger.extend((*self.unkept, row))
         except LabError as error:
@@ -176,7 +178,7 @@ class _Book:
 
 
 class _Page:
-    """One attempt, from before anything is paid for to its row."""
+    """The record of one attempt, from the moment before anything is paid for until its row is written."""
 
     def __init__(self, book: _Book, opening: Row, model: str) -> None:
         self._book = book
@@ -185,10 +187,10 @@ class _Page:
 
     def completed(self, arrived: Arrived, done: Done) -> Done:
         if self._book.name in done.booked:
-            return done  # by a stack that this handler asked without saying for whom
+            return done  # already booked here, by a stack that this handler asked with a request without books
         try:
             return self._completed(arrived, done)
-        except Exception as error:  # noqa: BLE001 - a Done may hold anything; the answer was paid for all the same
+        except Exception as error:  # noqa: BLE001 - a Done may hold anything; the answer was still paid for
             row = _with_note(replace(self._opening, outcome="completed"), [f"its end could not be read: {error!r:.200}"])
             self._book.keep(row)
             return replace(done.beside("booked", error), booked=(*done.booked, self._book.name))
@@ -257,7 +259,7 @@ class _Page:
             error.add_note(f"and its attempt is not in the books yet: {unkept}")
 
     def _priced(self, answered_by: str, usage: Usage, why: list[str], faults: list[Exception]) -> tuple[Decimal | None, str]:
-        """The cost and its currency; None with the reason added to `why` where it is not known."""
+        """The cost and its currency. If the cost is not known, it is None, and `why` gets the reason."""
         currency = self._opening.currency
         if not self._book.prices:
             return None, currency
@@ -276,20 +278,20 @@ class _Page:
 
 
 def _fields_of(done: Done) -> dict[str, Any]:
-    """The usage of a whole answer as columns; what the endpoint did not count is unknown, not 0."""
+    """The usage of a whole answer as columns; counts that the endpoint did not report are unknown, not 0."""
     found = usage_fields(done.usage, "counted" if done.usage_note else "reported")
     return {name: value or None for name, value in found.items()} if done.usage_note else found
 
 
 def _counted(arrived: Arrived) -> dict[str, Any]:
-    """The usage of a stream as far as it came; without a running count its input is unknown."""
+    """The usage of a stream as far as it came; without a running count, its input is unknown."""
     if arrived.source == "running":
         return usage_fields(arrived.usage, "running")
     return {"output_tokens": arrived.usage.output_tokens, "usage_source": "counted"}
 
 
 def _as_known(row: Row, why: list[str], parts: list[dict[str, Any]]) -> Row:
-    """`row` with `parts`; a part that cannot be booked is left out, and `why` says so."""
+    """`row` with `parts`; a part that cannot be booked is left out, and `why` gets the reason."""
     try:
         return replace(row, **{name: value for part in parts for name, value in part.items()})
     except LabError:
@@ -306,7 +308,7 @@ def _with_note(row: Row, why: list[str]) -> Row:
 
 
 def _error_type(error: BaseException | None) -> str:
-    """`error.type`: the HTTP status where there is one, else the name of the exception's class."""
+    """The value of `error.type`: the HTTP status if there is one, else the name of the exception's class."""
     if error is None:
         return "StreamIncomplete"
     status = getattr(error, "status", None)

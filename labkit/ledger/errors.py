@@ -1,4 +1,4 @@
-"""What can go wrong when keeping books. A row that could not be kept travels in the exception: nothing is lost."""
+"""Errors of the ledger. A row that could not be kept travels in the exception, so that nothing is lost."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 class InvalidRow(LabError, ValueError):
-    """The row could never be booked as written."""
+    """The row holds a value that no ledger can keep."""
 
 
 class LedgerError(LabError):
     """The ledger at `path` could not be opened, read or appended to.
 
-    `rows` are those that were *not* kept. Appending them again later is safe even where nobody can tell whether the disk has
-    them: a row is kept once per `attempt_id`.
+    `rows` are those that were *not* kept. They can be appended again later, even if nobody can tell whether they are already
+    on the disk: a row is kept once per `attempt_id`.
     """
 
     def __init__(self, message: str, path: str = "", rows: tuple[Row, ...] = ()) -> None:

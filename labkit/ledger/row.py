@@ -1,8 +1,8 @@
-"""One attempt, and what its attributes are called.
+"""One attempt as a row, and the names of its attributes.
 
-Names follow OpenTelemetry's semantic conventions for generative AI where these have one, `labkit.*` where they do not.
-Latencies are not stored but derived from the raw timestamps. OpenTelemetry's `gen_ai.response.time_to_first_chunk` is left
-out on purpose: it ends at the first chunk, TTFT as this lab defines it at the first *non-empty* one.
+Names follow OpenTelemetry's semantic conventions for generative AI if these have one, else they are `labkit.*`. Latencies
+are not stored but derived from the raw timestamps. OpenTelemetry's `gen_ai.response.time_to_first_chunk` is left out on
+purpose: it ends at the first chunk, while TTFT, as this lab defines it, ends at the first *non-empty* chunk.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ Outcome = Literal["completed", "cancelled", "failed"]
 Kind = Literal["text", "integer", "real", "flag", "list", "money"]
 
 COST_PLACES = 18
-"""Decimal places a cost keeps: a millionth of a millionth of a microdollar, and what Parquet's decimal128(38, 18) holds."""
+"""How many decimal places a cost keeps: a millionth of a millionth of a microdollar.
+
+Parquet's decimal128(38, 18) holds the same number of places.
+"""
 _EXACT = Context(prec=76, rounding=ROUND_HALF_EVEN)
 _QUANTUM = Decimal(1).scaleb(-COST_PLACES)
 _COST_LIMIT = Decimal(10) ** (38 - COST_PLACES)
@@ -31,7 +34,10 @@ _INT64 = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Where a field of `Row` lives in the ledger: attribute name and kind of value."""
+    """A column of the ledger: the field of `Row` it keeps, its attribute name, and the kind of its value.
+
+    `required`: the value is never None.
+    """
 
     field: str
     name: str
@@ -82,10 +88,11 @@ DERIVED: Mapping[str, str] = {
     "labkit.tpot": 'CASE WHEN "gen_ai.usage.output_tokens" >= 2 AND coalesce("gen_ai.usage.reasoning.output_tokens", 0) = 0'
     ' THEN ("labkit.done" - "labkit.first_token") / ("gen_ai.usage.output_tokens" - 1) END',
 }
-"""Latencies in seconds, computed from the raw timestamps whenever they are read; NULL where undefined (see `Timing`).
+"""Latencies in seconds, computed from the raw timestamps when they are read; NULL if undefined (see `Timing`).
 
-TPOT is NULL for an answer with reasoning tokens: a row does not say whether these were streamed, that is whether they came
-before or after the first token, and 900 hidden ones would make ten visible ones look a hundred times as fast."""
+TPOT is NULL for an answer with reasoning tokens. A row does not say whether these tokens were streamed, that is, whether
+they came before or after the first token. If 900 hidden tokens counted, ten visible ones would look a hundred times as fast.
+"""
 
 KINDS: Mapping[str, Kind] = {column.name: column.kind for column in COLUMNS} | {name: "real" for name in DERIVED}
 
@@ -94,18 +101,18 @@ KINDS: Mapping[str, Kind] = {column.name: column.kind for column in COLUMNS} | {
 class Row:
     """One attempt at a request, as it is kept.
 
-    Token counts follow the conventions: `input_tokens` includes `cached_tokens` and `cache_write_tokens`, `output_tokens`
-    includes `reasoning_tokens`. None means unknown, which is not 0. `usage_source` says where they came from: the engine's
-    final count ("reported"), its running count before the stream was cut ("running"), the chunks that had arrived
-    ("counted": output only), or nowhere ("unknown").
+    Token counts follow the conventions: `input_tokens` includes `cached_tokens` and `cache_write_tokens`, and
+    `output_tokens` includes `reasoning_tokens`. None means unknown, which is not 0. `usage_source` says where the counts
+    came from: the engine's final count ("reported"), its running count before the stream was cut ("running"), the chunks
+    that had arrived ("counted": output only), or nowhere ("unknown").
 
-    `cost` is exact money in `currency`, rounded half-even to 18 places once, here, so that the ledger, a dataframe and a
-    Parquet file all hold the same number; None means nobody priced the attempt.
+    `cost` is exact money in `currency`. It is rounded half-even to 18 places once, here, so that the ledger, a dataframe and
+    a Parquet file all hold the same number. None means that nobody priced the attempt.
 
-    `note` says in words what is not known of the attempt, and why; None where all is.
+    `note` says in words what is not known of the attempt, and why; None if everything is known.
 
     `sent`, `first_token`, `last_token` and `done` are seconds on the clock of the run (arbitrary zero); `started_unix` is
-    `sent` as seconds since 1970. Raises `InvalidRow`.
+    `sent` as seconds since 1970. Raises `InvalidRow` for values that do not fit.
     """
 
     provider: str
@@ -165,7 +172,7 @@ class Row:
 
     @property
     def usage(self) -> Usage | None:
-        """The token counts as one `Usage`, unknown parts as 0; None when neither input nor output is known."""
+        """The token counts as one `Usage`, with unknown parts as 0; None if neither input nor output is known."""
         if self.input_tokens is None and self.output_tokens is None:
             return None
         cached, written, reasoning = self.cached_tokens or 0, self.cache_write_tokens or 0, self.reasoning_tokens or 0
@@ -179,23 +186,26 @@ class Row:
 
     @property
     def timing(self) -> Timing | None:
-        """The raw timestamps as one `Timing`, which derives every latency; None when the start is unknown."""
+        """The raw timestamps as one `Timing`, which derives every latency; None if the start is unknown."""
         if self.sent is None:
             return None
         return Timing(self.sent, self.first_token, self.last_token, self.done, self.started_unix)
 
     def to_sql(self) -> list[Any]:
-        """The values in the order of `COLUMNS`, as SQLite keeps them."""
+        """The values in the order of `COLUMNS`, in the form in which SQLite keeps them."""
         return [_TO_SQL[column.kind](getattr(self, column.field)) for column in COLUMNS]
 
     @classmethod
     def from_sql(cls, values: Sequence[Any]) -> Row:
-        """The row whose `to_sql` gave `values`."""
+        """The row from the values that `to_sql` gave.
+
+        Raises `InvalidRow`, ValueError, TypeError or ArithmeticError for damaged values.
+        """
         return cls(**{column.field: from_sql(column.kind, value) for column, value in zip(COLUMNS, values, strict=True)})
 
 
 def usage_fields(usage: Usage, source: UsageSource) -> dict[str, Any]:
-    """The fields of `Row` that hold `usage`."""
+    """The fields of `Row` that hold `usage`, with its `source`."""
     return {
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
@@ -207,7 +217,7 @@ def usage_fields(usage: Usage, source: UsageSource) -> dict[str, Any]:
 
 
 def from_sql(kind: Kind, value: Any) -> Any:
-    """A stored value of `kind` as Python has it."""
+    """A stored value of `kind` as a Python value."""
     if value is None:
         return None
     if kind == "money":
@@ -222,7 +232,7 @@ def from_sql(kind: Kind, value: Any) -> Any:
 def _text(column: Column, value: Any) -> str:
     if not isinstance(value, str):
         raise InvalidRow(f"{column.field} is {value!r:.80}; use text")
-    # A lone surrogate (broken JSON from an engine) has no UTF-8 form; a paid answer is not refused over one character.
+    # A lone surrogate (broken JSON from an engine) has no UTF-8 form. It is escaped, so that a paid answer is still booked.
     return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -1,14 +1,14 @@
-"""The append-only store: one SQLite file that many threads and processes append to at once.
+"""The append-only store: one SQLite file to which many threads and processes append at the same time.
 
 Durability. The journal is a write-ahead log with `synchronous=FULL`: a commit returns only after its log pages are on the
-disk (fsync), so an acknowledged row survives `kill -9` and, where the disk tells the truth, a power cut. SQLite's usual
-choice with a write-ahead log, NORMAL, survives the kill too but may lose the last commits to a power cut. FULL costs one
-fsync a commit; `extend` shares one among many rows. A write-ahead log needs all its processes on one machine: no network
-folders.
+disk (fsync). So an acknowledged row survives `kill -9`, and also a power cut, if the disk really writes when it says so.
+SQLite's usual choice with a write-ahead log, NORMAL, survives the kill too but may lose the last commits in a power cut.
+FULL costs one fsync per commit; `extend` shares one among many rows. A write-ahead log needs all its processes on one
+machine, so the file must not lie in a network folder.
 
-Money is stored as decimal text, not as an integer number of small units: provider prices (dollars per *million* tokens)
-and shares of a GPU hour have no common smallest unit, text keeps every digit a computation gave, reads well in any SQL
-shell, and `decimal_sum` adds it exactly. `sum` would go through binary floats, so money is never summed with it here.
+Money is stored as decimal text, not as a whole number of small units. Provider prices (dollars per *million* tokens) and
+shares of a GPU hour have no common smallest unit. Text keeps every digit of a computation and reads well in any SQL shell,
+and `decimal_sum` adds it exactly. `sum` would use binary floats, so money is never summed with it here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _SQL_TYPES: Mapping[Kind, str] = {
     "text": "TEXT", "integer": "INTEGER", "real": "REAL", "flag": "INTEGER", "list": "TEXT", "money": "TEXT",
 }  # fmt: skip
-_WIDE = Context(prec=100, rounding=ROUND_HALF_EVEN)  # adds any number of amounts that a ledger can hold without rounding
+_WIDE = Context(prec=100, rounding=ROUND_HALF_EVEN)  # wide enough to add all amounts that a ledger can hold without rounding
 
 
 def _quoted(name: str) -> str:
@@ -72,7 +72,7 @@ _LEDGER = FileKind("ledger", 0x1AB_1ED6E, version=2, schema=_SCHEMA, durable=Tru
 
 
 class DecimalSum:
-    """SQL's `decimal_sum(column)`: the exact sum of decimal texts as decimal text; NULL when there is none."""
+    """SQL's `decimal_sum(column)`: the exact sum of decimal texts, as decimal text; NULL if there is no value."""
 
     def __init__(self) -> None:
         self.total: Decimal | None = None
@@ -83,19 +83,19 @@ class DecimalSum:
             self.total = _WIDE.add(self.total or Decimal(0), Decimal(value))
 
     def finalize(self) -> str | None:
-        """The sum."""
+        """The sum as decimal text, or None."""
         return None if self.total is None else format(self.total, "f")
 
 
 class Ledger:
     """An append-only ledger in the file at `path`; ":memory:" keeps one in this process only.
 
-    Opening creates the file if it is missing, checks it and makes it ready to append. Use as a context manager, or
-    `close()`. Any number of threads may share one `Ledger`, any number of processes of this machine one file; a `Ledger`
-    carried across a fork opens a connection of its own. `busy_timeout` is how long, in seconds, to wait for another
+    Opening creates the file if it is missing, checks it and makes it ready to append. Use the ledger as a context manager,
+    or call `close()`. Any number of threads may share one `Ledger`, and any number of processes of this machine one file. A
+    `Ledger` carried across a fork opens a connection of its own. `busy_timeout` is how long, in seconds, to wait for another
     process's append.
 
-    Every method raises `LedgerError`, naming the path and the fix.
+    Every method raises `LedgerError` on failure; its message names the path and the fix.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, busy_timeout: float = 10.0) -> None:
@@ -114,18 +114,21 @@ class Ledger:
         return f"Ledger({self.path!r})"
 
     def close(self) -> None:
-        """Close the file; appending or reading afterwards raises. Closing again does nothing."""
+        """Close the file. Appending or reading afterwards raises `LedgerError`; closing again does nothing."""
         self._file.close()
 
     def append(self, row: Row) -> None:
-        """Keep `row` for good: on return it is on the disk.
+        """Keep `row` for good: when this returns, the row is on the disk.
 
-        On a `LedgerError` it travels in the exception's `row`. Appending a row that is already kept does nothing.
+        If it fails, the `LedgerError` carries the row in its `row`. Appending a row that is already kept does nothing.
         """
         self.extend((row,))
 
     def extend(self, rows: Iterable[Row]) -> None:
-        """Keep all `rows`, or none of them, with one commit: on return they are on the disk."""
+        """Keep all `rows`, or none of them, with one commit: when this returns, they are on the disk.
+
+        Rows that are already kept are skipped. If it fails, the `LedgerError` carries the rows in its `rows`.
+        """
         rows = tuple(rows)
         values = []
         for row in rows:
@@ -141,13 +144,13 @@ class Ledger:
             raise LedgerError(f"the ledger {self.path} {error}", self.path, rows) from error
         except FileTrouble as error:
             raise self._error(error, "append to", rows) from error
-        except _DAMAGED as error:  # a row that is already kept cannot be read
+        except _DAMAGED as error:  # the kept row with this attempt_id cannot be read
             raise self._damaged(error, "append to", rows) from error
 
     def rows(self) -> list[Row]:
-        """Every row in the order it was appended."""
+        """Every row in the order in which it was appended."""
         with self._reading() as connection:
-            # Fetched at once: in memory the one connection takes no appends while it is being read.
+            # Fetch all rows at once: a ledger in memory has one connection, which takes no appends while it is read.
             table = connection.execute(f"SELECT {_STORED} FROM attempts ORDER BY rowid").fetchall()
             return [Row.from_sql(values) for values in table]
 
@@ -156,15 +159,17 @@ class Ledger:
             return int(connection.execute("SELECT count(*) FROM attempts").fetchone()[0])
 
     def frame(self, query: str | Mapping[str, object] | None = None, params: Sequence[object] = ()) -> pd.DataFrame:
-        """The attempts as a dataframe: all of them, those matching a filter, or the result of an SQL query.
+        """The attempts as a dataframe: all of them, those that match a filter, or the result of an SQL query.
 
-        A filter maps attribute names to a value or to a list of accepted values, None standing for "unknown":
-        `frame({"labkit.feature": "search", "labkit.outcome": ["failed", "cancelled"]})`. A query is one SELECT over the
-        table `attempts`, `?` marks taking `params`; attribute names hold dots, so they need double quotes.
+        A filter maps attribute names to a value or to a list of accepted values; None stands for "unknown":
+        `frame({"labkit.feature": "search", "labkit.outcome": ["failed", "cancelled"]})`. Lists and money cannot be filtered
+        on. A query is one SELECT over the table `attempts`; its `?` marks take `params`. Attribute names hold dots, so they
+        need double quotes.
 
-        Result columns that are called like an attribute have its type: Int64 and boolean (with missing values), float64,
-        str, tuples of str for lists, and exact decimals (Arrow's decimal128(38, 18)) for `labkit.cost`. So `select
-        decimal_sum("labkit.cost") as "labkit.cost" from attempts` gives an exact sum. Others get pandas' own guess.
+        Result columns with the name of an attribute have its type: Int64 and boolean (with missing values), float64, str,
+        tuples of str for lists, and exact decimals (Arrow's decimal128(38, 18)) for `labkit.cost`. So `select
+        decimal_sum("labkit.cost") as "labkit.cost" from attempts` gives an exact sum. For other columns, pandas guesses the
+        type.
         """
         if isinstance(query, str):
             check_names(re.findall(r'"((?:labkit|gen_ai|error)\.[^"]*)"', query), self.path)
@@ -181,11 +186,11 @@ class Ledger:
             return frame_of(names, table)
 
     def export_parquet(self, path: str | os.PathLike[str]) -> int:
-        """Write every attempt to the Parquet file `path` and return their number.
+        """Write every attempt to the Parquet file `path`, and return their number.
 
-        The file appears whole or not at all: it is written beside `path` under a temporary name and then renamed over it.
-        What a killed export leaves there, the next one into that folder deletes. Cost is decimal128(38, 18), lists are
-        lists, latencies are included.
+        The file appears whole or not at all: it is written beside `path` under a temporary name and then renamed to `path`.
+        If an export is killed, the next export into that folder deletes its temporary file. Cost is decimal128(38, 18),
+        lists are lists, and latencies are included.
         """
         target = Path(path).absolute()
         try:
@@ -213,7 +218,7 @@ class Ledger:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection that cannot write; on a file it is one of its own, so that a long read never delays an append."""
+        """A connection that cannot write. For a file it is a new one, so that a long read never delays an append."""
         connection: sqlite3.Connection | None = None
         try:
             if self.in_memory:
@@ -285,7 +290,7 @@ class Ledger:
 _QUERY_FIX = "check the query; attribute names need double quotes, values single ones"
 _DAMAGE_FIX = "keep the file, save what is left (`sqlite3 FILE .recover`), start a new one"
 _DAMAGED = (ValueError, TypeError, ArithmeticError, LabError)
-"""What comes of a stored value that no `Row` wrote."""
+"""The errors that a stored value causes if no `Row` wrote it."""
 _FIXES: Mapping[int, str] = {
     sqlite3.SQLITE_NOTADB: "it is not an SQLite file: it is left as it is, choose another path",
     sqlite3.SQLITE_CORRUPT: f"the file is damaged: {_DAMAGE_FIX}",
@@ -294,9 +299,9 @@ _FIXES: Mapping[int, str] = {
 
 
 def check_names(names: Iterable[str], path: str) -> None:
-    """Raise `LedgerError` for a name that is no attribute of the ledger at `path`.
+    """Raise `LedgerError` for a name that is not an attribute of the ledger at `path`.
 
-    SQLite takes an unknown name in double quotes for a text, so a typing error would quietly match nothing.
+    SQLite reads an unknown name in double quotes as a text, so a misspelt name would match nothing without an error.
     """
     for name in names:
         if name not in KINDS:

@@ -16,7 +16,10 @@ _EXPORT_ROWS = 50_000
 
 
 def frame_of(names: Sequence[str], table: Sequence[Sequence[Any]]) -> pd.DataFrame:
-    """`table` as a dataframe with columns `names`: those called like an attribute have its type, others pandas' guess."""
+    """`table` as a dataframe with columns `names`.
+
+    A column with the name of an attribute has its type; for others, pandas guesses the type.
+    """
     import pandas as pd
 
     columns = list(zip(*table, strict=True)) if table else [()] * len(names)
@@ -27,7 +30,7 @@ def frame_of(names: Sequence[str], table: Sequence[Sequence[Any]]) -> pd.DataFra
 
 
 def write_parquet(cursor: sqlite3.Cursor, sink: IO[bytes]) -> int:
-    """Write what `cursor` gives, all attributes in their order, to `sink` as Parquet; returns the number of rows."""
+    """Write the rows of `cursor`, with all attributes in their order, to `sink` as Parquet; returns the number of rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,7 @@
-"""A file that appears whole or not at all, and of which a killed process leaves nothing behind."""
+"""A file that appears whole or not at all.
+
+If a process is killed while it writes such a file, the next process that writes into the folder deletes the remains.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ _TEMPORARY = ".labkit-unfinished"
 
 @contextmanager
 def whole_file(target: Path) -> Iterator[IO[bytes]]:
-    """A file to write to; where the block ends well it is on the disk at `target`, in place of what was there.
+    """A file to write to; if the block ends without an error, it is on the disk at `target`, in place of any file there.
 
-    It is written beside `target` under a temporary name and a lock. A process that is killed meanwhile loses the lock, and
-    whoever next writes into that folder deletes the file. Raises OSError.
+    It is written beside `target` under a temporary name, and it is locked. A process that is killed meanwhile loses the
+    lock, and the next process that writes into that folder deletes the file. Raises OSError.
     """
     _sweep(target.parent)
     handle, temporary = _begun(target)
@@ -34,18 +37,18 @@ def whole_file(target: Path) -> Iterator[IO[bytes]]:
 
 
 def _begun(target: Path) -> tuple[int, Path]:
-    """An empty file beside `target`, open and locked."""
+    """A new, empty file beside `target`, open and locked."""
     while True:
         temporary = target.parent / f".{target.name[:100]}.{uuid.uuid4().hex[:12]}{_TEMPORARY}"
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return handle, temporary
-        os.close(handle)  # another process swept it away before it was locked
+        os.close(handle)  # another process deleted it before it was locked
 
 
 def _sweep(folder: Path) -> None:
-    """Delete the unfinished files that nobody is writing to."""
+    """Delete unfinished files that no process is writing to."""
     for left in folder.glob(f".*{_TEMPORARY}"):
         with suppress(OSError), left.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

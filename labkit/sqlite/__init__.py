@@ -1,8 +1,8 @@
-"""SQLite files of our own, which threads and processes share: what the ledger and the caches have in common.
+"""SQLite files that threads and processes share: the common base of the ledger and the caches.
 
-`open_file` opens a file of one `FileKind`, making it where it is missing, and touches no other; `SharedFile` is its
-connection for all threads of a process and for what forks from it; `transaction` commits or rolls back; `explain` says what
-to do about SQLite's errors.
+`open_file` opens a file of one `FileKind`, creates it if it is missing, and touches no file of another kind. `SharedFile`
+holds the connection that all threads of a process share, and opens another one in a forked process. `transaction` commits or
+rolls back. `explain` says what to do about SQLite's errors.
 """
 
 from labkit.sqlite.file import FileKind, Unusable, open_file

@@ -1,4 +1,4 @@
-"""Opening an SQLite file of a kind of ours, and telling it from everybody else's."""
+"""Opening SQLite files of our own kinds, and telling them from all other files."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from typing import Literal
 from labkit.request import LabError
 from labkit.sqlite.shared import primary_code, transaction
 
-_NO_VERSION = 1000  # versions count up by one; such a number was never written
+_NO_VERSION = 1000  # versions count up from 1, so no version that labkit wrote reaches this
 
 
 @dataclass(frozen=True, slots=True)
 class FileKind:
-    """What a file is for (`noun`, as errors call it), the `application_id` that tells it from any other SQLite file, and the
-    statements of its `schema`, of this `version`. `upgrades` holds, for an older version, the statements that make the next
-    one of it; a file whose version has none is "older".
+    """A kind of SQLite file: how it is recognised and how it is created.
 
-    `durable`: a commit returns only after its pages are on the disk (synchronous=FULL). Otherwise it survives the process
-    but not a power cut (NORMAL).
+    `noun`: the name of the kind in error messages. `application_id`: the number in the file's header that tells it from any
+    other SQLite file. `schema`: the statements that create a file of this `version`. `upgrades`: for an older version, the
+    statements that turn it into the next one; a file of an older version without upgrades is "older".
+
+    `durable`: a commit returns only after its pages are on the disk (synchronous=FULL). Otherwise a commit survives the end
+    of the process, but not always a power cut (NORMAL).
     """
 
     noun: str
@@ -33,9 +35,10 @@ class FileKind:
 
 
 class Unusable(LabError):
-    """A file that is not to be used as it is, and has not been changed.
+    """A file that cannot be used as it is, and that has not been changed.
 
-    `why` is "foreign" (of no such kind), "newer" or "older" (of another version) or "damaged" (its tables are not ours).
+    `why` is "foreign" (an SQLite file of another kind), "newer" or "older" (of another version), or "damaged" (its schema or
+    header is not the one that labkit wrote).
     """
 
     def __init__(self, message: str, why: Literal["foreign", "newer", "older", "damaged"]) -> None:
@@ -44,19 +47,19 @@ class Unusable(LabError):
 
 
 def open_file(path: str, kind: FileKind, *, busy_timeout: float) -> sqlite3.Connection:
-    """A connection in autocommit mode to the file of `kind` at `path` (or ":memory:"), created where there is none.
+    """Open the file of `kind` at `path` (or ":memory:"); create it if it is missing.
 
-    The journal is a write-ahead log. `busy_timeout`: seconds to wait for another process. Raises `Unusable`, and SQLite's
-    own errors.
+    The connection is in autocommit mode, and the journal is a write-ahead log. `busy_timeout`: seconds to wait for another
+    process. Raises `Unusable` and SQLite's own errors.
     """
     connection = sqlite3.connect(
         path, timeout=busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=64
     )
     try:
-        _check(connection, path, kind)  # before anything is changed
+        _check(connection, path, kind)  # before changing anything
         _use_write_ahead_log(connection, busy_timeout)
         connection.execute(f"PRAGMA synchronous={'FULL' if kind.durable else 'NORMAL'}")
-        # The write lock decides which of several first openers creates the schema; it also proves that we may write.
+        # If several open a new file at once, the write lock decides who creates the schema; it also shows that we may write.
         with transaction(connection):
             if _check(connection, path, kind):
                 for older in range(_version(connection), kind.version):
@@ -72,7 +75,7 @@ def open_file(path: str, kind: FileKind, *, busy_timeout: float) -> sqlite3.Conn
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id={kind.application_id}")
                 connection.execute(f"PRAGMA user_version={kind.version}")
-    except UnicodeDecodeError as error:  # SQLite quotes its schema, which is no longer text
+    except UnicodeDecodeError as error:  # SQLite quotes the schema in its errors, and it is no longer text
         connection.close()
         raise Unusable(f"the {kind.noun} {path} is damaged: its schema is unreadable", "damaged") from error
     except BaseException:
@@ -90,10 +93,10 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _check(connection: sqlite3.Connection, path: str, kind: FileKind) -> bool:
-    """Whether the file has a schema of `kind`; False where it has none yet. Raises `Unusable` for any other file."""
+    """Whether the file has a schema of `kind`; False if it has no tables yet. Raises `Unusable` for any other file."""
     found = connection.execute("PRAGMA application_id").fetchone()[0]
     if not _tables(connection):
-        if found == kind.application_id:  # both are written at once
+        if found == kind.application_id:  # the id and the tables are written together
             raise Unusable(f"the {kind.noun} {path} is damaged: its tables are gone", "damaged")
         return False
     version = _version(connection)
@@ -124,7 +127,7 @@ def _one_byte_apart(number: int, other: int) -> bool:
 def _is_ours(connection: sqlite3.Connection, kind: FileKind) -> bool:
     """Whether the schema is that of `kind`.
 
-    A damaged byte in it may leave valid SQL for tables or columns of other names, which would fail later on.
+    A damaged byte in the schema may leave valid SQL, but for tables or columns of other names; using these would fail later.
     """
     blank = sqlite3.connect(":memory:", isolation_level=None)
     try:
@@ -136,7 +139,10 @@ def _is_ours(connection: sqlite3.Connection, kind: FileKind) -> bool:
 
 
 def _shape(connection: sqlite3.Connection, kind: FileKind) -> dict[tuple[str, str], object]:
-    """What the schema is made of; where tables may have been altered by upgrades, their columns and not their text."""
+    """The parts of the schema, to compare two schemas.
+
+    If upgrades may have altered the tables, their columns count and not their SQL text.
+    """
     found: dict[tuple[str, str], object] = {}
     for type_, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_schema").fetchall():
         if type_ == "table" and kind.upgrades:
@@ -148,7 +154,10 @@ def _shape(connection: sqlite3.Connection, kind: FileKind) -> dict[tuple[str, st
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection, busy_timeout: float) -> None:
-    """Switch the file's journal, for which SQLite does not wait by itself while another process is at the file."""
+    """Switch the file's journal to a write-ahead log.
+
+    SQLite does not wait here while another process uses the file, so this tries again for `busy_timeout` seconds.
+    """
     until = time.monotonic() + busy_timeout
     while True:
         try:

@@ -1,4 +1,4 @@
-"""One connection for the threads of a process, and one more for each process that forks from it."""
+"""One connection to a file for all threads of a process, and another one for each forked process."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from labkit.request import LabError
 
 
 class NotOpen(LabError):
-    """The file was closed, or was in the memory of another process; the message goes on from the file's name."""
+    """The file was closed, or was in the memory of another process. The message is to be put after the file's name."""
 
 
 class ProcessLock:
-    """A reentrant lock for the threads of a process; a forked process has another one, which nobody holds.
+    """A reentrant lock for the threads of one process; a forked process gets a new lock, which nobody holds.
 
-    Another thread may have held the parent's at that moment, and nobody in the new process would ever release it.
+    At the moment of the fork, another thread may hold the parent's lock, and nobody in the new process would ever release
+    it.
     """
 
     def __init__(self) -> None:
@@ -26,16 +27,17 @@ class ProcessLock:
         self._owner = os.getpid()
 
     def mine(self) -> AbstractContextManager[bool]:
-        """This process's lock."""
+        """The lock of the present process."""
         if self._owner != os.getpid():
             self._lock, self._owner = threading.RLock(), os.getpid()
         return self._lock
 
 
 class SharedFile:
-    """The connection that `connect` opens: at once, and anew in every process forked from this one.
+    """A connection that all threads of a process share: opened with `connect` at once, and again in every forked process.
 
-    SQLite's connections cannot be taken across a fork. `forked` is called in the new process before it connects.
+    SQLite's connections cannot be used across a fork. `forked` is called in the new process before it connects. A file in
+    memory (`in_memory`) belongs to the process that made it.
     """
 
     def __init__(
@@ -52,12 +54,15 @@ class SharedFile:
 
     @contextmanager
     def use(self) -> Iterator[sqlite3.Connection]:
-        """The connection, for one thread at a time; a thread may use it within its own use. Raises `NotOpen`."""
+        """The connection, for one thread at a time; a thread may nest its uses.
+
+        Raises `NotOpen`, and what `connect` raises.
+        """
         with self._lock.mine():
             yield self.check()
 
     def check(self) -> sqlite3.Connection:
-        """Raises `NotOpen` unless the file is open in this process."""
+        """The connection of this process. Raises `NotOpen` if the file is not open here, and what `connect` raises."""
         self._follow_fork()
         if self._lost:
             self._connection = self._connect()
@@ -67,14 +72,14 @@ class SharedFile:
         return self._connection
 
     def renew(self, between: Callable[[], None] = lambda: None) -> None:
-        """Close the connection and open another, with `between` called while there is none. Raises what `connect` does.
+        """Close the connection, call `between`, and open another connection. Raises what `connect` raises.
 
-        Where opening fails, the next use tries again.
+        If opening fails, the next use tries again.
         """
         with self._lock.mine():
             self.check()
             if self._connection is not None:
-                with suppress(sqlite3.Error):  # of a damaged file, even closing may fail
+                with suppress(sqlite3.Error):  # closing a damaged file may fail too
                     self._connection.close()
             self._lost = True
             between()
@@ -82,7 +87,7 @@ class SharedFile:
             self._lost = False
 
     def close(self, before: Callable[[], None] = lambda: None) -> None:
-        """Close it, after calling `before` where it is open in this very process; closing again does nothing."""
+        """Close the file. If it is open in this process, call `before` first. Closing again does nothing."""
         if self._owner != os.getpid():
             self._inherit()
         with self._lock.mine():
@@ -102,20 +107,20 @@ class SharedFile:
             self._connection = self._connect()
 
     def _inherit(self) -> bool:
-        """Lay the parent's connection aside; whether there was one."""
+        """Put the parent's connection aside; returns whether there was one."""
         self._owner = os.getpid()
         if self._connection is None:
             return False
-        self._inherited.append(self._connection)  # not closed: closing it here would drop the parent's file locks
+        self._inherited.append(self._connection)  # kept open: closing it here would drop the parent's file locks
         self._connection = None
         return True
 
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, *, durable: bool = False) -> Iterator[None]:
-    """Write with SQLite's one write lock; all of it is committed, or none where an exception leaves the block.
+    """Write under SQLite's one write lock: commit everything, or nothing if an exception leaves the block.
 
-    `durable`: this commit waits for the disk (synchronous=FULL), whatever the connection does otherwise.
+    `durable`: this commit waits for the disk (synchronous=FULL), whatever the connection's own setting.
     """
     usual = connection.execute("PRAGMA synchronous").fetchone()[0] if durable else None
     if durable:
@@ -125,7 +130,7 @@ def transaction(connection: sqlite3.Connection, *, durable: bool = False) -> Ite
         yield
         connection.execute("COMMIT")
     finally:
-        # On a disk in trouble, what follows may fail as well; the error on its way out is the one that matters.
+        # On a failing disk, the next statements may fail too; the error that is being raised is the one that matters.
         if connection.in_transaction:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
@@ -135,24 +140,31 @@ def transaction(connection: sqlite3.Connection, *, durable: bool = False) -> Ite
 
 
 FileTrouble = (sqlite3.Error, UnicodeDecodeError)
-"""What using a file may raise. SQLite quotes a damaged schema in its errors, and Python's module cannot decode that."""
+"""The errors that using a file may raise.
+
+SQLite quotes a damaged schema in its errors, and Python's sqlite3 module then fails to decode it (UnicodeDecodeError).
+"""
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether `error` says that the file is damaged, and not that it is busy, full or out of reach."""
+    """Whether `error` says that the file is damaged, not that it is busy, full or out of reach."""
     return primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def explain(error: Exception, fixes: Mapping[int, str]) -> str:
-    """One of `FileTrouble` and what to do about it, where `fixes` by primary code go before those for all files."""
+    """The text of one of `FileTrouble`, and what to do about it.
+
+    `fixes` (by primary code) come before the fixes for all files.
+    """
     code = primary_code(error)
     return f"{error} ({fixes.get(code) or _FIXES.get(code, 'see the cause above')})"
 
 
 def primary_code(error: Exception) -> int:
-    """The primary result code (the low byte of SQLite's extended one); 0 where the error came from Python's module.
+    """The primary result code of `error`: the low byte of SQLite's extended code.
 
-    A text that Python's module cannot decode was damaged: SQLITE_CORRUPT.
+    0 if Python's sqlite3 module raised the error itself. A text that the module cannot decode was damaged, so that counts as
+    SQLITE_CORRUPT.
     """
     if isinstance(error, UnicodeDecodeError) or str(error).startswith("Could not decode to UTF-8"):
         return sqlite3.SQLITE_CORRUPT

@@ -1,8 +1,9 @@
-"""Stacks as files: what a stack is made of, written as YAML (or JSON), reviewed, compared, and read back.
+"""Stacks as files: a stack written as YAML (or JSON), to be reviewed, compared and read back.
 
-`save(handler, path, names={"small": small})` writes every lever with its settings; what no file can hold (engines, functions
-of your own) goes by a name that you give. `load(path, names=…)` makes an equal stack. Things that several levers share (a
-ledger, a store, a breaker) are written once, under `shared`, and are one object again when read.
+`save(handler, path, names={"small": small})` writes every lever with its settings. What no file can hold (engines, your own
+functions) is written as a name that you give. `load(path, names=…)` makes the stack again. An object that several levers
+share (a ledger, a store, a breaker) is written once, under `shared`, and is one object again when it is read. Of such an
+object only its main settings are written (see `labkit.stacks.kinds`); the others return to their defaults.
 """
 
 from labkit.stacks.files import load, save

@@ -1,4 +1,4 @@
-"""Stacks in files: YAML, or JSON where the file's name says so."""
+"""Stacks in files: JSON if the file's name ends in ".json", else YAML."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from labkit.stacks.write import from_data, to_data
 
 
 def save(handler: Handler, path: str | os.PathLike[str], names: Mapping[str, object] | None = None) -> None:
-    """Write `handler` to `path`; `names` as in `to_data`. An existing file is replaced whole, or not at all."""
+    """Write `handler` to `path`, with `names` as in `to_data`. An existing file is replaced whole, or not at all.
+
+    Raises what `to_data` raises, and OSError if the file cannot be written.
+    """
     data = to_data(handler, names)
     target = Path(path)
     text = json.dumps(data, indent=1) if target.suffix == ".json" else yaml.safe_dump(data, sort_keys=False, width=120)
@@ -24,7 +27,10 @@ def save(handler: Handler, path: str | os.PathLike[str], names: Mapping[str, obj
 
 
 def load(path: str | os.PathLike[str], names: Mapping[str, object] | None = None) -> Handler:
-    """The stack in the file `path`; `names` as in `from_data`. Raises `InvalidValue` for a file that holds none."""
+    """The stack in the file `path`, with `names` as in `from_data`.
+
+    Raises `InvalidValue` if the file holds no stack, and OSError if it cannot be read.
+    """
     text = Path(path).read_text(encoding="utf-8-sig")
     try:
         data = json.loads(text) if Path(path).suffix == ".json" else yaml.safe_load(text)

@@ -1,4 +1,4 @@
-"""What a file of a stack may hold: the lab's values and functions by their names, and what levers share."""
+"""What a file of a stack may hold: the lab's values and functions by their names, and the objects that levers share."""
 
 from __future__ import annotations
 
@@ -67,17 +67,17 @@ VALUES: Mapping[str, type] = {
         UnsafePhrases, Valid, Verified,
     )
 }  # fmt: skip
-"""Frozen dataclasses: written field by field, those at their defaults left out."""
+"""Frozen dataclasses. They are written field by field, without fields that have their default."""
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     function.__name__: function for function in (differences, feature_of, same_question, same_text)
 }
-"""The lab's own functions that are settings of levers."""
+"""The lab's own functions that can be settings of levers."""
 
 
 @dataclass(frozen=True, slots=True)
 class SharedKind:
-    """Something with a state of its own that several levers may share: how it is written, and how it is made again."""
+    """A kind of object with a state of its own that several levers may share: how to write it, and how to make it again."""
 
     kind: type
     write: Callable[[Any], dict[str, Any]]
@@ -115,4 +115,8 @@ SHARED: Mapping[str, SharedKind] = {
     "SentenceEmbedder": SharedKind(SentenceEmbedder, _embedder, embedder),
     "Store": SharedKind(Store, _store, Store),
 }
-"""What levers share. Functions that such an object was given (a store's `versions`) are not in a file."""
+"""The objects that levers may share, by kind.
+
+A file holds only the settings that `write` returns. Functions that such an object was given (a store's `versions`) are not
+in it, and neither are times such as a store's or ledger's `busy_timeout`.
+"""

@@ -1,4 +1,4 @@
-"""A stack as plain data (what YAML and JSON can hold) and back."""
+"""A stack as plain data (what YAML and JSON can hold), and back."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _SET, _DECIMAL, _MAPPING = "set", "decimal", "mapping"
 
 
 def to_data(handler: Handler, names: Mapping[str, object] | None = None) -> dict[str, Any]:
-    """`handler` as data. `names` gives a name to each engine, and to each function or object of your own, in it.
+    """`handler` as plain data. `names` gives a name to each engine in it, and to each function or object of your own.
 
-    Raises `InvalidValue` for what no file can hold and `names` does not have, with the place where it stands.
+    Raises `InvalidValue`, with the place in the stack, for something that no file can hold and that `names` does not name.
     """
     writer = _Writer(dict(names or {}))
     levers, engine = writer.placed(handler, "stack")
@@ -31,10 +31,10 @@ def to_data(handler: Handler, names: Mapping[str, object] | None = None) -> dict
 
 
 def from_data(data: object, names: Mapping[str, object] | None = None) -> Handler:
-    """The stack that `to_data` gave `data` for, with `names` for what it names.
+    """The stack for which `to_data` gave `data`; `names` maps the names in it to your engines, functions and objects.
 
-    Raises `InvalidValue` for a lever, a setting or a name that is unknown, with the place where it stands: a misspelt
-    limit must not become no limit.
+    Raises `InvalidValue`, with the place in the data, for an unknown lever, setting or name, so that a misspelt limit is an
+    error and not a missing limit.
     """
     if not isinstance(data, Mapping) or data.get("labkit_stack") != VERSION:
         raise InvalidValue(f"this is no stack: it should begin with labkit_stack: {VERSION}")
@@ -56,7 +56,7 @@ class _Writer:
     shared: dict[str, tuple[object, dict[str, Any]]] = field(default_factory=dict)
 
     def placed(self, handler: object, place: str) -> tuple[list[Any], Any]:
-        """The levers of a stack, outermost first, and what they stand around."""
+        """The levers of a stack, outermost first, and the engine or engines that they stand around."""
         levers: list[Any] = []
         while isinstance(handler, Placed) and self._name(handler) is None:
             levers.append(self.value(handler.lever, f"{place}[{len(levers)}]"))
@@ -78,7 +78,7 @@ class _Writer:
         return next((name for name, named in self.names.items() if named is what), None)
 
     def value(self, what: Any, place: str) -> Any:
-        """Any setting of a lever."""
+        """Any setting of a lever, as plain data."""
         if what is None or isinstance(what, bool | int | str):
             return what
         if isinstance(what, float):

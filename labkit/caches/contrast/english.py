@@ -1,4 +1,4 @@
-"""English words that the checks need: those that say little, those that ask, common ones that tell English from others."""
+"""English words that the checks need: words of grammar, words that ask, and common words by which English is recognised."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from functools import lru_cache
 from labkit.caches.contrast.lists import listed
 
 ARTICLES = frozenset(("a", "an", "the"))
-# Words that change nothing where they stand for one another in front of a question.
+# Words that open a question and can replace one another there without a change of meaning.
 ASKING = frozenset(
     listed("can could may might would should do does did is are will i you please kindly pls let me know tell")
 )
-# Words of grammar: they carry no subject of their own. Prepositions of direction are not among them (`order.DIRECTED`).
+# Words of grammar: they carry no content of their own. Prepositions of direction are not among them (`order._DIRECTED`).
 GRAMMAR = frozenset(
     ARTICLES
     | ASKING
@@ -23,7 +23,7 @@ GRAMMAR = frozenset(
         )
     )
 )
-# Words that open a question: "I would like to know if", "Is it OK to", "Do you let customers".
+# Words at the beginning of a question: "I would like to know if", "Is it OK to", "Do you let customers".
 FRAME = (
     ASKING
     | ARTICLES
@@ -34,7 +34,7 @@ FRAME = (
         )
     )
 )
-# Common words that are hardly ever words of another language, and (`_SHARED`) those that are.
+# `_CLEAR`: common words that hardly occur in other languages. `_SHARED`: common words that do.
 _CLEAR = frozenset(
     listed("""
     the what which who whose when where why how my your our their this that these those there is are were been being have
@@ -58,14 +58,17 @@ _CLEAR = frozenset(
 )
 _SHARED = frozenset(listed("a i to do on no me as at for so in an am was will be we he or by if of it his has us let"))
 _CLEAR |= (GRAMMAR | FRAME) - _SHARED
-# Forms that people type without the apostrophe.
+# Contractions as people type them without the apostrophe.
 CONTRACTIONS = frozenset(
     listed("dont cant wont doesnt isnt arent didnt couldnt shouldnt wouldnt wasnt werent hasnt havent hadnt aint")
 )
 
 
 def english_share(words: list[str]) -> float:
-    """How much of `words` (lower case) is common English: 1 for each clear word, a half for one that others have too."""
+    """The share of `words` (lower case) that is common English.
+
+    A clear word counts 1, and a word that other languages have too counts a half.
+    """
     if not words:
         return 0.0
     score = sum(1.0 if w in _CLEAR or w.endswith("n't") else 0.5 if w in _SHARED else 0.0 for w in words)
@@ -74,7 +77,7 @@ def english_share(words: list[str]) -> float:
 
 @lru_cache(maxsize=8192)  # a language has few words
 def stem(word: str) -> str:
-    """The word without its commonest endings, so that "renting" is found under "rent"; crude, and the same for all."""
+    """The word without its commonest endings, so that "renting" is found under "rent"; crude, but the same for all words."""
     word = word.removesuffix("'s")
     if word in ("news", "always", "does", "sales"):
         return word

@@ -1,6 +1,6 @@
-"""Word for word the same, but for one or two words in one place.
+"""Two questions that are word for word the same, except for one or two words in one place.
 
-People who put a question differently rarely change so little; people who ask another question often do.
+People who ask the same question in other words rarely change so little; people who ask another question often do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from labkit.caches.contrast.reading import Reading
 from labkit.caches.contrast.unit_words import WORDS
 
 _MOST = 2  # words
-# Pairs that a question may swap and stay the same one.
+# Words that may replace one another without changing the question.
 _SYNONYMS: Mapping[str, int] = {
     word: number
     for number, group in enumerate((
@@ -33,9 +33,10 @@ _QUESTIONS = frozenset(listed("how what which"))
 
 
 def exchange(a: Reading, b: Reading) -> Iterator[Difference]:
-    """The words that stand in the place of others, where all the rest is the same and in the same order.
+    """The words that replace others in one place, if all other words are the same and in the same order.
 
-    Looked for in the whole text, and for a single word once more without how it is asked ("Can I", "Tell me") and articles.
+    The whole texts are compared first, with up to two words exchanged. If that finds nothing, or only words that ask, they
+    are compared again for a single word, without the opening ("Can I", "Tell me"), other words that ask, and articles.
     """
     words_a, words_b = ([WORDS.get(w, w) for w in r.words] for r in (a, b))
     found = _exchanged(words_a, words_b, _MOST)
@@ -44,12 +45,12 @@ def exchange(a: Reading, b: Reading) -> Iterator[Difference]:
         found = _exchanged(*said, 1)
         if found is not None and _only_asks(*found, said[0]):
             return
-    if found is not None and not all(map(_is_number, (*found[0], *found[1]))):  # "two" and "2" are compared by `literals`
+    if found is not None and not all(map(_is_number, (*found[0], *found[1]))):  # `literals` compares "two" and "2"
         yield Difference("exchange", " ".join(found[0]), " ".join(found[1]))
 
 
 def _only_asks(old: Sequence[str], new: Sequence[str], words: Sequence[str]) -> bool:
-    """Whether these words change nothing where they stand for one another: "may", "can"; "the", "your"; first "how to"."""
+    """Whether exchanging these words changes nothing: "may" for "can", "the" for "your", "how to" at the beginning."""
     both = {*old, *new}
     opening = list(words[: len(old)]) == list(old) or set(words[: words.index(old[0])]) <= FRAME
     questions = [{w for w in side if w in _QUESTIONS} for side in (old, new)]
@@ -63,7 +64,10 @@ def _is_number(word: str) -> bool:
 
 
 def _said(words: Sequence[str]) -> list[str]:
-    """What is asked about: without the opening, its denials (which `negation` compares), articles and asking words."""
+    """The content of the question: without its opening, articles and words that ask.
+
+    Denials in the opening are left out too; `negation` compares them.
+    """
     begin = next((i for i, w in enumerate(words) if w not in FRAME and not is_denial(w)), len(words))
     return [w for w in words[begin:] if w not in ASKING and w not in ARTICLES]
 

@@ -1,8 +1,8 @@
 # ruff: noqa: E501 - tables of words, one group after another
-"""What the checks know of other languages: by which words they are recognised, and a few pairs to name what differs.
+"""What the checks know of other languages: words by which they are recognised, and some words that name a difference.
 
-Knowing a language here means to *recognise* it and to drop its words of courtesy. Its synonyms are not known, so whatever
-the language, only a question in the same words is served; these lists say more exactly why another one is not.
+To know a language here means to *recognise* it and to ignore its polite words. Its synonyms are not known, so in any other
+language only a question in the same words passes. These lists only say more exactly why another question does not pass.
 """
 
 from __future__ import annotations
@@ -71,15 +71,15 @@ _SCRIPTS = (
     ("HIRAGANA", "ja"), ("KATAKANA", "ja"), ("HANGUL", "ko"), ("CJK", "zh"), ("CYRILLIC", "ru"), ("GREEK", "el"),
     ("ARABIC", "ar"), ("HEBREW", "he"), ("DEVANAGARI", "hi"), ("THAI", "th"), ("LATIN", "la"),
 )  # fmt: skip
-_ENOUGH = 0.2  # share of common words from which a text counts as written in a language
-_SHORT = 3  # words: too few to tell, and the lists of English words are the longest
+_ENOUGH = 0.2  # a text with this share of a language's common words counts as written in it
+_SHORT = 3  # words; so few may show no language and then count as English, whose word lists are the longest
 
 
 def language_of(words: list[str]) -> str:
-    """The language that `words` (lower case) are in, as two letters; "" where it is not known.
+    """The language of `words` (lower case), as two letters; "" if it is not known.
 
-    By script for others than Latin ("ru" for all Cyrillic), by common words for Latin. A few plain ASCII words with no sign
-    of another language count as English.
+    A text mainly in another script than Latin is told by its script ("ru" for all Cyrillic), a Latin text by its common
+    words. No words at all, and a few plain ASCII words with no sign of another language, count as English.
     """
     letters = "".join(words)
     if not letters:

@@ -1,8 +1,8 @@
-"""How lists of words are written down here: as one text."""
+"""How the lists of words in this package are written: as one text."""
 
 from __future__ import annotations
 
 
 def listed(text: str) -> list[str]:
-    """The words of `text`, which white space keeps apart."""
+    """The words of `text`, separated by white space."""
     return text.split()

@@ -12,12 +12,13 @@ _LATIN = 0x24F  # the last code point of the extended Latin letters
 
 
 def names(a: Reading, b: Reading) -> Iterator[Difference]:
-    """Names that stand in one only; abbreviations (TCP, C) where each has one that the other lacks.
+    """Names that only one question has; abbreviations (TCP, C), if each question has one that the other lacks.
 
-    A name that begins a sentence is not told from other words there, so it is looked for among all of them.
+    At the beginning of a sentence, a name cannot be told from other words. So each name is looked for among all words of the
+    other question.
     """
     if is_cjk(a.language) or is_cjk(b.language):
-        return  # no word begins or ends there, and no letter is a capital; `wording` compares it whole
+        return  # no spaces between words and no capitals there; `wording` compares the whole text
     words_a, words_b = ({_bare(t) for t in r.tokens if t.sort != "symbol"} for r in (a, b))
     names_a = {_bare(t) for t in a.tokens if is_name(t)} - words_b
     names_b = {_bare(t) for t in b.tokens if is_name(t)} - words_a
@@ -30,7 +31,10 @@ def names(a: Reading, b: Reading) -> Iterator[Difference]:
 
 
 def is_name(token: Token) -> bool:
-    """Whether it is a word with a capital that neither begins a sentence nor is an abbreviation, or in another script."""
+    """Whether the token is a word in a script other than Latin, or a capitalised word.
+
+    A word that begins a sentence does not count as capitalised, and neither does an abbreviation.
+    """
     if token.sort != "word":
         return False
     if not token.text.isascii() and any(ord(c) > _LATIN for c in token.text if c.isalpha()):

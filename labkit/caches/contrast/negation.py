@@ -15,14 +15,14 @@ _ENGLISH = frozenset(
 )
 _PREFIXES = ("un", "dis", "non", "mis", "de")
 _TURNING = (*_PREFIXES, "in", "im", "il", "ir", "ex", "down")
-# Before these, "in" denies (inactive); before others it does not (inform).
+# Before words with these endings, "in" denies (inactive); before others it does not (inform).
 _ADJECTIVES = ("abl", "ibl", "al", "act", "ect", "ent", "ant", "iv", "at", "et", "id", "ar", "ur", "it", "il")
 
 
 def negation(a: Reading, b: Reading) -> Iterator[Difference]:
-    """An odd number of denials on one side only, since two of them say yes.
+    """One question has an odd number of denials, and the other an even number, since two denials make a yes.
 
-    A word with a denying prefix (unsafe, illegal, decrypt) counts where the other side has it without.
+    A word with a denying prefix (unsafe, illegal, decrypt) counts if the other question has the word without the prefix.
     """
     denied = _denials(a, b), _denials(b, a)
     if len(denied[0]) % 2 != len(denied[1]) % 2:
@@ -45,7 +45,7 @@ def _denials(reading: Reading, other: Reading) -> list[str]:
 
 
 def _turned(word: str, own: set[str], others: set[str]) -> bool:
-    """Whether `word` is a denying prefix before a word of the other side, which this side does not say itself."""
+    """Whether `word` is a denying prefix plus a word that the other question says and this one does not."""
     if not word.startswith(_TURNING):
         return False
     for prefix in _PREFIXES:

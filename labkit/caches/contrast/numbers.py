@@ -1,6 +1,7 @@
-"""Numbers in figures and in words, and whatever else has a digit in it: they must be the same, and as often.
+"""Numbers in figures and in words, and everything else with a digit in it: the same ones must occur equally often.
 
-"two", "2" and "zwei" are one number. "one" alone counts only beside another number, since "the red one" counts nothing.
+"two", "2" and "zwei" are one number. "one" counts only if something else is counted too, because "the red one" counts
+nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _THOUSANDS = re.compile(r"^\d{1,3}(?:,\d{3})+(?:\.\d+)?$")
 
 
 def literals(a: Reading, b: Reading) -> Iterator[Difference]:
-    """What with a digit, or a number in words, is in one and not in the other, or not as often."""
+    """The literals and numbers in words that one question has and the other lacks, or has less often."""
     found, asked = Counter(numbers(a)), Counter(numbers(b))
     if found != asked:
         yield Difference("literal", " ".join((found - asked).elements()), " ".join((asked - found).elements()))
@@ -52,11 +53,11 @@ def literals(a: Reading, b: Reading) -> Iterator[Difference]:
 
 @lru_cache(maxsize=KEPT)
 def numbers(reading: Reading) -> list[str]:
-    """Every literal and number of a text, in its order; numbers in figures ("2", "21", "2000000", "3th")."""
+    """Every literal and number of a text, in order; numbers in words come as figures ("2", "21", "2000000", "3th")."""
     known = _WORDS.get(reading.language, _WORDS["en"])
     found: list[str] = []
-    ones: list[int] = []  # places in `found` of a lone "one"
-    value: int | None = None  # of the number in words that is being read
+    ones: list[int] = []  # positions in `found` of a "one" that stands alone
+    value: int | None = None  # of the number that is being read
     alone = False
     in_figures = False
 
@@ -102,15 +103,15 @@ def numbers(reading: Reading) -> list[str]:
                     found.extend("".join(_CJK.findall(part)))
             after_number = token.sort == "literal" or n is not None
     close()
-    return [] if len(found) == len(ones) else found  # "one" counts where something else is counted too
+    return [] if len(found) == len(ones) else found  # "one" counts only if something else is counted too
 
 
 def is_number_word(word: str) -> bool:
-    """Whether `word` (lower case) is a number, or ends in one: "two", "twenty-one", "zwei"."""
+    """Whether `word` (lower case) is a number in words, or ends in one: "two", "twenty-one", "zwei"."""
     return word.rsplit("-", 1)[-1] in _ANY
 
 
 def _fits(value: int, n: int) -> bool:
-    """Whether `n` goes on with a number in words that stands at `value`: twenty-one, two hundred and five."""
+    """Whether `n` continues a number in words that has reached `value`: twenty-one, two hundred and five."""
     below = 10 if value % 100 and value % 10 == 0 and value % 100 >= 20 else 100 if value % 100 == 0 and value >= 100 else 0
     return 0 < n < below

@@ -14,7 +14,7 @@ from labkit.caches.contrast.foreign import OPPOSITES_CJK
 from labkit.caches.contrast.lists import listed
 from labkit.caches.contrast.reading import KEPT, Reading
 
-# Each line is a group; its sides stand between bars. General English, as a team would collect it for its own desk.
+# Each text is a group; bars separate its sides. General English, as a support team would collect it.
 OPPOSITES: Sequence[Sequence[frozenset[str]]] = [
     [frozenset(side.split()) for side in group.split(" | ")]
     for group in (
@@ -74,7 +74,7 @@ OPPOSITES: Sequence[Sequence[frozenset[str]]] = [
 
 
 def opposites(a: Reading, b: Reading) -> Iterator[Difference]:
-    """Each group of which one question has one side and the other another."""
+    """One difference for each group of which one question has a word of one side, and the other a word of another side."""
     if "zh" in (a.language, b.language) or {"ja", "ko"} & {a.language, b.language}:
         yield from _in_text("".join(a.words), "".join(b.words))
     yield from _superlatives(a, b)
@@ -90,7 +90,7 @@ def opposites(a: Reading, b: Reading) -> Iterator[Difference]:
 
 
 def _superlatives(a: Reading, b: Reading) -> Iterator[Difference]:
-    """Each asks for another extreme: the nearest, the farthest."""
+    """Each question asks for another extreme: the nearest, the farthest."""
     ends_a, ends_b = ({w for w in r.words if w.endswith("est") and len(w) > 5 and w not in _NO_EXTREMES} for r in (a, b))
     only, other = sorted(ends_a - ends_b), sorted(ends_b - ends_a)
     if only and other and not any(set(_PLACES.get(x, ())) & set(_PLACES.get(y, ())) for x in only for y in other):
@@ -101,7 +101,7 @@ _NO_EXTREMES = frozenset(listed("request interest invest harvest honest modest p
 
 
 def _groups(a: Reading, b: Reading) -> Iterator[tuple[Mapping[int, set[str]], Mapping[int, set[str]]]]:
-    """For each group that both questions have words of: which words of which side, on either side."""
+    """For each group of which both questions have words: the words of each question, by side."""
     found, asked = _sides(a), _sides(b)
     for group in sorted(found.keys() & asked.keys()):
         yield found[group], asked[group]

@@ -1,7 +1,7 @@
 """The same words in other places: who does it to whom, from where to where, which number comes first.
 
-English tells that by order, and a vector hardly sees it. Order that says nothing else is let through: a part that is put in
-front ("these boots may I return", "Oslo: is it open?"), and "the tent of Mira" for "Mira's tent".
+English expresses this by word order, and a vector hardly sees it. Changes of order without a change of meaning pass: a part
+that is put in front ("these boots may I return", "Oslo: is it open?"), and "the tent of Mira" for "Mira's tent".
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from labkit.caches.contrast.names import is_name
 from labkit.caches.contrast.numbers import is_number_word
 from labkit.caches.contrast.reading import KEPT, Reading, Token
 
-# Prepositions that say which of two things is which.
+# Prepositions that give two things their roles, such as origin and destination.
 _DIRECTED = frozenset(
     listed("from to into onto than by before after until via through against over under above below versus vs towards")
 )
@@ -42,7 +42,7 @@ _PERIODS = frozenset(
 
 
 def order(a: Reading, b: Reading) -> Iterator[Difference]:
-    """What stands in another order, or in another role, in the two questions."""
+    """The words that stand in another order, or in another role, in the two questions."""
     said_a, said_b = _said(a), _said(b)
     if said_a == said_b:
         return
@@ -59,13 +59,13 @@ def order(a: Reading, b: Reading) -> Iterator[Difference]:
 
 @lru_cache(maxsize=KEPT)
 def _plain(reading: Reading) -> list[str]:
-    """Words without articles, signs included."""
+    """The words without articles; signs are included."""
     return [t.low.removesuffix("'s") for t in reading.tokens if t.low not in ARTICLES]
 
 
 @lru_cache(maxsize=KEPT)
 def _said(reading: Reading) -> list[str]:
-    """The same, "the price of the tent" as "tent price" (as in "the tent's price")."""
+    """The same as `_plain`, but with "the price of the tent" as "tent price" (as in "the tent's price")."""
     words = list(_plain(reading))
     while "of" in words[1:-1]:
         at = words.index("of", 1)
@@ -86,7 +86,7 @@ def _carries(word: str) -> bool:
 
 
 def _without_topic(reading: Reading, other: Reading) -> list[str]:
-    """What is said; where only one of the two puts a topic in front ("Oslo: …"), both without its words."""
+    """The words of a question, without a topic that only one of the two questions puts in front ("Oslo: …")."""
     front, behind = _topic(reading), _topic(other)
     topic = front ^ behind if not (front and behind) else frozenset()
     if topic and (any(w in _DIRECTED for w in reading.words) or any(w in _DIRECTED for w in other.words)):
@@ -95,7 +95,7 @@ def _without_topic(reading: Reading, other: Reading) -> list[str]:
 
 
 def _topic(reading: Reading) -> frozenset[str]:
-    """The words before a second beginning of a sentence, where they are three at most: "order 1234: where is it?"."""
+    """The words before a second beginning of a sentence, if they are at most three: "order 1234: where is it?"."""
     begins = [i for i, t in enumerate(reading.tokens) if t.first]
     if len(begins) == 2 and begins[1] <= 3:
         return frozenset(t.low for t in reading.tokens[: begins[1]])
@@ -103,7 +103,10 @@ def _topic(reading: Reading) -> frozenset[str]:
 
 
 def _moved(said_a: list[str], said_b: list[str], left_a: list[str], left_b: list[str]) -> tuple[str, str] | None:
-    """The same content in another order, unless the whole text only turns about one place, or a topic comes first."""
+    """The same content words in another order.
+
+    Not if the text is only rotated about one place.
+    """
     # "from Paris to London" is "to London from Paris": each keeps its preposition.
     kept = {
         w for w in left_a if w in left_b and _before(said_a, w) == _before(said_b, w) and _before(said_a, w) in _DIRECTED
@@ -117,7 +120,7 @@ def _moved(said_a: list[str], said_b: list[str], left_a: list[str], left_b: list
 
 
 def _turned_round(a: Sequence[str], b: Sequence[str]) -> tuple[str, str] | None:
-    """Two words with content that change sides about a third: "Paris to London", "London to Paris"."""
+    """Two content words that change sides about a third word: "Paris to London", "London to Paris"."""
     a, b = ([_PERSONS.get(w, stem(w)) for w in words] for words in (a, b))
     once_a, once_b = Counter(a), Counter(b)
     at = {word: i for i, word in enumerate(b) if once_b[word] == 1}
@@ -135,7 +138,10 @@ def _turned_round(a: Sequence[str], b: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _other_roles(a: Sequence[str], b: Sequence[str]) -> tuple[str, str] | None:
-    """One preposition before two different words that both questions have: "from Paris", "from London"."""
+    """One preposition before two different words that both questions have: "from Paris", "from London".
+
+    Also a passive sentence beside an active one in which the same person acts on the other side.
+    """
     objects_a, objects_b = _objects(a), _objects(b)
     for word in sorted(objects_a.keys() & objects_b.keys()):
         one, other = objects_a[word], objects_b[word]
@@ -153,7 +159,7 @@ def _other_roles(a: Sequence[str], b: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _objects(said: Sequence[str]) -> dict[str, str]:
-    """The first word with content after each preposition of direction that is used once."""
+    """The first content word after each preposition of direction that occurs once."""
     counts = Counter(said)
     found = {}
     for i, word in enumerate(said):
@@ -165,10 +171,10 @@ def _objects(said: Sequence[str]) -> dict[str, str]:
 
 
 def _names_and_numbers(a: Reading, b: Reading, said_a: Sequence[str], said_b: Sequence[str]) -> tuple[str, str] | None:
-    """Two numbers, or two names of a kind, the other way round, unless each keeps the preposition before it."""
+    """Two numbers, two names or two periods in reverse order, unless each keeps the preposition before it."""
     for sort in (_is_number, _is_somebody, _is_period):
         here, there = ([t.low.removesuffix("'s") for t in r.tokens if sort(t)] for r in (a, b))
-        # A name that begins a sentence in one is a name there too where the other one says so.
+        # A word at the beginning of a sentence counts as a name if it is a name in the other question.
         known = {*here, *there}
         if sort is _is_somebody:
             things = {w for w in known if w in said_a and w in said_b and _noun(said_a, w) == _noun(said_b, w) != ""}
@@ -199,7 +205,7 @@ def _marked(said: Sequence[str], word: str) -> str:
 
 
 def _noun(said: Sequence[str], word: str) -> str:
-    """The word with content right after a name, which makes it the name of a thing: "the Toflo tent"."""
+    """The content word right after a name, which makes it the name of a thing: "the Toflo tent"."""
     following = said[said.index(word) + 1 :][:1]
     return following[0] if following and _carries(following[0]) else ""
 

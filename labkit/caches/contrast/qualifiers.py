@@ -1,4 +1,4 @@
-"""Words that restrict what is asked: a question without any of a group asks for something wider."""
+"""Words that restrict what is asked: a question without any word of a group asks for something wider."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUALIFIERS: Mapping[str, str] = {
 
 
 def qualifiers(a: Reading, b: Reading) -> Iterator[Difference]:
-    """Restrictions that only one of the two has."""
+    """The restrictions that only one of the two questions has."""
     narrow_a, narrow_b = ({QUALIFIERS[word]: word for word in r.words if word in QUALIFIERS} for r in (a, b))
     if narrow_a.keys() != narrow_b.keys():
         yield Difference(

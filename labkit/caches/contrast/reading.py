@@ -1,7 +1,7 @@
-"""A question taken apart once: its tokens, as every check looks at them.
+"""A question taken apart into tokens, once for all checks.
 
 Tokens are words, literals (anything with a digit in it, and names such as C++ and C#) and symbols. Punctuation of prose is
-no token: a question mark, a comma, a quotation mark. A sign with a meaning is: "-40", "x > 5", "!done", 👍.
+not a token: a question mark, a comma, a quotation mark. A sign with a meaning is one: "-40", "x > 5", "!done", 👍.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Sort = Literal["word", "literal", "symbol"]
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A word, literal or symbol: as typed, in lower case, and whether it begins a sentence."""
+    """A word, literal or symbol: as typed, in lower case, its sort, and whether it begins a sentence."""
 
     text: str
     low: str
@@ -31,11 +31,11 @@ class Token:
     first: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # told apart by identity, so that checks can keep what they found in one
+@dataclass(frozen=True, slots=True, eq=False)  # compared by identity, so that checks can cache their results for one
 class Reading:
-    """A text without greetings and thanks: its tokens, its language ("" where unknown), and its length in characters.
+    """A text without greetings and thanks: its tokens, its language ("" if unknown), and its length in characters.
 
-    `words`: words and literals in lower case and without a genitive's "'s", in their order.
+    `words`: words and literals in lower case, in order, without the "'s" of a genitive.
     """
 
     tokens: tuple[Token, ...]
@@ -44,7 +44,7 @@ class Reading:
     characters: int
 
 
-@lru_cache(maxsize=KEPT)  # a cached question is looked at again and again, and what is found in it never changes
+@lru_cache(maxsize=KEPT)  # a cached question is read again and again, always with the same result
 def read(text: str) -> Reading:
     """`text` taken apart."""
     plain = _bare(_fold(_SPACES.sub(r"\1", text)).strip())
@@ -62,20 +62,20 @@ def read(text: str) -> Reading:
 
 
 def _unaccented(word: str) -> str:
-    """The word without accents on its Latin letters, which people who write English leave out: café, cafe."""
+    """The word without accents on its Latin letters: people who write English often leave them out (café, cafe)."""
     if word.isascii() or not all(ord(c) < 0x250 for c in word if c.isalpha()):
         return word
     return "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c))
 
 
 def _bare(text: str) -> str:
-    """`text` without the greeting it begins with and the thanks it ends with."""
+    """`text` without a greeting at its beginning and thanks at its end."""
     text = _HELLO.sub("", text)
     head, tail = text[:-_ENDING], text[-_ENDING:]
     return (head + _THANKS.sub("", tail)).strip()
 
 
-_ENDING = 200  # characters, in which thanks are looked for
+_ENDING = 200  # characters at the end in which thanks are looked for
 _SPACES = re.compile(r"(\s)\s+")
 _HELLO = re.compile(
     r"^(?:(?:hi|hello|hey|hey there|good (?:morning|afternoon|evening|day)|dear \w+|quick question)\s*[,.:!]\s*"
@@ -83,12 +83,12 @@ _HELLO = re.compile(
     re.IGNORECASE,
 )
 _THANKS = re.compile(
-    # One place only where a space may be matched, or a text full of thanks would take for ever.
+    # Only one part of the pattern may match a space, or a text full of thanks would take far too long.
     r"(?:\b(?:thanks|thank you|please hurry|cheers|regards|bye|please)(?: a lot| so much| very much| in advance)?"
     r"[\s.!,?]*)+$",
     re.IGNORECASE,
 )
-# Marks that belong to the letter before them and that Python does not count among the letters.
+# Marks that belong to the letter before them, but that Python does not count as letters.
 _MARKS = "\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff\u0e31-\u0e4e"
 _L = rf"[\w{_MARKS}]"
 _TOKEN = re.compile(
@@ -106,7 +106,7 @@ _FRACTIONS = frozenset("¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞")
 CURRENCIES = "$¢£¤¥֏؋৳฿₠-₿﷼"
 _PARTS = re.compile(rf"[()\[\]{{}}{CURRENCIES}]|[^()\[\]{{}}{CURRENCIES}]+")
 _FOLDS = (
-    (re.compile(r"[\u00ad\u200b\u200c\u2060\ufe0e\ufe0f\ufeff]"), ""),  # not seen by anybody
+    (re.compile(r"[\u00ad\u200b\u200c\u2060\ufe0e\ufe0f\ufeff]"), ""),  # invisible characters
     (re.compile(r"[\u2212\u2010\u2011]|(?<=\d)[–—](?=\d)"), "-"),
     (re.compile("[’ʼ＇]"), "'"),
     (re.compile(r"\s*[°º]\s*C\b|℃"), " celsius"),
@@ -116,7 +116,11 @@ _FOLDS = (
 
 
 def _fold(text: str) -> str:
-    """The same text with one spelling for what looks alike: composed letters, full-width forms, minus signs, degrees."""
+    """The text with one spelling for characters that look alike.
+
+    These are composed letters, full-width forms, apostrophes, minus signs, degrees and per cent; invisible characters are
+    removed.
+    """
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
         text = "".join(chr(ord(c) - 0xFEE0) if "\uff01" <= c <= "\uff5e" else c for c in text)
@@ -158,7 +162,7 @@ def _tokens(text: str) -> Iterator[Token]:
 
 
 def _signs(text: str, match: re.Match[str]) -> Iterator[str]:
-    """What of a run of signs means something in this place; nothing for the punctuation of prose."""
+    """The signs of a run that have a meaning in this place; none for punctuation of prose."""
     run, start, end = match.group(), match.start(), match.end()
     before, after = text[start - 1 : start] if start else "", text[end : end + 1]
     apart = (not before or before.isspace()) and (not after or after.isspace())
@@ -196,5 +200,5 @@ def _signs(text: str, match: re.Match[str]) -> Iterator[str]:
 
 
 def _lone_letter(text: str, end: int) -> bool:
-    """Whether the word that ends at `end` is a single letter, as variables are."""
+    """Whether the word that ends at `end` is a single letter, as a variable is."""
     return end > 0 and text[end - 1].isalpha() and not (end > 1 and text[end - 2].isalnum())

@@ -1,4 +1,7 @@
-"""Signs, operators, emoji and currency signs: they must be the same, and in the same order where they are operators."""
+"""Signs, operators and emoji: the two questions must have the same ones in the same order.
+
+Signs of currencies are left to `units`, which compares them with the words for them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ _COMPARED = {"greater": ">", "larger": ">", "bigger": ">", "less": "<", "smaller
 
 
 def symbols(a: Reading, b: Reading) -> Iterator[Difference]:
-    """Which signs are in one and not in the other, or in another order."""
+    """The signs that are in one question and not in the other; if only their order differs, all signs."""
     found, asked = _symbols(a), _symbols(b)
     if found == asked:
         return
@@ -34,7 +37,7 @@ def _symbols(reading: Reading) -> list[str]:
     for i, token in enumerate(tokens):
         following = tokens[i + 1] if i + 1 < len(tokens) else None
         if token.sort == "symbol":
-            if token.text not in SIGNS:  # those are compared with their words: $ is "dollars"
+            if token.text not in SIGNS:  # `units` compares signs of currencies: $ is "dollars"
                 found.append(token.text)
         elif token.low in _SPOKEN and following and (following.sort == "literal" or is_number_word(following.low)):
             found.append(_SPOKEN[token.low])

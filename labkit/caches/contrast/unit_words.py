@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - tables of words, one group after another
-"""Units and currencies by what they are called: the signs, the words, and the short forms."""
+"""Units and currencies by their signs, words and short forms; each maps to one common name."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ WORDS: Mapping[str, str] = {
     )
     for spelling in group.split()
 }  # fmt: skip
-# As typed, and only beside a number: letter case tells them apart, and alone they are words or variables.
+# As typed, and as units only beside a number: alone they are words or variables. Letter case tells them apart.
 SHORT: Mapping[str, str] = {
     "m": "metre", "M": "million", "g": "gram", "G": "giga", "l": "litre", "L": "litre", "s": "second", "h": "hour",
     "d": "day", "C": "celsius", "c": "celsius", "F": "fahrenheit", "f": "fahrenheit", "K": "kelvin", "k": "thousand",

@@ -1,6 +1,6 @@
-"""Units and currencies: beside a number they must be the same; elsewhere neither may name one and the other another.
+"""Units and currencies: beside a number they must be the same; elsewhere the two questions may not name different ones.
 
-Short units are read in their letter case where that tells them apart: MB and Mb, mW and MW, M and m.
+A short unit is read in its letter case if that decides what it is: MB and Mb, mW and MW, M and m.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from labkit.caches.contrast.unit_words import SHORT, SIGNS, WORDS
 
 
 def units(a: Reading, b: Reading) -> Iterator[Difference]:
-    """Units beside numbers that differ, and units named in one where the other names another."""
+    """Units beside numbers that differ; units alone, if each question names one that the other does not name."""
     beside_a, named_a = _units(a)
     beside_b, named_b = _units(b)
     only, other = Counter(beside_a) - Counter(beside_b), Counter(beside_b) - Counter(beside_a)
     cased_a, cased_b = _cased(a), _cased(b)
     if cased_a != cased_b and [w.lower() for w in cased_a] == [w.lower() for w in cased_b]:
         yield Difference("unit", " ".join(cased_a), " ".join(cased_b))
-    # A unit beside a number in one may stand alone in the other: "5 of your dollars".
+    # A unit beside a number in one question may stand alone in the other: "5 of your dollars".
     if only or other:
         yield Difference("unit", " ".join(sorted(only.elements())), " ".join(sorted(other.elements())))
         return
@@ -33,13 +33,13 @@ def units(a: Reading, b: Reading) -> Iterator[Difference]:
 
 
 def _cased(reading: Reading) -> list[str]:
-    """Units of which the letter case decides what they are, as typed."""
+    """Short units of two or more letters, as typed; if only their letter case differs, the units differ."""
     return [t.text for t in reading.tokens if t.text in SHORT and len(t.text) > 1 and t.text.swapcase() != t.text]
 
 
 @lru_cache(maxsize=KEPT)
 def _units(reading: Reading) -> tuple[list[str], set[str]]:
-    """The units beside numbers, as often as they stand there, and all others that are named."""
+    """The units beside numbers, each as often as it occurs there, and the set of all other units that are named."""
     beside: list[str] = []
     named: set[str] = set()
     tokens = [t for t in reading.tokens if t.sort != "symbol" or t.text in SIGNS]

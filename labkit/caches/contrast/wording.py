@@ -1,8 +1,8 @@
-"""The stricter rule: where the check cannot weigh words, only the same words in the same order are served.
+"""The stricter rule: if the checks cannot weigh words, only the same words in the same order pass.
 
-That is so in every language but English (`language`), and in a long text (`length`): there the vectors see little of what
-one clause changes, and nothing beyond the embedder's window. Letter case, white space, punctuation of prose and words of
-courtesy may differ.
+It applies in every language but English (`language`) and in a long text (`length`). In a long text the vectors hardly see
+what one clause changes, and see nothing beyond the embedder's window. Letter case, white space, punctuation of prose and
+polite words may differ.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from labkit.caches.contrast.difference import Difference
 from labkit.caches.contrast.foreign import is_cjk
 from labkit.caches.contrast.reading import Reading
 
-# An embedder reads 256 tokens (MiniLM), and a token of English is one character at least: so much is always seen whole.
+# An embedder reads 256 tokens (MiniLM), and an English token has at least one character, so such a text is read whole.
 LONG = 250  # characters
 
 
 def only_the_same_words(a: Reading, b: Reading) -> bool:
-    """Whether the stricter rule holds for the two."""
+    """Whether the stricter rule applies to the two questions."""
     return _foreign(a, b) or max(a.characters, b.characters) > LONG
 
 
 def wording(a: Reading, b: Reading) -> Iterator[Difference]:
-    """What differs in the words and signs of two texts for which the stricter rule holds."""
+    """The words and signs that differ between two texts under the stricter rule."""
     said_a, said_b = _said(a), _said(b)
     if said_a != said_b:
         yield Difference("language" if _foreign(a, b) else "length", *_middle(said_a, said_b))
@@ -39,7 +39,7 @@ def _said(reading: Reading) -> list[str]:
 
 
 def _middle(a: list[str], b: list[str]) -> tuple[str, str]:
-    """From the first word that differs to the last one, a few words of it at most."""
+    """The words from the first that differs to the last that differs, at most twelve of each text."""
     start = 0
     while start < min(len(a), len(b)) and a[start] == b[start]:
         start += 1
