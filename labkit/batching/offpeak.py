@@ -27,7 +27,7 @@ from labkit.batching.errors import FunctionFailed, QueueFull
 from labkit.batching.numbers import seconds, whole
 from labkit.request import Chunk, Event, Handler, InvalidValue, LabError, Lever, Request, clock, hops
 
-_SOON_S = 1e-3  # a start that is due within this time counts as due now: a timer may fire a little early
+_SOON_S = 1e-3  # a start due within this time counts as due now, because noticing it takes about as long
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What `Route` and `Cascade` need besides a policy: tenants' spending, a breaker, a patience, an observer of decisions."""
+"""What `Route` and `Cascade` need besides a policy: tenants' spending, a breaker, a first-token limit, an observer."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from labkit.request import InvalidValue
 
 
 def utility(right: float, cost: float, *, worth: float, cost_max: float) -> float:
-    """What an answer was worth after its cost, scaled to 0 … 1: (`worth` · right − cost + cost_max) / (worth + cost_max).
+    """The worth of an answer minus its cost, scaled to 0 … 1: (`worth` · right − cost + cost_max) / (worth + cost_max).
 
     `worth` is what a right answer brings and `cost_max` is the most that an answer costs, both in the currency of `cost`;
     `right` is 0 to 1. Raises `InvalidValue` for numbers outside these ranges.

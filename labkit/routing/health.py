@@ -134,7 +134,7 @@ class Breaker:
 
 
 def check_breaker(given: object) -> None:
-    """Raise `InvalidValue` for what is neither a `Breaker` nor None."""
+    """Raise `InvalidValue` unless `given` is a `Breaker` or None."""
     if given is not None and not isinstance(given, Breaker):
         raise InvalidValue(f"breaker is {given!r:.80}; give a Breaker, or None for a new one")
 

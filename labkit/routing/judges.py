@@ -88,7 +88,7 @@ class SelfConsistency:
     same: Callable[[str], str] = str.strip
 
     def __post_init__(self) -> None:
-        metered(self.sampler)  # raises InvalidValue for what is no handler
+        metered(self.sampler)  # raises InvalidValue unless it is a handler
         check_function(self.same, "same needs a function from a text to what must be equal in it")
         if not is_whole(self.n, 1):
             raise InvalidValue(f"SelfConsistency asks for {self.n!r} samples; ask for a whole number, at least 1")

@@ -217,6 +217,6 @@ def phrases(words: Iterable[str]) -> re.Pattern[str]:
 
 
 def check_calibration(given: object) -> None:
-    """Raise `InvalidValue` for what is no `Calibration`."""
+    """Raise `InvalidValue` unless `given` is a `Calibration`."""
     if not isinstance(given, Calibration):
         raise InvalidValue(f"{given!r:.80} is no Calibration; fit one with calibrate(raw, right)")
