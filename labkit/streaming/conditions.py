@@ -122,7 +122,8 @@ class Repeating:
     """Stop once the text ends in one passage repeated `times` times: a loop that a greedy model never leaves.
 
     A loop counts only if its repetitions have `at_least` characters in all; otherwise the ruled line of a table would count.
-    A passage may have up to `longest` characters. White space alone does not count.
+    A passage may have up to `longest` characters. One shorter than `at_least` / `times` is looked for as a longer passage
+    made of several of it, so its loop may be found a little later. White space alone does not count.
     """
 
     times: int = 4
