@@ -1,9 +1,10 @@
-"""Packing requests together: what a batch wins, and what waiting for it costs.
+"""Packing requests together: what a batch gains, and what waiting for it costs.
 
-`Batcher` is for functions that take many items a call, `CoalescingWindow` for chat requests on their way to an engine.
-`Pooled` lets kinds of work share an engine's seats by the rules of a `Gate`, and `OffPeak` holds what has time until then.
-Inside an engine, `run_schedule` takes requests through four policies (`static`, `dynamic`, `continuous`, `chunked_prefill`)
-over one step loop, step by step, and `fit_exponent` tells from measurements how much a larger batch is worth.
+`Batcher` is for functions that take many items per call, `CoalescingWindow` for chat requests on their way to an engine.
+`Pooled` lets kinds of work share an engine's seats by the rules of a `Gate`. `OffPeak` holds requests that are not urgent
+until the engine is less busy. To see what happens inside an engine, `run_schedule` takes requests step by step through a
+loop under one of four policies (`static`, `dynamic`, `continuous`, `chunked_prefill`). `fit_exponent` tells from
+measurements how much throughput a larger batch gains.
 """
 
 from labkit.batching.batcher import Batcher

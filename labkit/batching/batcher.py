@@ -1,8 +1,8 @@
-"""The dynamic batcher: calls that come one at a time, run many at a time.
+"""The dynamic batcher: items that are submitted one at a time are run many at a time.
 
 Embedding, classifying or reranking 32 texts in one call takes little longer than one text. A batch starts when it is full,
-or when its first item has waited `max_wait_s`: the wait is what an item pays at low load for the throughput at high load.
-One batch runs at a time; what comes meanwhile makes the next one larger, so the batcher follows the load by itself.
+or when its first item has waited `max_wait_s`. This wait is the price at low load of the throughput at high load. One batch
+runs at a time; items that come meanwhile make the next one larger, so the batch size follows the load by itself.
 """
 
 from __future__ import annotations
@@ -30,19 +30,21 @@ def _zero(_: object) -> int:
 
 
 class Batcher(Generic[T, R]):
-    """Collects items and answers each from a `run` of many; on both clocks, in one event loop at a time.
+    """Collects items and answers each from a `run` of many; works on both clocks, in one event loop at a time.
 
-    `run` is given 1 to `max_size` items of one `key(item)` and returns a result for each, in order. Whose turn it is:
+    `run` is given 1 to `max_size` items with the same `key(item)` and returns a result for each, in order. A batch is chosen
+    in this way:
 
-    - the key whose first item has waited longest, once its batch is full or that item has waited `max_wait_s`;
-    - within a key, the tenants in turn, one item each (round robin): a tenant's flood delays itself;
-    - within a tenant, the lower `priority(item)` first, as with `Request`; one step of it is worth `priority_s` seconds of
-      waiting, so an item that has waited long enough goes before any priority, and nobody starves.
+    - Of the keys whose batch is full, or whose first item has waited `max_wait_s`, the one whose first item has waited
+      longest is next.
+    - Within a key, the tenants take turns, one item each (round robin), so a tenant that floods the batcher delays itself.
+    - Within a tenant, the lower `priority(item)` goes first, as with `Request`. One step of priority is worth `priority_s`
+      seconds of waiting, so an item that has waited long enough goes before any priority, and no item starves.
 
-    `identity(item)` tells items that may share one result, whoever sent them: such an item joins its twin that waits or
-    runs. Without it nothing is shared. `queue_limit` is the most items that may wait. With a `latency_budget_s` the size
-    of a batch is what its run keeps within `latency_budget_s − max_wait_s` (see `BatchSize`). Raises `InvalidValue` for
-    settings that cannot work.
+    Items of one key with the same `identity(item)` share one result, whoever sent them: a newcomer joins its twin that waits
+    or runs. Without `identity` nothing is shared. `queue_limit` is the most items that may wait. With a `latency_budget_s`,
+    the batch size adapts so that a run stays within `latency_budget_s − max_wait_s` (see `BatchSize`). Raises `InvalidValue`
+    for settings that cannot work.
     """
 
     def __init__(
@@ -88,10 +90,10 @@ class Batcher(Generic[T, R]):
         return self._size.allowed
 
     async def submit(self, item: T) -> R:
-        """The result of `item`. Cancelled while it waits, it is dropped, unless a twin waits for the same result.
+        """The result of `item`. If this call is cancelled while the item waits, the item is dropped, unless a twin needs it.
 
-        Raises `QueueFull`, `BatcherClosed`, what `run` raised for its batch, and `BatchFailed` if `run` was cancelled or
-        gave another number of results than it was given items.
+        Raises `QueueFull`; `BatcherClosed`; the error that `run` raised for the item's batch; and `BatchFailed` if the batch
+        was cancelled or `run` returned a different number of results than it was given items.
         """
         if self._closing:
             raise BatcherClosed("this batcher is closed; make a new one")
@@ -107,7 +109,7 @@ class Batcher(Generic[T, R]):
                 self._changed.set()
 
     async def aclose(self) -> None:
-        """Take nothing more, run at once what waits, and return when all of it is answered."""
+        """Accept no more items, run the waiting ones at once, and return when all of them are answered."""
         self._closing = True
         self._changed.set()
         if self._working is not None:
@@ -144,7 +146,7 @@ class Batcher(Generic[T, R]):
             del self._shared[entry.mark]
 
     async def _work(self) -> None:
-        """Batch after batch while anything waits; it ends with the last one, so that no task is left behind."""
+        """Run batch after batch while items wait; ends with the last one, so that no task is left behind."""
         try:
             while self._queue:
                 now = float("inf") if self._closing else clock.now()
@@ -154,7 +156,7 @@ class Batcher(Generic[T, R]):
                 else:
                     await self._until(self._queue.due)
         finally:
-            # Only a cancellation leaves anything: it must not leave submitters waiting for a task that is gone.
+            # Items are left only after a cancellation. Their submitters must not wait for a task that has ended.
             for entry in self._queue.clear():
                 self._settle(entry, BatchFailed("the batcher was cancelled before this item's batch; submit it again"))
 

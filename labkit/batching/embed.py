@@ -1,4 +1,4 @@
-"""Embedding texts that come one at a time, many at a time."""
+"""Embedding in batches texts that arrive one at a time."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def embed_batcher(
     max_wait_s: float = 0.005,
     queue_limit: int = 1024,
 ) -> Batcher[str, Vectors]:
-    """A batcher over an embedder's `encode`: `await batcher.submit(text)` is its vector; equal texts are encoded once.
+    """A batcher over an embedder's `encode`: `await batcher.submit(text)` returns the text's vector.
 
-    On the wall clock `encode` works in a thread, so that the loop goes on; on a virtual one in the loop, in no time.
+    Equal texts that wait or run at the same time are encoded once. On the wall clock `encode` runs in a thread, so that it
+    does not block the event loop; on a virtual clock it runs in the loop and takes no time.
     """
 
     async def run(texts: Sequence[str]) -> Sequence[Vectors]:

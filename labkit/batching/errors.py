@@ -6,16 +6,16 @@ from labkit.request import LabError
 
 
 class QueueFull(LabError):
-    """As many wait as may; send less, or later."""
+    """The queue holds as many waiting requests or items as its limit allows; send fewer, or send later."""
 
 
 class BatchFailed(LabError):
-    """The batch did not bring one result for each of its items."""
+    """The batch was cancelled, or did not return one result for each of its items."""
 
 
 class BatcherClosed(LabError):
-    """The batcher takes nothing any more."""
+    """The batcher is closed and accepts no more items."""
 
 
 class FunctionFailed(LabError):
-    """A function that a lever was made with failed, or gave what it must not; nothing was sent. No fault of the caller's."""
+    """A function that a lever was made with failed or gave an invalid value; nothing was sent. Not the caller's fault."""

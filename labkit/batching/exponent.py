@@ -1,13 +1,14 @@
 """How throughput grows with the batch: throughput ≈ c · B^alpha.
 
-alpha 1 is free batching (a step is bound by reading the weights, which the batch shares), alpha 0 is none (the arithmetic is
-the limit). Taking logarithms makes it a straight line, fitted by least squares over all measurements.
+With alpha 1, batching is free: a step is bound by reading the weights, which the batch shares. With alpha 0, batching gains
+nothing: arithmetic is the limit. Taking logarithms makes the law a straight line, which is fitted by least squares over all
+measurements.
 
-The interval comes from the scatter of repeats: a bootstrap draws their distances from the mean at their batch size again,
-fits the line anew, and asks how far off it is in units of the scatter that the drawn repeats show themselves (the
-studentized bootstrap of residuals; Davison and Hinkley, "Bootstrap Methods and their Application", 1997, sections 5.2.1
-and 6.2). The relative scatter is taken to be the same at every batch size. The interval speaks of noise, not of a
-line that is really a curve: see `misfit`, and fit below the knee only.
+The interval comes from the scatter of repeats. A bootstrap draws anew from the distances between each repeat and the mean at
+its batch size, fits the line again, and measures its error in units of the scatter of the drawn repeats (the studentized
+bootstrap of residuals; Davison and Hinkley, "Bootstrap Methods and their Application", 1997, sections 5.2.1 and 6.2). It
+assumes the same relative scatter at every batch size. The interval covers noise only. It does not show whether the line is
+really a curve: see `misfit` for that, and fit only below the knee.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from labkit.request import InvalidValue
 class Exponent:
     """throughput ≈ `c` · B^`alpha`, with alpha's confidence interval from `low` to `high`.
 
-    `misfit` is the greatest relative distance of a batch size's (geometric) mean from the line: large where the interval
-    is narrow means that throughput does not follow a power of the batch size over this range.
+    `misfit` is the greatest relative distance (0.1 is 10 %) of a batch size's geometric mean from the line. A large misfit
+    with a narrow interval means that throughput does not follow a power of the batch size over this range.
     """
 
     alpha: float
@@ -37,17 +38,18 @@ class Exponent:
     misfit: float
 
     def throughput(self, batch: float) -> float:
-        """What the line says for a batch size, in the unit of the measurements."""
+        """The throughput on the fitted line at a batch size, in the unit of the measurements."""
         return self.c * math.pow(batch, self.alpha)
 
 
 def fit_exponent(
     measured: Mapping[int, Sequence[float]], *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Exponent:
-    """Fit the throughputs `measured` at each batch size, repeats apart; any unit per second will do.
+    """Fit throughputs; `measured` maps each batch size to its repeated measurements, in any unit per second.
 
-    With two repeats of two sizes the interval may be infinite: so few cannot tell their own scatter.
-    Raises `InvalidValue` for fewer than two batch sizes, fewer than two repeats of one, or values that are not above 0.
+    With only two repeats of two batch sizes the interval may be infinite, because so few repeats do not show their scatter.
+    Raises `InvalidValue` for fewer than two batch sizes, batch sizes below 1, fewer than two repeats of one size, values
+    that are not above 0, and a `confidence` or `resamples` out of range.
     """
     if len(measured) < 2:
         raise InvalidValue(f"{len(measured)} batch sizes were measured; a slope needs at least 2")
@@ -67,7 +69,7 @@ def fit_exponent(
     sizes = np.log(np.fromiter(measured, float))
     sets = np.repeat(np.arange(len(logs)), [len(values) for values in logs])
     y, x = np.concatenate(logs), sizes[sets]
-    weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()  # of each measurement in the slope
+    weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()  # the weight of each measurement in the slope
     alpha = float(weights @ y)
     intercept = float(y.mean() - alpha * x.mean())
     means = np.array([values.mean() for values in logs])
@@ -86,7 +88,7 @@ def fit_exponent(
 
 
 def _scatter(rows: NDArray[np.float64], sets: NDArray[np.int64], repeats: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Standard deviation of each row's repeats around the mean of their set, all sets together."""
+    """Each row's standard deviation of repeats around the mean of their batch size, pooled over all batch sizes."""
     belongs = np.eye(len(repeats))[sets]
     within = rows - (rows @ belongs / repeats) @ belongs.T
     found: NDArray[np.float64] = np.sqrt((within**2).sum(axis=1) / (len(sets) - len(repeats)))

@@ -1,4 +1,4 @@
-"""Whether a setting can be what it should; settings may come from a file, where anything can stand."""
+"""Checks of numeric settings, of any type, because settings may be read from a file."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ def whole(value: object, least: int) -> bool:
 
 
 def seconds(value: object) -> bool:
-    """Whether `value` is a time that passes: 0 or more seconds."""
+    """Whether `value` is a finite number of seconds, 0 or more."""
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and math.isfinite(value)

@@ -1,17 +1,17 @@
-"""Off-peak: what has until tomorrow waits for tonight.
+"""Off-peak: requests that are due tomorrow wait for tonight.
 
-An engine is rented for its peak, and idle in the valley. Requests whose deadline is far are held while others keep the
-engine busy, and started, earliest deadline first (EDF; Liu and Layland, JACM 20(1), 1973), whenever fewer than `level`
-requests are under way: the valley fills up to that level and the peak stays as it was.
+An engine is rented for its peak load and is idle in the valley between peaks. Requests with a far deadline are held while
+others keep the engine busy. They are started, earliest deadline first (EDF; Liu and Layland, JACM 20(1), 1973), whenever
+fewer than `level` requests are under way. So the valley fills up to that level, and the peak stays as it was.
 
-A valley may come too late. So the held ones go, valley or not, once their *slack* (deadline − now − work) is used up: not
-each for itself, or a thousand summaries due at 8:00 would all start in the last minute, but the one at place k of the queue
-as if all before it had to run first, `seats` at a time. Greedy work on m machines begins a job no later than (work before
-it) / m (Graham, SIAM J. Appl. Math. 17(2), 1969), so from the moment
+A valley may come too late. So held requests are started, valley or not, once their *slack* (deadline − now − work) is used
+up. The slack is not counted for each request alone, or a thousand summaries due at 8:00 would all start in the last minute.
+It is counted for the request at place k of the queue as if all before it had to run first, `seats` at a time. Greedy work on
+m machines begins a job no later than (work before it) / m (Graham, SIAM J. Appl. Math. 17(2), 1969), so from the moment
 
     deadline_k − work_k − (work under way + work of those before k) / seats,   the least over all k,
 
-working without pause still meets every deadline that it would have met from the beginning.
+working without pause still meets every deadline that working from the beginning would have met.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ from labkit.batching.errors import FunctionFailed, QueueFull
 from labkit.batching.numbers import seconds, whole
 from labkit.request import Chunk, Event, Handler, InvalidValue, LabError, Lever, Request, clock, hops
 
-_SOON_S = 1e-3  # a deadline this near counts as reached: the time it takes to notice
+_SOON_S = 1e-3  # a start due within this time counts as due now, because noticing it takes about as long
 
 
 @dataclass(frozen=True)
 class OffPeak(Lever):
     """Hold requests with more than `min_slack_s` of slack until fewer than `level` are under way, or their time is up.
 
-    All traffic of the engine must come through here, for that is how `level` is known; what has no deadline, or too little
-    slack, goes on at once. Of those held, at most `seats` are under way together. `work_s(request)` is how many seconds one
-    takes on a busy engine: estimate it too low, and deadlines are missed, which ends the answer; too high, and the valley is
-    used less.
+    All traffic of the engine must pass through this lever, because it counts the requests under way and compares them with
+    `level`. A request without a deadline, or with too little slack, goes on at once. Of the requests that were held, at most
+    `seats` are under way together. `work_s(request)` estimates the seconds that a request takes on a busy engine. If it is
+    too low, deadlines are missed, which ends the answer; if it is too high, less of the valley is used.
 
-    While the engine is busy, every newcomer costs a look at all who are held: tenths of a millisecond for a thousand.
+    While the engine is busy, each new request to be held costs a pass over all held ones: tenths of a millisecond for 1,000.
 
-    The `Done` counts the hold as the caller's and has "off-peak" on its route. Raises, before anything is sent, `QueueFull`
-    where `queue_limit` are held, and `FunctionFailed` where `work_s` raised or gave no time.
+    The `Done` of a held request counts the hold in its latency and has "off-peak" on its route. Before anything is sent,
+    `QueueFull` is raised where `queue_limit` requests are held, and `FunctionFailed` where `work_s` raised an error or gave
+    no finite time of 0 or more seconds.
     """
 
     level: int
@@ -62,7 +63,7 @@ class OffPeak(Lever):
             raise InvalidValue(f"queue_limit is {self.queue_limit!r}; let 1 or more be held")
 
     def over(self, inner: Handler) -> Handler:
-        """`inner`, with a hold of its own in front."""
+        """`inner`, behind a queue of held requests of its own."""
         valley = _Valley(self.level, self.seats, self.queue_limit)
 
         async def handle(request: Request) -> AsyncGenerator[Event, None]:
@@ -97,11 +98,11 @@ class _Held:
     work_s: float
     go: asyncio.Future[None]
     since: float | None = None
-    """When it was let go."""
+    """When it was started; None while it is held."""
 
 
 class _Valley:
-    """Who passes, who is held, who was let go; in one event loop at a time."""
+    """The requests that pass unheld, those held, and those started from the hold; in one event loop at a time."""
 
     def __init__(self, level: int, seats: int, queue_limit: int) -> None:
         self._level = level
@@ -115,7 +116,7 @@ class _Valley:
 
     @asynccontextmanager
     async def passing(self) -> AsyncIterator[None]:
-        """Count one that is not held."""
+        """Count a request that is not held as under way inside the block."""
         self._passing += 1
         try:
             yield
@@ -125,7 +126,7 @@ class _Valley:
 
     @asynccontextmanager
     async def turn(self, deadline: float, work_s: float) -> AsyncIterator[None]:
-        """Wait until this one may go."""
+        """Hold a request until it may start, and count it as under way inside the block."""
         if len(self._held) >= self._queue_limit:
             raise QueueFull(f"{len(self._held)} requests are held, as many as queue_limit allows; send less, or later")
         one = _Held(deadline, work_s, asyncio.get_running_loop().create_future())
@@ -144,7 +145,7 @@ class _Valley:
             self._release()
 
     def _release(self) -> None:
-        """Let go whom the valley, or the deadline, lets go, and come back when the next one must."""
+        """Start the held requests that the valley or their slack lets start, and set a timer for the next one."""
         while self._held and len(self._going) < self._seats:
             full = self._passing + len(self._going) >= self._level
             if full and self._latest() > clock.now() + _SOON_S:
@@ -153,7 +154,7 @@ class _Valley:
             one.since = clock.now()
             self._going.add(one)
             self._due = None
-            if not one.go.done():  # a cancelled one leaves when it wakes
+            if not one.go.done():  # a cancelled one removes itself when its task resumes
                 one.go.set_result(None)
         if self._timer is not None:
             self._timer.cancel()
@@ -162,11 +163,11 @@ class _Valley:
             self._timer = asyncio.get_running_loop().call_at(self._latest(), self._time_is_up)
 
     def _time_is_up(self) -> None:
-        self._due = None  # those under way have worked meanwhile
+        self._due = None  # the requests under way have worked since, so it is computed again
         self._release()
 
     def _latest(self) -> float:
-        """When the held ones must begin; a little early while others work, for what they have done since is not seen."""
+        """When the next held one must start; may be early, as work done since the last computation is not subtracted."""
         if self._due is None:
             now = clock.now()
             before = sum(max(0.0, one.work_s - (now - (now if one.since is None else one.since))) for one in self._going)

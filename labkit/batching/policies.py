@@ -1,14 +1,14 @@
-"""Four ways to fill an engine's steps; in all of them, who comes first is served first.
+"""Four policies that fill an engine's steps; in all of them, the request that came first is served first.
 
-- `static`: wait for a full batch, run it to its end, take the next. Who ends early leaves an empty seat.
+- `static`: wait for a full batch, run it to its end, take the next. A request that ends early leaves an empty seat.
 - `dynamic(max_wait_s)`: the same, but a batch starts when its first request has waited `max_wait_s`.
-- `continuous`: the running first, one token each, then whole prompts of those who wait: seats are filled between steps
-  (iteration-level scheduling; Orca, Yu et al., OSDI 2022).
-- `chunked_prefill`: the same, but a prompt may be cut to what is left of the step's budget, so that long prompts neither
-  wait for room nor make everybody's step long (Sarathi-Serve, Agrawal et al., OSDI 2024; vLLM's default).
+- `continuous`: first one token for each running request, then whole prompts of waiting requests, so that seats are filled
+  between steps (iteration-level scheduling; Orca, Yu et al., OSDI 2022).
+- `chunked_prefill`: the same, but a prompt may be cut to the rest of the step's budget, so that long prompts neither wait
+  for room nor make the step long for all (Sarathi-Serve, Agrawal et al., OSDI 2024; vLLM's default).
 
-With memory enough for all, the last two take the steps that vLLM's scheduler takes: the tests hold them to
-`labkit.engines.modelled`, which is held to vLLM's own classes.
+Where memory never runs out, the last two take the same steps as vLLM's scheduler: the tests compare them with
+`labkit.engines.modelled`, which is itself compared with vLLM's own classes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def static(view: View) -> StepPlan:
 
 
 def dynamic(max_wait_s: float) -> StepPolicy:
-    """Batches run to their end, which start full, or when the first of their requests has waited `max_wait_s`."""
+    """Batches that start when full, or when their first request has waited `max_wait_s` seconds, and run to their end."""
     if not max_wait_s >= 0:
         raise InvalidValue(f"max_wait_s is {max_wait_s}; use seconds from 0")
     return lambda view: _whole_batches(view, max_wait_s)
@@ -40,7 +40,7 @@ def continuous(view: View) -> StepPlan:
 
 
 def chunked_prefill(view: View) -> StepPlan:
-    """Seats are filled between steps, with as much of a prompt as the budget leaves."""
+    """Seats are filled between steps, with as much of a prompt as fits into the rest of the token budget."""
     return _between_steps(view, cut=True)
 
 
@@ -72,7 +72,7 @@ def _between_steps(view: View, cut: bool) -> StepPlan:
     for job in view.waiting[: view.limits.max_sequences - len(view.running)]:
         new = min(view.jobs[job].prompt, budget) if cut else view.jobs[job].prompt
         if not 1 <= new <= budget:
-            break  # those behind it do not overtake
+            break  # later requests do not overtake it
         tokens[job] = new
         budget -= new
     return StepPlan(tokens)

@@ -1,13 +1,14 @@
-"""Pools: kinds of work that share an engine, each with a limit, a wall or a priority of its own.
+"""Pools: kinds of work that share an engine, each with its own limit, reserved seats and priority.
 
-An engine serves whoever it is sent. A `Gate` in front of it has so many *seats*, and a request has one for as long as it is
-under way. What a pool may do with them is its `Pool`: `at_most` keeps a flood small, `reserved` is a wall around seats that
-stay empty until its own requests come, and all other seats are lent to whoever is next.
+An engine serves all requests that it is sent. A `Gate` in front of it has a number of *seats*, and a request holds one for
+as long as it is under way. A `Pool` says how one kind of work may use them: `at_most` limits its requests under way, and
+`reserved` seats stay empty until the pool's own requests come. All other seats go to the next request of any pool.
 
-Next is the request with the lowest rank that may have the seat; its rank is when it came + `priority` × `priority_s`. So a
-step of priority is worth `priority_s` seconds of waiting (as in `Batcher`), whoever has waited long enough goes before any
-priority, and nobody starves. vLLM's own priority knows no waiting time: with more seats here than the engine's
-`max_num_seqs`, those of a high number queue again inside, behind all others, for as long as others come.
+The next request is the one with the lowest rank among those that may have a seat. Its rank is its time of arrival +
+`priority` × `priority_s`. So a step of priority is worth `priority_s` seconds of waiting (as in `Batcher`); a request that
+has waited long enough goes before any priority, and no request starves. vLLM's own priority takes no account of waiting
+time. So with more seats here than the engine's `max_num_seqs`, requests of a high priority number queue again inside the
+engine, behind all others, for as long as others come.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ from labkit.request import Chunk, Event, Handler, InvalidRequest, InvalidValue, 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A kind of work: at most `at_most` requests of it under way (None: as many as there are seats), `reserved` seats that
-    nobody else gets, at most `queue_limit` waiting, and the `priority` that the engine is told (lower goes first).
+    """A kind of work that shares an engine with others, and how it may use the seats of a `Gate`.
+
+    At most `at_most` of its requests are under way (None: as many as there are seats), and at most `queue_limit` wait.
+    `reserved` seats go to no other pool. `priority` orders waiting requests and is also passed to the engine as
+    `Request.priority` (lower goes first). Raises `InvalidValue` for settings that cannot work.
     """
 
     name: str
@@ -53,9 +57,9 @@ class Pool:
 
 
 class Gate:
-    """`seats` that `pools` share; on both clocks, in one event loop at a time.
+    """`seats` that `pools` share; works on both clocks, in one event loop at a time.
 
-    Raises `InvalidValue` for pools that cannot all be served: reserves that leave one of them no seat at all.
+    Raises `InvalidValue` for settings that cannot work, such as reserved seats that leave one of the pools no seat at all.
     """
 
     def __init__(self, seats: int, *pools: Pool, priority_s: float = 1.0) -> None:
@@ -87,18 +91,19 @@ class Gate:
         return f"Gate({', '.join([str(self.seats), *(repr(line.pool) for line in self._lines.values())])})"
 
     def under_way(self, pool: str) -> int:
-        """Requests of `pool` that have a seat."""
+        """The number of requests of `pool` that have a seat; raises `InvalidRequest` for a pool that is not in the gate."""
         return self._line(pool).seated
 
     def waiting(self, pool: str) -> int:
-        """Requests of `pool` that wait for one."""
+        """The number of requests of `pool` that wait for a seat; raises `InvalidRequest` as `under_way` does."""
         return len(self._line(pool).waiting)
 
     @asynccontextmanager
     async def seat(self, pool: str) -> AsyncIterator[Pool]:
-        """Wait for a seat of `pool` and have it inside the block; who is cancelled while waiting leaves no trace.
+        """Wait for a seat for `pool` and hold it inside the block; a wait that is cancelled leaves the queue.
 
-        Raises `QueueFull` at once where as many wait as may, `InvalidRequest` for a pool that is not here.
+        Raises `QueueFull` at once where the pool's `queue_limit` of requests wait already, and `InvalidRequest` for a pool
+        that the gate does not have.
         """
         line = self._line(pool)
         turn = _Turn(clock.now() + line.pool.priority * self.priority_s, asyncio.get_running_loop().create_future())
@@ -127,7 +132,7 @@ class Gate:
         return line
 
     def _fill(self) -> None:
-        """Give every seat that may be taken to whoever is next."""
+        """Give every seat that may be taken to the next request."""
         while True:
             held = sum(max(line.seated, line.pool.reserved) for line in self._lines.values())
             ready = [line for line in self._lines.values() if line.waiting and line.may_take(self.seats - held)]
@@ -137,22 +142,22 @@ class Gate:
             turn, _ = line.waiting.popitem(last=False)
             line.seated += 1
             turn.seated = True
-            if not turn.came.done():  # a cancelled one gives its seat back when it wakes
+            if not turn.came.done():  # a cancelled one gives its seat back when its task resumes
                 turn.came.set_result(None)
 
 
 def feature_of(request: Request) -> str:
-    """The pool of a request whose feature is a pool's name."""
+    """The feature of `request`, for a gate whose pools are named after features."""
     return request.feature
 
 
 @dataclass(frozen=True)
 class Pooled(Lever):
-    """Let a request on when its pool `which(request)` has a seat for it in `gate`, with that pool's priority.
+    """Pass a request on, with its pool's priority, when its pool `which(request)` has a seat for it in `gate`.
 
-    The `Done` counts the wait as the caller's, and has "pool:NAME" on its route. Pools with engines of their own share no
-    seats: route first, and put a gate in front of each. Raises, before anything is sent, `QueueFull`, `InvalidRequest` for a
-    pool that the gate does not have, and `FunctionFailed` where `which` raised.
+    The `Done` counts the wait in its latency and has "pool:NAME" on its route. Pools with engines of their own share no
+    seats: in that case, route first, and put a gate in front of each engine. Before anything is sent, `QueueFull` is raised
+    where too many wait, `InvalidRequest` for a pool that the gate does not have, and `FunctionFailed` where `which` raised.
     """
 
     gate: Gate
@@ -201,14 +206,14 @@ class _Turn:
 
 @dataclass(slots=True, eq=False)
 class _Line:
-    """A pool and its requests: how many have a seat, and who waits, in the order in which they came."""
+    """A pool and its requests: how many have a seat, and which ones wait, in the order in which they came."""
 
     pool: Pool
     seated: int = 0
     waiting: OrderedDict[_Turn, None] = field(default_factory=OrderedDict)
 
     def may_take(self, free: int) -> bool:
-        """Whether it may have a seat, when `free` are neither taken nor reserved."""
+        """Whether its next request may have a seat, when `free` seats are neither taken nor reserved."""
         if self.pool.at_most is not None and self.seated >= self.pool.at_most:
             return False
         return self.seated < self.pool.reserved or free > 0

@@ -1,4 +1,4 @@
-"""Who waits in a batcher, and who is taken next."""
+"""The items that wait in a batcher, and the order in which they are taken."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ R = TypeVar("R")
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[T, R]):
-    """An item, and those who wait for its result.
+    """An item, and the futures (`answers`) of the callers that wait for its result.
 
-    `rank` orders a tenant's items: the second at which it came, later by its priority. `due` is when it has waited enough.
+    `rank` orders a tenant's items: the time of arrival plus the seconds that its priority is worth. `due` is when it has
+    waited `max_wait_s`. Both are in seconds of the clock. `mark` is set for an item that may share its result with a twin.
     """
 
     item: T
@@ -31,7 +32,7 @@ class Entry(Generic[T, R]):
 
 
 class Queue(Generic[T, R]):
-    """Entries by key, within it by tenant in turn, within that by rank. Push and drop cost O(log n), take O(keys)."""
+    """Entries by key, then by tenants in turn, then by rank. Costs: push O(log n), drop O(1), take O(keys)."""
 
     def __init__(self) -> None:
         self._groups: dict[Hashable, _Group[T, R]] = {}
@@ -42,16 +43,16 @@ class Queue(Generic[T, R]):
 
     @property
     def due(self) -> float:
-        """When the first entry has waited enough, in seconds of the clock."""
+        """When the first entry is due, in seconds of the clock."""
         return min(group.due for group in self._groups.values())
 
     def push(self, entry: Entry[T, R]) -> None:
-        """Queue a newcomer."""
+        """Add an entry."""
         self._groups.setdefault(entry.key, _Group()).push(entry)
         self._length += 1
 
     def drop(self, entry: Entry[T, R]) -> bool:
-        """Forget an entry; False if it was taken before."""
+        """Remove an entry; False if it is no longer in the queue."""
         group = self._groups.get(entry.key)
         if group is None or entry not in group.waiting:
             return False
@@ -60,7 +61,7 @@ class Queue(Generic[T, R]):
         return True
 
     def take(self, size: int, now: float) -> list[Entry[T, R]]:
-        """The batch that is ready at `now`: of the keys that fill `size` or are due, the one whose first is due soonest."""
+        """The next batch, empty if none is ready: of the keys that fill `size` or are due at `now`, the one due first."""
         ready = [(group.due, n, key) for n, (key, group) in enumerate(self._groups.items()) if group.ready(size, now)]
         if not ready:
             return []
@@ -70,7 +71,7 @@ class Queue(Generic[T, R]):
         return batch
 
     def clear(self) -> list[Entry[T, R]]:
-        """Everything, and nothing is left."""
+        """Remove all entries and return them."""
         entries = [entry for group in self._groups.values() for entry in group.waiting]
         self._groups.clear()
         self._length = 0
@@ -102,7 +103,7 @@ class _Group(Generic[T, R]):
         heapq.heappush(self._tenants.setdefault(entry.tenant, []), (entry.rank, next(self._serial), entry))
 
     def drop(self, entry: Entry[T, R]) -> None:
-        del self.waiting[entry]  # its tenant's heap passes over it later
+        del self.waiting[entry]  # `take` skips it when it comes up in its tenant's heap
 
     def take(self, size: int) -> list[Entry[T, R]]:
         batch: list[Entry[T, R]] = []
@@ -116,5 +117,5 @@ class _Group(Generic[T, R]):
             del self.waiting[entry]
             batch.append(entry)
             if heap:
-                self._tenants[tenant] = heap  # behind the others: its next turn comes after theirs
+                self._tenants[tenant] = heap  # moved to the end: this tenant's next turn comes after the others'
         return batch

@@ -2,10 +2,11 @@
 
 A step feeds tokens of some requests through the model: prompt tokens (prefill), and one token for each request that is
 already writing (decode). The step that feeds the last prompt token yields the first output token, so a request takes
-`prompt + output − 1` tokens of work. What a step holds is a policy's decision (`labkit.batching.policies`); the loop holds
-it to the limits and keeps the time.
+`prompt + output − 1` tokens of work. A policy decides what a step holds (`labkit.batching.policies`); the loop checks the
+limits and keeps the time.
 
-There is no memory to run out of: `labkit.engines.modelled` has vLLM's own rules with KV blocks, prefix cache and preemption.
+This loop has no memory that could run out. For vLLM's own rules with KV blocks, prefix cache and preemption, see
+`labkit.engines.modelled`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ StepSeconds = Callable[[int, int], float]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A request: when it comes, in seconds, and how many tokens its prompt and its answer have."""
+    """A request with its `arrival` in seconds from 0 and the numbers of tokens of its `prompt` and `output`."""
 
     arrival: float
     prompt: int
@@ -42,8 +43,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one step may hold: `max_sequences` requests, `token_budget` tokens of them together (vLLM's
-    `max_num_seqs` and `max_num_batched_tokens`).
+    """The most that one step may hold.
+
+    `max_sequences` requests, and `token_budget` tokens of all of them together (vLLM's `max_num_seqs` and
+    `max_num_batched_tokens`). Raises `InvalidValue` for a budget that does not give each request its token.
     """
 
     max_sequences: int
@@ -59,9 +62,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class LoopStep:
-    """One step: it begins at `at` and takes `seconds`; `tokens` tells how many of each job's tokens it feeds.
+    """One step of the loop, from second `at`, `seconds` long; `tokens` maps each job to the number of tokens it feeds.
 
-    Jobs are named by their place in the list that was given. A bar from `at` to `end` for each of them is a Gantt chart.
+    A job is named by its index in the list given to `run_schedule`. Bars from `at` to `end` for each job make a Gantt chart.
     """
 
     at: float
@@ -70,7 +73,7 @@ class LoopStep:
 
     @property
     def end(self) -> float:
-        """When its output tokens are there, in seconds."""
+        """When the step ends and its output tokens exist, in seconds from 0."""
         return self.at + self.seconds
 
 
@@ -84,7 +87,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """What a policy made of the jobs: `served` in their order."""
+    """How a policy served the jobs: all steps, and in `served` one entry per job, in the order of the jobs."""
 
     steps: tuple[LoopStep, ...]
     served: tuple[Served, ...]
@@ -99,7 +102,8 @@ class Schedule:
 class View:
     """What a policy sees between two steps, at second `now`.
 
-    `running` (they hold a seat) and `waiting` are in the order of arrival; `fed` says how many tokens each job has had.
+    `running` (jobs that hold a seat) and `waiting` are in order of arrival. `fed` is the number of tokens that each job has
+    been fed so far. `more_to_come` is true while some jobs have not arrived yet.
     """
 
     now: float
@@ -113,9 +117,10 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """What the next step feeds, {job: tokens}; if nothing, the policy is asked again at the next arrival or `again`.
+    """The number of `tokens` that the next step feeds of each job.
 
-    A job that waited has a seat from its first tokens to its last.
+    If it feeds nothing, the policy is asked again at the next arrival or at second `again`, whichever is first. A job holds
+    a seat from its first fed token to its last.
     """
 
     tokens: Mapping[int, int] = field(default_factory=dict)
@@ -123,14 +128,14 @@ class StepPlan:
 
 
 StepPolicy = Callable[[View], StepPlan]
-"""What the next step holds."""
+"""Decides what the next step holds."""
 
 
 def run_schedule(jobs: Sequence[Job], policy: StepPolicy, limits: Limits, step_seconds: StepSeconds) -> Schedule:
-    """Take `jobs` through step after step until all are done.
+    """Run `jobs` step by step under `policy` until all are done.
 
-    Raises `InvalidValue` for a step that takes no time, and for a policy that breaks the limits or leaves jobs behind,
-    as every policy but `chunked_prefill` must with a prompt above the token budget.
+    Raises `InvalidValue` where `step_seconds` gives no finite time above 0, and for a policy that breaks the limits or never
+    serves some of the jobs. Every policy but `chunked_prefill` fails in this way for a prompt above the token budget.
     """
     order = sorted(range(len(jobs)), key=lambda i: jobs[i].arrival)
     fed = [0] * len(jobs)

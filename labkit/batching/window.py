@@ -1,8 +1,8 @@
 """Hold chat requests for a moment, so that an engine starts them in one step.
 
-An engine that is idle starts the first request of a burst alone, and the others wait for that step to end. Held for
-`window_s`, they start together. What it costs is the wait itself, for the first of them all of it; an engine with
-continuous batching gains little, for its steps are short.
+An idle engine starts the first request of a burst alone, and the others wait for that step to end. If all are held for
+`window_s`, they start together. The cost is the wait, which is longest for the first request. An engine with continuous
+batching gains little, because its steps are short.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from labkit.request import Chunk, Event, Handler, InvalidValue, Lever, Request, 
 class CoalescingWindow(Lever):
     """Release requests together, `window_s` seconds after the first of them; 0 holds none.
 
-    Who leaves while held costs nothing. The `Done` counts the hold as the caller's: its timing begins when the request
-    came here.
+    A caller that leaves while its request is held costs nothing. The `Done` counts the hold in its latency: its timing
+    begins when the request reached this lever.
     """
 
     window_s: float
@@ -31,7 +31,7 @@ class CoalescingWindow(Lever):
             raise InvalidValue(f"window_s is {self.window_s!r}; hold requests for 0 or more seconds")
 
     def over(self, inner: Handler) -> Handler:
-        """`inner`, with a window of its own in front."""
+        """`inner`, behind a window of its own."""
         window = _Window(self.window_s)
 
         async def handle(request: Request) -> AsyncGenerator[Event, None]:
@@ -46,14 +46,14 @@ class CoalescingWindow(Lever):
 
 @dataclass(slots=True)
 class _Window:
-    """The window that is open, or the last one that was."""
+    """The current window, or the last one."""
 
     seconds: float
     loop: asyncio.AbstractEventLoop | None = None
     until: float = 0.0
 
     async def end(self) -> None:
-        """Wait for the end of the window that is open, or of one that opens now."""
+        """Wait for the end of the open window; where none is open, open one now."""
         loop, now = asyncio.get_running_loop(), clock.now()
         if loop is not self.loop or self.until <= now:  # each loop has its own zero of time
             self.loop, self.until = loop, now + self.seconds

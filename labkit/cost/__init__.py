@@ -1,13 +1,13 @@
-"""What serving costs: list prices, the cost of a request and of a month, and machines of one's own.
+"""What serving costs: list prices, the cost of a request and of a month, and self-hosted machines.
 
-Money is `Decimal` from end to end, prices are per million tokens, and a bad value raises an error that names it.
+Money is `Decimal` throughout, prices are per million tokens, and a bad value raises an error that names it.
 
 - List prices: `price_of(model, provider=None, at=None) -> Price`, `price_named("provider/model") -> Price`,
   `listed(provider=None, at=None) -> Iterator[Price]`, `self_defined(model, input, output, cached=None, cache_write=None)
   -> Price`, `output_input_ratio(provider, at=None) -> dict[str, Decimal]`, `catalogue_version() -> str` and
-  `catalogue_date(at=None) -> date`. A `Price` has `rates` (and `batch`), which hold up to the first of its `tiers`, and a
-  `day` where it depends on the hour: `price.at(moment)`, `price.over_the_day()`.
-- What was used: `price_request(usage, price, batch=False) -> Cost` by disjoint kind of token, `price_workflow(usages, price)
+  `catalogue_date(at=None) -> date`. A `Price` has `rates` (and `batch`), which hold up to the first of its `tiers`. Where it
+  depends on the hour it also has a `day`: see `price.at(moment)` and `price.over_the_day()`.
+- Cost of usage: `price_request(usage, price, batch=False) -> Cost` by disjoint kind of token, `price_workflow(usages, price)
   -> Cost`. A whole stack is priced by `labkit.ledger.Booked(ledger, {"model": price})`.
 - Machines: `hosts() -> dict[str, Host]`, `host(key) -> Host`, `machines_for(peak, rate, headroom=0) -> int`,
   `cost_per_mtok(usd_per_hour, tokens_per_second, utilisation=1.0) -> Decimal`.

@@ -27,12 +27,12 @@ class Cost:
 
     @property
     def input(self) -> Decimal:
-        """C_in: fresh, cached and cache-write input."""
+        """C_in: the cost of fresh, cached and cache-write input."""
         return self.fresh_input + self.cached_input + self.cache_write
 
     @property
     def output(self) -> Decimal:
-        """C_out: visible output and reasoning."""
+        """C_out: the cost of visible output and reasoning."""
         return self.visible_output + self.reasoning
 
     def __add__(self, other: Cost) -> Cost:
@@ -45,9 +45,9 @@ class Cost:
 def price_request(usage: Usage, price: Price, batch: bool = False) -> Cost:
     """Cost of one attempt: Σ over kinds of tokens × rate / 10⁶, at the tier that its input tokens reach.
 
-    Source: the providers' price pages. Reasoning tokens are billed as output unless the list has a price of their own.
-    `Usage` does the one split into disjoint kinds, so no cached token is counted twice. Amounts are in `price.currency`.
-    Raises `UnknownPrice` when `batch` is asked for and none is offered.
+    Source: the providers' price pages. Reasoning tokens are billed as output unless the list has a price for them. `Usage`
+    splits the tokens into disjoint kinds, so no cached token is counted twice. Amounts are in `price.currency`. Raises
+    `UnknownPrice` where `batch` is asked for and the list has no batch price.
     """
     rates = price.rates_for(usage.input_tokens, batch)
     amounts = {kind: tokens * rates.of(kind) / MTOK for kind, tokens in usage.by_kind().items()}
@@ -55,5 +55,5 @@ def price_request(usage: Usage, price: Price, batch: bool = False) -> Cost:
 
 
 def price_workflow(usages: Iterable[Usage], price: Price, batch: bool = False) -> Cost:
-    """Cost of a workflow: every attempt of every call in it, retries and shadow calls included."""
+    """Cost of a workflow: the sum over `usages`, one for every attempt of every call, retries and shadow calls included."""
     return sum((price_request(usage, price, batch) for usage in usages), Cost())

@@ -1,9 +1,9 @@
-"""A month of traffic as money: the scenario, its forecast and what moves it.
+"""The cost of a month of traffic: the scenario, its forecast, and how much each setting changes it.
 
-The formula, per month and model: calls = users · requests/user/day · days · (1 + retries + shadow), each call of
-`input_tokens` (a share of them cached) and `output_tokens` (a share of them reasoning); a share of the calls goes through
-batch where the provider offers it. C = C_in + C_out for an API; C = C_infra for a machine of one's own, where the number
-of machines follows from the peak.
+Per month and model, calls = users · requests/user/day · days · (1 + retries + shadow). Each call has `input_tokens` (a share
+of them cached) and `output_tokens` (a share of them reasoning). A share of the calls goes through batch processing where the
+provider offers it. For an API, C = C_in + C_out. For self-hosted machines, C = C_infra, and the peak determines the number
+of machines.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from labkit.cost.hosting import host, machines_for
 from labkit.cost.prices import Price
 from labkit.request import TOKEN_KINDS, InvalidValue, Usage
 
-# name: (lowest, highest, unit). Bounds of what makes sense, and of the sliders.
+# name: (lowest, highest, unit). The bounds of sensible values, used for checks and for the sliders.
 BOUNDS: dict[str, tuple[float, float, str]] = {
     "users": (0, 1e9, "daily active users"),
     "requests_per_user": (0, 1000, "requests per user and day"),
@@ -40,7 +40,11 @@ BOUNDS: dict[str, tuple[float, float, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """The settings of the calculator; bad values raise `InvalidValue` naming the field and its range."""
+    """The settings of the calculator.
+
+    `BOUNDS` has the range and unit of each number. `models` are list prices by "provider/model", and `host` is a key of
+    `hosts()`. Bad values raise `InvalidValue` naming the field and its range.
+    """
 
     users: int = 100_000
     requests_per_user: float = 4.0
@@ -65,7 +69,7 @@ class Scenario:
             if not low <= value <= high:
                 raise InvalidValue(f"{name} is {value}; it must lie from {low:g} to {high:g} ({unit})")
         models: object = self.models
-        # A comma parts the models in a URL, so a name with one would come back as two.
+        # A comma separates the models in a URL, so a name with a comma would be read back as two.
         if not isinstance(models, list | tuple) or not all(isinstance(m, str) and m and "," not in m for m in models):
             raise InvalidValue(f"models is {models!r}; give names without commas, as ('provider/model', …)")
         if not models:
@@ -79,14 +83,17 @@ class Scenario:
         return json.dumps(asdict(self), indent=1)
 
     def to_query(self) -> str:
-        """The settings as a URL query, only those that differ from the defaults."""
+        """The settings that differ from the defaults, as a URL query."""
         default = Scenario()
         pairs = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != getattr(default, f.name)]
         return urlencode([(name, ",".join(value) if isinstance(value, tuple) else str(value)) for name, value in pairs])
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, object]) -> Scenario:
-        """Settings from parsed JSON or a parsed query; strings are read as numbers where the field is one."""
+        """Settings from parsed JSON or a parsed query; strings are read as numbers where the field is a number.
+
+        Raises `InvalidValue` for unknown settings and bad values.
+        """
         values: dict[str, object] = {}
         known = {f.name for f in fields(cls)}
         for name, value in given.items():
@@ -107,7 +114,7 @@ class Scenario:
 
     @classmethod
     def from_json(cls, text: str) -> Scenario:
-        """Settings from `to_json`'s text."""
+        """Settings from the text of `to_json`; raises `InvalidValue` for anything else."""
         try:
             given = json.loads(text)
         except json.JSONDecodeError as error:
@@ -118,7 +125,7 @@ class Scenario:
 
     @classmethod
     def from_query(cls, query: str) -> Scenario:
-        """Settings from a URL query (with or without its leading '?')."""
+        """Settings from a URL query, with or without its leading '?'; raises `InvalidValue` for anything else."""
         return cls.from_mapping(dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True)))
 
     def save(self, path: Path) -> None:
@@ -137,7 +144,10 @@ def _out_of_range(name: str, value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class MonthlyCost:
-    """One row of the calculator: a model's month by token kind, or a machine's month as infrastructure."""
+    """One row of the calculator: the month of a model, by kind of token, or of machines, as infrastructure.
+
+    Money is in USD per month; `requests` is the number that users made in the month.
+    """
 
     name: str
     tokens: Cost
@@ -152,16 +162,16 @@ class MonthlyCost:
 
     @property
     def per_thousand_requests(self) -> Decimal | None:
-        """USD per 1,000 requests that users made (retries are in the cost, not in the count)."""
+        """USD per 1,000 requests of users, None for no requests; retries are in the cost but not in the count."""
         return None if not self.requests else 1000 * self.total / self.requests
 
     def parts(self) -> dict[str, Decimal]:
-        """USD per month by kind, `infrastructure` last."""
+        """USD per month by kind of token, and `infrastructure` last."""
         return {**{kind: getattr(self.tokens, kind) for kind in TOKEN_KINDS}, "infrastructure": self.infrastructure}
 
 
 def request_usage(scenario: Scenario) -> Usage:
-    """Tokens of one call of the scenario, shares rounded to whole tokens."""
+    """The tokens of one call of the scenario; shares are rounded to whole tokens."""
     return Usage(
         input_tokens=scenario.input_tokens,
         output_tokens=scenario.output_tokens,
@@ -171,7 +181,11 @@ def request_usage(scenario: Scenario) -> Usage:
 
 
 def api_month(scenario: Scenario, price: Price) -> MonthlyCost:
-    """A month of the scenario at an API's list price, spread evenly over the day where the price depends on the hour."""
+    """A month of the scenario at an API's list price.
+
+    Where the price depends on the hour, traffic is spread evenly over the day. Where no batch price is listed, all calls are
+    at the standard price, and the `note` says so.
+    """
     price = price.over_the_day()
     asked = Decimal(scenario.users) * Decimal(str(scenario.requests_per_user)) * scenario.days
     calls = asked * (1 + Decimal(str(scenario.retry_rate)) + Decimal(str(scenario.shadow_share)))
@@ -187,37 +201,37 @@ def api_month(scenario: Scenario, price: Price) -> MonthlyCost:
 
 
 def hosted_month(scenario: Scenario) -> MonthlyCost:
-    """A month of the scenario on machines of one's own, as many as the peak needs, rented all day and night.
+    """A month of the scenario on self-hosted machines, as many as the peak needs, rented day and night.
 
-    C_infra = machines · USD per hour · 24 · days, with machines = ⌈mean output tokens/s · peak factor / rate⌉. Only output
-    tokens count against `host_tokens_per_second`: it is the output rate measured at this traffic's own prompt lengths, so
-    prefill is in it.
+    C_infra = machines · USD per hour · 24 · days, with machines = ⌈mean output tokens/s · peak factor / rate⌉, at least one.
+    Only output tokens count against `host_tokens_per_second`. This is the output rate measured with this traffic's own
+    prompt lengths, so it already includes the time for prefill. Raises `UnknownPrice` for an unknown host.
     """
     machine = host(scenario.host)
     a_day = Decimal(scenario.users) * Decimal(str(scenario.requests_per_user))
     asked = a_day * scenario.days
     attempts = 1 + Decimal(str(scenario.retry_rate)) + Decimal(str(scenario.shadow_share))
     peak_a_day = a_day * attempts * scenario.output_tokens * Decimal(str(scenario.peak_factor))
-    # Tokens a day over tokens a day: a second is no exact decimal part of a day, and the ceiling would see its last digit.
+    # Both rates are per day: tokens per second would be a rounded decimal, and its last digit could add one machine.
     count = machines_for(peak_a_day, 86_400 * Decimal(str(scenario.host_tokens_per_second)))
     cost = count * machine.usd_per_hour * 24 * scenario.days
     return MonthlyCost(f"self-hosted/{machine.key}", Cost(), cost, asked, f"{count} × {machine.name}, {machine.as_of}")
 
 
 def month(scenario: Scenario) -> tuple[MonthlyCost, ...]:
-    """The scenario at each of its models' prices and on its machine."""
+    """The month of the scenario at the price of each of its models, and last on its machine."""
     return (*(api_month(scenario, price_named(name)) for name in scenario.models), hosted_month(scenario))
 
 
 def price_named(name: str) -> Price:
-    """The list price of "provider/model"."""
+    """The list price of "provider/model" or of a model alone; raises `UnknownPrice` as `price_of` does."""
     provider, slash, model = name.partition("/")
     return price_of(model, provider) if slash else price_of(name)
 
 
 @dataclass(frozen=True, slots=True)
 class Swing:
-    """What a setting does to a cost when it alone moves from `low` to `high`."""
+    """The change of a cost when one setting alone moves from `low` to `high`."""
 
     name: str
     low: float
@@ -227,12 +241,12 @@ class Swing:
 
     @property
     def width(self) -> Decimal:
-        """How far the cost moves, in USD per month."""
+        """The distance between the two costs, in USD per month."""
         return abs(self.cost_high - self.cost_low)
 
 
-# Not here: `reasoning_share`, which is billed as output and so moves money between kinds without changing the total; `days`
-# and `peak_factor`, which are facts of the calendar and of the machines.
+# Left out: `reasoning_share`, because reasoning is billed as output and so only moves money between kinds; and `days` and
+# `peak_factor`, because the calendar and the traffic set them.
 TORNADO = (
     "users",
     "requests_per_user",
@@ -253,7 +267,8 @@ def tornado(
 ) -> tuple[Swing, ...]:
     """One-at-a-time sensitivity, widest swing first.
 
-    Quantities move by ±`by` of their value; shares and rates move by ±`by` in absolute terms. All are kept within bounds.
+    Quantities move by ±`by` of their value; shares and rates move by ±`by` in absolute terms. All are kept within `BOUNDS`.
+    `cost` is any function from a scenario to money. Raises `InvalidValue` for a `by` that is not above 0 and up to 1.
     """
     if not 0 < by <= 1:
         raise InvalidValue(f"by is {by}; move settings by a share above 0 and up to 1")
@@ -272,9 +287,10 @@ def tornado(
 
 
 def elasticity(scenario: Scenario, cost: Callable[[Scenario], Decimal], name: str, by: float = 0.01) -> float:
-    """Percent the cost moves per percent of `name` (1 for a cost proportional to it).
+    """The percentage by which the cost changes per percent of the setting `name`; 1 for a cost proportional to it.
 
-    (Δcost / cost) / (Δvalue / value) over a difference of ±`by` of the value, cut off at the setting's bounds.
+    (Δcost / cost) / (Δvalue / value) over a difference of ±`by` of the value, kept within the setting's bounds. Raises
+    `InvalidValue` for an unknown setting, for a setting or a cost of 0, and for a step that does not change the setting.
     """
     if name not in BOUNDS:
         raise InvalidValue(f"the calculator has no number {name!r} to move; it has {', '.join(BOUNDS)}")

@@ -1,7 +1,7 @@
-"""List prices of providers, as the installed genai-prices has them.
+"""List prices of providers, as the installed genai-prices package has them.
 
-It is never asked to update itself, so a price has the date of a release and a run can be repeated. A name that its patterns
-lead to another model than the one it means is refused: a wrong price is worse than none.
+The package is never asked to update itself, so prices are those of its release and a run can be repeated. Its patterns match
+some names to a different model than the name means; such names are refused, because a wrong price is worse than none.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ def price_of(model: str, provider: str | None = None, at: datetime | None = None
 
     A model that only reads, such as an embedding model, has an output price of 0. The `model` of the result is the
     catalogue's own name, so that a loose match (a dated name, an alias) can be seen. Where the price depends on the hour,
-    it is the one of `at`'s, and `Price.day` has the others.
-    Raises `UnknownPrice` with the closest names for a model that is not listed or has no token price, and for a "latest"
-    or a version that the catalogue takes for an older model at another price.
+    the result is the price at the hour of `at`, and `Price.day` has the others.
+
+    Raises `UnknownPrice` for a model that is not listed, with the closest names, and for a model that is not billed by
+    tokens. It also raises for a version that the catalogue takes for an older model, and for a "latest" that it takes for a
+    deprecated model or for one beside which it lists a newer model at another price.
     """
     moment = _moment(at)
     try:
@@ -45,12 +47,12 @@ def price_of(model: str, provider: str | None = None, at: datetime | None = None
 
 
 def catalogue_version() -> str:
-    """Version of the installed genai-prices release: the date line of every list price."""
+    """The version of the installed genai-prices release; the `source` of every list price names it."""
     return version("genai-prices")
 
 
 def catalogue_date(at: datetime | None = None) -> date:
-    """Date of the newest price change, up to `at`, that the installed release knows: its list is at least as fresh."""
+    """The date of the newest price change up to `at` that the installed release has; so its list is not older than this."""
     from genai_prices.types import StartDateConstraint
 
     last = _moment(at).date()
@@ -65,7 +67,7 @@ def catalogue_date(at: datetime | None = None) -> date:
 
 
 def listed(provider: str | None = None, at: datetime | None = None) -> Iterator[Price]:
-    """Every model with a price for input and for output tokens; deprecated ones are left out.
+    """The prices, at time `at`, of all models with a price for input and output tokens, except deprecated ones.
 
     Raises `UnknownPrice` for a provider that is not in the catalogue.
     """
@@ -85,7 +87,7 @@ def listed(provider: str | None = None, at: datetime | None = None) -> Iterator[
 
 
 def output_input_ratio(provider: str, at: datetime | None = None) -> dict[str, Decimal]:
-    """Output price over input price, by model, of the provider's models that charge for both."""
+    """Output price divided by input price, by model, for the provider's models that charge for both; raises as `listed`."""
     return {
         p.model: p.rates.visible_output / p.rates.fresh_input
         for p in listed(provider, at)
@@ -100,7 +102,7 @@ def _moment(at: datetime | None) -> datetime:
 
 
 def _snapshot() -> Any:
-    from genai_prices.data_snapshot import get_snapshot  # takes longer to import than all the rest of this room
+    from genai_prices.data_snapshot import get_snapshot  # not above: it takes longer to import than the rest of this room
 
     return get_snapshot()
 
@@ -109,7 +111,7 @@ def _find(model: str, provider: str | None) -> tuple[Any, Any]:
     """The catalogue's provider and model; raises LookupError."""
     snapshot = _snapshot()
     found = snapshot.find_provider(model, provider, None)
-    # The catalogue finds models by pattern, and some of its own names match another model's pattern, or none.
+    # The catalogue finds models by pattern, and some names of its models match the pattern of another model, or none.
     for one in found.models:
         if one.id == model:
             return found, one
@@ -118,7 +120,7 @@ def _find(model: str, provider: str | None) -> tuple[Any, Any]:
 
 
 def _hint(model: str, provider: str | None) -> str:
-    """What to ask for instead of a model that was not found."""
+    """A hint for the error message: which model or provider to ask for instead of one that was not found."""
     providers = _snapshot().providers
     elsewhere = [p.id for p in providers if any(m.id == model for m in p.models)]
     if elsewhere:
@@ -164,10 +166,11 @@ def _refuse_older(name: str, provider: Any, found: Any, price: Price, at: dateti
 
 
 def _is_whole_match(match: Any, name: str) -> bool:
-    """Whether a pattern of the catalogue fits `name` without ending inside a number, as "claude-opus-4-1" in "…-4-10".
+    """Whether a pattern of the catalogue matches `name` without ending inside a number.
 
-    A pattern that ends with a year is meant to: a month and a day follow. Names that fit no pattern as they are written were
-    rewritten by the catalogue itself.
+    "claude-opus-4-1" ends inside the number of "claude-opus-4-10", so this is no whole match. A pattern that ends with a
+    year is accepted, because a month and a day follow it. A name that matches no pattern as written was rewritten by the
+    catalogue itself, and is accepted.
     """
     if not match.is_match(name):
         return True
@@ -181,14 +184,17 @@ def _is_whole_match(match: Any, name: str) -> bool:
 
 
 def _words_and_numbers(name: str) -> tuple[frozenset[str], tuple[int, ...]]:
-    """ "gemini-2.5-flash-latest" is the words gemini, flash, latest and the numbers 2, 5; who offers it is left out."""
+    """The words and numbers of a model's name, without its provider.
+
+    "gemini-2.5-flash-latest" has the words gemini, flash, latest and the numbers 2, 5.
+    """
     parts = re.split(r"[-_.:@ ]+", name.lower().rpartition("/")[2])
     numbers = tuple(int(part.removeprefix("v")) for part in parts if re.fullmatch(r"v?\d+", part))
     return frozenset(part for part in parts if not re.fullmatch(r"v?\d+", part)), numbers
 
 
 def _is_older(numbers: tuple[int, ...], than: tuple[int, ...]) -> bool:
-    """Whether a version is certainly older. Versions (3.5) and dates (2512) cannot be compared."""
+    """Whether a version is certainly older; False where versions (3.5) and dates (2512) would have to be compared."""
     if any((a >= 100) != (b >= 100) for a, b in zip(numbers, than, strict=False)):
         return False
     return numbers < than
@@ -212,7 +218,7 @@ def _price(provider: str, model: Any, at: datetime) -> Price | None:
 
 
 def _turns(model: Any) -> list[time]:
-    """The times of the day, UTC, at which a price may change; [] where no price depends on the hour."""
+    """The times of day, in UTC, at which a price may change; [] where no price depends on the hour."""
     from genai_prices.types import TimeOfDateConstraint
 
     conditions = (*(model.prices if isinstance(model.prices, list) else ()), *(model.price_variants or ()))
@@ -237,7 +243,7 @@ def _price_at(provider: str, model: Any, at: datetime) -> Price | None:
     base, tiers = _rates(standard)
     batch: Rates | None = None
     batch_tiers: tuple[tuple[int, Rates], ...] = ()
-    # Only a variant that is in force makes a batch price; get_prices would fall back to the standard one silently.
+    # A batch price needs a batch variant in force: without one, get_prices would silently return the standard price.
     in_force = [v for v in model.price_variants or () if v.constraint is None or v.constraint.active(at)]
     if any(v.when == {"processing": "batch"} for v in in_force):
         batch, batch_tiers = _rates(model.get_prices(at, {"processing": "batch"}))

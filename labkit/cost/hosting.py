@@ -1,4 +1,4 @@
-"""What a token costs on a machine of one's own: C_infra."""
+"""The cost of tokens on self-hosted machines: C_infra."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from labkit.request import InvalidValue
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A machine with its price in USD an hour, and where and when that price was read."""
+    """A machine with its price in USD per hour, and where (`source`) and when (`as_of`) that price was read."""
 
     key: str
     name: str
@@ -33,7 +33,7 @@ class Host:
 def hosts(path: Path | None = None) -> dict[str, Host]:
     """The catalogue of machines, by key: the package's own, or a copy of it at `path` with your own prices.
 
-    Raises `InvalidValue` naming the file, or the entry in it, that cannot be read.
+    Raises `InvalidValue` naming the file that is not of this form, or the entry in it that cannot be read.
     """
     path = data.path("prices", "hosts.json") if path is None else path
     try:
@@ -54,7 +54,7 @@ def hosts(path: Path | None = None) -> dict[str, Host]:
 
 
 def host(key: str) -> Host:
-    """The machine `key`; raises `UnknownPrice` with the closest names."""
+    """The machine with that key; raises `UnknownPrice`, with the closest names, for an unknown one."""
     known = hosts()
     if key not in known:
         near = get_close_matches(key, known) or list(known)
@@ -65,7 +65,8 @@ def host(key: str) -> Host:
 def cost_per_mtok(usd_per_hour: Decimal, tokens_per_second: float, utilisation: float = 1.0) -> Decimal:
     """USD per million tokens: 10⁶ · usd_per_hour / (3,600 · tokens/s · utilisation).
 
-    `utilisation` is the share of the hour that the machine really works at `tokens_per_second`; the rest is paid for too.
+    `utilisation` is the share of the hour in which the machine works at `tokens_per_second`; the rest is paid for, too.
+    Raises `InvalidValue` for numbers out of range, and for money that is not a `Decimal`.
     """
     if not isinstance(usd_per_hour, Decimal) or not usd_per_hour.is_finite() or usd_per_hour < 0:
         raise InvalidValue(f"usd_per_hour is {usd_per_hour!r}; write it as Decimal('…'), from 0")
@@ -78,13 +79,16 @@ def cost_per_mtok(usd_per_hour: Decimal, tokens_per_second: float, utilisation: 
 def machines_for(
     peak_tokens_per_second: float | Decimal, tokens_per_second: float | Decimal, headroom: float | Decimal = 0
 ) -> int:
-    """Machines needed at the peak: ⌈peak · (1 + headroom) / rate⌉, at least one. Rates are in tokens/s."""
+    """The number of machines needed at the peak: ⌈peak · (1 + headroom) / rate⌉, at least one.
+
+    Both rates are in tokens/s; `headroom` is a share of the peak. Raises `InvalidValue` for numbers out of range.
+    """
     _check_rate(tokens_per_second)
     if not all(isfinite(value) and value >= 0 for value in (peak_tokens_per_second, headroom)):
         raise InvalidValue(
             f"peak {peak_tokens_per_second} tokens/s and headroom {headroom}: both must be finite and not negative"
         )
-    # In decimals: the last digit of a float would rent one machine too many for a peak that fits exactly.
+    # Decimals, because the rounding of floats could add a machine where the peak fits exactly.
     peak, spare, rate = (Decimal(str(value)) for value in (peak_tokens_per_second, headroom, tokens_per_second))
     return max(1, ceil(peak * (1 + spare) / rate))
 

@@ -1,6 +1,6 @@
-"""What a token costs: rates, price lists, and prices of one's own.
+"""The price of tokens: rates, price lists, and prices that you define yourself.
 
-Only tokens of text are priced: fees per search, per request, per hour of cache storage, and tokens of images and sound are
+Only text tokens are priced. Fees per search, per request and per hour of cache storage, and tokens of images and sound, are
 not part of a `Price`.
 """
 
@@ -21,10 +21,11 @@ class UnknownPrice(LabError, LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Prices in currency units per million tokens, by the disjoint kinds of token a request is billed for.
+    """Prices in currency units per million tokens, by the disjoint kinds of token that a request is billed for.
 
-    `cache_write` is the price of the provider's default lifetime (Anthropic: five minutes). `reasoning` is None where
-    reasoning is billed as output, which is nearly everywhere.
+    `cache_write` is the price for the provider's default cache lifetime (Anthropic: five minutes). `reasoning` is None where
+    reasoning is billed as output, which is almost always so. Raises `InvalidValue` for money that is not a finite `Decimal`
+    from 0.
     """
 
     fresh_input: Decimal
@@ -53,11 +54,12 @@ class Rates:
 class Price:
     """The price list of one model.
 
-    `tiers` holds (input tokens above which it applies, rates), ascending; a request is billed wholly at the rates of the
-    highest tier it reaches. `batch` and `batch_tiers` are the same for batch processing, None where none is offered.
-    `day`: where the price depends on the hour, the prices of all hours: (time of the day, UTC, from which it holds, price),
-    from midnight on; () where it does not. What stands beside it is then the price of one of these hours, as `as_of` says:
-    take `at(moment)` for a request, `over_the_day()` for a month.
+    `tiers` holds pairs (input tokens above which the rates apply, rates), ascending; all tokens of a request are billed at
+    the rates of the highest tier that it reaches. `batch` and `batch_tiers` are the same for batch processing; `batch` is
+    None where it is not offered. `day` is () where the price does not depend on the hour. Where it does, `day` holds pairs
+    (time of day in UTC from which the price holds, price), from midnight on. The other fields are then the price at one of
+    these hours, which `as_of` names: use `at(moment)` for a request and `over_the_day()` for a month. Raises `InvalidValue`
+    for tiers or times that are not ascending, and for batch tiers without `batch`.
     """
 
     model: str
@@ -87,9 +89,9 @@ class Price:
             )
 
     def rates_for(self, input_tokens: int, batch: bool = False) -> Rates:
-        """The rates a request of `input_tokens` (cached ones included) is billed at.
+        """The rates at which a request of `input_tokens` (cached ones included) is billed.
 
-        Raises `UnknownPrice` when `batch` is asked for and none is offered.
+        Raises `UnknownPrice` where `batch` is asked for and the list has no batch price.
         """
         if batch and self.batch is None:
             raise UnknownPrice(f"{self.provider} lists no batch price for {self.model}; price it without batch")
@@ -100,14 +102,14 @@ class Price:
         return chosen
 
     def at(self, moment: datetime) -> Price:
-        """The price of the hour of `moment` (UTC where it names no zone)."""
+        """The price at the time of day of `moment`, which is taken as UTC if it has no time zone."""
         if not self.day:
             return self
         now = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).time()
         return replace(next(part for start, part in reversed(self.day) if start <= now), day=self.day)
 
     def over_the_day(self) -> Price:
-        """The mean price of traffic that is the same at every hour: each hour's price weighted by how long it holds."""
+        """The mean price for traffic that is the same at every hour: each price weighted by how long it holds."""
         if not self.day:
             return self
         starts = [_seconds(start) for start, _ in self.day]
@@ -145,7 +147,7 @@ def _mean(rates: list[Rates], shares: list[Decimal]) -> Rates:
         )
 
     reasoning = None
-    if any(one.reasoning is not None for one in rates):  # where some hours have no price of their own, it is the output's
+    if any(one.reasoning is not None for one in rates):  # hours without one take the output price
         rates = [replace(one, reasoning=one.visible_output if one.reasoning is None else one.reasoning) for one in rates]
         reasoning = amount("reasoning")
     return Rates(**{f.name: amount(f.name) for f in fields(Rates) if f.name != "reasoning"}, reasoning=reasoning)
@@ -161,9 +163,10 @@ def self_defined(
     as_of: str = "",
     provider: str = "own",
 ) -> Price:
-    """A price of one's own, per million tokens; cached and cache-write tokens cost as much as input unless said.
+    """A price that you define yourself, per million tokens; cached and cache-write tokens cost as much as input by default.
 
-    Amounts are text or `Decimal`: a float like 0.1 is not the number it prints as.
+    Amounts are text, `Decimal` or int. A float raises `InvalidValue`, because a float like 0.1 is not exactly the number
+    that it prints as. A negative amount raises it, too.
     """
     rate = _amount("input", input)
     rates = Rates(

@@ -1,13 +1,17 @@
-"""The KV cache's room: how much memory keys and values take, how it is dealt out, and how many sessions that makes.
+"""The KV cache: how much memory keys and values take, how it is allocated, and how many sessions fit into it.
 
-A served model keeps keys and values for every token of every request that runs, and on most machines that memory, not
-arithmetic, decides how many run at once. `kv_size` says what a token costs with every factor in sight, and `blocks_for` how
-many blocks vLLM makes of a memory; `contiguous` and `paged` show what becomes of it with and without blocks; `Allocator`
-deals blocks out while one watches, and `block_frames` shows those of a live vLLM as it runs; `foretold` says what a load
-will do to a scheduler, and `step_memory`, `computed_twice` and `replayed` read from a live one's step log what it did;
-`plan` fits sessions onto a machine and names the limit that binds; `offload_break_even` tells when fetching a prefix from
-elsewhere beats computing it again. Sizes and blocks are checked against a live vLLM; the speeds are a latency model's, and
-only as good as its constants.
+A served model keeps keys and values for every token of every running request. On most machines this memory, not arithmetic,
+decides how many requests run at once.
+
+- `kv_size` gives the bytes of a token with every factor shown, and `blocks_for` the number of blocks that vLLM makes of a
+  memory. `contiguous` and `paged` show how a memory is used without and with blocks.
+- `Allocator` allocates blocks one call at a time, and `block_frames` shows the blocks of a live vLLM as it runs.
+- `foretold` forecasts a scheduler's steps under a load. `step_memory`, `computed_twice` and `replayed` read the step log of
+  a live engine.
+- `plan` fits sessions onto a machine and names the limit that binds. `offload_break_even` tells when fetching a prefix from
+  elsewhere is faster than computing it again.
+
+Sizes and blocks are checked against a live vLLM. Speeds come from a latency model and are only as good as its constants.
 """
 
 from labkit.kvcache.allocator import Allocator, BlockView, Snapshot

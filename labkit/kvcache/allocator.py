@@ -1,8 +1,8 @@
-"""A block allocator to watch: vLLM's rules for blocks (`labkit.engines.modelled.BlockManager`), one verb at a time.
+"""A block allocator to watch: vLLM's rules for blocks (`labkit.engines.modelled.BlockManager`), one call at a time.
 
-Sequences are named; each verb changes the state at once, and `snapshot()` says who holds which block. There are no steps and
-no times here, and a token counts as computed once it is given: `labkit.engines.modelled.ContinuousBatching` decides when
-vLLM would do what.
+Sequences have names. Each call changes the state at once, and `snapshot()` shows which sequence holds which block. There are
+no steps and no times here, and a token counts as computed once it is given. When vLLM would make each of these calls is
+modelled by `labkit.engines.modelled.ContinuousBatching`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from labkit.engines.modelled import Block, BlockManager, Sequence
 from labkit.request import InvalidValue
 
-_ENDLESS = 1 << 40  # a sequence here writes until it is freed
+_ENDLESS = 1 << 40  # output length: a sequence here writes until it is freed
 
 
 @dataclass(frozen=True, slots=True)
 class BlockView:
-    """One block: the sequences that `hold` it, its tokens, and whether an equal beginning would find it (`findable`).
+    """One KV block: the sequences that hold it (`holders`), and the number of `tokens` in it.
 
-    A block that nobody holds may still be findable, until it is handed out anew.
+    `findable`: whether the prefix cache would find it for a sequence with an equal beginning. A block that no sequence holds
+    may still be findable, until it is handed out again.
     """
 
     id: int
@@ -30,14 +31,16 @@ class BlockView:
 
     @property
     def references(self) -> int:
-        """How many sequences hold it."""
+        """The number of sequences that hold the block."""
         return len(self.holders)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The allocator at one moment: all blocks by id, each running sequence's block ids, who waits (the next one first), and
-    the free blocks in the order in which they are handed out.
+    """The state of an `Allocator` at one moment.
+
+    `blocks` are all blocks by id, `tables` the block ids of each running sequence, `waiting` the preempted sequences (the
+    next to resume first), and `free` the ids of the free blocks in the order in which they are handed out.
     """
 
     blocks: tuple[BlockView, ...]
@@ -53,14 +56,16 @@ class Snapshot:
 
     @property
     def empty_slots(self) -> int:
-        """Tokens' room in held blocks that holds none: internal fragmentation."""
+        """Room for tokens in held blocks that is empty, in tokens: internal fragmentation."""
         return sum(self.block_size - block.tokens for block in self.blocks if block.holders)
 
 
 class Allocator:
-    """Blocks for named sequences. `num_blocks` as vLLM reports it: one of them, the null block, is never handed out.
+    """Allocates KV blocks to named sequences by vLLM's rules.
 
-    `caching`: whether the prefix cache finds equal beginnings, as in vLLM by default.
+    `num_blocks` is as vLLM reports it: one of them, the null block, is never handed out. `block_size` is in tokens.
+    `caching`: whether the prefix cache finds equal beginnings, as in vLLM by default. Raises `InvalidValue` for sizes that
+    cannot work, and in its methods for unknown or repeated names and for sequences that could never fit.
     """
 
     def __init__(self, num_blocks: int, block_size: int, *, caching: bool = True) -> None:
@@ -74,15 +79,19 @@ class Allocator:
         self._waiting: dict[str, Sequence] = {}  # preempted, the last one that will resume first
 
     def allocate(self, name: str, prompt: Tokens[int]) -> bool:
-        """Give a new sequence the blocks of its prompt, sharing what the prefix cache finds; False where it must wait."""
+        """Give a new sequence the blocks of its prompt, sharing those that the prefix cache finds.
+
+        False where there is no room; the sequence is not kept then, so call this again later.
+        """
         self._new(name)
         self._fits(name, len(prompt))
         return self._admit(name, Sequence(name, prompt, _ENDLESS))
 
     def append(self, name: str, token: int) -> tuple[str, ...]:
-        """Write one token. Where no block is free, the newest sequences are preempted for it; returns who was.
+        """Write one token of sequence `name`; returns the names of the sequences that were preempted for it.
 
-        A sequence that is the newest itself is preempted then, with its token, and waits.
+        Where no block is free, the newest sequences are preempted. If the writing sequence is itself the newest, it is
+        preempted, keeps its token, and waits.
         """
         sequence = self._get(name)
         self._fits(name, len(sequence.tokens) + 1)
@@ -96,7 +105,7 @@ class Allocator:
         return tuple(preempted)
 
     def share(self, name: str, twin: str) -> bool:
-        """A second sequence with the tokens of `name`, as for two samples of one prompt; False where there is no room.
+        """Start a second sequence, `twin`, with the tokens of `name`, as for two samples of one prompt; False without room.
 
         Full blocks are shared. A partial last block is copied at once, since both will write into it (the paper copies it
         on the first write; vLLM's engine today has no such fork and relies on the prefix cache).
@@ -107,7 +116,7 @@ class Allocator:
         return self._admit(twin, Sequence(twin, source.tokens, _ENDLESS), full)
 
     def free(self, name: str) -> None:
-        """Take back what the sequence holds; a waiting one is forgotten."""
+        """End a sequence and free its blocks; a waiting one is removed."""
         if name in self._waiting:
             del self._waiting[name]
             return
@@ -115,7 +124,7 @@ class Allocator:
         del self._running[name]
 
     def preempt(self, name: str | None = None) -> str:
-        """Take all blocks of `name` (by default the newest sequence) and let it wait with its tokens. Returns its name."""
+        """Take all blocks of `name` (by default the newest sequence); it waits with its tokens. Returns its name."""
         if name is None:
             if not self._running:
                 raise InvalidValue("nobody holds a block, so nobody can be preempted; allocate first")
@@ -127,7 +136,7 @@ class Allocator:
         return name
 
     def resume(self) -> str | None:
-        """Admit the sequence that was preempted last, if there is one and room for it; returns its name."""
+        """Admit the sequence that was preempted last and return its name; None where none waits or there is no room."""
         if not self._waiting:
             return None
         name, sequence = next(reversed(self._waiting.items()))
@@ -137,7 +146,7 @@ class Allocator:
         return name
 
     def snapshot(self) -> Snapshot:
-        """Everything there is to see now."""
+        """The state now."""
         size = self._manager.block_size
         holders: dict[int, list[str]] = {id: [] for id in self._blocks}
         filled: dict[int, int] = {}
@@ -147,7 +156,7 @@ class Allocator:
                 filled[block.id] = min(size, len(sequence.tokens) - index * size)
         return Snapshot(
             blocks=tuple(
-                # A free block that can be found is full; what an unfindable one still holds is nothing to anybody.
+                # A free block that can be found is full. One that cannot be found is of no use, so it counts as empty.
                 BlockView(
                     id,
                     tuple(holders[id]),

@@ -1,12 +1,12 @@
-"""The blocks of a live vLLM, as it runs: frames of its scheduler's own state, several a second.
+"""The blocks of a live vLLM as it runs: frames of its scheduler's own state, several per second.
 
     engine = await connect("vllm", "small", **watchable(fps=10))
     async with block_frames(engine) as frames:
         async for frame in frames:
             frame.usage, frame.shared, frame.preemptions, …
 
-The engine makes frames only while somebody is connected (`labkit.engines.host.block_frames`), and any number of notebooks
-that share an engine may watch it, each for itself. An engine that is idle sends nothing until its next step.
+The engine makes frames only while a reader is connected (`labkit.engines.host.block_frames`). Any number of notebooks that
+share an engine may watch it independently. An idle engine sends nothing until its next step.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LONGEST_LINE = 1 << 26  # bytes; a frame of a million blocks is a tenth of it
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A request that holds blocks: its tokens that are in them once the step has run, and their ids in token order."""
+    """A request that holds blocks: the number of its tokens in them after the step, and the block ids in token order."""
 
     id: str
     tokens: int
@@ -39,7 +39,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A request that waits to run; `preempted` if it had run before and lost its blocks."""
+    """A request that waits to run; `preempted` if it ran before and lost its blocks."""
 
     id: str
     preempted: bool
@@ -47,13 +47,13 @@ class Waiting:
 
 @dataclass(frozen=True)
 class BlockFrame:
-    """The KV cache of a live engine at one moment, when a step had been made up.
+    """The KV cache of a live engine at one moment, just after a step was scheduled.
 
-    `at` is in seconds of the engine machine's monotonic clock. `num_blocks` is as vLLM reports it: one of them, the null
-    block 0, is never handed out. `free` is the pool's own count; `findable` are the free blocks whose content the prefix
-    cache would still find, the next one to be given away first. `num_waiting` may be more than `waiting` lists. `steps`,
-    `preemptions` and `finished` count from the engine's start. `events`, since the frame before, are pairs of "admitted",
-    "resumed", "preempted" or "finished" and a request.
+    `at` is in seconds of the monotonic clock of the engine's machine. `num_blocks` is as vLLM reports it: one of them, the
+    null block 0, is never handed out. `free` is the pool's own count of free blocks. `findable` are the free blocks whose
+    content the prefix cache would still find, the next to be handed out first. `num_waiting` may be more than `waiting`
+    lists. `steps`, `preemptions` and `finished` count from the engine's start. `events` are those since the last frame:
+    pairs of "admitted", "resumed", "preempted" or "finished" and the id of a request.
     """
 
     at: float
@@ -71,7 +71,7 @@ class BlockFrame:
 
     @classmethod
     def parse(cls, line: str | bytes) -> BlockFrame:
-        """From a line that the engine sent. Raises `InvalidValue` for anything else."""
+        """The frame in a line that the engine sent. Raises `InvalidValue` for anything else."""
         try:
             entry = json.loads(line)
             return cls(
@@ -94,15 +94,16 @@ class BlockFrame:
 
     @cached_property
     def blocks(self) -> tuple[BlockView, ...]:
-        """Every block but the null block, by id: its holders, the tokens in it, and whether it could be found.
+        """Every block but the null block, by id: its holders, the tokens in it, and whether it is findable.
 
-        Of a held block the frame does not say that; a full one can be, where the prefix cache is on.
+        A held block is always given as not findable, because the frame does not tell; in truth a full one can be found where
+        the prefix cache is on.
         """
         holders: dict[int, list[str]] = {}
         filled: dict[int, int] = {}
         for holder in self.holders:
             for index, id in enumerate(holder.blocks):
-                if id:  # 0 stands where a sliding window has moved on
+                if id:  # the null block 0 stands in for blocks that a sliding window has left
                     holders.setdefault(id, []).append(holder.id)
                     filled[id] = max(0, min(self.block_size, holder.tokens - index * self.block_size))
         findable = set(self.findable)
@@ -115,12 +116,12 @@ class BlockFrame:
 
     @property
     def held(self) -> int:
-        """Blocks that a request holds."""
+        """The number of blocks that requests hold."""
         return self.num_blocks - 1 - self.free
 
     @property
     def usage(self) -> float:
-        """Share of the blocks that requests hold, 0 to 1: vLLM's own `kv_cache_usage_perc`."""
+        """The share of the blocks that requests hold, 0 to 1; the same as vLLM's own `kv_cache_usage_perc`."""
         return self.held / (self.num_blocks - 1)
 
     @property
@@ -135,9 +136,10 @@ class BlockFrame:
 
 
 def watchable(fps: float = 10, **additional_config: Any) -> dict[str, Any]:
-    """Engine arguments for `connect`: an engine whose blocks can be watched, at most `fps` times a second.
+    """Engine arguments for `connect` that make an engine's blocks watchable, with at most `fps` frames per second.
 
-    `additional_config` is the rest of vLLM's argument of that name. Equal arguments share an engine, and so its frames.
+    `additional_config` are further entries of vLLM's argument of that name. Calls of `connect` with equal arguments share an
+    engine, and so its frames. Raises `InvalidValue` for an `fps` that is not above 0 and at most 60.
     """
     if not 0 < fps <= 60:
         raise InvalidValue(f"{fps:g} frames a second; use a rate above 0 and at most 60")
@@ -146,15 +148,15 @@ def watchable(fps: float = 10, **additional_config: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def block_frames(engine: Engine) -> AsyncIterator[AsyncIterator[BlockFrame]]:
-    """Connect to the blocks of `engine`; the frames end when the engine does.
+    """Connect to the frames of `engine`; they end when the engine ends.
 
-    Raises `InvalidValue` for an engine whose blocks cannot be seen from here, `EngineError` where it has stopped.
+    Raises `InvalidValue` for an engine whose blocks cannot be watched from here, and `EngineError` where it has stopped.
     """
     if engine.log is None:
         raise InvalidValue(
             f"the blocks of a {engine.provenance.kind} engine cannot be watched; connect to engine='vllm' on this machine"
         )
-    await engine.metrics()  # an engine that was stopped for idleness starts again, with a folder of its own
+    await engine.metrics()  # starts an engine again that was stopped as idle; its folder is new then
     path = engine.log.with_name(SOCKET_NAME)
     if not path.exists():
         raise InvalidValue(f"{engine.model} shows no blocks; start it with connect(…, **watchable())")
@@ -164,7 +166,7 @@ async def block_frames(engine: Engine) -> AsyncIterator[AsyncIterator[BlockFrame
 
 @asynccontextmanager
 async def frames_at(path: Path) -> AsyncIterator[AsyncIterator[BlockFrame]]:
-    """The frames that an engine sends from the socket `path`. Raises `EngineError` where none listens."""
+    """The frames that an engine sends at the socket `path`. Raises `EngineError` where no engine listens there."""
     try:
         reader, writer = await asyncio.open_unix_connection(path, limit=_LONGEST_LINE)
     except OSError as error:
@@ -176,6 +178,6 @@ async def frames_at(path: Path) -> AsyncIterator[AsyncIterator[BlockFrame]]:
 
 
 async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[BlockFrame]:
-    # A line without its end is what an engine that was killed left.
+    # A line without its end comes from an engine that was killed while it wrote.
     while (line := await reader.readline()).endswith(b"\n"):
         yield BlockFrame.parse(line)

@@ -1,15 +1,15 @@
-"""When it pays to keep a prefix's keys and values elsewhere, and fetch them instead of computing them again.
+"""When it is faster to keep a prefix's keys and values elsewhere and fetch them than to compute them again.
 
-Fetching n tokens takes t₀ + n·b/L: the link's latency, b bytes per token, L bytes per second. Computing them again takes
-what they add to the step that computes the request's last token, which is never cached: by the latency model's roofs (see
-`labkit.latency.model`), for long prefixes about n·linear_s + pair_s·n²/2. A fetch grows with n and a computation with n², so
-there is one length from which fetching is faster: while arithmetic is the limit and t₀ is small, about
+Fetching n tokens takes t₀ + n·b/L: the link's latency, b bytes per token, L bytes per second. Computing them again takes the
+time that they add to the step that computes the request's last token, which is never cached. By the latency model's roofs
+(see `labkit.latency.model`) this is about n·linear_s + pair_s·n²/2 for long prefixes. A fetch grows with n and a computation
+with n², so there is one length from which on fetching is faster. While arithmetic is the limit and t₀ is small, it is about
 
     n* ≈ 2·(b/L − linear_s) / pair_s,    and every length where b/L < linear_s.
 
-The comparison is the vLLM paper's between swapping and recomputation (Kwon et al., arXiv 2309.06180, sections 4.5 and 7.3),
-and that of Meng et al. ("Understanding bottlenecks for efficiently serving LLM inference with KV offloading", arXiv
-2601.19910). Nothing overlaps here, and the link is idle before: both are for measuring.
+The vLLM paper compares swapping with recomputation in this way (Kwon et al., arXiv 2309.06180, sections 4.5 and 7.3), and so
+do Meng et al. ("Understanding bottlenecks for efficiently serving LLM inference with KV offloading", arXiv 2601.19910).
+Here nothing overlaps with the fetch, and the link is idle before it. The effects of both have to be measured.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from labkit.kvcache.size import KVSize
 from labkit.latency import GIGA, LatencyModel, StepWork
 from labkit.request import InvalidValue
 
-_LONGEST = 1 << 27  # tokens: a hundred times the longest context window there is
+_LONGEST = 1 << 27  # tokens: a hundred times the longest context window of any model
 
 
 @dataclass(frozen=True, slots=True)
 class BreakEven:
-    """Recomputing against fetching a prefix of `prefix` tokens, times in seconds.
+    """Recomputing compared with fetching a prefix of `prefix` tokens; times are in seconds.
 
-    `tokens`: the prefix from which on each is fetched at least as fast as it is computed, None where none is.
-    `link_gbs`: the link's bandwidth, in GB/s (10⁹ bytes), from which this prefix is fetched at least as fast; infinite where
-    the link's latency alone takes longer than computing it.
+    `tokens`: the length from which on every prefix is fetched at least as fast as it is computed; None where there is none.
+    `link_gbs`: the bandwidth of the link, in GB/s (10⁹ bytes), from which on this prefix is fetched at least as fast;
+    infinite where the link's latency alone takes at least as long as computing it.
     """
 
     prefix: int
@@ -44,14 +44,15 @@ class BreakEven:
 
     @property
     def faster(self) -> Literal["fetch", "recompute"]:
-        """What to do with this prefix."""
+        """The faster way to get this prefix."""
         return "fetch" if self.fetch_s <= self.recompute_s else "recompute"
 
 
 def recompute_seconds(latency: LatencyModel, prefix: int) -> float:
-    """What a prefix of `prefix` tokens adds to the step that computes the one token after it, in seconds.
+    """Seconds that computing a prefix of `prefix` tokens adds to the step that computes the one token after it.
 
-    It counts full attention in every layer and no other sequence in the step: an idle engine that reads its weights anyway.
+    This assumes full attention in every layer and no other sequence in the step. The step reads the weights in any case.
+    Raises `InvalidValue` for a `prefix` below 1.
     """
     if prefix < 1:
         raise InvalidValue(f"prefix is {prefix} tokens; use 1 or more")
@@ -63,8 +64,8 @@ def offload_break_even(
 ) -> BreakEven:
     """Whether to recompute a prefix of `prefix` tokens or to fetch it over a link of `link_gbs` GB/s (10⁹ bytes).
 
-    PCIe 4.0 ×16 is 32 GB/s by its specification and PCIe 5.0 ×16 64 GB/s, each direction; less is reached.
-    `link_latency_s`: from the request to the first byte. Raises `InvalidValue` for numbers that cannot be.
+    By their specifications, PCIe 4.0 ×16 has 32 GB/s and PCIe 5.0 ×16 has 64 GB/s in each direction; in practice less is
+    reached. `link_latency_s` is the time from the request to the first byte. Raises `InvalidValue` for numbers out of range.
     """
     if not (link_gbs > 0 and math.isfinite(link_gbs)):
         raise InvalidValue(f"link_gbs is {link_gbs}; a link has some GB/s, above 0")
@@ -88,10 +89,10 @@ def offload_break_even(
 
 
 def _crossing(fetching_wins: Callable[[int], bool]) -> int | None:
-    """The prefix from which on `fetching_wins`, sought from the longest down.
+    """The prefix from which on `fetching_wins`, searched from the longest down; None where it does not win there.
 
-    Recomputing less fetching is convex in the length and starts at 0 or below, so it crosses 0 once; only the first tokens
-    of a mixture of experts, which bring in one expert after another, may make it cross before as well.
+    The time to recompute minus the time to fetch is convex in the length and starts at 0 or below, so it crosses 0 once. In
+    a mixture of experts it may also cross earlier, because each of the first tokens reads further experts.
     """
     if not fetching_wins(_LONGEST):
         return None

@@ -1,8 +1,8 @@
-"""How many sessions a machine can hold, and what stops it.
+"""How many sessions a machine can hold, and which limit binds.
 
-The arithmetic is that of every sizing guide: memory less weights, over the KV cache of one session; what is added here is
-that both come from the model's own configuration, that the room is counted in vLLM's blocks, and that a wish for speed may
-bind before memory does.
+The arithmetic is that of every sizing guide: memory minus weights, divided by the KV cache of one session. In addition, both
+sizes come from the model's own configuration, the room is counted in vLLM's blocks, and a wanted speed may be the limit
+before memory is.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from labkit.latency import GIGA, Config, Hardware, Reached, StepWork, datasheet_
 from labkit.request import InvalidValue
 
 Limit = Literal["memory", "speed", "seats"]
-_MANY = 1 << 30  # where nothing else ends the search
+_MANY = 1 << 30  # ends the search where no number of sessions breaks the limit
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What fits: `sessions` of `context` tokens at once, and the limit that binds (the first of equals, in this order).
+    """The `sessions` of `context` tokens that fit at once, and the limit that binds.
 
-    `by_memory` sessions have room for their KV cache; `by_speed` get their tokens per second (None: no such wish);
-    `by_seats` is the engine's max_num_seqs (None: no such limit). Memory in bytes per machine; `step_s` is what a decode
-    step of all `sessions` takes, in seconds (None where none fit).
+    `by_memory` is the number with room for their KV cache, `by_speed` the number that get the wanted tokens per second
+    (None: no such wish), and `by_seats` the engine's max_num_seqs (None: no such limit). `limit` is the smallest of these,
+    the first of equals in this order. `weight_bytes` and `kv_bytes` are per machine; `blocks` is the number of KV blocks
+    there. `step_s` is the duration of a decode step of all `sessions`, in seconds (None where none fit).
     """
 
     context: int
@@ -43,7 +44,7 @@ class Plan:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Tokens per second that each session gets when all write; None where none fit."""
+        """Tokens per second that each session gets when all are writing; None where none fit."""
         return None if self.step_s is None else 1 / self.step_s
 
 
@@ -61,15 +62,18 @@ def plan(
     share: float = 0.9,
     reached: Reached | None = None,
 ) -> Plan:
-    """How many sessions of `context` tokens (prompt and answer, at their longest) `machines` in tensor parallel hold.
+    """How many sessions of `context` tokens (prompt and answer, at their longest) fit on `machines` in tensor parallel.
 
-    Memory: `share` of it (vLLM's gpu_memory_utilization) less the weights is cut into blocks, one of which is kept back.
-    What activations take is not counted: leave it out of `share`. Tensor parallelism deals out KV heads; machines beyond
-    their number, and all of them in MLA, hold copies. `tokens_per_s`, for each session: a decode step of all, each with its
-    full context, takes at most its inverse by the datasheet's latency model with `reached` shares of the peaks. `weights`:
-    their precision, None for what the configuration says (its quantization_config, layer by layer).
+    Memory: a `share` of it (vLLM's gpu_memory_utilization), minus the weights, is cut into blocks; one block is kept back.
+    Memory for activations is not counted, so choose a `share` that leaves room for it. Tensor parallelism divides the KV
+    heads among the machines; machines beyond their number, and all machines with MLA, hold copies.
 
-    Raises `InvalidValue` when the weights do not fit, or for numbers that cannot be.
+    Speed: with `tokens_per_s`, a decode step of all sessions, each with its full context, takes at most 1 / `tokens_per_s`
+    seconds, by the datasheet's latency model with `reached` shares of the peaks. Seats: `max_num_seqs` is the engine's.
+
+    `weights` is the precision of the weights, None for that of the configuration (its quantization_config, layer by layer);
+    `kv` is that of the KV cache. Raises `InvalidValue` where the weights do not fit into `share` or into 90 % of the memory
+    (the latency model's limit), and for numbers out of range.
     """
     for name, value in (("context", context), ("machines", machines), ("max_num_seqs", max_num_seqs)):
         if value is not None and value < 1:
@@ -92,7 +96,7 @@ def plan(
     blocks, each = memory // own.block_bytes(block_size), own.sequence_blocks(context, block_size)
     by_memory = max(0, blocks - 1) // each
 
-    # Windows shorten what attention looks at; copies of heads and scales of numbers add to what it reads.
+    # Windows reduce the tokens that attention looks at. Copies of heads, and scales, add to the bytes that it reads.
     held = whole.sequence_bytes(context)
     looked_at, read = held / whole.token_bytes, held / shape.kv_bytes(kv) * own.token_bytes * machines / whole.token_bytes
 
@@ -121,7 +125,7 @@ def plan(
 
 
 def _on_each(size: KVSize, machines: int) -> KVSize:
-    """What one of `machines` keeps: its share of the heads, or a copy of one."""
+    """The cache on one of `machines`: its share of the heads, or a copy of one; `InvalidValue` if they do not divide."""
     for group in size.groups:
         if not group.latent and group.heads % machines and machines % group.heads:
             raise InvalidValue(
@@ -132,7 +136,7 @@ def _on_each(size: KVSize, machines: int) -> KVSize:
 
 
 def _most(holds: Callable[[int], bool]) -> int:
-    """The largest number for which `holds`, which holds up to some number and not beyond; 0 where it holds for none."""
+    """The largest number for which `holds` is true, given that it is true up to some number; 0 where it is never true."""
     if not holds(1):
         return 0
     low = 1

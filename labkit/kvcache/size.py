@@ -1,4 +1,4 @@
-"""How many bytes the KV cache takes, with every factor in sight.
+"""How many bytes the KV cache takes, with every factor shown.
 
 A layer keeps, per token and KV head, a key and a value. Fewer heads make it smaller: all of them in MHA, one per group of
 query heads in GQA (Ainslie et al., arXiv 2305.13245), one in MQA (Shazeer, arXiv 1911.02150). MLA keeps one compressed
@@ -6,8 +6,8 @@ vector and one rotated key for all heads together (DeepSeek-V2, arXiv 2405.04434
 more tokens than its window, one that attends in chunks no more than a chunk. Layers with a recurrent state (Mamba, linear
 attention) keep the same for any number of tokens.
 
-What the layers keep is seen in transformers' own model where it has the architecture, and read from the fields that vLLM
-reads where it has not (`labkit.latency.fields`).
+Where transformers has the architecture, its own model shows what the layers keep. Where it does not, the configuration's
+fields that vLLM reads are used (`labkit.latency.fields`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from labkit.latency import CacheLayers, Config, knows, layers_by_fields, precisi
 from labkit.request import InvalidValue
 
 _PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "int8")
-# vLLM's int8_per_token_head keeps two fp32 scales with each head of each token; its fp8 has one scale for all, outside.
+# vLLM's int8_per_token_head keeps two fp32 scales for each head of each token; its fp8 has one scale outside the cache.
 _SCALE_BYTES = {"int8": 8}
-# vLLM keeps an indexer's keys (DeepSeek sparse attention) in fp8 whatever the cache is in, with an fp32 scale for each 128.
+# vLLM always keeps an indexer's keys (DeepSeek sparse attention) in fp8 with an fp32 scale per 128 numbers.
 _INDEX_GROUP = 128
 
 
@@ -28,9 +28,9 @@ _INDEX_GROUP = 128
 class KVSize:
     """The factors of a model's KV cache.
 
-    `groups`: layers that keep the same; numbers take `value_bytes` each, and each head of each token `scale_bytes` more for
-    quantization. `state_bytes`: what a sequence keeps beside, whatever its length (recurrent states, in bf16 or fp32 as
-    transformers keeps them). `kind`: MHA, GQA, MQA or MLA.
+    `groups` are groups of layers that keep the same numbers of each token. A number takes `value_bytes` bytes; each head of
+    each token takes `scale_bytes` more for quantization. `state_bytes`: bytes that a sequence keeps besides these, whatever
+    its length (recurrent states, in bf16 or fp32 as transformers keeps them). `kind`: MHA, GQA, MQA or MLA.
     """
 
     name: str
@@ -43,27 +43,27 @@ class KVSize:
 
     @property
     def layers(self) -> int:
-        """Layers that keep keys and values."""
+        """The number of layers that keep keys and values."""
         return sum(group.count for group in self.groups)
 
     @property
     def full_layers(self) -> int:
-        """Layers that keep every token."""
+        """The number of layers that keep every token."""
         return sum(group.count for group in self.groups if not group.window)
 
     @property
     def sliding_layers(self) -> int:
-        """Layers that keep the last tokens only."""
+        """The number of layers that keep only the last tokens."""
         return self.layers - self.full_layers
 
     @property
     def window(self) -> int:
-        """Tokens that sliding layers keep, the most where they differ; 0 where there are none."""
+        """Tokens that sliding layers keep, the largest number where they differ; 0 where there are no such layers."""
         return max((group.window for group in self.groups), default=0)
 
     @property
     def heads(self) -> int:
-        """KV heads of a layer, the most where layers differ."""
+        """KV heads of a layer, the largest number where layers differ."""
         return max(group.heads for group in self.groups)
 
     @property
@@ -80,18 +80,18 @@ class KVSize:
         return group.extra + 4 * -(-group.extra // _INDEX_GROUP)
 
     def sequence_bytes(self, tokens: int) -> int:
-        """Bytes of a sequence of `tokens` tokens: sliding layers have dropped what is older than their window."""
+        """Bytes of a sequence of `tokens` tokens; sliding layers have dropped tokens older than their window."""
         _from_zero("tokens", tokens)
         held = sum(g.count * self.layer_bytes(g) * (min(tokens, g.window) if g.window else tokens) for g in self.groups)
         return held + (self.state_bytes if tokens else 0)
 
     @property
     def block_layers(self) -> int:
-        """Layers that one of vLLM's blocks spans: all of them where they are alike.
+        """The number of layers that one of vLLM's blocks spans: all, unless some have a window and some do not.
 
-        Where windows and full attention mix, vLLM makes groups of equally many layers, each with blocks of its own from
-        one pool: as many layers as the rarer kind has, or as the more frequent one where that has less than half as many
-        again (vllm/v1/core/kv_cache_utils.py, `_get_kv_cache_groups_uniform_page_size`).
+        Where windows and full attention mix, vLLM makes groups with equal numbers of layers, and each group has its own
+        blocks from one pool. A group has as many layers as the rarer kind, or as the more frequent kind where that has less
+        than 1.5 times as many (vllm/v1/core/kv_cache_utils.py, `_get_kv_cache_groups_uniform_page_size`).
         """
         if not (self.full_layers and self.sliding_layers):
             return self.layers
@@ -101,9 +101,10 @@ class KVSize:
     def block_bytes(self, block_size: int) -> int:
         """Bytes of one block of `block_size` tokens.
 
-        Where layers keep unequal amounts and some have a window, vLLM gives the blocks of all equally many bytes: those of
-        the layers that keep less hold more tokens (`unify_kv_cache_spec_page_size`). Raises `InvalidValue` where that does
-        not come out even, and for recurrent states, whose blocks vLLM pads by rules of the machine.
+        Where layers keep unequal amounts and only some have a window, vLLM makes all blocks the same number of bytes, so
+        blocks of layers that keep less hold more tokens (`unify_kv_cache_spec_page_size`). Raises `InvalidValue` for a
+        `block_size` below 1, and for recurrent states, whose blocks vLLM pads by rules of the machine. Where the amounts do
+        not divide evenly, only `sequence_blocks` raises.
         """
         if block_size < 1:
             raise InvalidValue(f"block_size is {block_size}; a block holds at least 1 token (vLLM's default is 16)")
@@ -117,10 +118,11 @@ class KVSize:
         return self.block_layers * block_size * self._largest()
 
     def sequence_blocks(self, tokens: int, block_size: int) -> int:
-        """Blocks that a writing sequence of `tokens` tokens holds at most, over all groups of layers.
+        """The most blocks that a writing sequence of `tokens` tokens holds, over all groups of layers.
 
-        A window need not begin at a block's beginning, so it may reach into one block more than it fills. While a prompt
-        is computed, vLLM holds the tokens of the step beside the window.
+        A window need not begin where a block begins, so it may reach into one block more than it fills. Only writing is
+        counted: while a prompt is computed, vLLM also holds the tokens of the step besides those of the window. Raises
+        `InvalidValue` where layers keep amounts that do not divide evenly.
         """
         _from_zero("tokens", tokens)
         if not (self.full_layers and self.sliding_layers):
@@ -136,7 +138,7 @@ class KVSize:
 
     @property
     def arithmetic(self) -> str:
-        """The multiplication, written out; a sum of several where layers keep unequal amounts."""
+        """The multiplication of the factors as text; a sum of several where layers keep unequal amounts."""
         products = [self._product(group) for group in self._alike()]
         state = f"; {self.state_bytes:,} B of state per sequence" if self.state_bytes else ""
         return f"{' + '.join(products)} = {self.token_bytes:,} B per token{state}"
@@ -158,7 +160,7 @@ class KVSize:
         return f"({each}{index}) × {layers}" if first.extra else f"{each} × {layers}"
 
     def _alike(self) -> list[list[CacheLayers]]:
-        """Groups that differ in their window at most, together."""
+        """The groups, with those together that differ only in their window."""
         found: dict[tuple[int, int, int, bool, int], list[CacheLayers]] = {}
         for group in self.groups:
             found.setdefault((group.heads, group.key, group.value, group.latent, group.extra), []).append(group)
@@ -168,7 +170,7 @@ class KVSize:
         return max(self.layer_bytes(group) for group in self.groups)
 
     def _size(self, group: CacheLayers, block_size: int) -> int:
-        """Tokens in a block of the group."""
+        """Tokens in a block of the group; raises `InvalidValue` where blocks of one size do not come out even."""
         own, largest = self.layer_bytes(group), self._largest()
         if largest % own:
             raise InvalidValue(
@@ -179,10 +181,10 @@ class KVSize:
 
 
 def kv_size(config: Config, precision: str = "bf16") -> KVSize:
-    """The factors of the KV cache of any transformers configuration, kept in `precision`.
+    """The factors of the KV cache of a transformers configuration, with the cache in `precision`.
 
-    Raises `InvalidValue` for a configuration that is no model's, a precision that is unknown, and a model that keeps
-    nothing of its tokens (recurrent states only) or keeps it in a way that is not counted here: the reason names what.
+    Raises `InvalidValue` for a configuration that is not a model's, for an unknown precision, and for a model that keeps
+    nothing per token (recurrent states only) or keeps it in a way that is not counted here, which the message names.
     """
     if precision not in _PRECISIONS:
         raise InvalidValue(f"precision {precision!r} is no KV cache's; use one of {', '.join(_PRECISIONS)}")
@@ -210,10 +212,11 @@ def kv_size(config: Config, precision: str = "bf16") -> KVSize:
 
 
 def blocks_for(memory_bytes: int, config: Config, block_size: int = 16, precision: str = "bf16") -> int:
-    """Blocks that vLLM makes of `memory_bytes` and reports as num_gpu_blocks; no request gets one of them, the null block.
+    """The blocks that vLLM makes of `memory_bytes` and reports as num_gpu_blocks; one, the null block, goes to no request.
 
-    `block_size` in tokens (vLLM's default: 16 on a GPU, 128 on a CPU), `precision` of its kv_cache_dtype ("auto" is the
-    model's own; "int8" is int8_per_token_head). Source: vllm/v1/core/kv_cache_utils.py, `get_kv_cache_config_from_groups`.
+    `block_size` is in tokens (vLLM's default: 16 on a GPU, 128 on a CPU). `precision` is that of vLLM's kv_cache_dtype
+    (vLLM's "auto" is the model's own; "int8" here is int8_per_token_head). Source: vllm/v1/core/kv_cache_utils.py,
+    `get_kv_cache_config_from_groups`.
     """
     _from_zero("memory_bytes", memory_bytes)
     return memory_bytes // kv_size(config, precision).block_bytes(block_size)

@@ -1,8 +1,8 @@
-"""What a live engine's step log says of its KV cache: blocks held, slots left empty, and tokens computed twice.
+"""The KV cache as shown by a live engine's step log: blocks held, slots left empty, and tokens computed twice.
 
-The log (`labkit.engines.host.step_log`) has no lengths in it but tokens per request and step, and beside them the number of
-blocks that the engine itself calls free. So what is counted here from tokens can be held against the engine's own count, and
-`replayed` against the engine's own steps.
+The log (`labkit.engines.host.step_log`) holds only tokens per request and step, and the number of blocks that the engine
+itself counts as free. So blocks counted here from tokens can be compared with the engine's own count, and the steps of
+`replayed` with the engine's own steps.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from labkit.request import InvalidValue
 
 @dataclass(frozen=True, slots=True)
 class StepMemory:
-    """The KV cache in one step, counted from its tokens: requests in it, tokens they hold, blocks for them, empty slots.
+    """The KV cache in one step, counted from the step's tokens.
 
-    `engine_blocks` is the engine's own count of held blocks: fewer than `blocks` where requests share some, more where one
-    that holds blocks got no token in this step.
+    `running` requests hold `tokens` tokens in `blocks` blocks, which have room for `empty_slots` more. `engine_blocks` is
+    the engine's own count of held blocks. It is lower than `blocks` where requests share some, and higher where a request
+    that holds blocks got no token in this step. `preempted` requests lost their blocks.
     """
 
     running: int
@@ -33,7 +34,11 @@ class StepMemory:
 
 
 def step_memory(steps: Sequence[LoggedStep], num_blocks: int, block_size: int) -> list[StepMemory]:
-    """The KV cache after each step of a log. `num_blocks` as vLLM reports it, one kept back."""
+    """The KV cache after each step of a log.
+
+    `num_blocks` and `block_size` (tokens) are as vLLM reports them; one of the blocks is kept back. Raises `InvalidValue`
+    for numbers that cannot be.
+    """
     if num_blocks < 2 or block_size < 1:
         raise InvalidValue(f"{num_blocks} blocks of {block_size} tokens; give what the engine reports (cache_config)")
     found = []
@@ -46,7 +51,7 @@ def step_memory(steps: Sequence[LoggedStep], num_blocks: int, block_size: int) -
 
 
 def computed_twice(steps: Sequence[LoggedStep]) -> int:
-    """Tokens of a log that were computed for a request again, because a preemption had thrown them away."""
+    """The number of tokens in a log that were computed again for a request, because a preemption had dropped them."""
     again = 0
     reached: dict[str, int] = {}
     for step in steps:
@@ -59,10 +64,12 @@ def computed_twice(steps: Sequence[LoggedStep]) -> int:
 def replayed(
     steps: Sequence[LoggedStep], requests: Mapping[str, tuple[Sequence[int], int]], settings: EngineSettings
 ) -> list[LoggedStep]:
-    """The modelled scheduler's steps for the requests of a log: their prompts' token ids and output tokens, by their id.
+    """The modelled scheduler's steps for the requests of a log.
 
-    Each request comes in the step in which the log first has it, so admission is checked one way only: the model may let
-    nobody in later than the engine did. Everything else (chunks, preemptions, victims, what is found again) is its own.
+    `requests` maps each request's id to its prompt's token ids and its number of output tokens. A request arrives in the
+    step in which the log first has it. So admission is checked in one direction only: the model must not admit a request
+    later than the engine did. Everything else (chunks, preemptions, victims, prefixes found again) the model decides itself.
+    Raises `InvalidValue` where the log has a request that is not in `requests`.
     """
     arrivals: dict[int, list[str]] = {}
     known: set[str] = set()
@@ -88,10 +95,11 @@ def replayed(
 
 
 def foretold(lengths: Sequence[tuple[int, int]], clients: int, settings: EngineSettings) -> list[LoggedStep]:
-    """The steps that the modelled scheduler takes for `clients` who ask again as soon as they are answered.
+    """The steps that the modelled scheduler takes for `clients` that send a new request as soon as they are answered.
 
-    `lengths` are the (prompt, output) tokens of their requests, in order; no two prompts share a beginning. Nobody takes
-    time to come back or to be let in, so a live engine, where both take some steps, is a little less crowded.
+    `lengths` are the (prompt, output) tokens of their requests, in order; no two prompts share a beginning. Sending and
+    admission take no time here. In a live engine each takes some steps, so it is a little less crowded. Raises
+    `InvalidValue` for `clients` below 1.
     """
     if clients < 1:
         raise InvalidValue(f"clients is {clients}; give at least 1")
@@ -118,6 +126,6 @@ def foretold(lengths: Sequence[tuple[int, int]], clients: int, settings: EngineS
 
 
 def _logged(step: Step, batching: ContinuousBatching) -> LoggedStep:
-    """A step that was just made up, as a live engine's log would have it."""
+    """A step that was just scheduled, in the form of a live engine's log."""
     shares = tuple((share.id, share.new, share.context) for share in step.scheduled)
     return LoggedStep(shares, tuple(sorted(step.preempted)), batching.blocks.num_free)

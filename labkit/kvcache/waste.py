@@ -1,13 +1,13 @@
-"""Where KV memory goes that holds no token: one contiguous chunk per sequence against blocks.
+"""KV memory that holds no token: one contiguous chunk per sequence compared with blocks.
 
-The terms are those of the vLLM paper (Kwon et al., arXiv 2309.06180, section 3.1). A chunk that a sequence gets when it
-comes has *used* room, room *reserved* for tokens that it will write, and *internal* fragmentation: room that it will never
-fill. What is left between and behind the chunks, in pieces too small for the sequence that comes next, is *external*
-fragmentation. The paper's baselines take a chunk of the longest length a request may have ("max"), of the next power of two
-of its real one ("pow2"), or of exactly its real one, which nobody can know ("oracle").
+The terms are those of the vLLM paper (Kwon et al., arXiv 2309.06180, section 3.1). A sequence gets a chunk when it arrives.
+The chunk has *used* room, room *reserved* for tokens that the sequence will write, and *internal* fragmentation: room that
+it will never fill. The room between and behind the chunks, in pieces too small for the next sequence, is *external*
+fragmentation. The paper's baselines take a chunk of the longest length that a request may have ("max"), of the real length
+rounded up to a power of two ("pow2"), or of exactly the real length, which is not known in advance ("oracle").
 
-Blocks come one at a time, when a token needs one, and any block does for any sequence: nothing is reserved, nothing is
-external, and internal is only the rest of each sequence's last block.
+Blocks are handed out one at a time, when a token needs one, and any block will do for any sequence. So nothing is reserved,
+nothing is external, and internal fragmentation is only the rest of each sequence's last block.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ Chunk = Literal["max", "pow2", "oracle"]
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """One request in tokens: its prompt, what it will write, and `maximum`, the most that prompt and answer may be."""
+    """One request in tokens: its `prompt`, the `output` that it will write, and `maximum`, the most of both together.
+
+    Raises `InvalidValue` for a prompt below 1, an output below 0, and a total above the maximum.
+    """
 
     prompt: int
     output: int
@@ -38,19 +41,20 @@ class Lengths:
 
     @property
     def total(self) -> int:
-        """Tokens it has in the end."""
+        """Tokens of the request at its end."""
         return self.prompt + self.output
 
     def held(self, written: float) -> int:
-        """Tokens it has when the share `written` of its output, 0 to 1, is written."""
+        """Tokens of the request when a share `written` (0 to 1) of its output is written."""
         return self.prompt + int(self.output * written)
 
 
 @dataclass(frozen=True, slots=True)
 class Waste:
-    """What a memory of `capacity` tokens holds when `sequences` of the requests are in it. All but that in tokens.
+    """How a memory of `capacity` tokens is used with `sequences` of the requests in it; all other fields are in tokens.
 
-    The five kinds add up to the capacity. `free` is room that the next one could use, or that running ones can grow into.
+    `used`, `reserved`, `internal`, `external` and `free` add up to the capacity. `free` is room that the next sequence could
+    use, or that running ones can grow into.
     """
 
     capacity: int
@@ -63,7 +67,7 @@ class Waste:
 
     @property
     def utilization(self) -> float:
-        """Share of the capacity that holds tokens, 0 to 1; the paper measured 0.20 to 0.38 for chunks, 0.96 for blocks."""
+        """Share of the capacity that holds tokens, 0 to 1. The paper measured 0.20 to 0.38 for chunks, 0.96 for blocks."""
         return self.used / self.capacity
 
 
@@ -75,10 +79,12 @@ def contiguous(
     written: float = 0.5,
     departed: Collection[int] = (),
 ) -> Waste:
-    """The memory when each sequence has one chunk, placed where it first fits, in order, until one has to wait.
+    """The use of a memory of `capacity` tokens when each sequence has one chunk.
 
-    Then the requests of the indices `departed` leave, and the waiting ones go into the holes, in order, until one does not
-    fit. `written`: the share of its output that each has written by now.
+    Chunks are placed where they first fit, in order, until a request has to wait. Then the requests at the indices in
+    `departed` leave, and waiting ones are placed into the holes, in order, until one does not fit. `chunk` is the size of a
+    chunk, as the module says; `written` (0 to 1) is the share of its output that each has written. Raises `InvalidValue` for
+    an unknown `chunk` and for numbers out of range.
     """
     _check(capacity, written)
     if chunk not in ("max", "pow2", "oracle"):
@@ -98,10 +104,11 @@ def contiguous(
 
 
 def paged(lengths: Sequence[Lengths], capacity: int, block_size: int, *, written: float = 0.5) -> Waste:
-    """The memory when sequences hold blocks of `block_size` tokens, in order, until one finds too few for what it has.
+    """The use of a memory of `capacity` tokens when sequences hold blocks of `block_size` tokens.
 
-    The capacity is counted in whole blocks. With `written` = 1 all that are counted can run to their end undisturbed; with
-    less, more run at once, and some may be preempted later.
+    Requests are admitted in order until there are too few blocks for the tokens that one has. The capacity is counted in
+    whole blocks. With `written` = 1 all that are admitted can run to their end; with less, more run at once, and some may be
+    preempted later. Raises `InvalidValue` for numbers out of range.
     """
     _check(capacity, written)
     if not 1 <= block_size <= capacity:
@@ -117,14 +124,14 @@ def paged(lengths: Sequence[Lengths], capacity: int, block_size: int, *, written
 
 
 def mean_block_waste(block_size: int) -> float:
-    """Tokens left empty in a sequence's last block, on average over all places to end in it: (block_size − 1) / 2."""
+    """Mean number of empty tokens in a sequence's last block, if every end in it is equally likely: (block_size − 1) / 2."""
     if block_size < 1:
         raise InvalidValue(f"block_size is {block_size}; use 1 token or more")
     return (block_size - 1) / 2
 
 
 def _place(arena: list[tuple[int, int, int]], lengths: Sequence[Lengths], first: int, capacity: int, chunk: Chunk) -> int:
-    """First fit for the requests from `first` on; the index of the one that has to wait."""
+    """Place the requests from index `first` on where they first fit; returns the index of the one that has to wait."""
     for index in range(first, len(lengths)):
         size, start = _chunk(lengths[index], chunk), 0
         for at, (taken, length, _) in enumerate(arena):

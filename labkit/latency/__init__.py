@@ -1,8 +1,8 @@
 """Where the waiting comes from, and how much of it there will be.
 
-Anatomy derives TTFT, TPOT, inter-chunk latency, goodput and percentiles from stored timestamps. The latency model says what
-one engine step costs from its composition; its constants come from two datasheets (`datasheet_model`: the machine's from a
-catalogue, the model's from its configuration) or from a short run on a live engine (`labkit.load.probing`).
+`anatomy` derives TTFT, TPOT, inter-chunk latency, goodput and percentiles from stored timestamps. The latency model tells
+how long an engine step takes from its composition. Its constants come from two datasheets (`datasheet_model`: the machine's
+from a catalogue, the model's from its configuration) or from a short run on a live engine (`labkit.load.probing`).
 """
 
 from labkit.latency.anatomy import METRICS, SLO, Sample, Summary, goodput, percentile, summary

@@ -1,9 +1,9 @@
-"""Latency, derived from raw timestamps and from nothing else.
+"""Latency, derived only from raw timestamps.
 
-A `Sample` is what a load generator keeps of one request. Every latency is a property of it, None where it means nothing.
-TTFT runs from the send to the first non-empty content; TPOT is (E2E − TTFT) / (output tokens − 1); inter-chunk latencies are
-the gaps between streamed chunks, which may hold several tokens. Peers disagree: guidellm's TPOT includes TTFT, and the TTFT
-of a server starts at its front end.
+A load generator keeps a `Sample` of each request. Every latency is a property of it, None where it is not defined. TTFT runs
+from the send to the first non-empty content; TPOT is (E2E − TTFT) / (output tokens − 1); inter-chunk latencies are the gaps
+between streamed chunks, which may hold several tokens. Other tools define them differently: guidellm's TPOT includes TTFT,
+and a server's TTFT starts at its front end.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from labkit.request import InvalidValue, Timing, Usage
 class Sample:
     """One request under load. Times are in seconds of one clock.
 
-    `due` is when it should have been sent; `chunks` holds (arrival, tokens) of each chunk. `usage` and `timing` are None for
-    a request without an end, and `error` says why it has none.
+    `due` is when it should have been sent; `chunks` holds (arrival, tokens) of each chunk. For a request that did not end,
+    `error` says why, and `timing` and `usage` hold what was known by then (None for nothing).
     """
 
     due: float
@@ -38,12 +38,12 @@ class Sample:
 
     @property
     def ttft_from_due(self) -> float | None:
-        """Time to first token from when the request was due, s: what a late sender cannot hide."""
+        """Time to first token from when the request was due, s; unlike `ttft`, it includes the delay of a late sender."""
         return None if self.timing is None or self.timing.first_token is None else self.timing.first_token - self.due
 
     @property
     def send_delay(self) -> float | None:
-        """How late it was sent, s."""
+        """How late the request was sent, s."""
         return None if self.timing is None else self.timing.sent - self.due
 
     @property
@@ -58,7 +58,7 @@ class Sample:
 
     @property
     def inter_chunk(self) -> tuple[float, ...]:
-        """Gaps between its chunks, s; empty for fewer than two."""
+        """Gaps between the request's chunks, s; empty for fewer than two chunks."""
         return tuple(b - a for (a, _), (b, _) in pairwise(self.chunks))
 
 
@@ -71,7 +71,11 @@ METRICS: dict[str, Callable[[Sample], float | None]] = {
 
 @dataclass(frozen=True, slots=True)
 class SLO:
-    """Objectives per request, in seconds; None for none. An answer of one token has no TPOT to miss."""
+    """Objectives per request, in seconds; None for no limit.
+
+    An answer of one token has no TPOT, so it meets any TPOT limit. Raises `InvalidValue` without a limit and for one that is
+    not above 0.
+    """
 
     ttft: float | None = None
     tpot: float | None = None
@@ -93,14 +97,20 @@ class SLO:
 
 
 def goodput(samples: Sequence[Sample], slo: SLO, seconds: float) -> float:
-    """Requests per second that met every limit, over `seconds` of load (Zhong et al., "DistServe", OSDI 2024)."""
+    """Requests per second that met every limit, over `seconds` of load (Zhong et al., "DistServe", OSDI 2024).
+
+    Raises `InvalidValue` for `seconds` that are not above 0.
+    """
     if not seconds > 0:
         raise InvalidValue(f"a load of {seconds} s has no rate; give the seconds it ran")
     return sum(slo.met(sample) for sample in samples) / seconds
 
 
 def percentile(values: Iterable[float | None], q: float) -> float | None:
-    """The `q`-th percentile (0 to 100), linear between neighbours as numpy's default; None where no value is defined."""
+    """The `q`-th percentile (0 to 100) of the values that are not None, or None where there are none.
+
+    Linear between neighbours, as numpy's default. Raises `InvalidValue` for a `q` outside 0 to 100.
+    """
     if not 0 <= q <= 100:
         raise InvalidValue(f"percentile {q} is not between 0 and 100; the 95th is 95, not 0.95")
     defined = [value for value in values if value is not None]
@@ -109,7 +119,7 @@ def percentile(values: Iterable[float | None], q: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A load in numbers: rates per second of its window, and percentiles in seconds by metric and by percentile."""
+    """A load in numbers: rates over a window of `seconds`, and percentiles in seconds as {metric: {percentile: value}}."""
 
     requests: int
     failed: int
@@ -120,7 +130,10 @@ class Summary:
 
 
 def summary(samples: Sequence[Sample], seconds: float, points: Sequence[float] = (50, 90, 95, 99)) -> Summary:
-    """Summarise what ended within a window of `seconds`. Raises `InvalidValue` for a window without length."""
+    """Summarise the `samples` of a window of `seconds`: rates and percentiles of those that ended.
+
+    `points` are the percentiles (0 to 100). Raises `InvalidValue` for a window without length.
+    """
     if not seconds > 0:
         raise InvalidValue(f"a window of {seconds} s has no rates; give its length in seconds")
     ended = [sample for sample in samples if sample.timing is not None and not sample.error]

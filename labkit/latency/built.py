@@ -1,8 +1,8 @@
-"""What transformers itself says of a configuration: it builds the model on the meta device, and two tokens run through it.
+"""Learns a model's parameters and cache from transformers: builds the model on the meta device, runs two tokens through it.
 
-The meta device has shapes and no memory, so a model of any size is built in seconds and its cache seen as it really is:
-which layers keep a key and a value, in how many heads and how wide, which have a window, which keep a state instead, and
-which share another's. No field of the configuration is read for it, whatever a family calls its own.
+The meta device has shapes but no memory, so a model of any size is built in seconds. Its cache then shows which layers keep
+a key and a value, in how many heads and how wide, which layers have a window, which keep a state instead, and which share
+another layer's. So for the cache it does not matter by what names a family's configuration calls these things.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from labkit.latency.weights import Matrix
 from labkit.request import InvalidValue
 
-# A configuration's own, which say nothing of its shape and would load code, kernels or weights.
+# Fields of a configuration that do not affect the shape, and that would load code, kernels or weights.
 _NOT_SHAPE = (
     "auto_map",
     "quantization_config",
@@ -27,16 +27,17 @@ _NOT_SHAPE = (
     "dtype",
 )
 _CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_topk", "moe_top_k", "moe_k", "top_k")
-_KEPT = ("keys", "values", "indexer_keys", "conv_states", "recurrent_states")  # what a layer of a cache may hold
+_KEPT = ("keys", "values", "indexer_keys", "conv_states", "recurrent_states")  # counted here; other tensors are refused
 _TOKENS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class CacheLayers:
-    """Layers that keep the same of a token: per head a key and a value of so many numbers each, and `extra` beside them.
+    """`count` layers that all keep the same numbers of each token.
 
-    `window`: tokens they keep at most, 0 for all. `latent`: key and value are one compressed vector and one rotated key for
-    all heads (MLA; DeepSeek-V2, arXiv 2405.04434). `extra`: numbers per token that are no head's (an indexer's keys).
+    For each of `heads` they keep `key` numbers and `value` numbers. `extra` are further numbers per token that belong to no
+    head (an indexer's keys). `window` is the most tokens that they keep, 0 for no limit. `latent`: key and value are one
+    compressed vector and one rotated key for all heads (MLA; DeepSeek-V2, arXiv 2405.04434).
     """
 
     count: int
@@ -49,16 +50,17 @@ class CacheLayers:
 
     @property
     def numbers(self) -> int:
-        """Numbers of one token in one of these layers."""
+        """Numbers kept of one token in one of these layers."""
         return self.heads * (self.key + self.value) + self.extra
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A parameter: how many numbers, in which part of the model, and as a matrix (None where it is none that is quantized).
+    """A parameter of a model: its part, its number of numbers, and its matrix.
 
     `part`: "experts" (routed ones), "linear", "head", "embedding" (looked up, not read), "small" (norms, biases, routers) or
-    "beside" (what reads pictures and sounds). `share` of the experts is what one token goes through; 1 elsewhere.
+    "beside" (the parts that read pictures and sounds). `matrix` is None for a parameter that no scheme quantizes. `share`
+    (0 to 1) is the share of the routed experts that one token goes through; 1 for other parts.
     """
 
     part: str
@@ -69,11 +71,11 @@ class Weight:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A model of a configuration: its parameters, what its layers keep, and the query's heads and widths in attention.
+    """A model as built from a configuration: its parameters, the numbers that its layers keep, and its attention.
 
-    `state_bytes`: what a sequence keeps beside its tokens' keys and values (recurrent states), whatever its length.
-    `pair_flops`: arithmetic of attention per (token, earlier token), over all layers. `heads`: the query's in a layer, the
-    most where layers differ.
+    `state_bytes`: bytes that a sequence keeps besides its tokens' keys and values (recurrent states), whatever its length.
+    `pair_flops`: FLOP of attention per pair (token, earlier token), over all layers. `heads`: query heads of a layer, the
+    largest number where layers differ.
     """
 
     weights: tuple[Weight, ...]
@@ -91,8 +93,10 @@ def knows(model_type: str) -> bool:
 
 
 def build(given: Mapping[str, Any]) -> Built:
-    """Build the model of a configuration that transformers knows, and look. Raises `InvalidValue` with transformers'
-    reason."""
+    """Build the model of a configuration that transformers knows, and count its parameters and cache.
+
+    Raises `InvalidValue`, with transformers' reason, where the model cannot be built or its cache cannot be counted.
+    """
     with _quiet():
         config, model = _model(given)
         cache, chosen = _cache(config, model)
@@ -104,7 +108,7 @@ def build(given: Mapping[str, Any]) -> Built:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' advice on kernels that would be faster: nothing is computed."""
+    """Silence transformers' warnings, such as advice on faster kernels: nothing is computed here."""
     logger = logging.getLogger("transformers")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -115,7 +119,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """What transformers raises for a configuration that cannot be a model."""
+    """The errors that transformers raises for a configuration that cannot be a model."""
     from huggingface_hub.errors import StrictDataclassError
 
     arithmetic = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NotImplementedError)
@@ -138,7 +142,7 @@ def _model(given: Mapping[str, Any]) -> tuple[Any, Any]:
         text = config.get_text_config(decoder=True)
         _check(text, plain)
         if getattr(text, "qk_rope_head_dim", None) and hasattr(text, "head_dim") and not _mentions(plain, "head_dim"):
-            text.head_dim = text.qk_rope_head_dim  # what such models rotate; the default is that of the published size
+            text.head_dim = text.qk_rope_head_dim  # the rotated width; the default is that of the published size
         with torch.device("meta"):
             auto = AutoModelForMultimodalLM if seeing else AutoModelForCausalLM
             return config, auto.from_config(config, dtype=torch.bfloat16).eval()
@@ -149,7 +153,7 @@ def _model(given: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def _cache(config: Any, model: Any) -> tuple[Any, dict[str, int]]:
-    """The model's cache after a few tokens, and how many experts each layer's token chose, where that can be seen."""
+    """The model's cache after a few tokens, and for each experts module the experts per token, where that can be seen."""
     import torch
 
     chosen: dict[str, int] = {}
@@ -165,7 +169,7 @@ def _cache(config: Any, model: Any) -> tuple[Any, dict[str, int]]:
     for name, module in model.named_modules():
         if name.endswith(".experts"):
             module.register_forward_pre_hook(watch(name), with_kwargs=True)
-            module.forward = _unchanged  # which expert computes what depends on numbers, and there are none
+            module.forward = _unchanged  # routing depends on values, and there are none on the meta device
 
     def run() -> Any:
         with torch.no_grad(), torch.device("meta"):
@@ -177,7 +181,7 @@ def _cache(config: Any, model: Any) -> tuple[Any, dict[str, int]]:
         except RuntimeError as error:
             if "meta tensors" not in str(error):
                 raise
-            with _answers():  # twice as slow, and few ask
+            with _answers():  # twice as slow and rarely needed, so only as a second try
                 out = run()
     except _errors() as error:
         raise InvalidValue(
@@ -194,8 +198,7 @@ def _cache(config: Any, model: Any) -> tuple[Any, dict[str, int]]:
 
 
 def _answers() -> Any:
-    """While it runs, a number asked of the meta device is 1, and a question answered with yes: "are all positions
-    valid?"."""
+    """A mode in which a value that is read from the meta device is 1, or true ("are all positions valid?")."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -209,7 +212,7 @@ def _answers() -> Any:
 
 
 def _unchanged(hidden: Any, *_: Any, **__: Any) -> Any:
-    """Stands for experts: their output has the shape of what goes in."""
+    """Replaces the experts: their output has the shape of their input."""
     return hidden
 
 
@@ -237,13 +240,13 @@ def _layers(cache: Any, text: Any) -> tuple[tuple[CacheLayers, ...], int]:
         window = int(getattr(layer, "sliding_window", 0) or 0)
         heads = keys.shape[1]
         if text.model_type == "falcon" and text.new_decoder_architecture:
-            heads = text.num_kv_heads  # transformers repeats each head for its group before it keeps it; no engine does
+            heads = text.num_kv_heads  # transformers repeats each KV head for its query heads; no engine does
         counted[CacheLayers(1, heads, keys.shape[-1], values.shape[-1], window, latent, extra)] += 1
     return tuple(CacheLayers(n, k.heads, k.key, k.value, k.window, k.latent, k.extra) for k, n in counted.items()), state
 
 
 def _holds(value: Any) -> bool:
-    """Whether a layer of a cache has numbers in there."""
+    """Whether a value in a layer of a cache holds any numbers."""
     if isinstance(value, Mapping):
         return any(_holds(part) for part in value.values())
     if isinstance(value, list | tuple):
@@ -280,7 +283,7 @@ def _weights(model: Any, text: Any, chosen: Mapping[str, int]) -> Iterator[Weigh
 
 
 def _experts(layer: str, modules: Mapping[str, Any]) -> str | None:
-    """The module of the routed experts that a layer belongs to: itself, or one around it. None for any other layer."""
+    """The module of routed experts that a layer is or belongs to; None for any other layer."""
     parts = layer.split(".")
     for end in range(len(parts), 0, -1):
         name = ".".join(parts[:end])
@@ -290,9 +293,10 @@ def _experts(layer: str, modules: Mapping[str, Any]) -> str | None:
 
 
 def _counts(experts: Any, parameter: Any) -> tuple[int, int]:
-    """Experts that a token chooses among, and the parameter's numbers.
+    """The number of experts that a token chooses among, and of the parameter's numbers.
 
-    Some of LongCat's experts only hand on what they get: transformers makes room for their weights, and there are none.
+    Some of LongCat's experts only pass their input on and have no weights, but transformers allocates weights for them;
+    these are not counted.
     """
     if parameter.ndim != 3:
         return int(getattr(experts, "num_experts", 0) or len(experts)), int(parameter.numel())
@@ -302,7 +306,7 @@ def _counts(experts: Any, parameter: Any) -> tuple[int, int]:
 
 
 def _configured(text: Any) -> int:
-    """Experts that a token goes through by the configuration, under any family's name for them."""
+    """The number of experts per token by the configuration, under any family's name; raises `InvalidValue` if none."""
     for name in _CHOSEN:
         value = getattr(text, name, None)
         value = max(value, default=0) if isinstance(value, list) else value
@@ -324,7 +328,7 @@ def _pair_flops(text: Any, heads: int, layers: tuple[CacheLayers, ...]) -> int:
 
 
 def _check(text: Any, given: Mapping[str, Any]) -> None:
-    """What transformers lets pass, and what would be built of it is no model."""
+    """Raise `InvalidValue` for values that transformers accepts although they do not make a model."""
     fields = {
         name: getattr(text, name, None) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
     }

@@ -17,9 +17,11 @@ TERA, GIGA = 1e12, 1e9
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """One machine or accelerator. Arithmetic is dense and in TFLOP/s; None where the hardware has no such units.
+    """One machine or accelerator by its datasheet.
 
-    `memory_gb` is in 10⁹ bytes, and what the driver reports: an "80 GB" H100 has 81,559 MiB, which are 85.52.
+    `bf16`, `fp8` and `int8` are peak dense arithmetic in TFLOP/s (no sparsity); None where the hardware has no such units.
+    `bandwidth_gbs` is memory bandwidth in 10⁹ bytes/s, `tdp_w` power in W. `memory_gb` is in 10⁹ bytes and as the driver
+    reports it: an "80 GB" H100 has 81,559 MiB, which is 85.52. Raises `InvalidValue` for impossible figures.
     """
 
     key: str
@@ -44,14 +46,14 @@ class Hardware:
             raise InvalidValue(f"{self.name} has no source; say which datasheet its figures are from")
         for field in ("fp8", "int8"):
             value = getattr(self, field)
-            # Integer units of some chips are four times the BF16 ones with FP32 accumulation, and none is faster than that.
+            # On some chips INT8 is four times as fast as BF16 with FP32 accumulation; on none is the ratio larger.
             if value is not None and value > 4.05 * self.bf16:
                 raise InvalidValue(
                     f"{self.name}: {field} is {value / self.bf16:.1f} times bf16; was it printed with sparsity?"
                 )
 
     def flops(self, precision: str = "bf16") -> float:
-        """Peak dense FLOP/s for weights of `precision`; what has no units of its own is computed in BF16."""
+        """Peak dense FLOP/s for weights of `precision`; a precision without units of its own is computed in BF16."""
         own = {"fp8": self.fp8, "int8": self.int8}.get(precision)
         return TERA * (self.bf16 if own is None else own)
 
@@ -66,19 +68,19 @@ class Hardware:
         return GIGA * self.memory_gb
 
     def ridge(self, precision: str = "bf16") -> float:
-        """FLOP per byte above which arithmetic is the limit, and below which memory is."""
+        """FLOP per byte above which arithmetic is the limit, and below which memory bandwidth is the limit."""
         return self.flops(precision) / self.bandwidth
 
 
 @lru_cache(maxsize=1)
 def catalogue() -> MappingProxyType[str, Hardware]:
-    """Every machine of the catalogue, by key."""
+    """All machines of the catalogue, by key."""
     machines = json.loads(data_path("hardware", "catalogue.json").read_text(encoding="utf-8"))["machines"]
     return MappingProxyType({entry["key"]: read_entry(entry) for entry in machines})
 
 
 def read_entry(entry: dict[str, Any]) -> Hardware:
-    """A catalogue entry as `Hardware`. Raises `InvalidValue` naming what is missing, unknown or impossible."""
+    """A catalogue entry as `Hardware`. Raises `InvalidValue` naming a field that is missing, unknown or impossible."""
     names = {field.name for field in fields(Hardware)}
     if missing := sorted(names - entry.keys()):
         raise InvalidValue(f"hardware entry {entry.get('key')!r} lacks {', '.join(missing)}")
@@ -88,7 +90,7 @@ def read_entry(entry: dict[str, Any]) -> Hardware:
 
 
 def hardware(key: str) -> Hardware:
-    """The machine of that key; raises `InvalidValue` listing the keys there are."""
+    """The machine with that key; raises `InvalidValue`, listing the known keys, for an unknown one."""
     if key not in catalogue():
         raise InvalidValue(f"no hardware {key!r} in the catalogue; it has {', '.join(catalogue())}")
     return catalogue()[key]

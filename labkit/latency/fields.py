@@ -1,8 +1,8 @@
-"""What layers keep of a token, read from a configuration's fields: for architectures that transformers does not have.
+"""Cache layers read from a configuration's fields, for architectures that transformers does not have.
 
-Families call the same thing by many names. The names are those that vLLM reads (vllm/transformers_utils/
-model_arch_config_convertor.py), against whose own conversion the tests hold this. What a field says that cannot be counted
-from it is refused by name.
+Families have many names for the same field. The names here are those that vLLM reads (vllm/transformers_utils/
+model_arch_config_convertor.py), and the tests compare the results with vLLM's own conversion. A field that changes what the
+layers keep, but does not say by how much, is refused by name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _KV_HEADS = (
 )
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "model_dim")
 _WIDTH = ("head_dim", "kv_channels", "hidden_size_per_head", "attention_head_dim")
-# Layers of which some keep something else, in ways that only the model's own code says.
+# With these fields some layers keep different amounts, in ways that only the model's own code tells.
 _MIXED = (
     "hybrid_override_pattern",
     "layers_block_type",
@@ -48,8 +48,10 @@ _WINDOWED = {"sliding_attention": "sliding_window", "chunked_attention": "attent
 
 
 def layers_by_fields(given: Mapping[str, Any]) -> tuple[CacheLayers, ...]:
-    """What the layers of a language model's configuration keep. Raises `InvalidValue` naming the field that is missing,
-    impossible, or says more than can be counted."""
+    """The numbers per token that the layers of a language model keep, from its configuration.
+
+    Raises `InvalidValue` naming the field that is missing or impossible, or that the layers cannot be counted with.
+    """
     name = given.get("model_type", "the model")
     nested = given.get("attn_config")
     given = {**given, **(nested if isinstance(nested, Mapping) else {})}
@@ -78,7 +80,7 @@ def layers_by_fields(given: Mapping[str, Any]) -> tuple[CacheLayers, ...]:
 
 def _kv_heads(given: Mapping[str, Any], heads: int | list[int]) -> int | list[int]:
     new = given.get("new_decoder_architecture")
-    grouped = given.get("multi_query_attention")  # ChatGLM's: off, its number of groups means nothing
+    grouped = given.get("multi_query_attention")  # ChatGLM's; where it is off, the number of groups has no meaning
     if given.get("multi_query") and not new:
         return 1
     names = [field for field in _KV_HEADS if grouped is not False or field != "multi_query_group_num"]
@@ -97,7 +99,7 @@ def _width(given: Mapping[str, Any], heads: int) -> int:
 
 
 def _windows(given: Mapping[str, Any], layers: int) -> list[int]:
-    """The window of each layer, 0 for none."""
+    """The window of each layer in tokens, 0 for none."""
     window = given.get("sliding_window") if given.get("use_sliding_window", True) else None
     types = given.get("layer_types") or (["sliding_attention"] if window else ["full_attention"]) * layers
     if len(types) != layers:
@@ -115,7 +117,7 @@ def _windows(given: Mapping[str, Any], layers: int) -> list[int]:
 
 
 def _blocks(given: Mapping[str, Any]) -> tuple[CacheLayers, ...]:
-    """NVIDIA's searched architectures (Nemotron-NAS, "deci"): each layer says for itself how many heads share a key."""
+    """NVIDIA's searched architectures (Nemotron-NAS, "deci"), where each layer has its own number of heads per key."""
     heads = _number(given, _HEADS, "attention heads")
     width = _width(given, heads)
     counted: Counter[int] = Counter()

@@ -1,9 +1,9 @@
 """Fit the latency model's constants to a short live run.
 
-What is fitted are steps (what they had to do, how long they took), first tokens (what the prompt's own steps had to do, how
-long the client waited), and volleys (the last first token of several requests that were sent at once, for whom the front
-end made a queue). Errors count relative to the measured time, so that a short step matters as much as a long one,
-and a few disturbed measurements pull little (a soft L1 loss).
+The model is fitted to steps (their work and duration), first tokens (the work of the prompt's own steps, and how long the
+client waited), and volleys (when the last of several requests that were sent at once, and queued in the front end, got its
+first token). Errors are relative to the measured time, so that a short step counts as much as a long one. A soft L1 loss
+limits the effect of a few disturbed measurements.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ class StepPoint:
 
 @dataclass(frozen=True, slots=True)
 class FirstTokenPoint:
-    """A measured TTFT in seconds, and the steps its prompt took. `crowd`: the answers under way when it was sent.
+    """A measured TTFT in seconds, and the steps that its prompt took.
 
-    Where there were some, `running` is the step that it met in its middle, and waited out.
+    `crowd` is the number of answers under way when it was sent. If there were any, `running` is the step that was under way
+    then; on average the request waits for half of it.
     """
 
     prompt_tokens: int
@@ -46,7 +47,7 @@ class FirstTokenPoint:
 
 @dataclass(frozen=True, slots=True)
 class VolleyPoint:
-    """A measured wait in seconds, from send to last first token, of so many prompts sent at once to an idle engine."""
+    """A measured volley: `requests` prompts sent at once to an idle engine; `seconds` run from send to last first token."""
 
     requests: int
     prompt_tokens: int
@@ -55,7 +56,7 @@ class VolleyPoint:
 
 @dataclass(frozen=True, slots=True)
 class LatencyCalibration:
-    """A fitted model beside the points it was fitted to."""
+    """A fitted model, with the points that it was fitted to."""
 
     model: LatencyModel
     steps: tuple[StepPoint, ...]
@@ -77,17 +78,17 @@ class LatencyCalibration:
 
 
 def ttft_seconds(model: LatencyModel, prompt_tokens: int, steps: Iterable[StepWork]) -> float:
-    """TTFT of a request that waits for nobody: its way to the engine and back, and the steps its prompt takes."""
+    """TTFT (s) of a request that waits for no other: the way to the engine and back, and the steps of its prompt."""
     outside = model.frontend_s + model.request_s + model.prompt_token_s * prompt_tokens
     return outside + sum(model.step_seconds(work) for work in steps)
 
 
 def volley_seconds(model: LatencyModel, requests: int, prompt_tokens: int) -> float:
-    """When the last of so many requests, sent at once to an idle engine, has its first (and only) token.
+    """Seconds until the last of `requests` prompts, sent at once to an idle engine, has its first (and only) token.
 
-    The front end lets them in one by one, the later into the larger crowd; a step takes all that wait when it starts.
-    Fractions of a prompt are let in too: rounded, the time would jump where the constants change a little, and no fit
-    would find its way.
+    The front end passes them to the engine one by one, the later ones with more answers under way; a step takes all that
+    wait when it starts. Fractions of a prompt are passed too: with whole prompts the time would jump where the constants
+    change a little, and the fit could not converge.
     """
     first = model.frontend_s + model.request_s + model.prompt_token_s * prompt_tokens
     apart = model.frontend_s + model.crowd_s
@@ -102,7 +103,7 @@ def volley_seconds(model: LatencyModel, requests: int, prompt_tokens: int) -> fl
 
 
 def _of_prompts(model: LatencyModel, number: float, prompt_tokens: int) -> float:
-    """Seconds of a step with so many new prompts, interpolated between whole ones."""
+    """Seconds of a step with `number` new prompts, interpolated between whole numbers."""
     low = max(1, int(number))
     below, above = (model.step_seconds(StepWork.of([(prompt_tokens, 0)] * n, n)) for n in (low, low + 1))
     return below + (above - below) * max(0.0, number - low)
@@ -113,11 +114,11 @@ def _first_token(model: LatencyModel, point: FirstTokenPoint) -> float:
     return waited + model.crowd_s * point.crowd + ttft_seconds(model, point.prompt_tokens, point.steps)
 
 
-# What a run measures is not split into experts: they are weights that every step reads.
+# A run cannot tell experts from other weights, so their constants are not fitted.
 _NAMES = tuple(field.name for field in fields(LatencyModel) if not field.name.startswith("expert"))
 _STARTS = 30
-_FEWEST = len(_NAMES) - 3  # the last three have points of their own, where they are fitted
-# Each constant needs points that move what it multiplies; where nothing moves, any value would fit.
+_FEWEST = len(_NAMES) - 3  # the last three (frontend_s, admit_s, crowd_s) are only fitted where points show them
+# Each constant needs points in which the number that it multiplies differs; otherwise any value would fit.
 _NEEDS: dict[str, Callable[[StepWork], int]] = {
     "new tokens": lambda work: work.tokens,
     "sequences": lambda work: work.sequences,
@@ -128,17 +129,19 @@ _NEEDS: dict[str, Callable[[StepWork], int]] = {
 def fit(
     steps: Sequence[StepPoint], first_tokens: Sequence[FirstTokenPoint], volleys: Sequence[VolleyPoint] = ()
 ) -> LatencyCalibration:
-    """The model with the smallest relative error on the points. Without volleys `frontend_s` is 0, and without steps
-    that some sequences enter and others that none enters, `admit_s` is; without first tokens in a crowd, `crowd_s`.
+    """The model with the smallest relative error on the points.
 
-    Raises `CalibrationError` for fewer points than constants, for durations that are no durations, and for points that
-    leave a constant undetermined (all steps of one size, one number of sequences, or prompts of one length).
+    Three constants are 0 where no point shows them: `frontend_s` without volleys, `admit_s` where all steps have the same
+    number of entering sequences, and `crowd_s` without first tokens in a crowd.
+
+    Raises `CalibrationError` for too few points, for durations that are not finite and above 0, and for points that leave a
+    constant undetermined (all steps with the same number of new tokens, sequences or pairs, or all prompts of one length).
     """
-    from scipy.optimize import least_squares  # takes a second to import: only who fits waits for it
+    from scipy.optimize import least_squares  # not above: it takes a second to import
 
     steps, first_tokens, volleys = tuple(steps), tuple(first_tokens), tuple(volleys)
     _check(steps, first_tokens, volleys)
-    # What no point shows is not fitted, and is 0.
+    # A constant that no point shows is not fitted and stays 0.
     shown = {
         "frontend_s": bool(volleys),
         "admit_s": len({p.work.entering for p in steps}) > 1,
@@ -154,8 +157,8 @@ def fit(
         predicted += [volley_seconds(model, p.requests, p.prompt_tokens) for p in volleys]
         return np.asarray(np.log(predicted) - measured)
 
-    # In logarithms, so that no constant becomes negative; from many starts, because the constants of a roof that does not
-    # count at a start leave no trace in its gradient.
+    # The fit is in logarithms, so that no constant becomes negative. It has many starts, because the gradient does not show
+    # constants whose roof is the lower one at the start.
     shortest = min(p.seconds for p in steps)
     most = max(p.work.tokens for p in steps)
     start = {

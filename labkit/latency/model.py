@@ -1,14 +1,14 @@
-"""What one step of an engine costs, from what the step has to do.
+"""How long one step of an engine takes, from the work in the step.
 
 An engine works in steps. In each it feeds some new tokens of some sequences through the model: whole prompts or chunks of
-them (prefill), and one token for each sequence that is already writing (decode). What a step takes depends on its
-composition only, and the composition enters in two roofs:
+them (prefill), and one token for each sequence that is already writing (decode). The duration of a step depends only on its
+composition, by two roofs. In each, the slower of two times counts:
 
-- the *linear* layers: arithmetic that grows with the new tokens, or reading the weights, which does not: the slower counts;
-- *attention*: arithmetic that grows with the (new token, earlier token) pairs, or reading the KV cache it looks at.
+- the *linear* layers: arithmetic, which grows with the new tokens, or reading the weights, which does not;
+- *attention*: arithmetic, which grows with the (new token, earlier token) pairs, or reading the KV cache of these tokens.
 
-On top come what the scheduler and the kernels' launches cost per step and per sequence. That is the roofline model
-(Williams, Waterman, Patterson, "Roofline", CACM 52(4), 2009) applied twice, as in Vidur (Agrawal et al., MLSys 2024).
+The scheduler and the kernel launches add a time per step and per sequence. This is the roofline model (Williams, Waterman,
+Patterson, "Roofline", CACM 52(4), 2009) applied twice, as in Vidur (Agrawal et al., MLSys 2024).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from labkit.request import InvalidValue
 class StepWork:
     """Composition of one step: all that its duration depends on.
 
-    `tokens`: new tokens fed through the model. `sequences`: sequences they belong to. `pairs`: (new token, token it attends
-    to) pairs. `kv_tokens`: tokens whose keys and values attention reads, the new ones included. `entering`: sequences that
-    this step takes into the batch.
+    `tokens`: new tokens fed through the model. `sequences`: the sequences that these belong to. `pairs`: (new token, token
+    that it attends to). `kv_tokens`: tokens whose keys and values attention reads, the new ones included. `entering`:
+    sequences that this step adds to the batch.
     """
 
     tokens: int
@@ -37,7 +37,7 @@ class StepWork:
 
     @classmethod
     def of(cls, parts: Iterable[tuple[int, int]], entering: int = 0) -> StepWork:
-        """The work of a step that feeds, for each sequence, `(new tokens, tokens already in its KV cache)`."""
+        """The work of a step from its `parts`: for each sequence, (new tokens, tokens already in its KV cache)."""
         tokens = sequences = pairs = kv_tokens = 0
         for new, context in parts:
             if new < 1 or context < 0:
@@ -51,18 +51,26 @@ class StepWork:
 
 @dataclass(frozen=True, slots=True)
 class LatencyModel:
-    """Seconds of a step, from constants that come from a datasheet (`datasheet_model`) or a live run (`calibrate`).
+    """Seconds of a step, from constants that come from datasheets (`datasheet_model`) or a live run (`labkit.load.probe`).
 
-    `step_s`: scheduling and kernel launches, per step. `sequence_s`: per sequence in a step (sampling, detokenizing).
-    `admit_s`: per sequence that enters the batch (hashing its blocks, making its place).
-    `linear_s`: arithmetic of the linear layers, per new token; `weights_s`: reading their weights, per step.
-    `experts_s`: reading all routed experts of a mixture, of which a token goes through `expert_share` (0 to 1). Tokens
-    choose each for itself, so n of them read 1 − (1 − share)ⁿ of the experts: a batch of one is many times cheaper than all.
-    `pair_s`: arithmetic of attention, per pair; `kv_s`: reading the KV cache, per token in it.
-    Outside the steps, `frontend_s`: what the front end (HTTP, tokenizing) spends on a request before the engine has it, on
-    one after another; `request_s` and `prompt_token_s` (per prompt token): the rest of the way there and back, which many
-    can go at once; `crowd_s`: how much longer that way is for each answer under way when the request is sent, because
-    sending tokens keeps the front end busy too.
+    All constants but `expert_share` are in seconds. Those of a step:
+
+    - `step_s`: scheduling and kernel launches, per step. `sequence_s`: per sequence in a step (sampling, detokenizing).
+      `admit_s`: per sequence that enters the batch (hashing its blocks, finding it a place).
+    - `linear_s`: arithmetic of the linear layers, per new token. `weights_s`: reading their weights, per step.
+    - `experts_s`: reading all routed experts of a mixture, of which one token goes through a share `expert_share` (0 to 1).
+      Each token chooses independently, so n tokens read 1 − (1 − share)ⁿ of the experts: one token reads far less than all.
+    - `pair_s`: arithmetic of attention, per pair. `kv_s`: reading the KV cache, per token in it.
+
+    Those outside the steps:
+
+    - `frontend_s`: time that the front end (HTTP, tokenizing) spends on a request before the engine has it; requests take
+      this one after another.
+    - `request_s` and `prompt_token_s` (per prompt token): the rest of the way there and back, for requests in parallel.
+    - `crowd_s`: how much longer that way is for each answer under way when the request is sent, because sending tokens also
+      keeps the front end busy.
+
+    Raises `InvalidValue` for constants below 0 or not finite, and for a model in which a step takes no time.
     """
 
     step_s: float
@@ -90,7 +98,7 @@ class LatencyModel:
             raise InvalidValue("a step that takes no time is no model; give step_s, weights_s or linear_s")
 
     def weights_seconds(self, tokens: float) -> float:
-        """Reading the weights that a step of so many new tokens needs, in seconds."""
+        """Seconds for reading the weights that a step of `tokens` new tokens needs."""
         return float(self.weights_s + self.experts_s * (1 - (1 - self.expert_share) ** tokens))
 
     def step_seconds(self, work: StepWork) -> float:

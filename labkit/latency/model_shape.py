@@ -1,7 +1,7 @@
-"""What a model's shape says about its work: parameters, arithmetic per token, bytes of weights and of KV cache.
+"""A model's shape, which determines its work: parameters, arithmetic per token, bytes of weights and of KV cache.
 
 Shapes come from a transformers configuration. transformers itself builds the model, on the meta device
-(`labkit.latency.built`): parameters are counted there, and what its cache keeps of a token is seen there.
+(`labkit.latency.built`); there the parameters and the numbers in its cache are counted.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a model's parameters: how many, what a step does with them, and the bytes they are published in.
+    """A part of a model's parameters: how many numbers, how a step uses them, and their bytes as published.
 
     `kind`: "linear" and "experts" (routed ones) are multiplied with, "head" is the lm_head, "embedding" is looked up,
-    "small" are norms, biases and routers, "beside" reads pictures and sounds. `share` of the experts is what one token goes
-    through. `stored`: bytes by the configuration's quantization_config, None where its method is unknown here. `plain`:
-    numbers among the linear ones that no scheme quantizes.
+    "small" are norms, biases and routers, "beside" reads pictures and sounds. `share` (0 to 1) is the share of the routed
+    experts that one token goes through; 1 for other kinds. `stored` is the bytes by the configuration's quantization_config,
+    None where its method is not known here. `plain` is the count of numbers in this part that no scheme quantizes.
     """
 
     kind: str
@@ -42,11 +42,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """Numbers of one model that its cost depends on.
+    """The numbers of one model that its cost depends on.
 
-    `layers`: what layers keep of each token; `state_bytes`: what a sequence keeps beside (recurrent states), whatever its
-    length. `pair_flops`: arithmetic of attention per (token, earlier token), over all layers. `heads`: of the query, in a
-    layer. `quantization`: the method the configuration names, "" for none.
+    `layers`: the numbers that its layers keep of each token. `state_bytes`: bytes that a sequence keeps besides these
+    (recurrent states), whatever its length. `pair_flops`: FLOP of attention per pair (token, earlier token), over all
+    layers. `heads`: query heads in a layer. `quantization`: the method that the configuration names, "" for none.
     """
 
     name: str
@@ -64,13 +64,12 @@ class ModelShape:
 
     @property
     def read(self) -> int:
-        """Numbers in matrices that steps read, all experts included, lm_head left out (embeddings are looked up, not
-        read)."""
+        """Numbers in the matrices that steps read: all experts included, lm_head left out; embeddings are only looked up."""
         return self._numbers("linear", "experts")
 
     @property
     def active(self) -> int:
-        """Numbers that one token is multiplied with, lm_head left out: of routed experts, the share it goes through."""
+        """Numbers that one token is multiplied with: of the routed experts only the share it uses; lm_head left out."""
         return round(sum(part.numbers * part.share for part in self.parts if part.kind in ("linear", "experts")))
 
     @property
@@ -95,19 +94,19 @@ class ModelShape:
         return self.kv_values * precision_bytes(precision)
 
     def weight_bytes(self, precision: str | None = None) -> float:
-        """Bytes that a step of many tokens reads of the weights, lm_head and all experts included."""
+        """Bytes of weights that a step of many tokens reads, lm_head and all experts included."""
         return self._bytes(("linear", "experts", "head"), precision)
 
     def expert_bytes(self, precision: str | None = None) -> float:
-        """Bytes of the routed experts, all of them; a step reads those that its tokens go through."""
+        """Bytes of all routed experts; a step reads only those that its tokens go through."""
         return self._bytes(("experts",), precision)
 
     def checkpoint_bytes(self, precision: str | None = None) -> float:
-        """Bytes of all weights in memory. `precision`: None is what the configuration says (bf16 where it says nothing).
+        """Bytes of all weights in memory, in `precision`; None takes that of the configuration (bf16 if it names none).
 
-        "fp8", "int8" and "int4" quantize what such checkpoints usually do: linear layers and experts, not embeddings,
-        lm_head, norms, routers, and what reads pictures; "int4" has its scales with it. Raises `InvalidValue` for an
-        unknown precision, and for None where the configuration names a method that is not counted here.
+        "fp8", "int8" and "int4" quantize the parts that such checkpoints usually do: linear layers and experts, but not
+        embeddings, lm_head, norms, routers, and the parts that read pictures. "int4" includes its scales. Raises
+        `InvalidValue` for an unknown precision, and for None where the configuration's method is not counted here.
         """
         return self._bytes(None, precision)
 
@@ -125,23 +124,23 @@ class ModelShape:
             return narrow * quantized + plain * (sum(part.numbers for part in parts) - quantized)
         stored = [part.stored for part in parts if part.stored is not None]
         if len(stored) < len(parts):
-            scheme({"quant_method": self.quantization})  # says which methods are counted
+            scheme({"quant_method": self.quantization})  # raises, naming the methods that are counted
         return sum(stored)
 
 
 def shape(model: str | Path) -> ModelShape:
-    """The shape of a model folder (or config.json), or of a name of `shape_names()` ("llama-3.1-8b")."""
+    """The shape of a model folder (or its config.json), or of a name in `shape_names()` ("llama-3.1-8b"); see `shape_of`."""
     path = shape_path(model)
     return shape_of(read_config(path), path.parent.name if path.stem == "config" else path.stem)
 
 
 def shape_names() -> tuple[str, ...]:
-    """The shapes that the package has."""
+    """The names of the shapes that come with the package."""
     return tuple(sorted(path.stem for path in data_path("shapes").glob("*.json")))
 
 
 def shape_path(model: str | Path) -> Path:
-    """The configuration in a model folder, or of a name of `shape_names()`. Raises `InvalidValue` where there is none."""
+    """The path of a model's configuration: in its folder, or by a name in `shape_names()`; else raises `InvalidValue`."""
     path = Path(model)
     if path.is_dir():
         path /= "config.json"
@@ -155,8 +154,11 @@ def shape_path(model: str | Path) -> Path:
 
 
 def read_config(config: Config) -> Mapping[str, Any]:
-    """A configuration from wherever it is. Where transformers does not know the whole (a model that also sees), its language
-    model's. Raises `InvalidValue` where there is none, or no JSON object."""
+    """The configuration as a mapping, read from where `config` points.
+
+    Where transformers does not know the whole model (one that also reads pictures, say), this is the configuration of its
+    language model. Raises `InvalidValue` where there is no configuration or no JSON object.
+    """
     if isinstance(config, Mapping):
         given = config
     else:
@@ -213,7 +215,7 @@ def _counted(name: str, text: str) -> ModelShape:
 
 
 def _parts(weights: Iterable[Weight], quantization: Mapping[str, Any] | None) -> tuple[Part, ...]:
-    """Weights of a kind and share together. A quantization that is unknown here leaves their bytes unknown, and no more."""
+    """Weights summed by kind and share. With a quantization that is not known here, `stored` is None."""
     try:
         bits = scheme(quantization) if quantization else None
         unknown = False

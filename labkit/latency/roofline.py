@@ -1,9 +1,9 @@
 """A latency model from two datasheets: the machine's and the model's.
 
-Arithmetic and memory are never used to their peaks. What serving reaches is given as two shares: MFU, of the arithmetic, and
-MBU, of the bandwidth (Pope et al., "Efficiently scaling transformer inference", MLSys 2023, reports up to 76 % MFU in
-prefill; Databricks, "LLM inference performance engineering", 2023, reports 50–60 % MBU on A100 at small batches). Prefer a
-calibrated model (labkit.load.probing) wherever the machine is at hand: a datasheet says what is possible, not what happens.
+Serving never reaches the peaks of arithmetic and memory. The shares that it reaches are MFU, of arithmetic, and MBU, of
+bandwidth (Pope et al., "Efficiently scaling transformer inference", MLSys 2023, reports up to 76 % MFU in prefill;
+Databricks, "LLM inference performance engineering", 2023, reports 50–60 % MBU on A100 at small batches). Prefer a calibrated
+model (labkit.load.probing) wherever the machine is at hand: a datasheet tells what is possible, not what happens.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from labkit.request import InvalidValue
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """Shares of the datasheet's peaks, and what a step costs beside them, in seconds.
+    """Shares of the datasheet's peaks that serving reaches (0 to 1), and fixed times in seconds.
 
-    `step_s` is what scheduling and launching kernels add to a step where nothing hides it, `sequence_s` per sequence,
-    `request_s` the request's way through the front end.
+    `mfu` is the share of peak arithmetic, `mbu` that of peak bandwidth. `step_s` is the time that scheduling and kernel
+    launches add to a step where nothing overlaps with them, `sequence_s` the time added per sequence, and `request_s` a
+    request's way through the front end. Raises `InvalidValue` for shares that are not above 0 and up to 1.
     """
 
     mfu: float = 0.6
@@ -49,12 +50,12 @@ def datasheet_model(
     machines: int = 1,
     reached: Reached | None = None,
 ) -> LatencyModel:
-    """The latency model of `shape` on `machines` of `machine` in tensor parallel, communication left out.
+    """The latency model of `shape` on `machines` of `machine` in tensor parallel, without the time for communication.
 
-    FLOP per token: 2 × active parameters, and 2 × the lm_head's per sequence. Bytes per step: the weights (of routed experts
-    those that its tokens choose, each for itself and all equally often), and the KV cache of the tokens attended to.
-    `weights`: their precision, None for what the configuration says. Raises `InvalidValue` when the weights do not fit
-    into memory.
+    FLOP: 2 × active parameters per token, and 2 × the lm_head's parameters per sequence. Bytes per step: the weights, and
+    the KV cache of the tokens attended to. Of the routed experts, those count that the step's tokens choose, each token
+    independently and each expert equally often. `weights` is the precision of the weights, None for that of the
+    configuration; `kv` that of the KV cache. Raises `InvalidValue` where the weights do not fit into 90 % of the memory.
     """
     reached = Reached() if reached is None else reached
     kv_tokens(shape, machine, weights=weights, kv=kv, machines=machines)
@@ -67,7 +68,7 @@ def datasheet_model(
         weights_s=(shape.weight_bytes(weights) - shape.expert_bytes(weights)) / bandwidth,
         experts_s=shape.expert_bytes(weights) / bandwidth,
         expert_share=shape.expert_share,
-        # Attention computes in BF16 whatever the weights are kept in.
+        # Attention computes in BF16, whatever the precision of the weights.
         pair_s=shape.pair_flops / (machines * machine.flops("bf16") * reached.mfu),
         kv_s=shape.kv_bytes(kv) / bandwidth,
         request_s=reached.request_s,
@@ -83,9 +84,10 @@ def kv_tokens(
     machines: int = 1,
     share: float = 0.9,
 ) -> int:
-    """Tokens of KV cache that fit beside the weights into `share` of the memory (vLLM's gpu_memory_utilization).
+    """Tokens of KV cache that fit, besides the weights, into `share` of the memory (vLLM's gpu_memory_utilization).
 
-    Raises `InvalidValue` when not even the weights fit.
+    Raises `InvalidValue` where the weights alone do not fit, for `machines` below 1, and for a model that keeps nothing per
+    token.
     """
     if machines < 1:
         raise InvalidValue(f"machines is {machines}; it takes at least 1")
@@ -102,13 +104,13 @@ def kv_tokens(
 
 
 def break_even_tokens(model: LatencyModel) -> float:
-    """New tokens in a step above which its linear layers are bound by arithmetic, and below which by reading weights."""
+    """New tokens in a step above which arithmetic, and below which reading weights, is the limit of the linear layers."""
     tokens = (model.weights_s + model.experts_s) / model.linear_s
-    for _ in range(100):  # the more tokens, the more experts they read: falls towards the one length where both are equal
+    for _ in range(100):  # fewer tokens read fewer experts, so this falls towards the number where both times are equal
         tokens = model.weights_seconds(tokens) / model.linear_s
     return tokens
 
 
 def _computed(shape: ModelShape, weights: str | None) -> str:
-    """The precision whose units compute: FP8 and INT8 checkpoints have their own, anything else is widened to BF16."""
+    """The precision that computes: `weights` if given, else FP8 for checkpoints of the method "fp8", and BF16 for others."""
     return weights or ("fp8" if shape.quantization == "fp8" else "bf16")

@@ -1,7 +1,7 @@
-"""How many bytes a checkpoint keeps its weights in: by its own quantization_config, or by one word ("int4").
+"""The bytes of a checkpoint's weights: by its own quantization_config, or by one word such as "int4".
 
 No scheme quantizes everything. Embeddings, the lm_head, norms and routers stay in 16 bits almost everywhere, other layers
-are left out by name, and scales (and zero points) come on top, one set per group of numbers. So bits are said layer by
+are left out by name, and scales (and zero points) are added, one set per group of numbers. So bits are counted layer by
 layer. The fields are those that the writers of each format publish and that vLLM reads
 (vllm/model_executor/layers/quantization).
 """
@@ -19,17 +19,17 @@ from labkit.request import InvalidValue
 PRECISION_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
 """Bytes of one number."""
 QUANTIZED_BYTES = {"fp8": 1.0, "int8": 1.0, "int4": (4 + (16 + 4) / 128) / 8}
-"""Bytes of one quantized weight with its scales: int4 in groups of 128 with a scale and a zero point (GPTQ's and AWQ's
-usual)."""
-PLAIN_BYTES = 2.0  # what is not quantized, bf16: an engine casts fp32 checkpoints down to it
+"""Bytes of one quantized weight, scales included: int4 in groups of 128 with a scale and a zero point, as is usual for
+GPTQ and AWQ."""
+PLAIN_BYTES = 2.0  # of a number that is not quantized: bf16, to which an engine also casts fp32 checkpoints
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A weight matrix as a scheme sees it: its layer's name in the model, (rows, columns), and what it belongs to.
+    """A weight matrix as a quantization scheme sees it: the name of its layer, its size, and the part it belongs to.
 
-    `experts`: routed experts' weights, several in one tensor. `beside`: of a part that reads pictures or sounds.
-    `head`: the lm_head.
+    `experts`: weights of routed experts, several in one tensor. `beside`: in a part that reads pictures or sounds. `head`:
+    the lm_head.
     """
 
     layer: str
@@ -41,20 +41,22 @@ class Matrix:
 
 
 Bits = Callable[[Matrix], float]
-"""Bits of one number of a matrix, its share of the scales included."""
+"""The bits of one number of a matrix, including its share of the scales."""
 
 
 def precision_bytes(precision: str) -> float:
-    """Bytes of one number in `precision`."""
+    """Bytes of one number in `precision`; raises `InvalidValue` for an unknown one."""
     if precision not in PRECISION_BYTES:
         raise InvalidValue(f"precision {precision!r} is unknown; use one of {', '.join(PRECISION_BYTES)}")
     return PRECISION_BYTES[precision]
 
 
 def scheme(quantization: Mapping[str, Any]) -> Bits:
-    """How a published `quantization_config` keeps matrices. Raises `InvalidValue` naming a method that is not known
-    here."""
-    inner = quantization.get("quantization")  # ModelOpt's own file nests
+    """The bits per number of any matrix under a published `quantization_config`.
+
+    Raises `InvalidValue` for a method that is not known here, and for a configuration that cannot be read.
+    """
+    inner = quantization.get("quantization")  # ModelOpt's own file nests it
     given = {**quantization, **inner} if isinstance(inner, Mapping) else quantization
     method = str(given.get("quant_method") or given.get("quant_algo") or "").lower().replace("_", "-")
     method = next((name for name in _SCHEMES if method == name or method.startswith(f"{name}-")), method)
@@ -70,14 +72,16 @@ def scheme(quantization: Mapping[str, Any]) -> Bits:
 
 
 def _grouped(bits: int, group: int, matrix: Matrix, zeros: bool = True, scale: int = 16) -> float:
-    """Packed numbers, and per group a scale and perhaps a zero point of as many bits as a number."""
+    """Bits of a packed number and its share of the group's scale and, with `zeros`, of a zero point as wide as a number."""
     group = matrix.columns if group <= 0 else group
     return bits + (scale + (bits if zeros else 0)) / group
 
 
 def _gptq(given: Mapping[str, Any]) -> Bits:
-    """GPTQ, AWQ and AutoRound: layers of the decoder, in groups. `dynamic` (GPTQModel) and `extra_config` (AutoRound) say
-    more."""
+    """GPTQ, AWQ and AutoRound: layers of the decoder, in groups.
+
+    `dynamic` (GPTQModel) and `extra_config` (AutoRound) change this for single layers.
+    """
     usual, group = (
         int(given.get("bits") or given.get("w_bit") or 4),
         int(given.get("group_size") or given.get("q_group_size") or 128),
@@ -99,7 +103,10 @@ def _gptq(given: Mapping[str, Any]) -> Bits:
 
 
 def _fp8(given: Mapping[str, Any]) -> Bits:
-    """One byte a number; a scale per block (DeepSeek's 128 × 128), per row (FBGEMM's) or per matrix."""
+    """One byte per number, and a scale per block (DeepSeek's 128 × 128) or per row (FBGEMM's).
+
+    A single scale per matrix is counted as one per row.
+    """
     block = given.get("weight_block_size")
     left_out = _strings(given.get("modules_to_not_convert")) + _strings(given.get("ignored_layers"))
 
@@ -112,13 +119,13 @@ def _fp8(given: Mapping[str, Any]) -> Bits:
 
 
 def _mxfp4(given: Mapping[str, Any]) -> Bits:
-    """Routed experts only, in 4 bits with one 8-bit scale for 32 numbers (OCP Microscaling 1.0)."""
+    """Only routed experts are quantized: 4 bits with one 8-bit scale per 32 numbers (OCP Microscaling 1.0)."""
     left_out = _strings(given.get("modules_to_not_convert"))
     return lambda matrix: 4 + 8 / 32 if matrix.experts and not _listed(matrix, left_out, inside=False) else 16
 
 
 def _modelopt(given: Mapping[str, Any]) -> Bits:
-    """NVIDIA ModelOpt: FP8, or NVFP4 with an 8-bit scale for 16 numbers; `ignore` (`exclude_modules`) has wildcards."""
+    """NVIDIA ModelOpt: FP8, MXFP8, or NVFP4 with an 8-bit scale per 16 numbers; `ignore` and the like have wildcards."""
     kind = str(given.get("quant_algo") or "FP8").upper()
     widths = {"FP8": 8.0, "NVFP4": 4 + 8 / int(given.get("group_size") or 16), "MXFP8": 8 + 8 / 32}
     width = next((value for name, value in widths.items() if kind.startswith(name)), None)
@@ -159,7 +166,7 @@ def _compressed(given: Mapping[str, Any]) -> Bits:
 
 
 def _bitsandbytes(given: Mapping[str, Any]) -> Bits:
-    """bitsandbytes: 8 bits with a scale per row, or 4 with an fp32 one for 64 numbers, which may be quantized in turn."""
+    """bitsandbytes: 8 bits and a scale per row, or 4 bits and an fp32 scale (maybe quantized itself) per 64 numbers."""
     left_out = _strings(given.get("llm_int8_skip_modules"))
     four = bool(given.get("load_in_4bit") or given.get("_load_in_4bit"))
     scales = (8 + 32 / 256) / 64 if given.get("bnb_4bit_use_double_quant") else 32 / 64
@@ -191,7 +198,7 @@ def _strings(value: Any) -> list[str]:
 
 
 def _names(matrix: Matrix) -> Iterable[str]:
-    """What a published configuration may call the layer: checkpoints have a tensor an expert, and nest differently."""
+    """The names that a configuration may have for the layer: checkpoints nest differently and have one tensor per expert."""
     bare = re.sub(r"^((model|language_model)\.)+", "", matrix.layer)
     layers = [bare, f"{bare}.0.gate_proj", f"{bare}.0.down_proj", f"{bare}.0.w1"] if matrix.experts else [bare]
     for layer in layers:
@@ -199,7 +206,7 @@ def _names(matrix: Matrix) -> Iterable[str]:
 
 
 def _matches(matrix: Matrix, pattern: str) -> bool:
-    """Whether a regular expression (with or without "re:") or a name with wildcards means the layer."""
+    """Whether a regular expression (with or without "re:") or a name with wildcards matches the layer."""
     try:
         return any(re.match(pattern.removeprefix("re:"), name) or fnmatch(name, pattern) for name in _names(matrix))
     except re.error:
@@ -207,7 +214,7 @@ def _matches(matrix: Matrix, pattern: str) -> bool:
 
 
 def _listed(matrix: Matrix, patterns: Iterable[str], *, inside: bool) -> bool:
-    """Whether one of the patterns means the layer or a module around it; `inside`: or is any part of its name."""
+    """Whether a pattern matches the layer or a module around it or, with `inside`, is any part of its name."""
     for pattern in patterns:
         if pattern.startswith("re:"):
             if _matches(matrix, pattern):

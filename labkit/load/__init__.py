@@ -1,7 +1,7 @@
-"""Load: requests that arrive as users or as a trace would have them, and what became of each.
+"""Load: sends requests as users or a recorded trace would, and keeps what happened to each.
 
-Arrivals (Poisson, bursty, a trace's own), requests of exact lengths, an open and a closed loop that keep every timestamp,
-and the probe that fits a latency model to a live engine. Everything runs on both clocks.
+Holds arrivals (Poisson, bursty, or those of a trace), requests of exact lengths, an open and a closed loop that keep every
+timestamp, and the probe that fits a latency model to a live engine. Everything runs on both clocks.
 """
 
 from labkit.load.arrivals import by_hour, constant, from_times, gamma, poisson

@@ -1,4 +1,4 @@
-"""When requests come: times in seconds from the start, ascending."""
+"""Arrival times of requests, in seconds from the start, ascending."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from labkit.request import InvalidValue
 
 
 def poisson(rate: float, seed: int) -> Iterator[float]:
-    """Arrivals of many independent users: exponential gaps, `rate` requests per second, without end."""
+    """Arrivals of many independent users: exponential gaps, `rate` requests per second, without end; raises as `gamma`."""
     return gamma(rate, 1.0, seed)
 
 
 def gamma(rate: float, cv: float, seed: int) -> Iterator[float]:
-    """Gamma-distributed gaps with mean 1/`rate` and coefficient of variation `cv`: above 1 burstier than Poisson."""
+    """Arrivals with gamma-distributed gaps of mean 1/`rate` s and coefficient of variation `cv`, without end.
+
+    A `cv` above 1 is burstier than Poisson. Raises `InvalidValue` where `rate` or `cv` is not a finite number above 0.
+    """
     if not (rate > 0 and math.isfinite(rate)):
         raise InvalidValue(f"rate is {rate} requests per second; give a finite rate above 0")
     if not (cv > 0 and math.isfinite(cv)):
@@ -34,10 +37,11 @@ def gamma(rate: float, cv: float, seed: int) -> Iterator[float]:
 
 
 def by_hour(rates: Sequence[float], hour_s: float, seed: int) -> Iterator[float]:
-    """Poisson arrivals whose rate changes from slot to slot: `rates` per second, each for `hour_s` seconds, then no more.
+    """Poisson arrivals whose rate changes from slot to slot: `rates` per second, each for `hour_s` seconds; then it ends.
 
-    A Poisson process of rate 1 on the axis of expected arrivals, read off in time (Çinlar, "Introduction to Stochastic
-    Processes", 1975, section 4.7). A day in a minute is 24 rates and an `hour_s` of 2.5.
+    A Poisson process of rate 1 on the axis of expected arrivals is mapped back to time (Çinlar, "Introduction to Stochastic
+    Processes", 1975, section 4.7). For a day in one minute, give 24 rates and an `hour_s` of 2.5. Raises `InvalidValue`
+    for rates below 0, an `hour_s` that is not above 0, and numbers that are not finite.
     """
     if not (hour_s > 0 and math.isfinite(hour_s)):
         raise InvalidValue(f"hour_s is {hour_s}; give each rate some seconds")
@@ -60,16 +64,17 @@ def by_hour(rates: Sequence[float], hour_s: float, seed: int) -> Iterator[float]
 
 
 def constant(rate: float) -> Iterator[float]:
-    """One request every 1/`rate` seconds, the first at once."""
+    """One request every 1/`rate` seconds, the first at 0, without end; `InvalidValue` for a `rate` that is not above 0."""
     if not (rate > 0 and math.isfinite(rate)):
         raise InvalidValue(f"rate is {rate} requests per second; give a finite rate above 0")
     return (i / rate for i in count())
 
 
 def from_times(times: Sequence[float], rate: float | None = None) -> Iterator[float]:
-    """A trace's own arrivals, from 0; with `rate`, stretched to that mean rate: bursts keep their shape.
+    """A trace's own arrivals, shifted to begin at 0; with `rate`, also stretched to that mean rate (per second).
 
-    Raises `InvalidValue` for times that are empty, unsorted or no numbers.
+    Bursts keep their shape. Raises `InvalidValue` for times that are empty, unsorted or not finite, and for a `rate` that is
+    not above 0.
     """
     times = list(times)
     if not times:
@@ -85,6 +90,6 @@ def from_times(times: Sequence[float], rate: float | None = None) -> Iterator[fl
         raise InvalidValue(f"rate is {rate} requests per second; give a finite rate above 0")
     if rate is None or span == 0:
         return (at - times[0] for at in times)
-    # Each as a share of the span first: a factor of new span / old would overflow for arrivals closer than 1e-308 s.
+    # Each time is divided by the span first: the factor new span / old span would overflow for spans below 1e-308 s.
     seconds = (len(times) - 1) / rate
     return ((at - times[0]) / span * seconds for at in times)

@@ -1,4 +1,4 @@
-"""The same load twice: on the engine, and in the model that was fitted to it; and by how much they differ."""
+"""Compares a load on the engine with the same load on the modelled engine that was fitted to it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from labkit.latency import LatencyModel, percentile
 from labkit.load.generate import Run
 from labkit.request import InvalidValue
 
-# What vLLM's server takes where nothing is said (vllm/engine/arg_utils.py: the defaults of its CPU platform).
+# The defaults of vLLM's server where no argument is given (vllm/engine/arg_utils.py: those of its CPU platform).
 _MAX_NUM_SEQS = 128
 _MAX_NUM_BATCHED_TOKENS = 2048
 
 
 async def settings_of(engine: Engine) -> EngineSettings:
-    """The modelled engine's settings for a live vLLM: its own account of its KV cache, and the arguments it was given.
+    """The modelled engine's settings for a live vLLM: from its KV cache metrics, and the arguments it was started with.
 
-    Raises `EngineError` for an engine without metrics, `InvalidValue` for one that does not say how many blocks it has.
+    Raises `EngineError` for an engine without metrics, and `InvalidValue` for one that does not tell its number of blocks.
     """
     config = (await engine.metrics()).cache_config
     given = engine.provenance.arguments
@@ -41,10 +41,10 @@ async def settings_of(engine: Engine) -> EngineSettings:
 
 
 def forecast(run: Run, model: LatencyModel, settings: EngineSettings) -> SimulatedAnswers:
-    """What the modelled engine makes of the requests of `run`, each sent when it was sent there.
+    """The answers of the modelled engine to the requests of `run`, each sent at the same time as in `run`.
 
-    Only requests that ended count: what a cancelled one would have asked is not known. Raises `InvalidValue` for a run in
-    which none did.
+    Only requests that ended are simulated, because the lengths of a cancelled one are not known. Raises `InvalidValue` for a
+    run in which no request ended.
     """
     done = ended(run)
     return simulate(
@@ -59,7 +59,7 @@ def forecast(run: Run, model: LatencyModel, settings: EngineSettings) -> Simulat
 
 
 def ended(run: Run) -> list[tuple[float, int, int]]:
-    """(sent, prompt tokens, output tokens) of the requests of `run` that ended, in the order they were sent."""
+    """(sent, prompt tokens, output tokens) of the requests of `run` that ended, in the order in which they were sent."""
     found = sorted(
         (s.timing.sent, s.usage.input_tokens, s.usage.output_tokens)
         for s in run.samples
@@ -72,7 +72,7 @@ def ended(run: Run) -> list[tuple[float, int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One metric of one load, as measured and as forecast; seconds, or tokens per second."""
+    """One metric of one load, as measured and as forecast, both in seconds or tokens per second."""
 
     load: str
     metric: str
@@ -86,7 +86,10 @@ class Compared:
 
 
 def compare(load: str, run: Run, model: LatencyModel, settings: EngineSettings) -> tuple[Compared, ...]:
-    """TTFT and TPOT (median and p95 of the requests) and output tokens per second of `run`, beside their forecast."""
+    """TTFT and TPOT (median and p95 over requests, s) and output tokens per second of `run`, each with its forecast.
+
+    `load` names the load in the results. Raises `InvalidValue` for a run in which no request ended.
+    """
     said = forecast(run, model, settings)
     samples = [s for s in run.samples if s.timing is not None and s.usage is not None and not s.error]
     rows = []
@@ -117,7 +120,10 @@ class ErrorRow:
 
 
 def error_table(compared: Sequence[Compared]) -> tuple[ErrorRow, ...]:
-    """By metric, over the loads compared: median and 95th percentile of the absolute relative error, and the worst load."""
+    """One row per metric over the loads: median and 95th percentile of the absolute relative error, and the worst load.
+
+    Raises `InvalidValue` where `compared` is empty.
+    """
     if not compared:
         raise InvalidValue("nothing was compared; an error table needs at least one load")
     rows = []

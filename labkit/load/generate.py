@@ -1,11 +1,11 @@
 """Put load on a handler, and keep what happened to every request.
 
-*Open loop*: requests are sent when they are due, whatever became of the others, as users do. *Closed loop*: a fixed number
+*Open loop*: each request is sent when it is due, whatever happens to the others, as users do. *Closed loop*: a fixed number
 of requests is under way, and the next is sent when one ends, as batch jobs do. A closed loop cannot see a queue: while the
-engine stalls it sends nothing, so the stall costs a few samples and not the hundreds that users would have felt (coordinated
-omission; Tene, "How not to measure latency", 2013).
+engine stalls, it sends nothing, so a stall affects a few samples instead of the hundreds of users that would have waited
+(coordinated omission; Tene, "How not to measure latency", 2013).
 
-Both keep each sample as it ends. When the engine dies in the middle, the run comes back with what there is, and says so.
+Both keep each sample as it ends. When the engine dies during the load, the run returns the samples so far and says why.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from typing import Any
 from labkit.latency import Sample
 from labkit.request import Chunk, Done, EngineError, Handler, InvalidValue, LabError, Request, Timing, Usage, clock
 
-# An engine that has refused or failed so many in a row is gone; what is left of the load would only be more of the same.
+# After this many failures in a row the engine counts as gone: the rest of the load would fail in the same way.
 _GONE = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a load brought: samples in the order they were due, and from when to when it was on, in seconds of the clock.
+    """The result of a load: its samples in the order in which they were due, and its `begin` and `end` in clock seconds.
 
-    `complete` is False when the load was broken off; `reason` then says why.
+    `kind` names the loop. `complete` is False when too many requests failed in a row, after which no more are sent; `reason`
+    then says why.
     """
 
     samples: tuple[Sample, ...]
@@ -41,18 +42,21 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """How long it was on."""
+        """How long the load lasted, in seconds."""
         return self.end - self.begin
 
     def steady(self, warm_up_s: float, cool_down_s: float = 0.0) -> Run:
-        """Only what was due after the first `warm_up_s` and before the last `cool_down_s` seconds."""
+        """The run with only the samples due after the first `warm_up_s` and before the last `cool_down_s` seconds.
+
+        Raises `InvalidValue` where nothing of the run's time is left.
+        """
         begin, end = self.begin + warm_up_s, self.end - cool_down_s
         if not begin < end:
             raise InvalidValue(f"a run of {self.seconds:.3g} s has nothing left without {warm_up_s} + {cool_down_s} s")
         return replace(self, samples=tuple(s for s in self.samples if begin <= s.due < end), begin=begin, end=end)
 
     def write(self, path: Path) -> None:
-        """Write as JSON lines: what the run was, then a sample a line."""
+        """Write the run as JSON lines: first its other fields, then one sample per line."""
         head = {"kind": self.kind, "begin": self.begin, "end": self.end, "complete": self.complete, "reason": self.reason}
         lines = [json.dumps(head), *(json.dumps(asdict(sample)) for sample in self.samples)]
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -70,7 +74,8 @@ class Run:
 async def open_loop(handler: Handler, load: Iterable[tuple[float, Request]], timeout_s: float = 300.0) -> Run:
     """Send each request at its time, in seconds from now, and wait until all have ended.
 
-    Times must ascend. A request without an end after `timeout_s` is cancelled and kept as an error.
+    A request that has not ended after `timeout_s` is cancelled, and its sample has an error. After 5 failures in a row no
+    more requests are sent. Raises `InvalidValue` for times that do not ascend.
     """
     begin = clock.now()
     tasks: list[asyncio.Task[Sample]] = []
@@ -93,7 +98,10 @@ async def open_loop(handler: Handler, load: Iterable[tuple[float, Request]], tim
 
 
 async def closed_loop(handler: Handler, requests: Iterable[Request], concurrency: int, timeout_s: float = 300.0) -> Run:
-    """Keep `concurrency` requests under way until all of `requests` have ended."""
+    """Keep `concurrency` requests under way until all of `requests` have ended.
+
+    `timeout_s` and failures are treated as in `open_loop`. Raises `InvalidValue` for a `concurrency` below 1.
+    """
     if concurrency < 1:
         raise InvalidValue(f"concurrency is {concurrency}; keep at least 1 request under way")
     begin, gone = clock.now(), _Gone()
@@ -114,7 +122,7 @@ async def closed_loop(handler: Handler, requests: Iterable[Request], concurrency
 
 
 class _Gone:
-    """Counts failures in a row; `reason` is set when there are so many that the engine must be gone."""
+    """Counts failures in a row; sets `reason` once there are `_GONE` of them."""
 
     def __init__(self) -> None:
         self.reason = ""

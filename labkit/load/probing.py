@@ -1,10 +1,11 @@
-"""A short live run that tells the latency model's constants: lone prompts, answers side by side, and a prompt that cuts in.
+"""A short live run that measures the latency model's constants: lone prompts, answers side by side, and cut-in prompts.
 
 - *First tokens*: prompts of several lengths, each alone on an idle engine.
-- *Decode*: n answers at once; while all of them write, every step is n sequences of one token, and lasts as long as the gap
-  between two tokens of any of them.
-- *Cut-ins*: somebody's stream is running when a prompt arrives. The gap it tears into the stream is the step that read the
-  prompt, seen without the prompt's own way to the engine. This tells the engine's work per token from the front end's.
+- *Decode*: n answers at once. While all of them are being written, every step decodes n sequences of one token, and it lasts
+  as long as the gap between two tokens of any of them.
+- *Cut-ins*: a stream is running when another prompt arrives. The gap in the stream is the step that read the prompt, without
+  the time that the prompt took to reach the engine. This separates the engine's work per token from the front end's.
+- *Volleys* and *crowds*: first tokens of several prompts sent at once, and of a prompt sent while answers are under way.
 """
 
 from __future__ import annotations
@@ -23,18 +24,22 @@ from labkit.request import Chunk, Completion, Handler, Request, complete
 _RUNNING = 4
 _CUT_IN_CONTEXT = 32
 _VOLLEY_PROMPT = 64
-# A model may open with a token that has no text (a mark for its reasoning), and then nobody sees when it came.
+# A model may begin with a token that has no text (a mark for its reasoning); then the time of its first token is unknown.
 _TRIES = 8
-# On a slow or busy machine an answer may have ended before the other request begins; longer ones overlap.
+# On a slow or busy machine an answer may end before the other request begins; then longer answers are tried.
 _LONGER = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
 class ProbePlan:
-    """What to measure. Lengths in tokens; `decode` holds (answers at once, prompt tokens) pairs, `volleys` how many prompts
-    are sent at once for their first tokens, `crowds` how many answers are under way when another prompt comes.
+    """What a probe measures; all lengths are in tokens.
 
-    Lone prompts, volleys and cut-ins are measured `repeats` times, answers side by side in `rounds`; medians count.
+    `prompts` and `cut_ins` are lengths of prompts. `decode` holds (answers at once, prompt tokens) pairs. `volleys` are
+    numbers of prompts sent at once for their first tokens. `crowds` are numbers of answers under way when another prompt
+    comes. `output_tokens` is the length of those answers.
+
+    Lone prompts, volleys, crowds and cut-ins are measured `repeats` times, answers side by side `rounds` times; the medians
+    are used.
     """
 
     prompts: tuple[int, ...] = (32, 128, 384, 768, 1400)
@@ -58,15 +63,15 @@ class ProbePlan:
 
 
 async def probe(handler: Handler, make: MakeRequest, plan: ProbePlan | None = None) -> LatencyCalibration:
-    """Measure `handler` by `plan` and fit a latency model to it.
+    """Measure `handler` by `plan` and fit a latency model to it; `make` makes the requests.
 
-    The engine must be idle otherwise, take every prompt of the plan in one step (its token budget above the longest), hold
-    all of the plan's answers at once, and reuse no prefix. Raises `CalibrationError` where the run gives no fit.
+    The engine must have no other work, take every prompt of the plan in one step (its token budget above the longest), hold
+    all of the plan's answers at once, and reuse no prefix. Raises `CalibrationError` where the run does not give a fit.
     """
     plan = plan or ProbePlan()
-    for n in (1, 8, 32):  # an engine's first steps of a size are slower than all later ones
+    for n in (1, 8, 32):  # warm-up: an engine's first steps of a size are slower than later ones
         await asyncio.gather(*(complete(handler, make(64, 16)) for _ in range(n)))
-    # All of them in turns, not one after another: a busy moment of the machine then meets every point, and medians drop it.
+    # The kinds take turns, so that a busy moment of the machine affects one value of each point, which the median ignores.
     firsts: dict[int, list[float]] = {n: [] for n in plan.prompts}
     rounds: dict[tuple[int, int], list[tuple[float, float]]] = {at: [] for at in plan.decode}
     gaps: dict[int, list[float]] = {n: [] for n in plan.cut_ins}
@@ -123,9 +128,10 @@ async def _first_token(handler: Handler, make: MakeRequest, prompt: int) -> floa
 
 
 async def _crowded(handler: Handler, make: MakeRequest, n: int, output: int, phase: float) -> list[float]:
-    """TTFT of a prompt that comes while `n` answers are being written; empty where they ended too early.
+    """TTFT (s) of a prompt that comes while `n` answers are being written; empty where they ended too early.
 
-    It is sent `phase` (0 to 1) of a step after a chunk came: chunks come at the ends of steps, and users do not.
+    It is sent `phase` (0 to 1) of a step after a chunk came. Without this delay, all would be sent at the end of a step,
+    where chunks come, but users' requests come at any time.
     """
     for longer in _LONGER:
         begun = [asyncio.Event() for _ in range(n)]
@@ -149,7 +155,7 @@ async def _crowded(handler: Handler, make: MakeRequest, n: int, output: int, pha
 
 
 async def _writing(handler: Handler, request: Request, begun: asyncio.Event, times: list[float]) -> None:
-    """Read an answer to its end and note when its chunks came; `begun` is set once it is on the way (or has failed)."""
+    """Read an answer to its end and note when its chunks came; sets `begun` after `_RUNNING` chunks, or at the end."""
     try:
         async with aclosing(handler(request)) as events:
             async for event in events:
@@ -171,7 +177,7 @@ async def _last_token(handler: Handler, make: MakeRequest, n: int) -> float:
 
 
 async def _decode_round(handler: Handler, make: MakeRequest, n: int, prompt: int, output: int) -> tuple[float, float]:
-    """Mean seconds of a step with n answers under way, and how many tokens each had written in the middle of it."""
+    """Mean seconds of a step while all n answers are written, and the mean tokens of each in the middle of that time."""
     for longer in _LONGER:
         answers = await asyncio.gather(*(complete(handler, make(prompt, longer * output)) for _ in range(n)))
         begin = max(answer.chunks[0].at for answer in answers)
@@ -186,7 +192,7 @@ async def _decode_round(handler: Handler, make: MakeRequest, n: int, prompt: int
 
 
 def _mean_step(answer: Completion, begin: float, end: float) -> tuple[float, float] | None:
-    """Mean seconds between tokens within [begin, end], and how many had been written in the middle of it."""
+    """Mean seconds between tokens within [begin, end], and tokens written by its middle; None for fewer than 8 tokens."""
     inside = [chunk for chunk in answer.chunks if begin <= chunk.at <= end]
     tokens = sum(chunk.tokens for chunk in inside[1:])
     if tokens < 8:
@@ -196,7 +202,7 @@ def _mean_step(answer: Completion, begin: float, end: float) -> tuple[float, flo
 
 
 async def _cut_in(handler: Handler, make: MakeRequest, prompt: int, output: int) -> list[float]:
-    """The gap that a prompt tears into a running stream, seconds; empty where the stream ended too early to say."""
+    """The gap (s) that a prompt makes in a running stream; empty where the stream ended too early to tell."""
     for longer in _LONGER:
         if found := await _gap(handler, make, prompt, longer * output):
             return found

@@ -1,4 +1,4 @@
-"""Requests of exact lengths, with prompts that no cache has seen."""
+"""Requests of exact lengths, with prompts that no prefix cache holds."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ MakeRequest = Callable[[int, int], Request]
 
 
 class ExactLengths:
-    """Makes requests of exactly so many prompt and output tokens for the model whose tokenizer is at `tokenizer_path`.
+    """Makes requests with exact numbers of prompt and output tokens, for the model whose tokenizer is at `tokenizer_path`.
 
-    Prompts are random words of the tokenizer's own, another beginning each time, so that no prefix is shared beyond the chat
-    template's; the count includes the template. Answers go on to their length whatever the model would say.
-    Raises `InvalidValue` for a prompt shorter than the template, and for a tokenizer without a chat template.
+    A prompt is made of random words of the tokenizer and begins differently each time, so that prompts share no prefix but
+    that of the chat template. Its number of tokens includes the template. Answers go on to their full length, because the
+    end-of-sequence token is ignored. Raises `InvalidValue` for a tokenizer without a chat template or with too few whole
+    words, for a prompt shorter than the template and one word, and where no text of the exact length is found.
     """
 
     def __init__(self, tokenizer_path: str, seed: int = 0) -> None:
@@ -32,14 +33,14 @@ class ExactLengths:
         self._empty = len(self._ids(""))
 
     def __call__(self, prompt_tokens: int, output_tokens: int) -> Request:
-        """A request of these lengths."""
+        """A request of these lengths in tokens."""
         wanted = prompt_tokens - self._empty
         if wanted < 1:
             raise InvalidValue(f"{prompt_tokens} prompt tokens cannot hold the chat template's {self._empty} and a word")
         for _ in range(50):
             text = "".join(self._rng.choice(self._words) for _ in range(wanted)).lstrip()
             if len(self._ids(text)) == prompt_tokens:
-                # Special tokens have no text unless asked for, and a chunk without text is no first token.
+                # Special tokens have no text by default, and a chunk without text does not count as a first token.
                 extra = {"ignore_eos": True, "skip_special_tokens": False}
                 return Request((Message("user", text),), max_tokens=output_tokens, extra=extra)
         raise InvalidValue(f"found no text of exactly {prompt_tokens} tokens; this tokenizer merges across words")
@@ -50,7 +51,7 @@ class ExactLengths:
         return list(ids)
 
     def _whole_words(self) -> list[str]:
-        """Single tokens that begin with a space and stay themselves beside any other."""
+        """ASCII words that begin with a space and, taken alone, are one token; the first 2,000 of the vocabulary."""
         special = set(self._tokenizer.all_special_ids)
         candidates = (self._tokenizer.decode([i]) for i in range(len(self._tokenizer)) if i not in special)
         words = [word for word in candidates if word.startswith(" ") and word[1:].isalpha() and word.isascii()]

@@ -1,8 +1,9 @@
-"""Real serving traces as workloads: when requests came, and how long they were. Nothing of their text is known.
+"""Real serving traces as workloads: when requests came and how long they were. The traces hold no text of the requests.
 
 The files are public (Azure's of 2023 and 2024, Mooncake's of FAST'25, Alibaba's Bailian of 2025) and are not part of this
-repository: point LABKIT_TRACES at a folder that holds them. Azure's are CSV with a column of dates; the others are JSON, a
-request a line, with the same field names: Mooncake counts milliseconds and Bailian, whose rows tell the chat, seconds.
+repository: set LABKIT_TRACES to a folder that holds them. Azure's are CSV with a column of dates. The others are JSON with
+one request per line and the same field names; Mooncake's timestamps are in milliseconds, and Bailian's, whose rows also name
+the chat, in seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from labkit.request import InvalidValue, Request
 
 @dataclass(frozen=True, slots=True)
 class TraceRequest:
-    """One request of a trace: seconds since the first one, tokens in and out, and block hashes where the trace has them."""
+    """One request of a trace: seconds since the first request, tokens in and out, and block hashes if the trace has them."""
 
     at: float
     input_tokens: int
@@ -37,7 +38,7 @@ class TraceRequest:
 
 
 def traces_dir() -> Path:
-    """The folder that LABKIT_TRACES names; raises `InvalidValue` when it names none."""
+    """The folder that the environment variable LABKIT_TRACES names; raises `InvalidValue` where it names none."""
     folder = os.environ.get("LABKIT_TRACES", "")
     if not folder or not Path(folder).is_dir():
         raise InvalidValue(f"LABKIT_TRACES is {folder!r}; set it to a folder that holds serving traces")
@@ -45,11 +46,12 @@ def traces_dir() -> Path:
 
 
 def read_trace(path: Path, unit: Literal["s", "ms"] | None = None) -> tuple[TraceRequest, ...]:
-    """Read a trace of Azure's (CSV), Mooncake's or Bailian's (JSON lines), packed by gzip or not.
+    """Read a trace of Azure's (CSV), Mooncake's or Bailian's (JSON lines), compressed by gzip or not.
 
-    Times count from its first request. What is in the file decides, not its name. `unit`: of the timestamps of JSON lines
-    that are neither Mooncake's (whole milliseconds) nor Bailian's (seconds, rows with a chat). Raises `InvalidValue`
-    naming the row and what is wrong with it: out of order, not a number, no tokens; or the columns that are not there.
+    Times count from the trace's first request. The format is told from the file's content, not its name. `unit` is that of
+    the timestamps in JSON lines; None recognises Mooncake's (whole milliseconds) and Bailian's (seconds, in rows that name a
+    chat). Raises `InvalidValue` for a file that cannot be read or holds no requests, for missing columns, and for a bad row
+    (out of order, not a number, no tokens), which the message names.
     """
     if unit not in (None, "s", "ms"):
         raise InvalidValue(f"unit is {unit!r}; use 's' or 'ms'")
@@ -89,8 +91,9 @@ def scaled(
 ) -> tuple[TraceRequest, ...]:
     """`trace` for a smaller engine: its arrivals at a mean `rate` per second, its lengths times `length_factor`.
 
-    What is still longer than `max_input` or `max_output` is cut there; prompts stay at least `min_input` long (a chat
-    template alone takes a few tokens), answers at least 1.
+    Lengths are then cut to `max_input` and `max_output` tokens. Prompts stay at least `min_input` tokens long (a chat
+    template alone takes a few), answers at least 1. Raises `InvalidValue` for numbers that are not above 0, and for a
+    `min_input` above `max_input`.
     """
     if not (length_factor > 0 and math.isfinite(length_factor)) or max_input < 1 or max_output < 1:
         raise InvalidValue(f"length_factor {length_factor}, max_input {max_input}, max_output {max_output}: all above 0")
@@ -114,12 +117,12 @@ def scaled(
 
 
 def as_load(trace: Sequence[TraceRequest], make: MakeRequest) -> Iterator[tuple[float, Request]]:
-    """`trace` as what `open_loop` takes: times, and requests of these lengths."""
+    """`trace` as the load for `open_loop`: (seconds, request) pairs, with requests made by `make` in these lengths."""
     return ((row.at, make(row.input_tokens, row.output_tokens)) for row in trace)
 
 
 def _decoded(content: bytes) -> str:
-    """The text of a file; spreadsheets begin theirs with a byte order mark."""
+    """The text of a file; a byte order mark, which spreadsheets write, is recognised."""
     return content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
 
 
@@ -131,7 +134,7 @@ _CHAT = ("chat_id", "parent_chat_id", "turn")
 def _azure(text: str) -> Iterator[TraceRequest]:
     lines = io.StringIO(text.lstrip(), newline=None)
     header = text.lstrip().partition("\n")[0]
-    # Where the comma is the decimal mark, spreadsheets write semicolons.
+    # Spreadsheets separate columns by semicolons in countries where the comma is the decimal mark.
     reader = csv.DictReader(lines, delimiter=next((mark for mark in ",;\t" if mark in header), ","), skipinitialspace=True)
     try:
         reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
@@ -150,17 +153,17 @@ _TIME = re.compile(r"(?P<whole>.*\d\d:\d\d:\d\d)(?:[.,](?P<fraction>\d+))?\s*(?P
 
 
 def _seconds(written: str) -> float:
-    """A date with any ISO 8601 zone, UTC where it has none, as seconds since 1970."""
+    """Seconds from `_EPOCH` to a date with any ISO 8601 zone; a date without a zone is taken as UTC."""
     found = _TIME.fullmatch(written.strip())
     if found is None:
         raise ValueError(f"{written!r} is no date and time such as 2024-05-10 00:00:00.009930+00:00")
     zone = found["zone"] or ""
     at = datetime.fromisoformat(found["whole"] + (zone if zone.startswith(("+", "-")) else "+00:00"))
-    # Seven digits of a second in the files of 2023, of which Python's datetime takes six.
+    # The files of 2023 have seven digits of a second, and Python's datetime takes only six, so the fraction is added here.
     return (at.astimezone(UTC) - _EPOCH).total_seconds() + float(f"0.{found['fraction'] or 0}")
 
 
-_EPOCH = datetime(2020, 1, 1, tzinfo=UTC)  # near the traces, so that a float keeps all digits of the fraction
+_EPOCH = datetime(2020, 1, 1, tzinfo=UTC)  # near the dates of the traces, so that a float keeps all digits of the fraction
 
 
 def _json_lines(text: str, unit: str | None) -> Iterator[TraceRequest]:
@@ -184,7 +187,7 @@ def _json_lines(text: str, unit: str | None) -> Iterator[TraceRequest]:
 
 
 def _unit(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What the timestamps count, as far as the rows tell."""
+    """The unit of the timestamps, as far as the rows tell; raises `InvalidValue` where they do not."""
     if any(name in row for row in rows for name in _CHAT):
         return "s"
     for number, row in enumerate(rows, 1):
@@ -198,7 +201,7 @@ def _unit(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _whole(given: object) -> int:
-    """A number of tokens; spreadsheets and data frames write 374.0."""
+    """A number of tokens as an int; spreadsheets and data frames may write it as 374.0."""
     if isinstance(given, bool) or not isinstance(given, str | int | float):
         raise TypeError(f"{given!r} is no number of tokens")
     number = given if isinstance(given, int) else float(given)

@@ -1,8 +1,8 @@
-"""Two clocks on the same requests: the client's, and the engine's own histograms. Both are right, about different things.
+"""Two measurements of the same requests: the client's times, and the engine's own histograms. They measure different things.
 
 The engine's first-token time starts when its front end has parsed the request and ends when the token is put into the
-response; the client's starts at the send and ends when the token is read. What lies between is the way there and back, the
-HTTP and JSON on both sides, and how busy the client's own loop is.
+response. The client's starts at the send and ends when the token is read. The difference is the way there and back, HTTP and
+JSON on both sides, and the time that the client's own event loop is busy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from labkit.request import InvalidValue
 
 @dataclass(frozen=True, slots=True)
 class TwoViews:
-    """Means of one metric over the same requests, in seconds."""
+    """Means of one metric over the same requests, by the client and by the engine, in seconds."""
 
     metric: str
     client: float
@@ -26,15 +26,15 @@ class TwoViews:
 
     @property
     def outside(self) -> float:
-        """What the client waited for beyond what the engine counts, s; below 0 only by the clocks' resolution."""
+        """The part of the client's time (s) that the engine does not count; below 0 only by the clocks' resolution."""
         return self.client - self.engine
 
 
 def two_views(samples: Iterable[Sample], inside: MetricsSnapshot) -> tuple[TwoViews, ...]:
-    """TTFT, TPOT and E2E of `samples` beside the engine's account of them: `inside` is the metrics after less those before.
+    """TTFT, TPOT and E2E of `samples`, each with the engine's own mean.
 
-    Raises `InvalidValue` when the two do not speak of the same requests: somebody else was using the engine, some
-    requests did not end, or the engine keeps no such histogram.
+    `inside` is the engine's metrics after the load minus those before it. Raises `InvalidValue` where the two do not count
+    the same requests: others used the engine too, some requests did not end, or the engine has no such histogram.
     """
     ended = [s for s in samples if s.timing is not None and s.usage is not None and not s.error]
     pairs = (

@@ -1,15 +1,16 @@
 """Routing: give each request the cheapest model that will get it right, and know what that costs and saves.
 
-A `Signal` scores a request before anything is asked, a `Judge` the small model's answer after; a `RoutingPolicy` is the rest
-as data: models, thresholds, fallbacks, and the floors, budgets and sessions that no score may overrule. The choosers follow
-it: `Route` chooses one model, `Cascade` asks the small one first and goes up when its answer is doubtful, `Hedge` asks two
-and listens to the quicker, `Fallback` goes round a model whose `Breaker` is open, `Shadow` and `Split` try another way on a
-part of the traffic. Each is a value that is placed over models by name:
+A `Signal` scores a request before any model is asked. A `Judge` scores the small model's answer. A `RoutingPolicy` holds
+the rest as data: models, thresholds, fallbacks, and the floors, budgets and sessions that no score may overrule. `Route` and
+`Cascade` follow a policy: `Route` chooses one model; `Cascade` asks the small one first and goes up to a larger one when the
+answer is doubtful. The other choosers need no policy: `Hedge` asks a second model when the first is slow and delivers the
+quicker answer, `Fallback` skips a model whose circuit is open in the `Breaker`, and `Shadow` and `Split` try another handler
+on a part of the traffic. Each chooser is a value that is placed over models by name:
 
     stack(Booked(ledger), Cascade(policy, SequenceLogprob(), logprobs=0), engine={"small": small, "large": large})
 
-Whether it pays is told by `evaluate` and `metrics` on recorded outcomes (frontier, oracle, intervals, RouteLLM's metrics,
-calibration), and by `sequential` and `experiment` on live traffic.
+To find out whether routing pays, use `evaluate` and `metrics` on recorded outcomes (frontier, oracle, intervals, RouteLLM's
+metrics, calibration error), and `sequential` and `experiment` on live traffic.
 """
 
 from labkit.routing.calibration import Calibration, calibrate

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from labkit.request import InvalidValue
 
 Method = Literal["platt", "isotonic"]
-_EDGE = 1e-6  # raw scores of exactly 0 and 1 have no log-odds; this close to the edge they have
+_EDGE = 1e-6  # raw scores of exactly 0 and 1 have no finite log-odds, so they are moved this far inwards
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,8 @@ class Calibration:
     """A monotone map from raw scores to probabilities, as data.
 
     "platt" (Platt 1999) is 1 / (1 + exp(−(slope · log-odds of the raw score + offset))) with `xs` = (slope,) and
-    `ys` = (offset,). "isotonic" (Zadrozny & Elkan 2002) is the straight lines through the points `xs`, `ys`, level outside.
+    `ys` = (offset,). "isotonic" (Zadrozny & Elkan 2002) joins the points (`xs`, `ys`) by straight lines and is level outside
+    them. Raises `InvalidValue` for an unknown method, and for numbers that make no calibration.
     """
 
     method: Method
@@ -40,15 +41,15 @@ class Calibration:
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> Self:
-        """A calibration from what `dataclasses.asdict` made of it, JSON's lists included."""
+        """Rebuild a calibration from the dict that `dataclasses.asdict` made; lists, as JSON gives them, are accepted."""
         return cls(data["method"], tuple(map(float, data["xs"])), tuple(map(float, data["ys"])))
 
     def __call__(self, raw: float) -> float:
-        """The probability that a raw score from 0 to 1 stands for."""
+        """The probability (0 to 1) for one raw score (0 to 1)."""
         return float(self.all(np.array([raw]))[0])
 
     def all(self, raw: ArrayLike) -> NDArray[np.float64]:
-        """The probabilities of many raw scores at once."""
+        """The probabilities for many raw scores at once, in their shape."""
         raws = np.asarray(raw, float)
         if self.method == "isotonic":
             return np.asarray(np.interp(raws, self.xs, self.ys), float)
@@ -58,9 +59,10 @@ class Calibration:
 def calibrate(raw: ArrayLike, right: ArrayLike, method: Method = "platt") -> Calibration:
     """Fit a calibration on held-out requests: their raw scores (0 to 1) and whether the small model was right (0 or 1).
 
-    Platt's two numbers can be fitted on a few dozen requests; isotonic follows any monotone shape but wants about a
-    thousand (scikit-learn's user guide, "Probability calibration"). Raises `InvalidValue` where all were right or all
-    wrong, or where the small model is right the *less* often the higher the score (Platt only): turn the score around.
+    Platt's two numbers can be fitted on a few dozen requests; isotonic follows any monotone shape but needs about a
+    thousand (scikit-learn's user guide, "Probability calibration"). Raises `InvalidValue` where the two columns differ in
+    length, where a score lies outside 0 to 1, and where all answers were right or all were wrong. For Platt it also raises
+    where higher scores go with fewer right answers: such a score has to be turned around first.
     """
     from sklearn.isotonic import IsotonicRegression  # not above: scikit-learn takes seconds to import
     from sklearn.linear_model import LogisticRegression

@@ -1,4 +1,4 @@
-"""Choosing a model after the small one's answer, by a judge: a cascade."""
+"""A cascade: ask the small model first, and let a judge of its answer decide whether a larger one is asked."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ from labkit.routing.signals import Judge, Score
 class Cascade(Chooser):
     """Ask the smallest allowed model, hold its answer back, let `accept` judge it, and go up until a score is high enough.
 
-    The last model's answer is streamed as it comes and not judged. An engine error, or a prompt too long for a model, goes
-    up as well; what fails at the last model goes on to its fallbacks that were not asked yet. `logprobs` asks models that
-    will be judged for so many alternatives; the caller sees them only if it asked for them itself. A judge that fails sends
-    the request up, and its failure is on `Done.faults`. It is given the request as the judged model got it.
+    The last model's answer is streamed as it comes and is not judged. The cascade also goes up after an engine error, and
+    when a prompt is too long for a model. If the last model's engine fails, the policy's fallbacks for it are asked, except
+    those that were asked already. `logprobs` is the number of alternatives per token that models to be judged are asked for;
+    the caller sees log-probabilities only if it asked for them itself. The judge is given the request as the judged model
+    got it. A judge that fails counts as a score of 0, and its failure is on `Done.faults`.
 
-    The `Done` is that of the answer delivered: its usage and cost, not those of answers thrown away, which the books hold.
-    Its latency counts from the caller's request. The route gets "cascade:small>large". Floors, budgets, sessions and
-    fallbacks hold as the policy says.
+    The `Done` belongs to the delivered answer: it has the usage and cost of that answer only. The books hold the cost of
+    answers that were thrown away. Latency counts from the caller's request. The route gets "cascade:small>large". Floors,
+    budgets, sessions and fallbacks hold as the policy says.
     """
 
     policy: RoutingPolicy
@@ -77,7 +78,7 @@ class Cascade(Chooser):
                     for event in _released(answer, keep_logprobs=request.logprobs is not None):
                         yield _delivered(event, case, asked, sent, unix)
                     return
-                case.faults.extend(answer.done.faults)  # of an answer that nobody sees
+                case.faults.extend(answer.done.faults)  # the answer is thrown away, but its faults are kept
             asked = (*asked, case.allowed[-1])
             desk.settle(case, asked)
             async with aclosing(desk.answer(case, asked[-1], asked)) as events:
@@ -88,7 +89,7 @@ class Cascade(Chooser):
 
 
 async def _asked(desk: Desk, case: Case, model: str, logprobs: int | None) -> Completion | None:
-    """The whole answer of a model that will be judged; None where the engine failed or the prompt is too long for it."""
+    """The whole answer of a model, to be judged; None where its engine failed or the prompt is too long for it."""
     wanted = case.request
     if logprobs is not None:
         wanted = replace(wanted, logprobs=max(logprobs, wanted.logprobs or 0))
@@ -106,7 +107,7 @@ def _delivered(event: Event, case: Case, asked: tuple[str, ...], sent: float, un
 
 
 def _released(completion: Completion, *, keep_logprobs: bool) -> list[Event]:
-    """A held-back answer as events that happen now: its words reach the caller only here, whenever they were said."""
+    """The events of a held-back answer, timed now: the caller gets the words only now, whenever the model wrote them."""
     now = clock.now()
     said = now if any(chunk.has_content for chunk in completion.chunks) else None
     chunks = [replace(chunk, at=now, logprobs=chunk.logprobs if keep_logprobs else ()) for chunk in completion.chunks]

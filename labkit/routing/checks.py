@@ -1,4 +1,4 @@
-"""What the settings of this room's values are checked by."""
+"""Checks of the settings that this room's values are made with."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def is_share(value: Any) -> bool:
 
 
 def check_seconds(name: str, seconds: Any) -> None:
-    """Raise `InvalidValue` for a time to wait that is not above 0, or is for ever."""
+    """Raise `InvalidValue` for a waiting time that is not a finite number of seconds above 0."""
     if not is_number(seconds) or seconds <= 0:
         raise InvalidValue(f"{name} is {seconds!r:.80}; allow more than 0 s, and not for ever")
 
 
 def check_models(who: str, needed: tuple[str, ...], models: Mapping[str, object]) -> None:
-    """Raise `InvalidValue` where `models` lacks one that `who` names."""
+    """Raise `InvalidValue` where one of the `needed` models is not in `models`; `who` stands in the error message."""
     missing = [model for model in needed if model not in models]
     if missing:
         raise InvalidValue(
@@ -42,7 +42,7 @@ def check_models(who: str, needed: tuple[str, ...], models: Mapping[str, object]
 
 
 def texts(given: Any, what: str) -> tuple[str, ...]:
-    """`given` as a tuple of strings; a lone string stands for itself, never for its letters."""
+    """`given` as a tuple of strings; a lone string becomes one element, never its letters. Else raises `InvalidValue`."""
     found = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Iterable) else (given,)
     if not all(isinstance(each, str) for each in found):
         raise InvalidValue(f"{what} are {given!r:.80}; give strings")
@@ -50,7 +50,7 @@ def texts(given: Any, what: str) -> tuple[str, ...]:
 
 
 def numbers(given: Any, what: str) -> tuple[float, ...]:
-    """`given` as a tuple of numbers, whatever they are; a lone number stands for itself."""
+    """`given` as a tuple of floats, in any range; a lone number becomes one element. Else raises `InvalidValue`."""
     found = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
     if not all(isinstance(each, Real) for each in found):
         raise InvalidValue(f"{what} are {given!r:.80}; give numbers")
@@ -58,7 +58,10 @@ def numbers(given: Any, what: str) -> tuple[float, ...]:
 
 
 def several(given: Any, kind: type | None, who: str) -> tuple[Any, ...]:
-    """`given` as a tuple of `kind`, or of functions where that is None; a lone one stands for itself."""
+    """`given` as a tuple of values of `kind`; a lone value becomes one element.
+
+    Where `kind` is None, the elements must be functions, at least one. Raises `InvalidValue` otherwise.
+    """
     found = tuple(given) if isinstance(given, Iterable) else (given,)
     for each in found:
         if kind is None:
@@ -71,7 +74,7 @@ def several(given: Any, kind: type | None, who: str) -> tuple[Any, ...]:
 
 
 def check_function(given: object, needs: str) -> None:
-    """Raise `InvalidValue` where `given` cannot be called, or is a class of which no value was made."""
+    """Raise `InvalidValue` where `given` cannot be called, or is a class instead of a value of that class."""
     if isinstance(given, type) or not callable(given):
         told = " (a class: make a value of it first, with its settings)" if isinstance(given, type) else ""
         raise InvalidValue(f"{needs}; {given!r:.80} is none{told}")

@@ -1,4 +1,4 @@
-"""A trained signal: what a text means and what it looks like, weighed by logistic regression and calibrated."""
+"""A trained signal: logistic regression on a text's embedding and its surface features, then calibrated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FEATURES = ("log characters", "log words", "digits per character", "numbers", "q
 
 
 def features(texts: Sequence[str]) -> NDArray[np.float64]:
-    """What texts look like, one row each, columns as in `FEATURES`; counts as logarithms, so that none can run away."""
+    """Surface features of texts: one row each, columns as in `FEATURES`. A count n is log(1 + n), to bound its effect."""
     rows = [
         (
             np.log1p(len(text)),
@@ -43,10 +43,11 @@ def features(texts: Sequence[str]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A trained classifier as numbers: kept as JSON, never as a pickle, which would run what it holds.
+    """A trained classifier as numbers: kept as JSON, never as a pickle, because loading a pickle runs code.
 
-    The log-odds are `bias` + Σ `weights` · (embedding, (features − `mean`) / `scale`), then `calibration`. `embedder` names
-    the model whose vectors they are for; `held_out` is how many requests the calibration was fitted on.
+    The log-odds are `bias` + Σ `weights` · (embedding, (features − `mean`) / `scale`); `calibration` then maps the raw
+    probability. `embedder` names the model that the weights were trained with; `held_out` is the number of requests that the
+    calibration was fitted on.
     """
 
     embedder: str
@@ -60,7 +61,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class Classifier:
-    """The probability that the small model is right, from the text of a request; a `Signal`."""
+    """The probability that the small model is right, from the text of a request; a `Signal`.
+
+    Raises `InvalidValue` where `weights` were trained with another embedder, or with vectors of another length.
+    """
 
     weights: Weights
     embedder: Embedder
@@ -84,8 +88,9 @@ class Classifier:
     ) -> Classifier:
         """Learn from `texts` and whether the small model got each of them right (1 or 0).
 
-        A quarter is held out for the calibration, chosen by `seed`; a text that occurs more than once stays on one side.
-        Raises `InvalidValue` where there are too few right or wrong answers to hold some of both out.
+        `seed` chooses the quarter that is held out for the calibration. All copies of a text that occurs more than once stay
+        on the same side. Raises `InvalidValue` where the number of verdicts is not that of the texts, and where fewer than
+        8 different texts were right or fewer than 8 were wrong.
         """
         from sklearn.linear_model import LogisticRegression  # not above: scikit-learn takes seconds to import
         from sklearn.model_selection import StratifiedGroupKFold
@@ -128,13 +133,13 @@ class Classifier:
         return own.calibration.all(1 / (1 + np.exp(-odds)))
 
     def __call__(self, request: Request) -> Score:
-        """The score of one request, read by `question`."""
+        """The score of one request, from the text that `question` takes from it."""
         started = time.perf_counter()
         value = float(self.predict([question(request)])[0])
         return Score(value, "classifier", seconds=time.perf_counter() - started)
 
     def to_json(self) -> str:
-        """The classifier as JSON text; the embedder goes by its name."""
+        """The classifier as JSON text; of the embedder it holds only the name."""
         return json.dumps({"format": _FORMAT, **asdict(self.weights)})
 
     @classmethod

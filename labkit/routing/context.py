@@ -1,4 +1,4 @@
-"""What the levers that choose a model share beside their policy: the purse, the breaker, patience, and who is told."""
+"""What `Route` and `Cascade` need besides a policy: tenants' spending, a breaker, a first-token limit, an observer."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ Why = Literal["score", "only", "budget"]
 
 @dataclass(frozen=True, slots=True)
 class RoutingDecision:
-    """What was decided for a request, for the records: by which policy, on which scores, and who was asked, in order.
+    """What was decided for a request, for the records: by which policy, on which scores, and which models were chosen.
 
-    `why` is "score" where scores decided, "only" where floors or the session left one model, "budget" where it was spent.
+    `models` are in the order in which the lever asks them; fallbacks after an engine error are not among them. `why` is
+    "score" where scores decided, "only" where the floors or the session left one model to choose, and "budget" where the
+    tenant's budget was spent.
     """
 
     policy: str
@@ -35,15 +37,17 @@ Observe = Callable[[Request, RoutingDecision], None]
 
 @dataclass(frozen=True, slots=True)
 class RoutingContext:
-    """What a `Route` or a `Cascade` works with beside its policy.
+    """What a `Route` or a `Cascade` works with besides its policy.
 
-    - `spent` says what a tenant has spent; policies with budgets need it. It is asked when a request arrives, so requests
-      under way together can overrun a budget by what they cost.
-    - `breaker` holds the circuits; None for new ones in each place. Share one among all that ask the same engines.
-    - `first_token_s`: a model that sends no token for so many seconds counts as stalled.
-    - `observe` sees each decision before the answer is handed on.
+    - `spent` tells what a tenant has spent; policies with budgets need it. It is called when a request arrives, so requests
+      that are under way together can overrun a budget by what they cost.
+    - `breaker` holds the circuits. None makes a new breaker wherever the lever is placed. Share one breaker among all levers
+      that ask the same engines.
+    - `first_token_s`: a model that sends no token for this many seconds counts as stalled.
+    - `observe` is called with each decision before the answer is delivered.
 
-    Where `spent` or `observe` fails, the request goes on as if there were none, and the failure is on `Done.faults`.
+    Where `spent` or `observe` fails, the request goes on as if it had not been given, and the failure is on `Done.faults`.
+    Raises `InvalidValue` for settings of the wrong kind.
     """
 
     spent: Spent | None = None

@@ -1,4 +1,4 @@
-"""What `Route` and `Cascade` share: who may be asked, what the session needed so far, the models with their fallbacks."""
+"""What `Route` and `Cascade` share: allowed models, the largest model of each session, and models with their fallbacks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from labkit.routing.health import Breaker
 from labkit.routing.policy import RoutingPolicy
 from labkit.routing.signals import Score
 
-_SESSIONS = 10_000  # the latest are remembered; an older one starts anew, which costs money and breaks no floor
+_SESSIONS = 10_000  # only the latest are remembered; an older session starts again at the model that its floors allow
 
 
 def check_setting(policy: object, context: object) -> None:
@@ -31,7 +31,7 @@ def check_setting(policy: object, context: object) -> None:
 
 @dataclass(slots=True)
 class Case:
-    """One request at the desk: the models it may go to, cheapest first, what settled that, and what went wrong beside it."""
+    """One request being routed: the models it may go to (cheapest first), what limited them, its scores and its faults."""
 
     request: Request
     allowed: tuple[str, ...]
@@ -40,21 +40,21 @@ class Case:
     scores: list[Score] = field(default_factory=list)
 
     def judged(self, score: Score, where: str) -> Score:
-        """Take in a score; one that stands for a failure is told as such."""
+        """Record a score, and its error as a fault if it has one; returns the score."""
         self.scores.append(score)
         if score.error is not None:
             self.faults.append(Fault(where, score.error))
         return score
 
     def told(self, done: Done) -> Done:
-        """`done` with all that went wrong."""
+        """`done` with all faults of this case added."""
         for fault in self.faults:
             done = done.beside(fault.where, fault.error)
         return done
 
 
 class Desk:
-    """A policy at work over `models`."""
+    """Applies a policy to requests over `models`. Raises `InvalidValue` where one of the policy's models is missing."""
 
     def __init__(self, models: Mapping[str, Handler], policy: RoutingPolicy, context: RoutingContext) -> None:
         check_models("the policy", policy.models, models)
@@ -63,7 +63,7 @@ class Desk:
         self._sessions: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     def case(self, request: Request) -> Case:
-        """`request`, with the models to choose from."""
+        """The case of `request`: the models to choose from, by floors, budget and session."""
         policy = self._policy
         case = Case(request, policy.allowed(request), "only")
         budget = policy.budgets.get(request.tenant)
@@ -77,7 +77,10 @@ class Desk:
         return case
 
     def settle(self, case: Case, asked: tuple[str, ...]) -> None:
-        """The last of `asked` answers: the session remembers the largest model it has had, and the decision is told."""
+        """Record that the last of `asked` is to answer: keep the session's largest model, and call `observe`.
+
+        A fallback that answers in its place is not recorded for the session.
+        """
         session = self._policy.session(case.request)
         if session:
             self._sessions[session] = max(self._policy.models.index(asked[-1]), self._sessions.pop(session, 0))
@@ -87,17 +90,17 @@ class Desk:
             decision = RoutingDecision(self._policy.version, asked, tuple(case.scores), case.why)
             try:
                 self._context.observe(case.request, decision)
-            except Exception as error:  # noqa: BLE001 - whoever looks on must not cost the answer
+            except Exception as error:  # noqa: BLE001 - an observer that fails must not cost the caller its answer
                 case.faults.append(Fault("observe", error))
 
     def alone(self, model: str, request: Request) -> AsyncGenerator[Event, None]:
-        """The answer of `model`, behind its circuit."""
+        """The answer of `model` through its circuit, without fallbacks."""
         return in_turn(self._models, (model,), self._breaker, self._context.first_token_s, request)
 
     def answer(self, case: Case, model: str, asked: tuple[str, ...] = ()) -> AsyncGenerator[Event, None]:
-        """The answer of `model`, or of the fallbacks that the floors allow, less those `asked` already.
+        """The answer of `model`; where it fails, of its fallbacks that the floors allow and that are not in `asked`.
 
-        Who has spent a budget has no fallbacks.
+        A tenant that has spent its budget gets no fallbacks.
         """
         others = self._policy.fallbacks.get(model, ()) if case.why != "budget" else ()
         allowed = self._policy.allowed(case.request)
@@ -105,7 +108,7 @@ class Desk:
         return in_turn(self._models, order, self._breaker, self._context.first_token_s, case.request)
 
     def _spent(self, case: Case) -> Decimal | float:
-        """What the tenant has spent; nothing, with a fault, where `spent` does not know."""
+        """What the tenant has spent; where `spent` fails, 0 and a fault."""
         if self._context.spent is None:
             return 0.0
         tenant = case.request.tenant
@@ -113,7 +116,7 @@ class Desk:
             spent: Any = self._context.spent(tenant)
             if not (spent.is_finite() if isinstance(spent, Decimal) else is_number(spent)):
                 raise InvalidValue(f"spent({tenant!r}) returned {spent!r:.80}; it must return an amount of money")
-        except Exception as error:  # noqa: BLE001 - a purse that cannot be read keeps nobody from an answer
+        except Exception as error:  # noqa: BLE001 - unknown spending must not cost the caller its answer
             case.faults.append(Fault("spent", error))
             return 0.0
         return spent if isinstance(spent, Decimal) else float(spent)

@@ -1,4 +1,4 @@
-"""Whatever goes wrong in a model is the lab's error to the levers: one of the engine's, or one of the caller's own."""
+"""Sorts the errors of a model: levers see either an `EngineError`, or an error that is the caller's own."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _TICK_S = 0.02  # a wall-clock timer may fire a tick early: 16 ms where ticks ar
 
 
 def is_callers_own(error: BaseException) -> bool:
-    """Whether the request itself is at fault, or its deadline has passed: no other model could do better.
+    """Whether the request itself is at fault, or its deadline has passed, so that no other model could do better.
 
-    The lab's ValueErrors (`InvalidRequest`, `InvalidRow`) say that what was given could never be served as written; all but
-    `InvalidValue`, which says that of the lab's own set-up, and so of this model.
+    The lab's ValueErrors (`InvalidRequest`, `InvalidRow`) mean that the request could never be served as written. The one
+    exception is `InvalidValue`: it blames the lab's own set-up, here that of the model, and another model may do better.
     """
     if isinstance(error, InvalidValue):
         return False
@@ -39,7 +39,7 @@ def is_callers_own(error: BaseException) -> bool:
 
 
 def as_engine_error(error: BaseException) -> EngineError:
-    """`error` where it is an `EngineError`, else an `EngineError` that names it; its HTTP status is kept if it has one."""
+    """`error` itself if it is an `EngineError`, else a new `EngineError` that names it and keeps its HTTP status, if any."""
     if isinstance(error, EngineError):
         return error
     try:
@@ -50,16 +50,17 @@ def as_engine_error(error: BaseException) -> EngineError:
 
 
 def retry_after_s(error: BaseException) -> float:
-    """In how many seconds the engine asked to be tried again; 0 where it did not say, or said nonsense."""
+    """The seconds after which the engine asked to be tried again; 0 where it gave none, or no finite number above 0."""
     told: Any = getattr(error, "retry_after_s", None)
     return float(told) if is_number(told) and told > 0 else 0.0
 
 
 async def engine_stream(model: Handler, request: Request) -> AsyncGenerator[Event, None]:
-    """The stream of `model`. Whatever it raises is an `EngineError`, made from the original, or the caller's own fault.
+    """The stream of `model`, which raises only `EngineError`s and the caller's own errors.
 
-    An error that an engine raises while it is being cancelled does not keep the cancellation from going on. A cancellation
-    that nobody asked for (the engine's own task group gave up, say) is an engine's error.
+    Any other error is raised as an `EngineError` made from it. An error that an engine raises while it is being cancelled
+    does not stop the cancellation. A cancellation that nobody asked for (the engine's own task group gave up, say) is an
+    engine error.
     """
     task = asyncio.current_task()
     before = cancellations(task)
@@ -81,14 +82,14 @@ async def engine_stream(model: Handler, request: Request) -> AsyncGenerator[Even
 
 
 def _models_own_deadline(error: Exception, request: Request) -> bool:
-    """Whether a deadline passed that the model set by itself: the caller still has time, and another model may answer."""
+    """Whether the deadline that passed was the model's own: the caller's has not passed, so another model may answer."""
     if not isinstance(error, DeadlineExceeded):
         return False
     return request.deadline is None or clock.now() + _TICK_S < request.deadline
 
 
 def _check(event: object) -> None:
-    """Raise `StreamIncomplete` for what no lever could hand on or fold."""
+    """Raise `StreamIncomplete` for an event that is neither a sound `Chunk` nor a sound `Done`."""
     if isinstance(event, Chunk):
         sound = isinstance(event.text, str) and isinstance(event.reasoning, str)
     else:
@@ -98,7 +99,7 @@ def _check(event: object) -> None:
 
 
 def cancellations(task: asyncio.Task[object] | None) -> int:
-    """How many times `task` was asked to end and has not said that it goes on."""
+    """How many cancellations of `task` are pending: requested, and not taken back by `uncancel`."""
     return 0 if task is None else task.cancelling()
 
 

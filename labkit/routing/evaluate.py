@@ -1,8 +1,9 @@
-"""What a router is worth: quality against cost over all thresholds, beside what needs no router, with intervals.
+"""What a router is worth: quality against cost at every threshold, compared with baselines, with confidence intervals.
 
-All of it is arithmetic on one table, `Outcomes`: every request answered by both models. A threshold t keeps a request small
-when its score is at or above t. *Before* the answer, a request that goes up costs the large model only; in a *cascade* it
-costs both, for the small model was asked first. The quality is the same: the large model's answer is delivered either way.
+Everything here is arithmetic on one table, `Outcomes`, in which both models answered every request. A threshold t keeps a
+request with the small model when its score is t or higher; otherwise the request goes up to the large model. A router that
+decides *before* the answer pays only the large model for a request that goes up. A *cascade* pays both, because the small
+model was asked first. The quality is the same, because the large model's answer is delivered either way.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Outcomes:
     """One row per request, five columns of equal length.
 
     `score`: higher means that the small model is more likely right. `right_small`, `right_large`: 0 or 1, or a grade in
-    between. `cost_small`, `cost_large`: of one answer, any currency, the same for both.
+    between. `cost_small`, `cost_large`: the cost of each answer, both in the same currency. Raises `InvalidValue` for
+    columns of different lengths, values that are not finite, grades outside 0 to 1 and costs below 0.
     """
 
     score: Floats
@@ -56,15 +58,16 @@ class Outcomes:
         return self.score.size
 
     def take(self, rows: NDArray[np.intp]) -> Outcomes:
-        """The requests at `rows`, which may repeat."""
+        """The outcomes of the requests at the indices `rows`, which may repeat."""
         return Outcomes(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
 def frontier(outcomes: Outcomes, way: Way = "before") -> pd.DataFrame:
-    """Every threshold that makes a difference, from none sent up to all.
+    """One row for every threshold that makes a difference, from no request sent up to all of them.
 
-    Columns: `threshold` (inf sends all up), `share_large` of requests that go up, `quality` (mean grade), `cost` (mean per
-    request), `efficient` (no other threshold is at least as good for less, or better for the same).
+    Columns: `threshold` (inf sends all up), `share_large` (share of requests that go up), `quality` (mean grade), `cost`
+    (mean per request), `efficient` (no other threshold is at least as good for less, or better for the same cost). Raises
+    `InvalidValue` for an unknown `way`.
     """
     import pandas as pd  # not above: it takes half a second to import
 
@@ -72,7 +75,7 @@ def frontier(outcomes: Outcomes, way: Way = "before") -> pd.DataFrame:
         raise InvalidValue(f'a router decides "before" the answer or as a "cascade", not {way!r}')
     order = np.argsort(outcomes.score, kind="stable")
     scores = outcomes.score[order]
-    # The k lowest scores go up. Equal scores go together, so only those k count where the score changes.
+    # The k lowest scores go up. Equal scores go up together, so a cut is only possible where the score changes.
     cuts = np.concatenate([[0], np.flatnonzero(np.diff(scores)) + 1, [scores.size]])
     gained = _cumulated(outcomes.right_large[order] - outcomes.right_small[order])[cuts]
     paid = outcomes.cost_large[order] - (outcomes.cost_small[order] if way == "before" else 0.0)
@@ -91,11 +94,11 @@ def frontier(outcomes: Outcomes, way: Way = "before") -> pd.DataFrame:
 
 
 def baselines(outcomes: Outcomes) -> pd.DataFrame:
-    """What needs no router, and what no router can beat: one row each, columns `quality` and `cost` (mean per request).
+    """Ways that need no router, and the best that any router could do: columns `quality` and `cost` (means per request).
 
-    "always small", "always large", "best single" (of the two the better, the cheaper where equal), "random half" (a fair
-    coin's expectation; other shares lie on the straight line between small and large), "oracle" (for each request the
-    cheapest of the better answers: it knows the outcome).
+    Rows: "always small"; "always large"; "best single" (the better of these two, or the cheaper where they are equal);
+    "random half" (what a fair coin is expected to give; other shares lie on the straight line between small and large);
+    "oracle" (knows the outcomes: for each request the better answer, or the cheaper one where both are equally good).
     """
     import pandas as pd
 
@@ -119,9 +122,9 @@ def baselines(outcomes: Outcomes) -> pd.DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class CascadeCost:
-    """Mean cost per request of a cascade: what the formula expects and what these requests came to.
+    """Mean cost per request of a cascade: `expected` by the formula, `measured` on the requests themselves.
 
-    They differ by the covariance of going up with the large model's cost: hard requests tend to have long answers.
+    The two differ by the covariance between going up and the large model's cost: hard requests tend to have long answers.
     """
 
     expected: float
@@ -131,7 +134,9 @@ class CascadeCost:
 def expected_cascade_cost(cost_small: float, accepted: float, cost_large: float) -> float:
     """c_small + (1 − p) · c_large: the small model is always asked, the large one for the share 1 − `accepted`.
 
-    As in FrugalGPT (Chen et al. 2023) for two models. A cascade is cheaper than always large where p > c_small / c_large.
+    p is `accepted` (0 to 1); the result is in the currency of the costs. As in FrugalGPT (Chen et al. 2023) for two models.
+    A cascade is cheaper than always asking the large model where p > c_small / c_large. Raises `InvalidValue` for costs
+    below 0 and for a share outside 0 to 1.
     """
     if not 0 <= accepted <= 1 or cost_small < 0 or cost_large < 0:
         raise InvalidValue(f"costs {cost_small}, {cost_large} and share {accepted}: costs are 0 or more, a share is 0 to 1")
@@ -139,7 +144,7 @@ def expected_cascade_cost(cost_small: float, accepted: float, cost_large: float)
 
 
 def cascade_cost(outcomes: Outcomes, threshold: float) -> CascadeCost:
-    """The cost of a cascade at `threshold`, by the formula from the three means, and added up request by request."""
+    """The mean cost of a cascade at `threshold`: by the formula from three means, and added up request by request."""
     up = outcomes.score < threshold
     expected = expected_cascade_cost(outcomes.cost_small.mean(), 1 - up.mean(), outcomes.cost_large.mean())
     return CascadeCost(float(expected), float((outcomes.cost_small + up * outcomes.cost_large).mean()))
@@ -147,7 +152,10 @@ def cascade_cost(outcomes: Outcomes, threshold: float) -> CascadeCost:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate with the range that holds it at `level`; `undefined` resamples had no value and were left out."""
+    """An estimate and its confidence interval from `low` to `high` at `level`, such as 0.95.
+
+    `undefined` is the number of resamples that gave no value (NaN) and were left out.
+    """
 
     estimate: float
     low: float
@@ -164,10 +172,11 @@ def bootstrap(
     resamples: int = 1000,
     level: float = 0.95,
 ) -> Interval:
-    """A percentile bootstrap interval (Efron 1979) of any number made from outcomes; the same `seed`, the same interval.
+    """A percentile bootstrap interval (Efron 1979) of any number computed from outcomes; the same `seed` repeats it exactly.
 
-    Requests are drawn with all their columns, so differences between ways of routing are paired: what makes a request hard
-    is hard for both, and cancels. `statistic` may return NaN where it is undefined.
+    Requests are drawn with all their columns, so a difference between two ways of routing is paired: both ways meet the same
+    hard requests, and that shared variation cancels. `statistic` may return NaN where it is undefined. Raises `InvalidValue`
+    for fewer than 2 `resamples` and for a `level` that is not between 0 and 1.
     """
     if resamples < 2 or not 0 < level < 1:
         raise InvalidValue(f"{resamples} resamples at level {level}; use at least 2, and a level between 0 and 1")

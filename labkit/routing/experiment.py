@@ -1,4 +1,4 @@
-"""Learning from live traffic: thresholds by Thompson sampling, and drift of the traffic mix.
+"""Learning from live traffic: choosing thresholds by Thompson sampling, and detecting drift of the traffic mix.
 
 A/B tests with a stopping rule are in `sequential`, shadow traffic in `shadow`.
 """
@@ -15,10 +15,10 @@ from labkit.request import InvalidValue
 
 
 def utility(right: float, cost: float, *, worth: float, cost_max: float) -> float:
-    """What an answer was worth after its cost, scaled to 0 … 1: (`worth` · right − cost + cost_max) / (worth + cost_max).
+    """The worth of an answer minus its cost, scaled to 0 … 1: (`worth` · right − cost + cost_max) / (worth + cost_max).
 
-    `worth` is what a right answer brings, `cost_max` the most that one costs, both in the currency of `cost`; `right` is 0
-    to 1.
+    `worth` is what a right answer brings and `cost_max` is the most that an answer costs, both in the currency of `cost`;
+    `right` is 0 to 1. Raises `InvalidValue` for numbers outside these ranges.
     """
     if not worth > 0 or not cost_max > 0 or not 0 <= cost <= cost_max or not 0 <= right <= 1:
         raise InvalidValue(
@@ -29,11 +29,12 @@ def utility(right: float, cost: float, *, worth: float, cost_max: float) -> floa
 
 
 class Thompson:
-    """Thompson sampling over a finite set of thresholds: try each as often as it may still be the best.
+    """Thompson sampling over a finite set of thresholds: each is tried as often as it is likely to be the best.
 
-    Each threshold has a Beta(1, 1) prior on its mean utility; a utility u in 0 … 1 adds u to the one parameter and 1 − u to
-    the other. That is exact for 0 and 1; between them it spreads wider than need be, for a utility varies no more than a
-    coin of the same mean, so it explores a little too long, never too little.
+    Each threshold has a Beta(1, 1) prior on its mean utility; a utility u in 0 … 1 adds u to the first parameter and 1 − u
+    to the second. This is exact where utilities are 0 or 1. Utilities in between vary less than a coin of the same mean, so
+    the posterior is wider than it need be, and the sampling explores a little too long, never too little. Raises
+    `InvalidValue` for thresholds that are missing, repeated or outside 0 to 1.
     """
 
     def __init__(self, thresholds: Sequence[float], seed: int = 0) -> None:
@@ -43,11 +44,11 @@ class Thompson:
         self._rng = np.random.default_rng(seed)
 
     def choose(self) -> float:
-        """The threshold for the next request: the best in one draw from each posterior."""
+        """The threshold for the next request: the one with the highest of one draw from each posterior."""
         return max(self._arms, key=lambda threshold: self._rng.beta(*self._arms[threshold]))
 
     def learn(self, threshold: float, gained: float) -> None:
-        """Take in that a request routed at `threshold` had a utility of `gained`, 0 to 1."""
+        """Record that a request routed at `threshold` had a utility of `gained` (0 to 1, else `InvalidValue`)."""
         if threshold not in self._arms:
             raise InvalidValue(f"threshold {threshold} is not one of {tuple(self._arms)}")
         if not 0 <= gained <= 1:
@@ -57,7 +58,7 @@ class Thompson:
 
     @property
     def means(self) -> dict[float, float]:
-        """The expected utility of each threshold, as far as is known."""
+        """The posterior mean utility of each threshold, 0 to 1; 0.5 before its first request."""
         return {threshold: a / (a + b) for threshold, (a, b) in self._arms.items()}
 
     @property
@@ -69,9 +70,11 @@ class Thompson:
 def psi(before: Mapping[Hashable, int], after: Mapping[Hashable, int]) -> float:
     """Population stability index of two mixes: Σ (q − p) · ln(q / p) over kinds, p and q their shares before and after.
 
-    Half a request is added to every kind, so that one seen on one side only does not make it infinite. The usual reading
-    (credit scoring): below 0.1 stable, above 0.25 moved. It knows nothing of chance: between samples of n and m requests of
-    one mix with k kinds it is about (k − 1)·(1/n + 1/m), so small samples always look moved. `drift` tests for that.
+    `before` and `after` map each kind to its number of requests. Half a request is added to every kind, so that a kind seen
+    on one side only does not make the index infinite. The usual reading, from credit scoring: below 0.1 the mix is stable,
+    above 0.25 it has moved. The index makes no allowance for chance: between samples of n and m requests of one mix with k
+    kinds it is about (k − 1)·(1/n + 1/m), so small samples always look moved. `drift` tests for that. Raises `InvalidValue`
+    for a side without requests and for counts below 0.
     """
     kinds = sorted({*before, *after}, key=repr)
     counts = np.array([[mix.get(kind, 0) for kind in kinds] for mix in (before, after)], float)
@@ -83,9 +86,10 @@ def psi(before: Mapping[Hashable, int], after: Mapping[Hashable, int]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How far the mix has moved (`psi`), how likely chance alone moves it so far (`p_value`), and where most of it went.
+    """How far the mix has moved (`psi`), and how likely chance alone is to move it as far (`p_value`).
 
-    `moved` needs both: far enough to matter and too far for chance. `kind` changed its share most, by `change` (−1 to 1).
+    `moved` is true where the mix moved far enough to matter and too far for chance. `kind` is the kind whose share changed
+    most, by `change` (−1 to 1).
     """
 
     psi: float
@@ -100,9 +104,10 @@ def drift(
 ) -> Drift:
     """Whether the mix of kinds (task families, features, languages) has drifted between two samples of requests.
 
-    The test is Pearson's χ² of homogeneity; where a cell expects fewer than 5 requests its table is off, and 9,999 random
-    tables with the same totals take its place (`seed`). `matters` is the PSI from which a drift is worth a new calibration.
-    One look a day at `alpha` raises `alpha` × 365 false alarms a year.
+    The test is Pearson's χ² test of homogeneity at level `alpha`. Where a cell expects fewer than 5 requests, the χ²
+    distribution is a poor approximation, and the p-value comes from 9,999 random tables with the same totals instead
+    (`seed`). `matters` is the PSI from which a drift is worth a new calibration. One test a day at `alpha` raises
+    `alpha` × 365 false alarms a year. Raises `InvalidValue` for a sample without requests.
     """
     from scipy.stats import MonteCarloMethod, chi2_contingency  # not above: it takes a second to import
 

@@ -17,12 +17,13 @@ from labkit.routing.health import AllDown, Breaker, check_breaker
 class Fallback(Chooser):
     """Ask the models in `order`; on an engine error before the first token, go on to the next.
 
-    After the first token an error is raised: what the caller has seen cannot be taken back. A model that sends no token for
-    `first_token_s` seconds counts as stalled, so the last error comes after at most `len(order)` times that. What the
-    request itself is to blame for (`InvalidRequest`) is raised at once. `breaker` is None for a new one in each place.
+    An error after the first token is raised, because the caller has already seen part of the answer. A model that sends no
+    token for `first_token_s` seconds counts as stalled, so the last error comes after at most `len(order)` times as long.
+    Errors that the request itself causes (`InvalidRequest`), and a deadline that has passed, are raised at once. With
+    `breaker` None, each place that the lever is put in has a new breaker.
 
-    Raises `AllDown` when nobody answers, or the one error where only one could be asked. An answer from another than the
-    first gets "fallback:first>second" on its route, and its latency counts from the first attempt.
+    Raises `AllDown` when no model answers, or the model's own error where `order` names only one. An answer from any model
+    but the first gets "fallback:first>second" on its route, and its latency counts from the first attempt.
     """
 
     order: tuple[str, ...]
@@ -37,7 +38,7 @@ class Fallback(Chooser):
         check_seconds("first_token_s", self.first_token_s)
 
     def over(self, models: Mapping[str, Handler]) -> Handler:
-        """One handler that goes through `models` in this order."""
+        """One handler that asks `models` in this order."""
         check_models("the order", self.order, models)
         breaker = Breaker() if self.breaker is None else self.breaker
 
@@ -50,7 +51,7 @@ class Fallback(Chooser):
 async def in_turn(
     models: Mapping[str, Handler], order: tuple[str, ...], breaker: Breaker, first_token_s: float, request: Request
 ) -> AsyncGenerator[Event, None]:
-    """The answer of the first of `order` that gives one: what `Fallback` does."""
+    """The answer of the first model of `order` that gives one, as `Fallback` describes it."""
     errors: dict[str, EngineError] = {}
     sent, unix = clock.now(), clock.unix_now()
     for at, model in enumerate(order):
@@ -73,5 +74,5 @@ async def in_turn(
 
 
 def listed(models: Iterable[str], between: str) -> str:
-    """Names of models for a hop, such as "small>large". A name that holds a separator stands in quotes, as in JSON."""
+    """Names of models for a hop, such as "small>large". A name with ">", "|" or a double quote in it is written as JSON."""
     return between.join(json.dumps(name, ensure_ascii=False) if set(name) & set('>|"') else name for name in models)

@@ -1,4 +1,4 @@
-"""An embedder for routers in a hurry: words and pairs of words, hashed to a vector in a fraction of a millisecond."""
+"""A fast embedder for routers: it hashes words and pairs of words to a vector in a fraction of a millisecond."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _TOKEN = r"\w+|[^\w\s]"
 class HashedWords:
     """Texts as counts of their words, marks and pairs of neighbours, hashed to `dimension` numbers; an `Embedder`.
 
-    It knows no meanings: paraphrases without a common word are strangers to it. What it sees is vocabulary and shape, which
-    is what tells one kind of request from another, and it takes no model: a router that takes as long as the small model's
-    first token has spent what it was to save (`python -m benchmarks.routing` compares it with MiniLM).
+    It knows no meanings: two paraphrases without a common word look unrelated to it. It sees vocabulary and form, and these
+    tell one kind of request from another. It needs no model. Speed matters here, because a router that takes as long as the
+    small model's first token uses up the time it was to save (`python -m benchmarks.routing` compares it with MiniLM).
     """
 
     dimension: int = 256
@@ -36,7 +36,7 @@ class HashedWords:
 
     @property
     def name(self) -> str:
-        """The kind of hashing, its size, and scikit-learn's version, whose hash it is."""
+        """The kind of hashing, its dimension, and the version of scikit-learn, which does the hashing."""
         return f"hashed-words-{self.dimension}@{version('scikit-learn')}"
 
     @cached_property
@@ -48,7 +48,7 @@ class HashedWords:
     def encode(self, texts: Sequence[str]) -> Vectors:
         """One row per text, each of length 1; a text without a word or mark has a row of zeros.
 
-        Raises `InvalidValue` for a lone string, which would be taken for its letters.
+        Raises `InvalidValue` for a lone string, which would otherwise be read letter by letter.
         """
         if isinstance(texts, str):
             raise InvalidValue(f"encode wants a list of texts, not the one text {texts!r:.60}; write [text]")

@@ -1,13 +1,13 @@
 """When an engine is down: stop asking it for a while (circuit breaker). `fallback` asks the next one meanwhile.
 
-The breaker has one circuit per model. *Closed*: requests pass; `failures` engine errors in a row open it. *Open*: nobody
+The breaker has one circuit per model. *Closed*: requests pass; `failures` engine errors in a row open it. *Open*: no request
 passes for `cool_down_s`, or for as long as the engine itself asked to be left alone (`Retry-After`) if that is longer.
 *Half-open*, after that: one request passes as a probe; its success closes the circuit, its failure opens it again. So a dead
 engine costs one probe per cool-down, not a timeout per request.
 
-What counts as a failure is an engine's: it does not answer, breaks off, is overloaded, refuses the key, or raises what
-nobody expected. A request that the engine calls malformed (HTTP 400, 413, 422), or that the lab does (`InvalidRequest`),
-says nothing about its health, and a caller who leaves, or whose deadline passes, says nothing either way.
+Only the engine's own failures count: it does not answer, breaks off, is overloaded, refuses the key, or raises an unexpected
+error. A request that the engine (HTTP 400, 413, 422) or the lab (`InvalidRequest`) calls malformed does not count as a
+failure. A caller that leaves, or whose deadline passes, counts neither as a failure nor as a success.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ _NOT_ITS_FAULT = frozenset({400, 413, 422})
 
 
 class CircuitOpen(EngineError):
-    """The model is not asked because it failed lately; it may be asked again in `retry_after_s` seconds."""
+    """The model is not asked because it failed lately; it may be asked again in `retry_after_s` seconds.
+
+    `retry_after_s` is 0 while the circuit waits for the result of its probe.
+    """
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message, status=503)
@@ -36,7 +39,8 @@ class CircuitOpen(EngineError):
 class AllDown(EngineError):
     """No model gave an answer; `errors` holds the last error of each.
 
-    `retry_after_s` is the shortest time that any of them asks to be left alone for: 0 where one of them asks for none.
+    `retry_after_s` is the shortest time, in seconds, for which any of the models asks to be left alone; 0 where one of them
+    asks for none.
     """
 
     def __init__(self, errors: Mapping[str, EngineError]) -> None:
@@ -50,23 +54,24 @@ class AllDown(EngineError):
 class _Circuit:
     in_a_row: int = 0
     opened: float | None = None
-    """When it opened, in seconds of `clock.now()`; None while closed."""
+    """When it opened, in seconds of `clock.now()`; None while it is closed."""
     until: float = 0.0
-    """When a probe may pass, in seconds of `clock.now()`; means something while it is open."""
+    """When a probe may pass, in seconds of `clock.now()`; only meaningful while `opened` is set."""
     left_alone_until: float = 0.0
-    """The latest time that the engine asked to be left alone until, in this row of failures."""
+    """The latest end of the pauses that the engine asked for since its last success, in seconds of `clock.now()`."""
     turn: int = 0
-    """Counts how often it opened: what began before an opening has no say after it."""
+    """How often it opened; the result of an attempt that began before the latest opening is ignored."""
     probing: bool = False
     last_error: str = ""
 
 
 @dataclass(frozen=True)
 class Breaker:
-    """Circuits by model name, on `clock.now()`; one breaker is shared by everything that asks the same engines.
+    """Circuits by model name, on `clock.now()`; share one breaker among all levers that ask the same engines.
 
-    `failures`: engine errors in a row that open a circuit. `cool_down_s`: seconds for which it stays open at least. Breakers
-    with the same settings are equal, whatever they have seen.
+    `failures` is the number of engine errors in a row that opens a circuit; `cool_down_s` is the shortest time, in seconds,
+    that it stays open. Breakers with the same settings are equal, whatever they have seen. Raises `InvalidValue` for
+    settings with which a circuit would never open or never stay open.
     """
 
     failures: int = 3
@@ -81,7 +86,7 @@ class Breaker:
             )
 
     def state(self, model: str) -> State:
-        """The state of `model`'s circuit now; a model never asked has a closed one."""
+        """The state of `model`'s circuit now; "closed" for a model that was never asked."""
         circuit = self._circuits.get(model, _Circuit())
         if circuit.opened is None:
             return "closed"
@@ -89,9 +94,9 @@ class Breaker:
 
     @contextmanager
     def attempt(self, model: str) -> Generator[None, None, None]:
-        """Around one attempt at `model`; it learns from how the block ends.
+        """A context manager around one attempt at `model`; the circuit counts how the block ends.
 
-        Raises `CircuitOpen` at once where the model is not to be asked now.
+        Raises `CircuitOpen`, without running the block, while the circuit is open or its probe is under way.
         """
         circuit = self._circuits.setdefault(model, _Circuit())
         probe = circuit.opened is not None
@@ -129,11 +134,11 @@ class Breaker:
 
 
 def check_breaker(given: object) -> None:
-    """Raise `InvalidValue` for what is neither a `Breaker` nor None."""
+    """Raise `InvalidValue` unless `given` is a `Breaker` or None."""
     if given is not None and not isinstance(given, Breaker):
         raise InvalidValue(f"breaker is {given!r:.80}; give a Breaker, or None for a new one")
 
 
 def _wait(circuit: _Circuit) -> float:
-    """Seconds until a probe may pass."""
+    """Seconds until a probe may pass; 0 while the circuit is closed."""
     return 0.0 if circuit.opened is None else max(0.0, circuit.until - clock.now())

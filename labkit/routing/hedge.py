@@ -1,4 +1,4 @@
-"""Hedging: when the first model is slow to begin, ask the next as well, and listen to whoever speaks first."""
+"""Hedging: when the first model is slow to begin, ask the next as well, and deliver the answer that begins first."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ from labkit.routing.health import AllDown
 
 @dataclass(frozen=True)
 class Hedge(Chooser):
-    """Ask models in their order, the next one whenever nobody has given a token for `after_s` seconds or all have failed.
+    """Ask models in order, and one more whenever no token has come for `after_s` seconds or all asked so far have failed.
 
-    The order is that of the mapping it is placed over. The first to give a token wins, the others are cancelled down to
-    their engines; what they used until then is paid for and in the books. After the first token the winner's errors are
-    raised. Before it, engine errors only bring the next model forward; `AllDown` tells of them when nobody is left. What the
-    request itself is to blame for (`InvalidValue`) is raised at once. With `after_s` of 0 all start together.
+    The order is that of the mapping that the hedge is placed over. The first model to give a token wins. The others are
+    cancelled, and so are their engines; the tokens that these used until then are paid for and are in the books. After its
+    first token, the winner's errors are raised. Before that, once all models asked have failed, the next is asked at once;
+    `AllDown` holds the errors when no model is left. Errors that the request itself causes (`InvalidRequest`), and a
+    deadline that has passed, are raised at once. With `after_s` of 0 all models start together.
 
-    Latency counts from the caller's request, and the route gets "hedge:first|second>second": who was asked, and who won.
+    Latency counts from the caller's request. The route gets "hedge:first|second>second": the models asked, and the winner.
     """
 
     after_s: float
@@ -44,7 +45,7 @@ class Hedge(Chooser):
             raise InvalidValue(f"after_s is {self.after_s!r:.80}; wait 0 s or more, and not for ever")
 
     def over(self, models: Mapping[str, Handler]) -> Handler:
-        """One handler that asks `models` in turn until one speaks."""
+        """One handler that hedges over `models`, in their order; raises `InvalidValue` for fewer than two."""
         if len(models) < 2:
             raise InvalidValue(f"a hedge needs two models or more; it got {tuple(models)}")
 
@@ -76,11 +77,11 @@ class Hedge(Chooser):
 
 @dataclass(slots=True, eq=False)
 class _Run:
-    """One model being asked, in a task of its own: a generator is driven, and closed, by one task only."""
+    """One model being asked, in its own task, because one task must both read and close a generator."""
 
     name: str
     events: asyncio.Queue[Event | None] = field(default_factory=asyncio.Queue)
-    """What it said so far; None at the end."""
+    """The events received and not yet delivered; None marks the end."""
     spoke: float | None = None
     over: bool = False
     error: Exception | None = None
@@ -95,7 +96,7 @@ async def _first_to_speak(
     while True:
         spoken = [run for run in runs if run.spoke is not None]
         if spoken:
-            return min(spoken, key=lambda run: run.spoke or 0.0)  # the earlier one started wins a tie
+            return min(spoken, key=lambda run: run.spoke or 0.0)  # in a tie, the model asked first wins
         for run in runs:
             if run.error is not None and not isinstance(run.error, EngineError):
                 raise run.error
@@ -128,7 +129,7 @@ async def _pump(run: _Run, model: Handler, request: Request, news: asyncio.Event
                 run.events.put_nowait(event)
         if not done:
             raise StreamIncomplete("the stream ended without a Done; the answer is not whole")
-    except Exception as error:  # noqa: BLE001 - raised, or told of, where the caller waits
+    except Exception as error:  # noqa: BLE001 - kept, and raised or reported where the caller waits
         run.error = error
     finally:
         run.over = True

@@ -1,7 +1,7 @@
-"""Judges: from the small model's answer, how likely is it right? A cascade asks one before it lets an answer out.
+"""Judges: from the small model's answer, how likely is it right? A cascade asks a judge before it delivers the answer.
 
-A judge never breaks a request. What it cannot judge, and what it fails on, it gives 0 with the reason, and the request goes
-to a larger model: the dear way out, and the safe one. Like the signals, the judges that the lab offers are values.
+A judge never breaks a request. Where it cannot judge, or fails, the score is 0 with the reason, and the request goes to a
+larger model, which costs more and is safe. Like the signals, the judges that the lab offers are values.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from labkit.routing.signals import Judge, Score, check_calibration, most_doubtfu
 class SequenceLogprob:
     """How sure the model was of its words: exp of the mean log-probability of its tokens, or of their total.
 
-    "total" is the probability of the whole answer and falls with its length; "mean" is the geometric mean per token and does
-    not. Neither is the probability of being right: fit a `Calibration`. Needs requests with `logprobs` of 0 or more.
+    "total" is the probability of the whole answer, which falls with its length. "mean" is the geometric mean of the token
+    probabilities, which does not. Neither is the probability of being right; fit a `Calibration` for that. The request needs
+    `logprobs` of 0 or more; an answer without log-probabilities scores 0.
     """
 
     over: Literal["mean", "total"] = "mean"
@@ -51,7 +52,8 @@ class SequenceLogprob:
 class Margin:
     """How far the likeliest token was ahead of the second likeliest: a difference of probabilities, 0 to 1.
 
-    "min" takes the answer's least certain token, "mean" all of them. Needs requests with `logprobs` of 2 or more.
+    "min" takes the answer's least certain token, "mean" the average over all tokens. The request needs `logprobs` of 2 or
+    more; an answer in which a token lacks a second alternative scores 0.
     """
 
     over: Literal["min", "mean"] = "min"
@@ -72,11 +74,12 @@ class Margin:
 
 @dataclass(frozen=True)
 class SelfConsistency:
-    """The share of `n` more samples from the small model that agree with its answer (after Wang et al. 2023).
+    """The share of `n` more samples from the small model that agree with its answer.
 
-    Samples are asked of `sampler` at the same time with seeds 1 to `n`; texts agree when `same` makes them equal (strip an
-    answer down to what matters). They cost `n` more answers: they are in the books of the stack that the judge sits in, and
-    the score's `cost` is what they came to there. A sample that fails agrees with nothing.
+    After Wang et al. 2023. `sampler` is asked for all samples at the same time, with seeds 1 to `n`. Two texts agree when
+    `same` returns the same for both, so `same` should reduce an answer to the part that matters. The samples cost `n` more
+    answers: these are in the books of the stack that the judge is part of, and their sum is the score's `cost`. A sample
+    that fails agrees with nothing.
     """
 
     sampler: Handler
@@ -85,7 +88,7 @@ class SelfConsistency:
     same: Callable[[str], str] = str.strip
 
     def __post_init__(self) -> None:
-        metered(self.sampler)  # refuses what is no handler
+        metered(self.sampler)  # raises InvalidValue unless it is a handler
         check_function(self.same, "same needs a function from a text to what must be equal in it")
         if not is_whole(self.n, 1):
             raise InvalidValue(f"SelfConsistency asks for {self.n!r} samples; ask for a whole number, at least 1")
@@ -113,7 +116,10 @@ class SelfConsistency:
 
 @dataclass(frozen=True)
 class AllOf:
-    """The most doubtful of several `judges`, asked in the order given; the first 0 is final, so put the cheap ones first."""
+    """The lowest score of several `judges`, with the cost and seconds of all that were asked.
+
+    They are asked in the order given, and the first 0 ends the asking, so put cheap judges first.
+    """
 
     judges: tuple[Judge, ...]
 
@@ -132,7 +138,7 @@ class AllOf:
 
 @dataclass(frozen=True)
 class CalibratedJudge:
-    """`judge` with its raw score turned into a probability; a 0 stays 0, for it may mean that nothing could be judged."""
+    """`judge` with its raw score turned into a probability; a 0 stays 0, because it may mean that there was no verdict."""
 
     judge: Judge
     calibration: Calibration
@@ -150,9 +156,9 @@ class CalibratedJudge:
 
 
 async def verdict(judge: Judge, request: Request, completion: Completion) -> Score:
-    """The score of `judge`, whether it has to be awaited or not.
+    """The score that `judge` gives, whether it is an async function or not.
 
-    Where it raises, or returns what is no `Score`, the value is 0 and `Score.error` says why.
+    Where the judge raises, or returns something other than a `Score`, the value is 0 and `Score.error` holds the error.
     """
     started, name = time.perf_counter(), name_of(judge)
     try:
@@ -162,7 +168,7 @@ async def verdict(judge: Judge, request: Request, completion: Completion) -> Sco
         if cancellations(asyncio.current_task()):
             raise
         failed: Exception = InvalidValue(f"{name} was cancelled, and not by us")
-    except Exception as error:  # noqa: BLE001 - whatever a judge raises, the request goes on, to a larger model
+    except Exception as error:  # noqa: BLE001 - a judge that fails must not fail the request
         failed = error
     reason = f"the judge raised {failed!r:.300}"
     return Score(0.0, name, seconds=time.perf_counter() - started, reason=reason, error=failed)

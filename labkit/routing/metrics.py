@@ -1,7 +1,7 @@
-"""Numbers that sum a router up: RouteLLM's three, calibration error, and the nearest-neighbour router to beat.
+"""Numbers that sum a router up: RouteLLM's three metrics, calibration error, and a nearest-neighbour baseline.
 
-RouteLLM (Ong et al., arXiv 2406.18665, section 3.2; `evals/evaluate.py` of lm-sys/RouteLLM) measures cost as the share of
-calls to the large model, c, not as money, and quality as the share of the gap between the models that is recovered.
+RouteLLM (Ong et al., arXiv 2406.18665, section 3.2; `evals/evaluate.py` of lm-sys/RouteLLM) measures cost not as money but
+as c, the share of calls to the large model. It measures quality as the recovered share of the gap between the two models.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from labkit.routing.evaluate import Floats, Outcomes, frontier
 if TYPE_CHECKING:
     import pandas as pd
 
-_ROUNDING = 1e-9  # sums of floats may fall a hair short of a gap that is recovered
+_ROUNDING = 1e-9  # rounding may leave a sum of floats just short of a gap that is recovered
 
 
 def pgr(quality: float, small: float, large: float) -> float:
@@ -29,7 +29,8 @@ def pgr(quality: float, small: float, large: float) -> float:
 def apgr(outcomes: Outcomes) -> float:
     """Average PGR: the integral of PGR over the share of large calls c from 0 to 1. A random router has 0.5.
 
-    By trapezoids over every threshold, as RouteLLM's code does it; the paper's text averages at c = 10 %, 20 % … 100 %.
+    The integral is by trapezoids over every threshold, as in RouteLLM's code; the paper's text averages the PGR at c = 10 %,
+    20 % … 100 %. NaN where the large model is not the better one.
     """
     curve = frontier(outcomes)
     gap = outcomes.right_small.mean(), outcomes.right_large.mean()
@@ -39,8 +40,9 @@ def apgr(outcomes: Outcomes) -> float:
 def cpt(outcomes: Outcomes, recovered: float) -> float:
     """Call-performance threshold: the least share of large calls (0 to 1) with a PGR of `recovered` (0 to 1).
 
-    CPT(50 %) is `cpt(outcomes, 0.5)`. Between two thresholds a coin can decide, so the curve is a straight line there; the
-    first crossing is taken. (RouteLLM's code interpolates with `np.interp`, which is only right where quality never falls.)
+    CPT(50 %) is `cpt(outcomes, 0.5)`. Between two thresholds a coin toss can decide, so the curve is a straight line there,
+    and the first crossing is taken. (RouteLLM's code interpolates with `np.interp`, which is only right where quality never
+    falls.) NaN where the large model is not the better one; raises `InvalidValue` for a `recovered` outside 0 to 1.
     """
     if not 0 <= recovered <= 1:
         raise InvalidValue(f"the part of the gap to recover is {recovered}; use a share from 0 to 1 (50 % is 0.5)")
@@ -60,7 +62,8 @@ def cpt(outcomes: Outcomes, recovered: float) -> float:
 def reliability(score: ArrayLike, right: ArrayLike, bins: int = 10) -> pd.DataFrame:
     """How often requests of about the same score were right: one row per non-empty bin of equal width.
 
-    Columns: `low` and `high` of the bin (scores in (low, high], 0 in the first), `count`, `score` (mean) and `right` (mean).
+    Columns: `low` and `high` of the bin (it holds scores in (low, high]; a score of 0 is in the first bin), `count`, `score`
+    (mean) and `right` (mean). Raises `InvalidValue` for columns that do not match and for scores outside 0 to 1.
     """
     import pandas as pd  # not above: it takes half a second to import
 
@@ -92,8 +95,9 @@ def ece(score: ArrayLike, right: ArrayLike, bins: int = 10) -> float:
 def knn_scores(known: ArrayLike, right: ArrayLike, asked: ArrayLike, k: int = 20) -> Floats:
     """The baseline router: how often the small model was right on the `k` known requests nearest by cosine.
 
-    `known` and `asked` are vectors, one row each; `right` is 0 or 1 per known row. A learnt router that does not beat this
-    one has learnt nothing that a look-up does not know.
+    `known` and `asked` hold one vector per row; `right` is 0 or 1 for each row of `known`. The result has one share (0 to 1)
+    for each row of `asked`. A trained router that does not beat this baseline has learnt no more than a look-up. Raises
+    `InvalidValue` for shapes that do not match and for a `k` outside 1 to the number of known rows.
     """
     from sklearn.neighbors import NearestNeighbors  # not above: scikit-learn takes seconds to import
 

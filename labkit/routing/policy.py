@@ -1,4 +1,4 @@
-"""A routing policy as data: what may be decided, apart from the code that decides. It is reviewed and compared as JSON."""
+"""A routing policy as data, separate from the code that follows it, so that it can be reviewed and compared as JSON."""
 
 from __future__ import annotations
 
@@ -35,18 +35,20 @@ class Floor:
 
 @dataclass(frozen=True, slots=True)
 class RoutingPolicy:
-    """Which models there are, when to go up, and what no saving may cross.
+    """Which models there are, when a request goes up to a larger one, and which limits no saving may override.
 
     - `models`: names, cheapest first. Requests are passed on with `Request.model` set to the name.
-    - `thresholds`: one for each model but the last, 0 to 1. A score at or above it stays with that model; below, it goes up.
-    - `fallbacks`: for a model, the ones to try in this order when its engine fails. Those below a floor are left out.
-    - `floors`: the least model for a feature or a permission; where several hold, the highest counts.
-    - `budgets`: per tenant, in the currency of the books. When it is spent, the tenant gets the cheapest model that the
-      floors allow, without going up and without fallbacks. Tenants not named have no limit.
-    - `sticky`: requests of one tenant that share this attribute form a session. A session starts at the largest model it has
-      needed so far: it goes up and never down, so that an answer is never followed by one from a lesser model.
+    - `thresholds`: one for each model but the last, 0 to 1. A request whose score is at or above it stays with that model;
+      below, it goes up.
+    - `fallbacks`: for a model, the models to try in this order when its engine fails. Those below a floor are left out.
+    - `floors`: the smallest model allowed for a feature or a permission; where several floors hold, the highest counts.
+    - `budgets`: per tenant, in the currency of the books. When the budget is spent, the tenant gets the cheapest model that
+      the floors allow, without going up and without fallbacks. Tenants not named have no limit.
+    - `sticky`: requests of one tenant that share this attribute ("workflow" or "user") form a session. Each request of a
+      session starts at the largest model that was chosen in it so far, so a session goes up and never down. Two exceptions:
+      once the budget is spent the cheapest model answers, and models that answered as fallbacks do not count.
 
-    Raises `InvalidValue` for anything that could not be followed.
+    Raises `InvalidValue` for a policy that could not be followed.
     """
 
     version: str
@@ -113,12 +115,12 @@ class RoutingPolicy:
         return self.models[least:]
 
     def threshold(self, model: str) -> float:
-        """The score from which on a request stays with `model`; 0 for the last, where there is nowhere to go up to."""
+        """The lowest score with which a request stays with `model`; 0 for the last model, which has no larger one."""
         at = self.models.index(model)
         return self.thresholds[at] if at < len(self.thresholds) else 0.0
 
     def session(self, request: Request) -> tuple[str, str] | None:
-        """What requests of one session have in common; None where there are no sessions or `request` belongs to none."""
+        """The session of `request`, as (tenant, value of the `sticky` attribute); None where it belongs to no session."""
         mark = getattr(request, self.sticky) if self.sticky else ""
         return (request.tenant, mark) if mark else None
 
@@ -131,8 +133,8 @@ class RoutingPolicy:
     def from_json(cls, text: str) -> Self:
         """The policy that `text` holds.
 
-        Raises `InvalidValue` for a key that is unknown or missing and for a value that is not of its kind: a misspelt
-        floor must not become no floor.
+        Raises `InvalidValue` for an unknown or missing key and for a value of the wrong kind, so that a misspelt floor is
+        not silently dropped.
         """
         try:
             data: dict[str, Any] = json.loads(text, object_pairs_hook=_unique)
@@ -154,7 +156,7 @@ class RoutingPolicy:
             raise InvalidValue(f"this is no policy: {error!r}; compare it with what to_json writes") from error
 
     def changes(self, new: RoutingPolicy) -> tuple[str, ...]:
-        """What `new` changes, in words, one sentence each; empty for equal policies."""
+        """What `new` changes against this policy, one phrase per change; empty for equal policies."""
         old = self
         told: list[str] = []
         if old.version != new.version:

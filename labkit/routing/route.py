@@ -1,4 +1,4 @@
-"""Choosing a model before the answer, by a signal."""
+"""Choosing a model before any model is asked, by a signal."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from labkit.routing.signals import Score, Signal, name_of, scored
 class Route(Chooser):
     """Send a request to the first allowed model whose threshold its score reaches, else to the last.
 
-    With more than two models the thresholds must not rise from one to the next. A signal that fails counts as 0, and its
-    failure is on `Done.faults`. Floors, budgets, sessions and fallbacks hold as the policy says. The route gets
-    "route:name"; latency counts from the caller's request, the signal's own time included.
+    Thresholds must not rise from one model to the next; if they do, `InvalidValue` is raised. A signal that fails counts as
+    a score of 0, and its failure is on `Done.faults`. Floors, budgets, sessions and fallbacks hold as the policy says. The
+    route gets "route:name". Latency counts from the caller's request and includes the signal's own time.
     """
 
     policy: RoutingPolicy
@@ -61,10 +61,10 @@ class Route(Chooser):
 
 
 def _score(signal: Signal, request: Request) -> Score:
-    """The score of a signal; 0 with the error where it fails: a broken signal sends requests to the large model."""
+    """The score of a signal; where it fails, 0 with the error, so that a broken signal prefers the large model."""
     started, name = time.perf_counter(), name_of(signal)
     try:
         return scored(signal(request), name)
-    except Exception as error:  # noqa: BLE001 - whatever a signal raises, the request goes on
+    except Exception as error:  # noqa: BLE001 - a signal that fails must not fail the request
         seconds = time.perf_counter() - started
         return Score(0.0, name, seconds=seconds, reason=f"the signal raised {error!r:.300}", error=error)

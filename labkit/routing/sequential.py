@@ -1,17 +1,18 @@
 """A/B tests that may be looked at after every answer: anytime-valid evidence on a difference of proportions.
 
-A t-test that is looked at a hundred times, and stopped the first time it says "significant", is wrong far more often than
-its 5 %. A *test martingale* is not: bet on the outcome with fair odds under the hypothesis; by Ville's inequality the stake
-grows to 1/α with probability at most α, ever. So who rejects at 1/α may look as often as he likes and stop when he likes.
+A t-test that is read a hundred times, and stopped the first time it says "significant", is wrong far more often than its
+5 %. A *test martingale* avoids this. It bets on the outcome at odds that are fair under the hypothesis. If the hypothesis is
+true, the probability that the stake ever grows to 1/α is at most α (Ville's inequality). So a test that rejects at a stake
+of 1/α may be read at any time and stopped at any time.
 
-Here a bet is a share λ of the stake on B being better. With d = right_B − right_A of a pair (−1, 0 or 1) and a
-hypothetical difference δ, one pair multiplies the stake by 1 + λ·(d − δ), whose expectation is 1 when the mean of d is δ.
-The stake is split evenly over several λ, so none has to be chosen beforehand (Waudby-Smith & Ramdas, "Estimating means of
-bounded random variables by betting", JRSS B 2024, with a fixed mixture of bets). The differences δ that neither side's stake
-rejects, each at α/2, are a confidence sequence: an interval that holds the true difference at all times at once with
-probability 1 − α.
+Here a bet puts a share λ of the stake on B being better. With d = right_B − right_A of a pair (−1, 0 or 1) and a
+hypothetical difference δ, one pair multiplies the stake by 1 + λ·(d − δ); the expectation of this is 1 when the mean of d is
+δ. The stake is split evenly over several λ, so that no single λ has to be chosen beforehand (Waudby-Smith & Ramdas,
+"Estimating means of bounded random variables by betting", JRSS B 2024, with a fixed mixture of bets). A second stake bets on
+A in the same way. The differences δ that neither stake rejects, each at α/2, form a confidence sequence: an interval that
+holds the true difference at all times at once with probability 1 − α.
 
-Pairs are the same request answered by both (shadow traffic), or the i-th request of each arm where users are dealt evenly.
+A pair is one request answered by both arms (shadow traffic), or the i-th request of each arm where users are split evenly.
 """
 
 from __future__ import annotations
@@ -26,15 +27,17 @@ from numpy.typing import ArrayLike, NDArray
 from labkit.request import InvalidValue
 
 Finding = Literal["B is better", "B is worse", "B is not worse", "go on"]
-# A pair takes at most a factor 1 + λ·(−1 − 1) from the stake, so λ up to 1/2 can never make it negative, whatever δ.
+# A pair multiplies the stake by 1 + λ·(−1 − 1) at worst, so with λ below 1/2 the stake stays above 0, whatever δ is.
 _BETS = np.geomspace(0.005, 0.499, 16)
 
 
 def log_evidence(wins: ArrayLike, ties: ArrayLike, losses: ArrayLike, difference: float = 0.0) -> NDArray[np.float64]:
-    """The natural log of the stake, from 1, that bet on B being better by more than `difference` (−1 to 1).
+    """The natural log of a stake that started at 1 and bet on B being better by more than `difference` (−1 to 1).
 
-    `wins`, `ties` and `losses` count the pairs so far that B alone, both or neither, and A alone got right; arrays give one
-    result per element. exp of it is an e-value: 20 rejects "B is better by `difference` at most" at α = 5 %, at any time.
+    `wins` counts the pairs so far that only B got right, `losses` those that only A got right, and `ties` those that both or
+    neither got right. Arrays give one result per element. exp of the result is an e-value: at 20 or more, the hypothesis "B
+    is better by `difference` at most" is rejected at α = 5 %, at any time. Raises `InvalidValue` for a `difference` outside
+    −1 to 1.
     """
     if not -1 <= difference <= 1:
         raise InvalidValue(f"the difference of two proportions lies from −1 to 1; {difference} does not")
@@ -48,10 +51,11 @@ def log_evidence(wins: ArrayLike, ties: ArrayLike, losses: ArrayLike, difference
 
 @dataclass(frozen=True, slots=True)
 class PairedTest:
-    """What the pairs so far say about arm B against arm A; each `seen` makes the next one.
+    """What the pairs so far say about arm B against arm A; `seen` returns the test with one more pair.
 
-    `alpha` is the probability of ever being wrong; `margin` the loss of quality (a difference of proportions) that B may
-    have and still count as "not worse". Both are set before the first pair, and the verdict holds whenever it is read.
+    `alpha` is the highest probability of ever being wrong. `margin` is the loss of quality (a difference of proportions)
+    that B may have and still count as "not worse". Set both before the first pair; then the verdict may be read at any time.
+    `wins`, `ties` and `losses` count pairs as in `log_evidence`. Raises `InvalidValue` for values outside their ranges.
     """
 
     alpha: float = 0.05
@@ -80,12 +84,16 @@ class PairedTest:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The differences that are still possible: holds the true one at all times at once, with probability 1 − alpha."""
+        """The lowest and highest difference not rejected; holds the true one at all times at once, probability 1 − alpha."""
         return _least(self.wins, self.ties, self.losses, self.alpha), -_least(self.losses, self.ties, self.wins, self.alpha)
 
     @property
     def verdict(self) -> Finding:
-        """Stop at the first that is not "go on". "not worse": by less than `margin`, which is what a saving needs."""
+        """The finding so far: stop at the first that is not "go on".
+
+        "B is not worse" means worse by less than `margin`, if at all, which is enough to choose a cheaper B. It is only
+        found with a `margin` above 0.
+        """
         low, high = self.interval
         if low > 0:
             return "B is better"
@@ -103,5 +111,5 @@ def _least(wins: int, ties: int, losses: int, alpha: float) -> float:
     def beyond(difference: float) -> float:
         return float(log_evidence(wins, ties, losses, difference)) - needed
 
-    # The stake falls with δ for every λ, so one crossing bounds all that is rejected.
+    # The stake falls with δ for every λ, so all differences below the one crossing are rejected.
     return -1.0 if beyond(-1) < 0 else float(brentq(beyond, -1, 1, xtol=1e-9))

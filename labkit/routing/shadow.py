@@ -1,4 +1,4 @@
-"""Shadow traffic: another way is tried on a part of the requests, and nobody sees its answers but who compares them."""
+"""Shadow traffic: another handler is tried on a part of the requests; only a comparison sees its answers, no caller."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _log = logging.getLogger(__name__)
 
 
 class Copies:
-    """The copies that are under way. Give it to a `Shadow` and wait here before the loop closes, or they are cancelled."""
+    """The copies of requests that are under way for a `Shadow`.
+
+    Give one to a `Shadow`, and await `finished` before the event loop closes; otherwise the loop cancels the copies.
+    """
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
@@ -43,16 +46,18 @@ class Copies:
 
 @dataclass(frozen=True)
 class Shadow(Chooser):
-    """Ask the second of two handlers too for a `share` (0 to 1) of the requests; the caller sees the first's answer only.
+    """Also ask the second of two handlers for a `share` (0 to 1) of the requests; the caller sees only the first's answer.
 
-    It is placed over two handlers by name, as in {"live": …, "tried": …}; the names are no models', so requests keep theirs.
-    The copy, marked `shadow=True`, starts when the main answer is whole, in a task of its own: it cannot delay or break that
-    answer, nor compete with it for an engine. It has no deadline and no idempotency key, or it would be cut off, or answered
-    with the main answer. Its cost is in the books that the main request is in.
+    It is placed over two handlers by name, as in {"live": …, "tried": …}. These names are not names of models, so
+    `Request.model` is kept. The copy of a request is marked `shadow=True`. It starts in its own task when the main answer is
+    whole, so it can neither delay or break that answer nor compete with it for an engine. The copy has no deadline, which
+    would cut it off, and no idempotency key, which would give it the main answer. Its cost is in the same books as that of
+    the main request. Requests that are copies already are not copied again.
 
-    `compare(request, main, copy)` sees both answers; errors of the copy and of `compare` are logged. At `at_most` copies
-    under way further ones are left out, so a stuck shadow holds that many and no more. `copies` holds those under way, to be
-    waited for; None for new ones in each place. `seed` settles which requests are copied.
+    `compare(request, main, copy)` is called with both answers; errors of the copy and of `compare` are logged. While
+    `at_most` copies are under way, further ones are left out, so a stuck shadow holds that many and no more. `copies` holds
+    the copies under way, so that they can be awaited; None makes a new one wherever the lever is placed. `seed` determines
+    which requests are copied. Raises `InvalidValue` for settings that cannot work.
     """
 
     share: float
@@ -75,7 +80,7 @@ class Shadow(Chooser):
             raise InvalidValue(f"copies is {self.copies!r:.80}; give Copies(), or None")
 
     def over(self, models: Mapping[str, Handler]) -> Handler:
-        """One handler that answers as the first, and tries the second beside it."""
+        """One handler that delivers the first handler's answers and tries the second one after them."""
         if len(models) != 2:
             raise InvalidValue(f"a shadow is placed over two handlers, the second the shadow; it got {tuple(models)}")
         main, other = models.values()
@@ -103,5 +108,5 @@ class Shadow(Chooser):
             copy = await complete(other, asked)
             if self.compare is not None:
                 self.compare(request, Completion.of(chunks, done), copy)
-        except Exception as error:  # noqa: BLE001 - nobody waits for the copy; the log is where its errors can go
+        except Exception as error:  # noqa: BLE001 - nobody awaits the copy, so its errors go to the log
             _log.warning("a shadow of a request to %r came to nothing: %r", request.model, error)

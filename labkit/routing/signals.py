@@ -1,10 +1,10 @@
 """Signals before an answer: from the request alone, how likely is the small model to get it right?
 
-A `Score` is the common coin of the room. A `Signal` makes one before anything is asked, a `Judge` (in `judges`) makes one
-from the small model's answer. Only a calibrated score is a probability; a raw one merely ranks. `CalibratedSignal` turns the
-second into the first.
+Everything in this room that estimates this returns a `Score`. A `Signal` makes one before any model is asked; a `Judge` (in
+`judges`) makes one from the small model's answer. Only a calibrated score is a probability; a raw score merely ranks
+requests. `CalibratedSignal` turns a raw score into a probability.
 
-The signals that the lab offers are values: they are checked when they are made, print themselves and compare.
+The signals that the lab offers are values: they check their settings when they are made, print them, and compare by them.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from labkit.routing.checks import check_function, is_share, several, texts
 class Score:
     """How likely the small model is right (`value`, 0 to 1), who says so, and what it took to know.
 
-    `cost` is in the currency of the books and holds what was paid for beyond the answer that is judged (more samples,
-    say), `seconds` is how long the signal took, `reason` is for people. `error` is set where there is no verdict because
-    the signal or the judge failed; the value is 0 then.
+    `name` is that of the signal or judge. `cost` is in the currency of the books: what was paid beyond the judged answer
+    (for more samples, say). `seconds` is how long the signal or judge took. `reason` is for people to read. `error` is set
+    where there is no verdict because the signal or judge failed; the value is 0 then. Raises `InvalidValue` for a value
+    outside 0 to 1 and for a cost that is no Decimal.
     """
 
     value: float
@@ -50,17 +51,19 @@ Judge = Callable[[Request, Completion], Score | Awaitable[Score]]
 
 
 def question(request: Request) -> str:
-    """What signals read of a request: the last message of the user, or the last message where no user speaks."""
+    """The text that signals read: the last message with the role "user", or the last message where there is none."""
     of_user = [message.content for message in request.messages if message.role == "user"]
     return of_user[-1] if of_user else request.messages[-1].content
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Give `value` to requests that meet every condition given here; a rule without a condition would be a default.
+    """Give `value` (0 to 1) to requests that meet every condition given here.
 
-    `words` match whole words or phrases in any case, one of them is enough; `min_chars` and `max_chars` bound the length
-    of what is asked, inclusive; `features` are values of `Request.feature`.
+    `words` match whole words or phrases in any case, and one match is enough. `min_chars` and `max_chars` bound the length
+    in characters of the text that `question` reads, inclusive. `features` are values of `Request.feature`, one of which the
+    request must have. Raises `InvalidValue` for a rule without a condition, which would be a default, and for conditions
+    that no request can meet.
     """
 
     value: float
@@ -83,7 +86,7 @@ class Rule:
 
     @property
     def conditions(self) -> tuple[frozenset[str], frozenset[str], int, int | None]:
-        """What a request must meet; equal for rules that hold for the same requests."""
+        """All conditions, with `words` in lower case; equal for two rules with the same conditions."""
         return frozenset(word.casefold() for word in self.words), self.features, self.min_chars, self.max_chars
 
 
@@ -91,8 +94,8 @@ class Rule:
 class Rules:
     """The lowest value among the `rules` that match a request, `default` where none does; a `Signal`.
 
-    The lowest, so that the order of rules never matters. Raises `InvalidValue` for two rules with the same conditions and
-    different values: one of them could never have its way.
+    It is the lowest, so that the order of the rules does not matter. Raises `InvalidValue` for two rules with the same
+    conditions and different values, because the higher value could never be given.
     """
 
     rules: tuple[Rule, ...]
@@ -134,10 +137,10 @@ _AGENT = ("human agent", "real person", "live agent", "speak to a human", "talk 
 
 @dataclass(frozen=True)
 class AsksForAgent:
-    """0 for a user who asks in words for somebody better, 1 for all others; a `Signal`.
+    """0 for a user whose text asks for a human agent, 1 for all others; a `Signal`.
 
-    So who asks is never sent to the small model. It reads phrases, not intentions: "I need no human agent" goes up too,
-    which costs money and harms nobody.
+    With any threshold above 0, such a request is never sent to the small model. The signal finds phrases and does not
+    understand them: "I do not want a human agent" scores 0 too, which costs money and does no harm.
     """
 
     words: tuple[str, ...] = _AGENT
@@ -154,7 +157,7 @@ class AsksForAgent:
 
 @dataclass(frozen=True)
 class Lowest:
-    """The most doubtful of several `signals`; what all of them cost and took is added up."""
+    """The lowest score of several `signals`, with the cost and the seconds of all of them added up."""
 
     signals: tuple[Signal, ...]
 
@@ -168,7 +171,7 @@ class Lowest:
 
 @dataclass(frozen=True)
 class CalibratedSignal:
-    """`signal` with its raw score turned into the share of such requests that were right."""
+    """`signal` with its raw score turned into a probability: the share of requests with such a score that were right."""
 
     signal: Signal
     calibration: Calibration
@@ -191,19 +194,19 @@ def most_doubtful(scores: list[Score]) -> Score:
 
 
 def scored(found: object, name: str) -> Score:
-    """`found`, what a signal or judge returned, where it is a `Score`; raises `InvalidValue` where it is not."""
+    """`found`, the result of the signal or judge called `name`, if it is a `Score`; else raises `InvalidValue`."""
     if not isinstance(found, Score):
         raise InvalidValue(f"{name} returned {found!r:.80}; it must return a Score, such as Score(0.9, {name!r})")
     return found
 
 
 def name_of(function: object) -> str:
-    """What a signal or a judge is called."""
+    """The name of a signal or judge: that of its function or its class."""
     return str(getattr(function, "__qualname__", type(function).__name__)).split(".")[0]
 
 
 def plain(text: str) -> str:
-    """`text` as phrases are looked for in it: any case, runs of blanks as one blank."""
+    """`text` in lower case, with each run of blanks as one blank, ready to be searched with `phrases`."""
     return re.sub(r"\s+", " ", text).casefold()
 
 
@@ -214,6 +217,6 @@ def phrases(words: Iterable[str]) -> re.Pattern[str]:
 
 
 def check_calibration(given: object) -> None:
-    """Raise `InvalidValue` for what is no `Calibration`."""
+    """Raise `InvalidValue` unless `given` is a `Calibration`."""
     if not isinstance(given, Calibration):
         raise InvalidValue(f"{given!r:.80} is no Calibration; fit one with calibrate(raw, right)")

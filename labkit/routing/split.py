@@ -1,4 +1,4 @@
-"""Splitting the traffic between two arms of an experiment; whether B is better is told by `sequential`."""
+"""Splitting the traffic between two arms of an experiment; `sequential` tells whether B is better."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from labkit.routing.checks import is_share
 
 @dataclass(frozen=True)
 class Split(Chooser):
-    """Send each user to one of two arms for good: `share_b` of them (0 to 1) to "B", the others to "A".
+    """Send each user to the same one of two arms every time: a share `share_b` of users (0 to 1) to "B", the others to "A".
 
-    It is placed over {"A": …, "B": …}; the arms name no model, so requests keep theirs. The route gets
-    "split:experiment=A".
+    It is placed over {"A": …, "B": …}. The arms are not names of models, so `Request.model` is kept. The route gets
+    "split:experiment=A". Raises `InvalidValue` for an empty name, for another share, and for other arms.
     """
 
     experiment: str
@@ -30,7 +30,7 @@ class Split(Chooser):
         _check_share(self.share_b)
 
     def over(self, models: Mapping[str, Handler]) -> Handler:
-        """One handler that asks the arm of each request's user."""
+        """One handler that sends each request to its user's arm."""
         if set(models) != {"A", "B"}:
             raise InvalidValue(f'a split has the arms "A" and "B"; it was placed over {tuple(models)}')
 
@@ -46,9 +46,10 @@ class Split(Chooser):
 
 
 def arm(request: Request, experiment: str, share_b: float = 0.5) -> Literal["A", "B"]:
-    """The arm that a user belongs to, by a hash of tenant, user (else workflow) and `experiment`: the same every time.
+    """The arm of a request's user, by a hash of tenant, user (else workflow) and `experiment`; the same every time.
 
-    Requests that name neither user nor workflow are dealt by their words. Another `experiment` deals anew.
+    A request that names neither user nor workflow gets its arm by a hash of its messages. Another `experiment` assigns all
+    users anew.
     """
     _check_share(share_b)
     who = request.user or request.workflow or repr(request.messages)

@@ -1,7 +1,8 @@
 """Validators: an answer that breaks a rule known beforehand is not right, however sure the model was of it.
 
-A `Validator` reads an answer and returns what is wrong with it, "" for nothing. `Valid` makes a judge of several: 1 where
-all are content, else 0 with every complaint. 1 says no more than "nothing against it": join it with a judge by `AllOf`.
+A `Validator` reads an answer and returns what is wrong with it, "" for nothing. `Valid` makes one judge of several
+validators: 1 where none of them complains, else 0 with every complaint. A 1 only means that no validator objects, so combine
+`Valid` with another judge by `AllOf`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ Validator = Callable[[Completion], str]
 
 @dataclass(frozen=True)
 class Valid:
-    """1 where every one of `validators` is content, else 0; a `Judge`.
+    """1 where none of `validators` complains, else 0 with all complaints as the reason; a `Judge`.
 
-    A validator that raises, or returns what is no text, is not content, and that is its complaint.
+    A validator that raises, or returns something other than a text, counts as a complaint about that.
     """
 
     validators: tuple[Validator, ...]
@@ -43,7 +44,7 @@ class Valid:
 
 @dataclass(frozen=True)
 class Finished:
-    """The answer ended by itself and was not cut off, by `max_tokens` or by a filter."""
+    """The answer ended by itself and was not cut off by `max_tokens` or a filter."""
 
     def __call__(self, completion: Completion) -> str:
         """What is wrong with an answer, "" for nothing."""
@@ -55,7 +56,8 @@ class Finished:
 class JsonSchema:
     """The answer is JSON and fits `schema` (draft 2020-12). NaN and Infinity are not JSON.
 
-    A `$ref` to another address is never fetched; it counts as not valid. Raises `InvalidValue` for a wrong schema.
+    A `$ref` to another address is never fetched: the check raises, and `Valid` counts that as a complaint. Raises
+    `InvalidValue` where `schema` is no valid schema.
     """
 
     schema: Mapping[str, Any]
@@ -72,7 +74,7 @@ class JsonSchema:
             Draft202012Validator.check_schema(self.schema)
         except SchemaError as error:
             raise InvalidValue(f"this is no JSON schema: {error.message}; see {error.json_path}") from error
-        # An empty registry: the default one would fetch remote references over the network, in the middle of a request.
+        # The registry is empty, because the default one would fetch remote references over the network during a request.
         object.__setattr__(self, "_validator", Draft202012Validator(self.schema, registry=Registry()))
 
     def __call__(self, completion: Completion) -> str:
@@ -87,7 +89,7 @@ class JsonSchema:
 
 @dataclass(frozen=True)
 class KeepsRule:
-    """A business rule: `holds(text)` is true of every answer that keeps it. `name` is told of those that do not."""
+    """A business rule: `holds(text)` is true for every answer that keeps it. `name` is the rule's name in the complaint."""
 
     name: str
     holds: Callable[[str], bool]
@@ -102,7 +104,11 @@ class KeepsRule:
 
 @dataclass(frozen=True)
 class UnsafePhrases:
-    """The answer holds none of `words`: as whole words, in any case, width and spacing, in its text or its reasoning."""
+    """The answer holds none of the phrases in `words`, neither in its text nor in its reasoning.
+
+    Phrases are found as whole words, in any case, width and spacing. Raises `InvalidValue` without phrases and for an empty
+    phrase.
+    """
 
     words: tuple[str, ...]
     _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
@@ -124,13 +130,13 @@ def _complaint(validator: Validator, completion: Completion) -> str:
     name = getattr(validator, "name", "") or getattr(validator, "__name__", "") or type(validator).__name__
     try:
         said = validator(completion)
-    except Exception as error:  # noqa: BLE001 - a broken validator must not break a request, nor let an answer through
+    except Exception as error:  # noqa: BLE001 - a broken validator must not fail the request, nor pass the answer
         return f"{name} raised {error!r:.300}"
     return said if isinstance(said, str) else f"{name} returned {said!r:.80}, which is no text"
 
 
 def _folded(text: str) -> str:
-    # Full-width letters become plain ones; soft hyphens and zero-width characters, which would split a phrase, go.
+    # Full-width letters become plain ones. Soft hyphens and zero-width characters would split a phrase, so they are removed.
     return re.sub("[\u00ad\u200b-\u200d\u2060\ufeff]", "", unicodedata.normalize("NFKC", text))
 
 

@@ -1,9 +1,9 @@
 """What a reader sees, and when.
 
-A stream's worth is in its readers' time: when there is something to act on (`first_useful_at`, `PartialJSON`,
-`AfterProse`), how long reading takes streamed or buffered (`streamed`, `buffered`), when enough was said to stop paying
-(`StopWhen`), and how the text gets to a screen over lines that are slow (`Paced`) or break (`Decoder`, `encode`,
-`Resumable`).
+Streaming is worth the time that it saves readers. This room tells when there is something to act on (`first_useful_at`,
+`PartialJSON`, `AfterProse`) and how long reading takes when streamed or buffered (`streamed`, `buffered`). It stops answers
+that have said enough, so that no more is paid (`StopWhen`). It sends the text to a screen over connections that are slow
+(`Paced`) or break (`Decoder`, `encode`, `Resumable`).
 """
 
 from labkit.request import Decoder, SentEvent

@@ -1,16 +1,17 @@
-"""The JSON document in an answer that also talks: what stands before it is passed over, what follows it is not looked at.
+"""Finds the JSON document in an answer that also holds prose: it skips the text before and does not read the text after.
 
 Prose has brackets, too: citations ("[1]"), links ("[the docs](http://…)"), intervals ("[0, 1]"), placeholders ("{name}"),
-examples in backquotes. So a bracket only begins a *candidate*, and a candidate becomes the document
+examples in backquotes. So a bracket only begins a *candidate*. A candidate becomes the document
 
-- at once, where it is the first thing in a fence that is called JSON or nothing;
-- at the colon of its first key, and a list of strings that nothing stands before at its first comma: prose has neither;
-- at the end of the text, if no other has become the document by then: a list that holds more than numbers, an example in
-  backquotes or in another language's fence, and numbers or an empty bracket that stand alone on a line or after a colon.
-  Of several, the first.
+- at once, if it is the first thing in a fence whose language is JSON or is not given;
+- at the colon of its first key, or, for a list of strings that begins the answer, at its first comma, because prose has
+  neither;
+- at the end of the text, if no other candidate has become the document by then. This holds for a list with more than
+  numbers in it, for an example in backquotes or in another language's fence, and for numbers or an empty bracket that stand
+  alone on a line or after a colon. The first such candidate is taken.
 
-A candidate that turns out to be no JSON before any field of it was told was prose, and its text is searched for others; but
-a document that the answer begins with is a broken one.
+A candidate that turns out not to be JSON before any of its fields was reported is taken for prose, and its text is searched
+for other candidates. The exception is a document at the very beginning of the answer: that is reported as malformed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _JSON_FENCES = ("", "json", "jsonc", "json5", "jsonl", "ndjson", "geojson", "js"
 
 
 class _Prose:
-    """What a bracket in the text needs to know of the characters before it."""
+    """What the characters before a bracket say about it: fence, line and neighbours."""
 
     def __init__(self) -> None:
         self.empty = True  # nothing but white space so far
@@ -57,7 +58,7 @@ class _Prose:
 
 @dataclass(slots=True)
 class _Candidate:
-    """A document that may be one. `early`: whether it may become the document before the end of the text."""
+    """A bracket that may begin the document. `early`: whether it may become the document before the end of the text."""
 
     early: bool
     first: bool  # nothing stands before it
@@ -70,7 +71,7 @@ class _Candidate:
     may_stand: bool = False
 
     def becomes_document(self, character: str, in_string: bool) -> bool:
-        """Whether `character`, the last one, shows that this is no prose."""
+        """Whether `character`, the last one, shows that this is not prose."""
         if not self.early or in_string:
             return False
         return character == ":" or (
@@ -79,7 +80,7 @@ class _Candidate:
 
 
 class AfterProse:
-    """A `Reader` of the first JSON document in a text; `Malformed` at the end of one that has none."""
+    """A `Reader` of the first JSON document in a text; at the end of a text without one it returns `Malformed`."""
 
     def __init__(self) -> None:
         self._prose = _Prose()
@@ -87,13 +88,13 @@ class AfterProse:
         self._received = 0
         self._candidate: _Candidate | None = None
         self._whole: list[_Candidate] = []
-        self._judged: _Candidate | None = None  # whole; what follows on its line is still to be seen
+        self._judged: _Candidate | None = None  # whole; the text after it on its line decides whether it may stand
         self._no_start: set[int] = set()
         self._why = "no JSON document in the text"
         self._over = False
 
     def feed(self, text: str) -> list[Found]:
-        """What `text`, the next piece, has made final, innermost first; after a `Malformed` there is nothing more."""
+        """The values that `text`, the next piece, makes final, innermost first; after a `Malformed` nothing follows."""
         found: list[Found] = []
         for character in text:
             if self._over:
@@ -104,7 +105,7 @@ class AfterProse:
         return found
 
     def end(self) -> list[Found]:
-        """The document, if only the end of the text shows which it is; or `Malformed` if there is none, or half of one."""
+        """The document, if only the end of the text shows which it is; `Malformed` if there is none, or half of one."""
         while not self._over and self._candidate is not None:
             if self._candidate.is_document:
                 self._over = True
@@ -136,7 +137,7 @@ class AfterProse:
         return found
 
     def _look(self, at: int, character: str) -> None:
-        """Whether a candidate begins here; and what the character says of the one that has just ended."""
+        """Begin a candidate if the character is a bracket that may; also judge the one that has just ended."""
         if self._judged is not None and (not character.isspace() or character in "\r\n"):
             self._judged.may_stand = character in "\r\n`~"
             self._judged = None
@@ -189,7 +190,7 @@ class AfterProse:
             self._prose.step(character)
 
     def _was_prose(self, candidate: _Candidate) -> None:
-        """Go back to behind its bracket. The brackets that were open failed with it, so none of them is tried again."""
+        """Go back to just after its bracket. The brackets that were still open failed with it and are not tried again."""
         start = candidate.characters[0][0]
         self._no_start = {start + at - 1 for at in candidate.parser.opened_at()} | {start}
         self._candidate = None
@@ -200,15 +201,15 @@ class AfterProse:
 
 
 def _says_something(finals: list[Final]) -> bool:
-    """Whether a document holds more than numbers: citations and intervals do not."""
+    """Whether a document holds more than numbers; citations and intervals hold only numbers."""
     return any(isinstance(final.value, str) or (isinstance(final.value, dict) and final.value) for final in finals)
 
 
 def progressive(pieces: Iterable[str], after_prose: bool = False) -> Iterator[Found]:
-    """The fields of a JSON text as they become final while `pieces` arrive, and a last `Malformed` if it is none.
+    """The fields of a JSON text as they become final while `pieces` arrive, and a last `Malformed` if it is not JSON.
 
-    A value is told before the object or list that holds it; the last one, at path (), is the document. With `after_prose`
-    the text may talk around the document (`AfterProse`), otherwise it must be the document (`PartialJSON`).
+    A value comes before the object or list that holds it; the last one, at path (), is the document. With `after_prose` the
+    text may have prose around the document (`AfterProse`), otherwise it must be the document alone (`PartialJSON`).
     """
     reader: Reader = AfterProse() if after_prose else PartialJSON()
     for piece in pieces:

@@ -1,7 +1,7 @@
-"""Stop an answer that has said enough: what is not generated costs nothing.
+"""Stop an answer that has said enough: tokens that are not generated cost nothing.
 
-A condition (`labkit.streaming.conditions`) is asked after every chunk. When it holds, the stream is closed down to the
-engine, and the answer ends with a `Done` of what was used until then.
+A condition (`labkit.streaming.conditions`) is asked after every chunk. When it holds, the stream is closed all the way to
+the engine, and the answer ends with a `Done` that tells the usage until then.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from labkit.streaming.conditions import Condition, checked
 class StopWhen(Lever):
     """Close the stream as soon as `condition` holds, and end with finish reason "stop" and "cancelled-early" on the route.
 
-    The `Done` says what the engine had counted up to the last chunk; where it keeps no running count, the tokens of the
-    chunks, and then 0 input tokens, for nobody knows them. An engine may have begun some tokens more. The books say the same
-    of the attempt, which they hold as cancelled; its cost is in the books only, and the `Done` has None.
+    The usage in the `Done` is what the engine had counted up to the last chunk. Where the engine keeps no running count, it
+    is the output tokens of the chunks and 0 input tokens, because these are unknown. The engine may have begun a few tokens
+    more. The books hold the attempt as cancelled, with the same usage. The cost is in the books only; in the `Done` it is
+    None.
 
-    A condition that raises is asked no more: the answer goes on to its end, which tells the error among its faults.
+    A condition that raises is not asked again: the answer goes on to its end, and the error is on `Done.faults`.
     """
 
     condition: Condition
@@ -31,7 +32,7 @@ class StopWhen(Lever):
         checked("StopWhen", self.condition)
 
     def over(self, inner: Handler) -> Handler:
-        """`inner`, stopped when it has said enough."""
+        """`inner`, stopped when `condition` holds."""
 
         async def handle(request: Request) -> AsyncGenerator[Event, None]:
             arrived = Arrived.now()
@@ -50,18 +51,18 @@ class StopWhen(Lever):
                     try:
                         if self.condition(text):
                             break
-                    except Exception as error:  # noqa: BLE001 - whatever a condition raises, the answer is being paid for
+                    except Exception as error:  # noqa: BLE001 - a condition that fails must not cost the caller its answer
                         fault = error
                 else:
-                    return  # as it came, with its Done or without
-            # The engine has stopped by now: closed first, for whoever hears the Done may never come back.
+                    return  # the stream ended by itself, with its Done or without
+            # The stream to the engine is closed before this, because a caller that gets the Done may never resume us.
             yield Done(arrived.usage, arrived.timing(), "stop", request.model, (hops.CANCELLED_EARLY,))
 
         return handle
 
 
 def tokens_saved(expected: float, generated: int) -> float:
-    """Output tokens that were not generated: `expected` (what such answers take on average) less `generated`, from 0.
+    """Output tokens that were not generated: `expected` (the mean of such answers) less `generated`, at least 0.
 
     Raises `InvalidValue` for a negative count.
     """

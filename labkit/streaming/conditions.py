@@ -1,4 +1,4 @@
-"""When an answer has said enough: functions of the text so far, as values."""
+"""Conditions that tell when an answer has said enough: functions of the text so far, as values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Condition = Callable[[str], bool]
 
 
 def checked(what: str, condition: object) -> None:
-    """Raise `InvalidValue`, naming `what` was given it, for a condition that cannot be asked."""
+    """Raise `InvalidValue` for a `condition` that cannot be called at every chunk; `what` names who was given it."""
     if isinstance(condition, type):
         raise InvalidValue(f"{what} takes a condition; {condition.__name__} is a class: make one, as in EnoughWords(8)")
     if iscoroutinefunction(condition):
@@ -36,7 +36,10 @@ class AnyOf:
     conditions: tuple[Condition, ...]
 
     def __init__(self, *given: Condition, conditions: Iterable[Condition] = ()) -> None:
-        """`AnyOf(a, b)`; the field's own name is for `dataclasses.replace` and for what is read from files."""
+        """Write `AnyOf(a, b)`; the keyword `conditions` is for `dataclasses.replace` and for settings read from files.
+
+        Raises `InvalidValue` without a condition and for one that cannot be called at every chunk.
+        """
         found = (*given, *conditions)
         if not found:
             raise InvalidValue("AnyOf was given no condition, so it would never hold; give it one or more")
@@ -45,7 +48,7 @@ class AnyOf:
         object.__setattr__(self, "conditions", found)
 
     def __call__(self, text: str) -> bool:
-        """Whether one holds."""
+        """Whether one of the conditions holds."""
         return any(condition(text) for condition in self.conditions)
 
     def __repr__(self) -> str:
@@ -54,7 +57,7 @@ class AnyOf:
 
 @dataclass(frozen=True)
 class EnoughWords:
-    """Stop once `limit` words are whole: the last one is when something follows it."""
+    """Stop once `limit` words are whole; the last word is whole once white space follows it."""
 
     limit: int
 
@@ -63,7 +66,7 @@ class EnoughWords:
             raise InvalidValue(f"limit is {self.limit!r} words; allow 1 or more, a whole number")
 
     def __call__(self, text: str) -> bool:
-        """Whether so many words are whole."""
+        """Whether at least `limit` words are whole."""
         return len(text.split()) - (bool(text) and not text[-1].isspace()) >= self.limit
 
 
@@ -84,13 +87,13 @@ class Said:
         object.__setattr__(self, "_compiled", compiled)
 
     def __call__(self, text: str) -> bool:
-        """Whether it was said."""
+        """Whether `pattern` is found."""
         return self._compiled.search(text) is not None
 
 
 @dataclass(frozen=True)
 class Gone:
-    """Stop once the reader has left, as `is_gone()` tells; it is asked at each chunk, so not before the first one."""
+    """Stop once the reader has left, as `is_gone()` tells; this is asked at each chunk, so never before the first."""
 
     is_gone: Callable[[], bool]
 
@@ -105,10 +108,10 @@ class Gone:
 
 @dataclass(frozen=True)
 class JsonComplete:
-    """Stop once the JSON document in the text is whole; words around it are passed over (as `AfterProse` does)."""
+    """Stop once the JSON document in the text is whole; prose before it is skipped (as `AfterProse` does)."""
 
     def __call__(self, text: str) -> bool:
-        """Whether it is whole."""
+        """Whether the document is whole."""
         if "}" not in text and "]" not in text:
             return False
         return any(isinstance(found, Final) and found.path == () for found in AfterProse().feed(text))
@@ -116,10 +119,11 @@ class JsonComplete:
 
 @dataclass(frozen=True)
 class Repeating:
-    """Stop once the text ends in one passage `times` times over: a loop that a greedy model never leaves.
+    """Stop once the text ends in one passage repeated `times` times: a loop that a greedy model never leaves.
 
-    Only loops of `at_least` characters together count, or a table's rule would be one; passages may have up to `longest`.
-    White space alone does not count.
+    A loop counts only if its repetitions have `at_least` characters in all; otherwise the ruled line of a table would count.
+    A passage may have up to `longest` characters. One shorter than `at_least` / `times` is looked for as a longer passage
+    made of several of it, so its loop may be found a little later. White space alone does not count.
     """
 
     times: int = 4
@@ -140,8 +144,8 @@ class Repeating:
             return False
         tail = text[-shortest:]
         first = len(text) - shortest - min(self.longest, len(text) // self.times)
-        # Only where the text's last characters stood before can a passage have begun again: asked at every chunk, trying
-        # each size would cost more than all the rest of the stream.
+        # A passage can only end where the text's last characters also stood before, so only those places are tried. Trying
+        # every size at every chunk would cost more than all the rest of the stream.
         at = text.rfind(tail, max(0, first), len(text) - shortest)
         while at >= 0:
             passage = text[at + shortest :]

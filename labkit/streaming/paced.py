@@ -1,8 +1,8 @@
-"""Between an engine and a slow reader: a queue that cannot grow without bound.
+"""A queue between an engine and a slow reader, with a bound on its length.
 
-A reader on a bad line takes chunks more slowly than an engine makes them. Waiting for it holds the engine's stream back
-(vLLM itself goes on and buffers in its server, so the memory is only elsewhere); merging lets the engine finish at its own
-speed, and the reader gets the same text in fewer, larger chunks.
+A reader on a slow connection takes chunks more slowly than an engine makes them. The queue can then wait, which holds back
+the engine's stream (vLLM itself goes on and buffers in its server, so the memory is only used elsewhere). Or it can merge
+chunks: the engine finishes at its own speed, and the reader gets the same text in fewer, larger chunks.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ WhenFull = Literal["wait", "merge"]
 class Paced(Lever):
     """Read up to `limit` events ahead of the reader.
 
-    `when_full`: "wait" leaves the engine's stream alone until the reader has taken an event, and "merge" joins the next
-    chunk to the last that waits: then the engine never waits, and nothing but the text grows. A `Done` is never merged and
-    always finds a place. An error comes after what was queued before it.
+    `when_full` says what happens when the queue is full. "wait" reads no more of the engine's stream until the reader has
+    taken an event. "merge" joins the next chunk to the last one in the queue, so the engine never waits, and only the text
+    in the queue grows. A `Done` is never merged and is always accepted. An error is raised after the events queued before it
+    are read. Raises `InvalidValue` for a `limit` below 1 and another `when_full`.
     """
 
     limit: int
@@ -38,7 +39,7 @@ class Paced(Lever):
             raise InvalidValue(f"when_full is {self.when_full!r}; use 'wait' or 'merge'")
 
     def over(self, inner: Handler) -> Handler:
-        """`inner`, read ahead; each stream has a queue of its own."""
+        """`inner`, read ahead of its reader; each stream has a queue of its own."""
 
         async def handle(request: Request) -> AsyncGenerator[Event, None]:
             queue = _Queue(self.limit, self.when_full)
@@ -61,7 +62,7 @@ async def _pump(inner: Handler, request: Request, queue: _Queue) -> None:
     except asyncio.CancelledError:
         queue.error = EngineError("the stream was cancelled by somebody who does not read it; ask again")
         raise
-    except Exception as error:  # noqa: BLE001 - it is raised in the reader
+    except Exception as error:  # noqa: BLE001 - it is raised where the reader waits
         queue.error = error
     finally:
         queue.close()
@@ -110,9 +111,9 @@ class _Queue:
 
 
 def merged(first: Chunk, then: Chunk) -> Chunk:
-    """Two chunks in a row as one: all their text and tokens, at the time when both were there.
+    """Two chunks in a row as one, with all their text and tokens, at the time of the second.
 
-    The running usage is the later one; where only the first had one, the second's tokens are added to it.
+    The running usage is that of the second; where only the first has one, the second's tokens are added to it.
     """
     usage = then.usage
     if usage is None and first.usage is not None:

@@ -1,10 +1,10 @@
-"""JSON while it is being written: each field is told as soon as nothing that follows can change it.
+"""Reads JSON while it is being written: each field is reported as soon as nothing that follows can change it.
 
-The grammar is ijson's (https://github.com/ICRAR/ijson), which is fed one character at a time: so a field is final at the
-same character, and a fault is found at the same character, however the text is cut into chunks. A number is final with
+The grammar is that of ijson (https://github.com/ICRAR/ijson), which is fed one character at a time. So a field is final at
+the same character, and a fault is found at the same character, however the text is cut into chunks. A number is final with
 the character after it (`1` may become `12`), a string with its closing quote, an object or a list with its bracket.
-Strings are read here, by the rules of Python's `json`: ijson fails at a lone half of a surrogate pair (`"\\ude00"`), which
-models write where they break off an emoji.
+Strings are read here, by the rules of Python's `json`, because ijson fails at a lone half of a surrogate pair
+(`"\\ude00"`), which models write where they break off an emoji.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any, Protocol
 import ijson
 
 Path = tuple[str | int, ...]
-"""Where a value stands: the keys and list indices that lead to it; () is the whole document."""
+"""The keys and list indices that lead to a value; () is the whole document."""
 
 DEEPEST = 1000
-"""Containers in each other that are still read; Python's own `json` gives up near there, too."""
+"""The deepest nesting of objects and lists that is read; Python's own `json` gives up near this depth, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """The value at `path` is whole. `at`: characters of the text, from its beginning, that it took to know that."""
+    """The value at `path` is whole. `at` is the number of characters, from the start of the text, needed to know that."""
 
     path: Path
     value: Any
@@ -34,10 +34,11 @@ class Final:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """No JSON text begins like this one. What was final before stays so; nothing becomes final after.
+    """No JSON text begins like this one. Values that were final before stay final; nothing becomes final after.
 
-    `at`: characters of the text, from its beginning, up to the one that gave the fault away: a bracket or quote at once, a
-    word or number out of place with the character that ends it, a text that ended too early with its last.
+    `at` is the number of characters, from the start of the text, up to and with the one that showed the fault. A wrong
+    bracket or quote shows at once; a word or number out of place, with the character that ends it; a text that ends too
+    early, with its last character. `why` says what is wrong.
     """
 
     at: int
@@ -48,14 +49,14 @@ Found = Final | Malformed
 
 
 class Reader(Protocol):
-    """Takes a text piece by piece and tells what has become final."""
+    """Takes a text piece by piece and returns the values that become final."""
 
     def feed(self, text: str) -> list[Found]:
-        """What `text`, the next piece, has made final, innermost first; after a `Malformed` there is nothing more."""
+        """The values that `text`, the next piece, makes final, innermost first; after a `Malformed` nothing follows."""
         ...
 
     def end(self) -> list[Found]:
-        """What the end of the text makes final."""
+        """The values that the end of the text makes final, or a `Malformed`."""
         ...
 
 
@@ -70,7 +71,7 @@ class _Container:
 class PartialJSON:
     """A `Reader` of a text that is JSON and nothing else; anything but white space around the document is `Malformed`.
 
-    So is a key that comes twice in one object: the first value was told to be final.
+    A key that comes twice in one object is also `Malformed`, because its first value was already reported as final.
     """
 
     def __init__(self) -> None:
@@ -84,7 +85,7 @@ class PartialJSON:
         self._over = False
 
     def feed(self, text: str) -> list[Found]:
-        """What `text`, the next piece, has made final, innermost first; after a `Malformed` there is nothing more."""
+        """The values that `text`, the next piece, makes final, innermost first; after a `Malformed` nothing follows."""
         found: list[Found] = []
         for character in text:
             if self._over:
@@ -102,7 +103,7 @@ class PartialJSON:
         return found
 
     def end(self) -> list[Found]:
-        """What the end of the text makes final: a lone number; or `Malformed` for a document that is not whole."""
+        """The value that the end of the text makes final (a lone number), or `Malformed` if the document is not whole."""
         if self._over:
             return []
         try:
@@ -119,7 +120,7 @@ class PartialJSON:
         return self._string is not None
 
     def opened_at(self) -> list[int]:
-        """Characters up to and with each bracket that is still open, outermost first."""
+        """For each bracket that is still open, outermost first: the number of characters up to and with it."""
         return [container.at for container in self._open]
 
     def _send(self, character: str) -> list[Found]:
@@ -130,13 +131,13 @@ class PartialJSON:
         except ijson.JSONError as error:
             return self._take() + self._fault(_first_line(error))
         found = self._take()
-        # yajl does not mind what follows a document while it is half of a token, nor when it stays so
+        # yajl reports no fault in text after a document while that text is only a part of a token, even if it stays so
         if self._whole_at is not None and self._at > self._whole_at and character not in " \t\r\n":
             found += self._fault("trailing garbage")
         return found
 
     def _fault(self, why: str) -> list[Found]:
-        if self._over:  # a twin key was found first
+        if self._over:  # a key that comes twice was found first
             return []
         self._over = True
         return [Malformed(self._at, why)]
@@ -179,14 +180,14 @@ class PartialJSON:
             else:
                 container.value.append(value)
         else:
-            # a number is ended by what follows it
+            # a number ends one character earlier: at the one before the character that ends it
             number = isinstance(value, int | float) and not isinstance(value, bool)
             self._whole_at = self._at - number
         return Final(path, value, self._at)
 
 
 class _String:
-    """What stands between two quotes. ijson sees an empty string in its place."""
+    """The text between two quotes, read here; ijson is given an empty string in its place."""
 
     def __init__(self) -> None:
         self._characters: list[str] = []
@@ -194,7 +195,7 @@ class _String:
         self.over = False
 
     def step(self, character: str) -> str:
-        """Take the next character; returns why it cannot stand there, or nothing."""
+        """Take the next character; returns why it is not allowed there, "" if it is."""
         if self._escape:
             self._escape += character
             if len(self._escape) == 2:
@@ -215,7 +216,7 @@ class _String:
         return ""
 
     def value(self) -> str:
-        """The text, the halves of a surrogate pair made one character wherever they stand side by side."""
+        """The text; two halves of a surrogate pair side by side become one character."""
         text: str = json.loads('"' + "".join(self._characters) + '"')
         if text.isascii():
             return text
@@ -223,4 +224,4 @@ class _String:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]  # below it, yajl draws where in its own buffer it is
+    return str(error).partition("\n")[0]  # the lines below show the place in yajl's own buffer

@@ -1,11 +1,11 @@
-"""How long an answer takes for someone who reads it: streamed, or shown when it is whole.
+"""How long an answer takes a reader, when it is streamed, and when it is shown as a whole.
 
-The reader reads `rate` units (tokens or words) a second and cannot read what is not there. Unit i of n arrives at a_i and is
-read from max(a_i, the end of the one before) on, for 1/rate seconds. Unfolded, the end is the slowest path through the text:
+The reader reads `rate` units (tokens or words) a second and cannot read a unit before it arrives. Unit i of n arrives at
+a_i. Reading it takes 1/rate seconds and begins at a_i or when the unit before is read, whichever is later. So the end is
 
     finish = max over i of a_i + (n − i) / rate      (i = 0 … n−1)
 
-Shown at once, every a_i is the last one, so finish = a_{n−1} + n / rate.
+If the answer is shown as a whole, every a_i is a_{n−1}, so finish = a_{n−1} + n / rate.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ WORDS_PER_S = 238 / 60
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What reading an answer was like, in seconds: `start_s` and `finish_s` since the send, `stalled_s` in between.
+    """Times of reading an answer, in seconds.
 
-    `start_s`: until there was something to read. `stalled_s`: reading had begun and there was nothing new.
+    `start_s`: from the send until there was something to read. `finish_s`: from the send until all was read. `stalled_s`:
+    how long the reader, having begun, waited with nothing new to read.
     """
 
     start_s: float
@@ -50,24 +51,24 @@ def streamed(arrivals: Sequence[float], rate: float) -> Reading:
 
 
 def buffered(arrivals: Sequence[float], rate: float) -> Reading:
-    """Reading the same answer when it is shown once it is whole, at the last of `arrivals`."""
+    """Reading the same answer when it is shown as a whole, at the last of `arrivals`; raises as `streamed` does."""
     return streamed([arrivals[-1]] * len(arrivals) if arrivals else arrivals, rate)
 
 
 def token_arrivals(chunks: Iterable[Chunk], sent: float) -> list[float]:
-    """When each token that can be read arrived, in seconds since `sent`; reasoning is not shown to anyone."""
+    """When each token of text arrived, in seconds since `sent`; tokens of reasoning are left out, as no reader sees them."""
     return [chunk.at - sent for chunk in chunks if chunk.text for _ in range(chunk.tokens)]
 
 
 def word_arrivals(chunks: Iterable[Chunk], sent: float) -> list[float]:
-    """When each word was whole, in seconds since `sent`: with the white space after it, the last one with its own end."""
+    """When each word was whole, in seconds since `sent`: with the white space after it, or at the end of the text."""
     arrivals: list[float] = []
     inside = False
     at = 0.0
     for chunk in chunks:
         for character in chunk.text:
             if inside and character.isspace():
-                # with the chunk that brings the white space: until then the word may go on
+                # timed by the chunk that brings the white space, because until then the word may go on
                 arrivals.append(chunk.at - sent)
             inside, at = not character.isspace(), chunk.at - sent
     return [*arrivals, at] if inside else arrivals

@@ -1,8 +1,9 @@
-"""Connections break; answers need not. A reader that comes back gets exactly what it has not had, once.
+"""Answers that survive a broken connection: a reader that comes back gets exactly the events that it missed, once each.
 
-The engine's stream belongs to the buffer, not to the connection. Each event has an id that names its stream and its place
-in it; a browser sends the last one it saw as `Last-Event-ID` and reads on from there. When nobody has listened for
-`grace_s`, the stream is closed down to the engine: an answer that no one waits for is still billed by the token.
+The engine's stream belongs to a buffer here, not to the connection. Each event has an id that names its stream and its place
+in the stream. A browser sends the last id that it saw as `Last-Event-ID` and reads on from there. When a stream has had no
+reader for `grace_s` seconds, it is closed all the way to the engine, because an answer without a reader is still billed by
+the token.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from labkit.streaming.sse import encode
 
 
 class StreamGone(LabError, LookupError):
-    """The stream is not (or no longer) here: nobody listened for too long, or it was over; ask anew."""
+    """The stream is not here, or no longer: it had no reader for too long, or it is over; send the request again."""
 
 
 class Resumable:
-    """Streams of `inner` that outlive their readers' connections; `grace_s` is how long, in seconds, without one.
+    """Streams of `inner` that outlive their readers' connections, by up to `grace_s` seconds without a reader.
 
-    A stream starts with `start` and runs whether or not it is read; one that is over is kept for the same time after its
-    last reader has left. It holds a whole answer in memory, so `max_tokens` is its bound. Use it in one event loop, as
-    `async with`, or call `aclose`.
+    A stream begins with `start` and runs whether or not it is read. A stream that is over is also kept for `grace_s` after
+    its last reader has left. Each stream holds its whole answer in memory, so `max_tokens` bounds its size. Use this in one
+    event loop, by `async with`, or call `aclose`. Raises `InvalidValue` for a `grace_s` that is not above 0.
     """
 
     def __init__(self, inner: Handler, grace_s: float = 30.0) -> None:
@@ -40,7 +41,7 @@ class Resumable:
         return len(self._streams)
 
     def start(self, request: Request) -> str:
-        """Begin to answer `request`; returns the stream's id. It is cancelled unless somebody reads within `grace_s`."""
+        """Begin to answer `request`; returns the stream's id. The stream is cancelled unless it is read within `grace_s`."""
         name = uuid.uuid4().hex
         stream = self._streams[name] = _Stream()
         stream.task = asyncio.create_task(stream.run(self._inner, request), name=f"resumable-{name}")
@@ -48,22 +49,22 @@ class Resumable:
         return name
 
     def read(self, stream: str, last_event_id: str = "") -> AsyncGenerator[tuple[str, Event], None]:
-        """(id, event) of a stream, from its beginning or from after `last_event_id` on, until it ends.
+        """The stream's (id, event) pairs, from its beginning or from the one after `last_event_id`, until it ends.
 
-        A stream has one reader: who comes takes over, and the one before, whose line is dead, gets no more. Raises
-        `StreamGone` for a stream that is not here, `InvalidRequest` for an id that is not of this stream, and what the
-        engine raised, in its place.
+        A stream has one reader: a new reader takes over, and the earlier one, whose connection is dead, gets no more events.
+        Raises `StreamGone` for a stream that is not here, `InvalidRequest` for an id that is not of this stream, and the
+        engine's error after the events that came before it.
         """
         return self._read(stream, _place(stream, last_event_id))
 
     async def sse(self, stream: str, last_event_id: str = "") -> AsyncGenerator[bytes, None]:
-        """The same as Server-Sent Events, ready to be sent."""
+        """The events of `read` as Server-Sent Events, in bytes that are ready to be sent."""
         async with aclosing(self.read(stream, last_event_id)) as events:
             async for id, event in events:
                 yield encode(event, id)
 
     async def aclose(self) -> None:
-        """Cancel every stream, down to the engine."""
+        """Cancel every stream, all the way to the engine."""
         streams = list(self._streams.values())
         for name in list(self._streams):
             self._forget(name)
@@ -88,7 +89,7 @@ class Resumable:
         me = stream.reader = object()
         if stream.timer is not None:
             stream.timer.cancel()
-        stream.tell()  # whoever read before sees that it is no longer its turn
+        stream.tell()  # wakes the earlier reader, which then ends
         try:
             while stream.reader is me:
                 if place < len(stream.events):
@@ -137,7 +138,7 @@ class _Stream:
         except asyncio.CancelledError:
             self.error = EngineError("the stream was closed; ask anew")
             raise
-        except Exception as error:  # noqa: BLE001 - it is raised in whoever reads
+        except Exception as error:  # noqa: BLE001 - it is raised in the reader
             self.error = error
         finally:
             self.over = True
@@ -149,7 +150,7 @@ class _Stream:
 
 
 def _place(stream: str, last_event_id: str) -> int:
-    """How many events the reader has had."""
+    """How many events the reader has had, from its last event id; raises `InvalidRequest` for another stream's id."""
     if not last_event_id:
         return 0
     name, _, place = last_event_id.rpartition(":")

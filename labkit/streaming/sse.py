@@ -2,7 +2,7 @@
 
 The grammar is the WHATWG's (https://html.spec.whatwg.org/multipage/server-sent-events.html, sections 9.2.5 and 9.2.6): lines
 end in LF, CR LF or CR; a line is a comment (it begins with a colon) or a field `name: value`; an empty line sends the event.
-`frame` and `encode` write it; `Decoder` (of the request room, where the endpoint's client needs it too) reads it.
+`frame` and `encode` write this grammar. `Decoder` reads it; it is in `labkit.request`, where the endpoint's client needs it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from labkit.request import (
 
 MEDIA_TYPE = "text/event-stream"
 KEEP_ALIVE = b":\n\n"
-"""A comment: it keeps proxies from closing a stream that is silent, and no reader sees it."""
+"""A comment, which readers ignore; it keeps proxies from closing a silent stream."""
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 def frame(data: str, *, event: str = "", id: str | None = None, retry_ms: int | None = None) -> bytes:
-    """One event on the wire. `retry_ms` tells the browser how long to wait before it connects again.
+    """One event in the bytes that are sent. `retry_ms` tells the browser how many ms to wait before it connects again.
 
     Line ends within `data` are read back as LF, and half an emoji (a lone surrogate, which UTF-8 cannot carry) as U+FFFD.
-    Raises `InvalidValue` for a name or an id that the grammar cannot carry.
+    Raises `InvalidValue` for a name or an id that the grammar cannot carry, and for a negative `retry_ms`.
     """
     if re.search(r"[\r\n]", event):
         raise InvalidValue(f"the event name {event!r} has a line end in it, which would end the field; take it out")
@@ -52,15 +52,15 @@ def frame(data: str, *, event: str = "", id: str | None = None, retry_ms: int | 
 
 
 def encode(event: Event, id: str) -> bytes:
-    """A stream's event on the wire: "chunk" or "done", its fields as JSON (`labkit.request.codec`)."""
-    data = json.dumps(event_to_json(event), separators=(",", ":"))  # in ASCII, so that half an emoji passes as it is
+    """A stream's event as bytes to send: named "chunk" or "done", its fields as JSON (`labkit.request.codec`)."""
+    data = json.dumps(event_to_json(event), separators=(",", ":"))  # in ASCII, so that half an emoji is kept as it is
     return frame(data, event="chunk" if isinstance(event, Chunk) else "done", id=id)
 
 
 def to_event(message: SentEvent) -> Event | None:
-    """The stream's event that `encode` wrote; None for a message of any other name.
+    """The event of a stream that `encode` wrote; None for a message of any other name.
 
-    Raises `StreamIncomplete` for data that is not what the name says. Times are on the sender's clock.
+    Raises `StreamIncomplete` where the data does not fit the name. Times are on the sender's clock.
     """
     if message.event not in ("chunk", "done"):
         return None

@@ -1,14 +1,14 @@
 """The first useful token: when a reader has something to act on, which is later than when something appears.
 
 "Sure! I'd be happy to help you with that." streams early and says nothing. Time to first token rewards it; time to the
-first *useful* token does not. What is useful depends on the kind of answer:
+first *useful* token does not. The kind of answer decides what is useful:
 
 - prose: the end of the first sentence that is more than a greeting, a filler or an announcement ("Here is the answer:");
-- a list: the end of the first item, that is of its line;
+- a list: the end of the first item's line;
 - JSON: the end of the first wanted field's value.
 
-Each is a matter of the answer's text and the character that completes it, so it does not depend on the chunks in which the
-text came, up to the chunk that holds that character.
+Each is decided by the text alone, at the character that completes it. So the chunks in which the text came do not matter,
+except that the time is that of the chunk with this character.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from labkit.streaming.partial_json import Final, Found, Path
 
 @dataclass(frozen=True, slots=True)
 class JsonFields:
-    """An answer in JSON that is useful once one of the values at `paths` is whole; a lone string is a key at the top.
+    """An answer in JSON that is useful once one of the values at `paths` is whole.
 
-    Words around the document are passed over (`AfterProse` says which bracket begins it).
-    `JsonFields("answer", ("order", "id"), ("items", 0))`; one tuple of paths, as `paths` is, is taken as well. Raises
-    `InvalidValue` without a path, and for a step that is neither a key nor an index.
+    For example `JsonFields("answer", ("order", "id"), ("items", 0))`. A lone string is a key at the top level. One tuple of
+    paths, such as the field `paths` itself, is accepted too. Prose around the document is skipped (`AfterProse` says which
+    bracket begins the document). Raises `InvalidValue` without a path, and for a step that is neither a key nor an index.
     """
 
     paths: tuple[Path, ...]
@@ -54,7 +54,7 @@ Kind = Literal["prose", "list"] | JsonFields
 
 
 class FirstUseful:
-    """Takes an answer's text piece by piece and tells after how many characters it is useful for the first time.
+    """Takes an answer's text piece by piece and tells after how many characters it first becomes useful.
 
     Raises `InvalidValue` for a kind that it does not know.
     """
@@ -65,7 +65,7 @@ class FirstUseful:
         self._at: int | None = None
 
     def feed(self, text: str) -> int | None:
-        """Characters, from the answer's beginning, up to and with the one that made it useful; None while it is not."""
+        """The number of characters up to and with the one that made the answer useful; None while it is not useful."""
         for character in text:
             self._fed += 1
             if self._at is None and self._rule.step(character):
@@ -73,16 +73,16 @@ class FirstUseful:
         return self._at
 
     def end(self) -> int | None:
-        """The same, knowing that the answer is over: its last sentence or item is whole now."""
+        """The result of `feed` now that the answer is over, so that its last sentence or item is whole."""
         if self._at is None and self._rule.end():
             self._at = self._fed
         return self._at
 
 
 def first_useful_at(chunks: Iterable[Chunk], kind: Kind) -> float | None:
-    """When the first useful piece of a whole answer was there, in seconds of `clock.now()`; None if there is none in it.
+    """When the first useful piece of a whole answer was complete, in seconds of `clock.now()`; None if it has none.
 
-    Subtract `Timing.sent` to compare it with the time to the first token. Reasoning is not looked at: nobody reads it.
+    Subtract `Timing.sent` to compare it with the time to first token. Reasoning is left out, because no reader sees it.
     """
     finder = FirstUseful(kind)
     last = None
@@ -143,7 +143,7 @@ class _Prose:
         sentence = self._sentence
         if character == "\n":
             self._sentence = ""
-            # A line that ends so greets or announces: "Dear Ms Berg,", "Here is the answer:"
+            # A line that ends in a comma or colon greets or announces: "Dear Ms Berg,", "Here is the answer:"
             return not sentence.rstrip().endswith((",", ":")) and says_something(sentence)
         self._sentence = sentence + character
         over = sentence if character.isspace() and _MARK.search(sentence) and not _NO_END.search(sentence) else None
@@ -186,7 +186,7 @@ class _List:
         if item is None:
             return False
         text = item["text"].rstrip("* ")
-        return any(character.isalnum() for character in text) and not text.endswith(":")  # which announces those below
+        return any(character.isalnum() for character in text) and not text.endswith(":")  # a colon announces a list below
 
 
 class _Json:
