@@ -150,7 +150,7 @@ class Host:
 
     def _lease(self, client: Client, request: LeaseRequest) -> None:
         if self._check is None:
-            # No reason to linger: the next host may find the installation mended.
+            # No reason to linger: by the next host the installation may be repaired.
             client.fail("start", self._import_error)
             return
         key = engine_key(request)

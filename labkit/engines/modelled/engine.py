@@ -52,7 +52,7 @@ class ModelledEngine:
 
     A request first passes the front end, which takes `frontend_s` for each request, one after another. It reaches the
     scheduler `request_s` + `prompt_token_s` × its prompt tokens + `crowd_s` × the streams then open after that, all in
-    seconds. Its tokens reach the client when their step ends. Closing it frees its blocks when the running step ends.
+    seconds. Its tokens reach the client when their step ends. Closing a stream frees its blocks after the running step.
 
     A stream raises `ContextWindowExceeded` for a request that the engine can never hold, `InvalidRequest` where
     log-probabilities are asked for, `InvalidValue` where `output_tokens` is out of range, and `EngineError` when the engine
