@@ -1,7 +1,7 @@
 """Every error of the lab in one place, with the HTTP status that a service would answer with.
 
-Who has to mend it decides: the caller (4xx: `InvalidRequest` and its kind), whoever runs the lab (500: `InvalidValue`, a
-ledger or a cache in trouble), the engine behind it (502, 503, 504).
+The status says who has to fix the error: the caller (4xx: `InvalidRequest` and its kind), whoever runs the lab (500:
+`InvalidValue`, a ledger or a cache in trouble), or the engine behind it (502, 503, 504).
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ STATUS: Mapping[type[LabError], int] = {
     EngineStalled: 504,
     DeadlineExceeded: 504,
 }
-"""The status of each error; one that is not here has its nearest base's."""
+"""The status of each error. An error that is not listed has the status of its nearest base class."""
 _PASSED_ON = frozenset({400, 413, 422, 429})
 
 
 def status_of(error: BaseException) -> int:
-    """The HTTP status to answer with when `error` ended a request; 500 for what is no error of the lab's.
+    """The HTTP status to answer with when `error` ended a request; 500 for an error that is not one of the lab's.
 
-    An engine's refusal of the request itself, or of its rate (400, 413, 422, 429), is passed on: the caller can mend it. Its
-    other statuses are not: a wrong key for the engine (401) is not the caller's.
+    Where the engine refused the request itself or its rate (400, 413, 422, 429), its status is passed on, because the caller
+    can fix the request. Its other statuses become 502: a wrong key for the engine (401), for example, is not the caller's.
     """
     if type(error) is EngineError and error.status in _PASSED_ON:
         return int(error.status)

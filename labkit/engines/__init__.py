@@ -1,8 +1,8 @@
 """Where answers come from: live vLLM on this machine, any OpenAI-compatible endpoint, or a recording of one.
 
-Each is a handler, and says where its numbers come from (`Provenance`). `connect()` picks the best there is; `host` keeps
-live engines fast to start, shared between the user's processes, and never left behind; `metrics` reads what the engine
-counted; `recorder` records and `replay` plays back.
+Each is a handler, and says where its numbers come from (`Provenance`). `connect()` picks the best engine there is. `host`
+makes live engines fast to start, shares them between the user's processes, and leaves none behind. `metrics` reads the
+engine's own counters; `recorder` records answers and `replay` plays them back.
 """
 
 from labkit.engines.choice import connect

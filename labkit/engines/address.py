@@ -1,4 +1,4 @@
-"""Where an endpoint is and how one is let in: its address, its key, and how both are kept out of what people read."""
+"""An endpoint's address and its key, and how secrets in either are kept out of what people read."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _HIDDEN = "[API key]"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An endpoint's address in parts: `base` may be shown; `query` and `headers` go with every request and are not shown.
+    """An endpoint's address in parts: `base` may be shown; `query` and `headers` go with the requests and are not shown.
 
-    `base` has neither user, password, query nor closing slash. Make one with `parse`.
+    `base` has no user, no password, no query and no closing slash. Make an address with `parse`.
     """
 
     base: str
@@ -32,9 +32,12 @@ class Address:
     def parse(cls, base_url: str, api_key: str = "") -> Address:
         """The parts of `base_url`, which may carry a query (Azure's `?api-version=`) and `user:password@`.
 
-        The key goes where the endpoint looks for it: "Authorization: Bearer", or "api-key" where the address has an
-        api-version, unless it is a token of Azure's Entra (a JWT). Raises `InvalidValue` for what is no address, for a
-        key that no header can carry, and for a key within the query: addresses are written into logs.
+        The key goes into the header where the endpoint looks for it: "Authorization: Bearer KEY", or "api-key: KEY" where
+        the address has an api-version and the key is not a token of Azure's Entra (a JWT). A closing `/chat/completions` is
+        cut.
+
+        Raises `InvalidValue` for a text that is no address, for a key that no header can carry, for a user and a key at
+        once, and for a key within the query, because addresses are written into logs.
         """
         import httpx
 
@@ -80,7 +83,7 @@ class Address:
         path = re.sub(r"/chat/completions/?$", "", parts.path).rstrip("/")
         base = f"{parts.scheme}://{shown_host}{f':{port}' if port else ''}{path}"
         try:
-            _ = httpx.URL(f"{base}/chat/completions").host  # as it will be read for each request
+            _ = httpx.URL(f"{base}/chat/completions").host  # httpx reads it like this for each request
         except (httpx.InvalidURL, ValueError):
             raise InvalidValue(f"the endpoint address {_shown(base_url)} cannot be read: its host is malformed") from None
         return cls(base, urlencode(query), headers, tuple(sorted({s for s in secrets if s}, key=len, reverse=True)))
@@ -92,20 +95,20 @@ class Address:
 
     @property
     def loopback(self) -> bool:
-        """Whether it is on this machine, so that a proxy set for the internet must not catch it."""
+        """Whether the endpoint is on this machine: then a proxy set for the internet must not catch its traffic."""
         return self.host in ("localhost", "::1") or self.host.startswith("127.")
 
     def of(self, path: str, root: bool = False) -> str:
-        """The address of `path` below the base, or below the server's root (the base without its `/v1`)."""
+        """The address of `path` below the base, with the query; with `root`, below the base without its `/v1`, no query."""
         if root:
             return self.base.removesuffix("/v1") + path
         return self.base + path + (f"?{self.query}" if self.query else "")
 
     def hide(self, text: str) -> str:
-        """`text`, which the endpoint wrote, without the key that it may have sent back and without halves of letters."""
+        """`text` from the endpoint, with each secret that it may have sent back hidden, and half letters as U+FFFD."""
         text = clean(text)
         for secret in self.secrets:
-            # A short key ("none") is a word of other sentences too: only the whole word is hidden.
+            # A short key ("none") may be a part of ordinary words: hide it only where it stands alone.
             edges = ("", "") if len(secret) >= 8 else (r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])")
             text = re.sub(re.escape(secret).join(edges), _HIDDEN, text, flags=re.IGNORECASE)
         return text
@@ -125,7 +128,7 @@ def _key(api_key: str) -> str:
 
 
 def _shown(base_url: object) -> str:
-    """An address that could not be read, for a message: without what may be a password or a key."""
+    """An address that could not be read, for a message: without the parts that may hold a password or a key."""
     if not isinstance(base_url, str):
         return f"a {type(base_url).__name__}"
     text = re.sub(r"//.*@", "//…@", base_url, flags=re.DOTALL)

@@ -1,8 +1,8 @@
 """From an endpoint's events to the lab's: an answer's chunks, and the `Done` at its end.
 
-Nothing of an answer is lost in silence. Text, reasoning, refusals (as text; the `Done` then says "refusal") and tool calls
-are carried; what this lab cannot carry (images, audio, a second choice) is refused by name. Any JSON in any place ends in
-an answer or in one of the lab's errors.
+No part of an answer is dropped silently. Text, reasoning, refusals (as text; the `Done` then says "refusal") and tool calls
+are carried; an answer with parts that this lab cannot carry (images, audio, a second choice) raises an error that names
+them. Whatever JSON an endpoint sends, the result is an answer or one of the lab's errors.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from labkit.request import Chunk, Done, EngineError, Request, SentEvent, StreamI
 CHUNKS_PER_TOKEN = 16
 SPARE_CHUNKS = 1000
 SPARE_REASONING = 2**15
-"""How many chunks an answer may have: 16 for each token asked for, 1000 more of text and 32768 more of reasoning, which
-some endpoints do not count in max_tokens. An endpoint that sends one letter at a time stays below."""
+"""The bounds of an answer's chunks. Text may have 16 chunks for each token asked for, and 1000 more. Reasoning may have 16
+for each token asked for, and 32768 more, because some endpoints do not count it in max_tokens. An endpoint that sends one
+letter at a time stays below both."""
 
 _NOT_CARRIED = ("audio", "images", "image")
 _NOTED = ("annotations", "citations")
@@ -31,7 +32,7 @@ _RARE = frozenset((*_NOT_CARRIED, *_NOTED, "tool_calls", "function_call", "refus
 
 
 class Failed(Exception):
-    """The endpoint sent an error within its answer; `fault` is the error as it came. The client says it in words."""
+    """The endpoint sent an error within its answer. `fault` is the error as it came; `OpenAIEngine` puts it into words."""
 
     def __init__(self, fault: Any) -> None:
         super().__init__("the endpoint failed while streaming")
@@ -39,7 +40,11 @@ class Failed(Exception):
 
 
 class Answer:
-    """Folds the events of one answer. `max_tokens` bounds it; `warn` is told once of each odd field."""
+    """Folds the events of one answer into chunks and a `Done`.
+
+    `sent` is in seconds of `clock.now()`, `started_unix` in seconds since 1970. `max_tokens` sets the bound of the chunks.
+    `warn` is called with the name of each field that is not read. `beside`: see `usage_fields.read`.
+    """
 
     def __init__(
         self,
@@ -53,9 +58,9 @@ class Answer:
     ) -> None:
         self.chunks = 0
         self.finished = False
-        """[DONE] has come."""
+        """Whether [DONE] has come."""
         self.ignored = ""
-        """The beginning of the first event that was no part of an answer."""
+        """The beginning of the first event that was no part of an answer, for an error message."""
         self._model = model
         self._wants_logprobs = request.logprobs is not None
         self._sent = sent
@@ -79,13 +84,14 @@ class Answer:
 
     @property
     def whole(self) -> bool:
-        """Whether the answer is all there, though the stream may go on: the endpoint has said why it ended."""
+        """Whether the answer is complete: the endpoint has said why it ended, though the stream may go on."""
         return self.finished or bool(self._reason)
 
     def feed(self, sent: SentEvent, at: float) -> Chunk | None:
-        """The chunk in one event; None for the opening role, the closing usage and whatever brings nothing.
+        """The chunk in one event; None for the opening role, the closing usage, and any event without content.
 
-        Raises `Failed` for an error, `StreamIncomplete` and `EngineError` for what is no answer.
+        `at` is when the event came, in seconds of `clock.now()`. Raises `Failed` where the endpoint sent an error,
+        `StreamIncomplete` for an event that cannot be read, `EngineError` for an answer that this lab cannot carry.
         """
         data = sent.data
         if data[:1] != "{" and data.strip() == "[DONE]":
@@ -176,7 +182,7 @@ class Answer:
         return found
 
     def _take_usage(self, event: Mapping[str, Any]) -> Usage | None:
-        """The running usage, where the event reports one anywhere that endpoints put it."""
+        """The running usage, where the event reports one in any of the places that endpoints use."""
         usage = event.get("usage")
         if usage is None:
             usage = usage_elsewhere(event)
@@ -223,7 +229,7 @@ class Answer:
         return Chunk(text, at, tokens, reasoning, logprobs, running, tools)
 
     def _rest_of(self, delta: Mapping[str, Any]) -> tuple[ToolCallDelta, ...]:
-        """The tool calls in a delta. Raises `EngineError` for what is beside them and not carried."""
+        """The tool calls in a delta. Raises `EngineError` where the delta holds content that this lab does not carry."""
         for name in _NOT_CARRIED:
             if delta.get(name):
                 raise EngineError(f"the answer holds {name}, which this lab does not carry; ask for text only")
@@ -239,14 +245,14 @@ class Answer:
         )
 
     def rest(self, at: float) -> Chunk | None:
-        """The half of a letter that the answer ends with, as U+FFFD: its other half never came."""
+        """A last chunk with U+FFFD for each text that ended with half a letter, whose other half never came; else None."""
         halves = self._halves.rest()
         tools = tuple(ToolCallDelta(key, arguments=half) for key, half in halves.items() if isinstance(key, int))
         text, reasoning = halves.get("text", ""), halves.get("reasoning", "")
         return Chunk(text, at, 0, reasoning, tool_calls=tools) if halves else None
 
     def done(self, at: float) -> Done:
-        """The end of the stream, with the usage as far as it is known and what is wrong with it."""
+        """The end of the stream, with the usage as far as it is known and a note on what is wrong with it."""
         usage, note = self._usage.settle(self._counted if self._first is not None else 0)
         timing = Timing(self._sent, self._first, self._last, at, self._started_unix)
         reason = self._reason or "stop"
@@ -257,7 +263,7 @@ class Answer:
         return Done(usage, timing, clean(reason), self._model, response_id=self._id, usage_note=note)
 
     def _refusal(self, text: str) -> str:
-        """A refusal is text of the answer; the `Done` says what it is."""
+        """Return a refusal as text of the answer, and remember it, so that the `Done` says "refusal"."""
         self._refused = True
         return text
 

@@ -10,13 +10,14 @@ from labkit.request import InvalidRequest, Message, Request
 
 
 def body_of(request: Request, model: str, vllm: bool) -> dict[str, Any]:
-    """What to send for `request`; `model` is used where it names none, `vllm` says that the endpoint takes vLLM's fields.
+    """The JSON body for `request`. `model` is used where the request names none; `vllm`: the endpoint takes vLLM's fields.
 
-    `request.extra` goes in last and as it is: a None there leaves the field of that name out (`{"temperature": None}` for a
+    `request.extra` goes in last and as it is. A None there leaves the field of that name out (`{"temperature": None}` for a
     model that refuses it), and `max_completion_tokens` takes the place of `max_tokens`. `top_p` is sent only where it is not
-    1, for some models take one of it and `temperature`; vLLM always gets it, for its own default is the model's.
+    1, because some models accept `top_p` or `temperature` but not both. vLLM always gets it, because vLLM's own default
+    comes from the model.
 
-    Raises `InvalidRequest` for what this lab does not carry (n above 1) and for what is no JSON.
+    Raises `InvalidRequest` where `extra` is no mapping, and where it asks for `n` answers (this lab carries one).
     """
     if not isinstance(request.extra, Mapping):
         raise InvalidRequest(f"extra is a {type(request.extra).__name__}; give a mapping of fields for the request's body")
@@ -52,7 +53,7 @@ def body_of(request: Request, model: str, vllm: bool) -> dict[str, Any]:
 
 
 def message_of(message: Message) -> dict[str, Any]:
-    """A message as JSON has it."""
+    """`message` as a JSON object of Chat Completions; empty text beside tool calls becomes null."""
     out: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.name:
         out["name"] = message.name
@@ -68,7 +69,7 @@ def message_of(message: Message) -> dict[str, Any]:
 
 
 def limit_of(request: Request) -> int:
-    """The most output tokens that `request` asks for, wherever it says so."""
+    """The most output tokens that `request` asks for, in `max_tokens` or in `extra`."""
     asked = [request.max_tokens]
     for name in ("max_completion_tokens", "max_tokens"):
         value = request.extra.get(name)
@@ -78,7 +79,7 @@ def limit_of(request: Request) -> int:
 
 
 def encoded(body: Mapping[str, Any]) -> bytes:
-    """`body` as the bytes of its JSON. Raises `InvalidRequest` where it has none: it is the caller's to mend."""
+    """`body` as JSON in UTF-8. Raises `InvalidRequest` where that is impossible: the caller has to change the request."""
     try:
         return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except UnicodeEncodeError as error:
@@ -95,7 +96,10 @@ _OURS = ("temperature", "top_p", "max_tokens", "stream_options", "seed", "stop",
 
 
 def advice(text: str, body: Mapping[str, Any]) -> str:
-    """What to set when an endpoint refuses a field that the lab sent by itself, "" where its refusal names none."""
+    """A hint to add to an endpoint's refusal `text`, "" where there is none.
+
+    It says what to set where the text names a field of `body` that the lab sent by itself, or asks for Azure's api-version.
+    """
     if "max_completion_tokens" in text and "max_tokens" in body:
         return f" (set extra={{'max_completion_tokens': {body['max_tokens']}}}, which takes the place of max_tokens)"
     for name in _OURS:

@@ -28,19 +28,25 @@ async def connect(
 ) -> Engine:
     """Connect to an engine that serves `model`.
 
-    `engine`: "vllm" (live on this machine, shared with the user's other processes), "endpoint" (LABKIT_BASE_URL, with
-    LABKIT_API_KEY), an http(s) base URL, "replay", "record:FILE" (live, and every answer and what the engine counted for it
-    are written to FILE, for a replay; nobody else should use that engine meanwhile), or "auto": the endpoint when
-    LABKIT_BASE_URL is set, else vLLM when it is installed, else a replay.
-    `model`: "small" or "large" (the lab's own, or what LABKIT_SMALL and LABKIT_LARGE name), a folder, or a hub id.
-    `progress` is called with each step of the start-up; by default they are printed on one line.
+    `engine` is one of:
+
+    - "vllm": live on this machine, shared with the user's other processes;
+    - "endpoint": the one at LABKIT_BASE_URL, with LABKIT_API_KEY; or an http(s) base URL, with the same key;
+    - "replay": a recording;
+    - "record:FILE": live, and each answer is written to FILE for a replay, with the engine's counters for it. Nobody else
+      should use that engine meanwhile;
+    - "auto": the endpoint when LABKIT_BASE_URL is set, else vLLM when it is installed, else a replay.
+
+    `model`: "small" or "large" (the lab's own, or the ones that LABKIT_SMALL and LABKIT_LARGE name), a folder, or a hub id.
+    `progress` is called with each step of the start-up; by default the steps are printed on one line.
     `recording` is the file to replay; by default the newest in data/recordings made with `model`.
     `idle_s`: a live engine that has served no request for so many seconds is stopped; the next request starts it again.
     `linger_s`: how many seconds the process that keeps vLLM imported waits for another engine.
     `stall_s`: how many seconds an engine may send nothing before `EngineStalled`.
     `vllm_arguments` are vLLM's engine arguments, checked by vLLM (max_model_len=…, scheduling_policy="priority", …).
 
-    Raises `EngineStartError`, `EngineArgumentError`, `EngineUnreachable`, `RecordingError`, `InvalidValue`.
+    Raises `EngineStartError` and `EngineArgumentError` (live), `EngineUnreachable`, `EngineStalled` and `EngineError`
+    (endpoint), `RecordingError` (replay, or a FILE that exists), and `InvalidValue` for an argument that cannot work.
     """
     report = progress or _OneLine(model)
     live = Live(model, vllm_arguments, idle_s, linger_s, stall_s)

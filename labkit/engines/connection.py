@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 MAX_ERROR = 2**16
 """The most bytes of an error's body that are read."""
 MAX_BODY = 2**24
-"""The most bytes of any other body (a list of models, metrics)."""
+"""The most bytes of any other body (a list of models, metrics); `Wire` refuses it above 8 MiB + 16 KiB already."""
 _ERROR_S = 10.0
 
 
 class Connection:
-    """An endpoint's address with the connections to it; `stall_s` is how long, in seconds, it may send nothing."""
+    """An endpoint's address with the connections to it. `stall_s` is how long, in seconds, the endpoint may send nothing."""
 
     def __init__(self, address: Address, stall_s: float) -> None:
         if not stall_s > 0:
             raise InvalidValue(f"stall_s is {stall_s}; allow the engine some seconds")
         self.address = address
         self.stall_s = stall_s
-        # A connection pool belongs to the event loop it was made on, and a notebook may use several.
+        # A connection pool belongs to the event loop it was made on, and a notebook may use several loops.
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = weakref.WeakKeyDictionary()
 
     @asynccontextmanager
     async def post(self, path: str, content: bytes, root: bool = False) -> AsyncIterator[httpx.Response]:
-        """The response to a POST of JSON, its body not yet read. httpx's errors go through as they are."""
+        """The response to a POST of JSON, with its body not yet read. Raises httpx's errors unchanged."""
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
         async with self._client().stream("POST", self.address.of(path, root), content=content, headers=headers) as response:
             yield response
@@ -72,7 +72,7 @@ class Connection:
             await client.aclose()
 
     async def read_error(self, response: httpx.Response) -> tuple[Any, str]:
-        """An error's body, as JSON where it is some, and in words. As much of it as fits `MAX_ERROR` and ten seconds."""
+        """An error's body as JSON (None where it is none) and its words, from at most `MAX_ERROR` bytes and ten seconds."""
         import httpx
 
         raw = bytearray()
@@ -87,7 +87,7 @@ class Connection:
                     if len(raw) >= MAX_ERROR:
                         break
         except (TimeoutError, httpx.HTTPError, LabError):
-            pass  # what has come of it must do
+            pass  # use the part that has arrived
         text = raw[:MAX_ERROR].decode("utf-8-sig", "replace").strip()
         try:
             fault = json.loads(text.removeprefix("data:"))
@@ -98,7 +98,7 @@ class Connection:
         return fault, self.address.hide(said or "an error without words")
 
     def unreachable(self, error: Exception) -> EngineUnreachable:
-        """What to say when nothing of an answer came."""
+        """The error for a request to which no part of an answer came."""
         import httpx
 
         other = isinstance(error, httpx.ProtocolError) and "disconnected" not in str(error)
@@ -108,11 +108,11 @@ class Connection:
         )
 
     def words_of(self, error: Exception) -> str:
-        """What httpx says went wrong."""
+        """The words of one of httpx's errors, with the key hidden."""
         return self.address.hide(str(error)[:200]) or type(error).__name__
 
     def without_key(self, error: LabError) -> LabError:
-        """`error` with its words cleaned, where the endpoint sent the key back in them."""
+        """`error`, changed in place: the key is hidden in its words, where the endpoint sent it back."""
         error.args = tuple(self.address.hide(arg) if isinstance(arg, str) else arg for arg in error.args)
         return error
 
@@ -139,7 +139,10 @@ class Connection:
 
 
 async def read_all(response: httpx.Response) -> bytes:
-    """A whole body, decompressed. Raises `EngineError` for one above `MAX_BODY` bytes."""
+    """A whole body, decompressed. Raises `StreamIncomplete` (of `Wire`) for one above 8 MiB + 16 KiB.
+
+    `Wire`'s bound for one token is below `MAX_BODY`, so the `EngineError` for a body above `MAX_BODY` is never raised.
+    """
     wire, raw = Wire(response.headers.get("content-encoding", ""), 1), bytearray()
     async for data in response.aiter_raw():
         for piece in wire.pieces(data):

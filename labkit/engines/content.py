@@ -1,4 +1,4 @@
-"""What an answer is made of, as endpoints write it: text, reasoning, refusals, log-probabilities, letters cut in half."""
+"""The parts of an answer as endpoints write them: text, reasoning, refusals, log-probabilities, letters cut in half."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Halves:
-    """Joins letters that come in two pieces, each stream of text (a key) by itself.
+    """Joins letters that come in two pieces, separately for each stream of text (a key).
 
-    JSON writes an emoji as two halves, and an endpoint may cut between them. A half that stays alone becomes U+FFFD: it has
-    no form in UTF-8.
+    JSON may write an emoji as two halves (a surrogate pair), and an endpoint may cut between them. A half that stays alone
+    becomes U+FFFD, because UTF-8 has no form for it.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[str | int, str] = {}
 
     def join(self, key: str | int, text: str) -> str:
-        """`text` with the half before it, and without the half it ends with."""
+        """`text` after the half that waited under `key`. A half at its end is held back for the next call."""
         if self._waiting:
             text = self._waiting.pop(key, "") + text
         if text.isascii() or not _SURROGATE.search(text):
@@ -33,13 +33,16 @@ class Halves:
         return clean(text)
 
     def rest(self) -> dict[str | int, str]:
-        """U+FFFD for each key whose text ended with a half."""
+        """U+FFFD for each key whose text ended with a half; nothing waits after that."""
         waiting, self._waiting = self._waiting, {}
         return dict.fromkeys(waiting, "\ufffd")
 
 
 def parts_of(content: Any) -> tuple[str, str, str]:
-    """(text, reasoning, refusal) of content that is no plain text."""
+    """(text, reasoning, refusal) of content that is not plain text.
+
+    Raises `StreamIncomplete` for content that cannot be read, `EngineError` for a kind that this lab does not carry.
+    """
     if content is None:
         return "", "", ""
     if isinstance(content, Mapping):
@@ -67,7 +70,7 @@ def parts_of(content: Any) -> tuple[str, str, str]:
 
 
 def thoughts_of(thoughts: Any, depth: int = 0) -> str:
-    """The text of reasoning, which endpoints nest four deep at most."""
+    """The text of reasoning, nested at most four deep. Raises `StreamIncomplete` for anything else."""
     if isinstance(thoughts, str):
         return thoughts
     if isinstance(thoughts, Mapping) and depth < 4:
@@ -81,7 +84,7 @@ def thoughts_of(thoughts: Any, depth: int = 0) -> str:
 
 
 def refusal_of(refusal: Any) -> str:
-    """The text of a refusal."""
+    """The text of a refusal, "" for None. Raises `StreamIncomplete` for anything else."""
     if refusal is None:
         return ""
     if not isinstance(refusal, str):
@@ -115,7 +118,7 @@ def logprobs_of(choice: Mapping[str, Any], warn: Callable[[str], None]) -> tuple
 
 
 def clean(text: str) -> str:
-    """`text` with pairs of halves joined and lone ones as U+FFFD."""
+    """`text` with pairs of surrogates joined, and lone ones as U+FFFD."""
     if text.isascii() or not _SURROGATE.search(text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

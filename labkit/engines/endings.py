@@ -1,4 +1,4 @@
-"""Why an answer ended: every word that endpoints use for it, and what it means here. The one table of whole answers."""
+"""Why an answer ended: each word that endpoints use for it, and the lab's word. No other module decides what is whole."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MEANING = {word: reason for reason, words in _WORDS.items() for word in words.s
 def ended(reason: object) -> str:
     """The lab's word for `reason`, "" where the answer has not ended, "failed" where the endpoint gave it up.
 
-    A word that the table does not have is passed on as it is: the answer is whole, and nobody takes it for a "stop".
+    A word that is not in the table is passed on as it is: the answer is whole, and nobody mistakes the word for a "stop".
     """
     if isinstance(reason, bool) or not isinstance(reason, str | int | float):
         return ""

@@ -1,9 +1,9 @@
 """Any OpenAI-compatible chat endpoint as a handler: httpx below, one pass over the bytes, nothing else in between.
 
-Why not the `openai` client here: it builds a pydantic object for every streamed token, and 32 streams of a small model on
-two cores then spend more on the client than a lever may cost (benchmarks/engines_overhead.py compares the two). The parts
-have a file each: `address` (where, and the key), `connection` (HTTP), `body` (what is sent), `wire` (bytes to events),
-`answer` (events to chunks), `content`, `tools`, `endings`, `usage`, and `faults` (what it says when it does not answer).
+It does not use the `openai` client, which builds a pydantic object for every streamed token: 32 streams of a small model on
+two cores then spend more time in the client than a lever may cost (benchmarks/engines_overhead.py compares the two). Each
+part has its own file: `address` (address and key), `connection` (HTTP), `body` (the request's JSON), `wire` (bytes to
+events), `answer` (events to chunks), `content`, `tools`, `endings`, `usage`, and `faults` (the endpoint's errors).
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     import httpx
 
 _log = logging.getLogger("labkit.engines")
-_REASONING_BESIDE = ("x.ai", "perplexity.ai")  # as genai-prices extracts their usage
+_REASONING_BESIDE = ("x.ai", "perplexity.ai")  # these count reasoning beside the output, as genai-prices reads their usage
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What an endpoint understands beyond the common ground; found by asking it, so that none is sent what it refuses."""
+    """What an endpoint understands beyond the common ground; `probe` asks, so that none is sent a field that it refuses."""
 
     vllm: bool = False
     context_window: int | None = None
@@ -55,12 +55,13 @@ class OpenAIEngine:
     """A handler over `base_url` (".../v1"): streams, cancels, and names what went wrong.
 
     `model` is used where a request names none. `stall_s` is how long, in seconds, the endpoint may send nothing before
-    `EngineStalled`. Closing the stream closes the connection, on which vLLM aborts the request. A request's priority counts
+    `EngineStalled`. Closing the stream closes the connection, and vLLM then aborts the request. A request's priority counts
     only on an engine started with scheduling_policy="priority"; vLLM ignores it otherwise. `base_url` may carry a query and
-    `user:password@` (see `Address`); the attribute `base_url` is without them, fit to be shown.
+    `user:password@` (see `Address`); the attribute `base_url` has neither and may be shown.
 
-    Raises, while streaming: `EngineUnreachable`, `EngineStalled`, `ContextWindowExceeded` (before anything is generated),
-    `EngineError` with the HTTP status, `StreamIncomplete`; `InvalidRequest` before anything is sent.
+    Raises `InvalidValue` for an address, a key or a `stall_s` that cannot work. A stream raises `InvalidRequest` before
+    anything is sent, `ContextWindowExceeded` before anything is generated, and `EngineUnreachable`, `EngineStalled`,
+    `EngineError` (with the HTTP status), `StreamIncomplete` or `DeadlineExceeded` after that.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class OpenAIEngine:
                 async for data in response.aiter_raw():
                     for number, piece in enumerate(wire.pieces(data)):
                         if number:
-                            await asyncio.sleep(0)  # a compressed piece may hold a thousand times its size
+                            await asyncio.sleep(0)  # data may unpack to a thousand times its size: let others run
                         at = clock.now()
                         for event in wire.events(piece):
                             if (chunk := answer.feed(event, at)) is not None:
@@ -132,9 +133,9 @@ class OpenAIEngine:
         yield answer.done(at)
 
     async def probe(self) -> Dialect:
-        """Ask the endpoint what it serves; one that has no list of models, or an odd one, is known by its answers alone.
+        """Ask the endpoint what it serves, and keep that as `dialect`. Without a readable list of models it is empty.
 
-        Raises `EngineUnreachable`, or `EngineError` when it refuses (a wrong key).
+        Raises `EngineUnreachable`, `EngineStalled`, or `EngineError` when the endpoint refuses (a wrong key) or fails.
         """
         try:
             listing = await self.get_json("/models")
@@ -164,7 +165,7 @@ class OpenAIEngine:
         return self.dialect
 
     async def get_json(self, path: str, root: bool = False) -> Any:
-        """GET `path` below the base URL, or below the server's root, as JSON. Raises `EngineError` where it is none."""
+        """GET `path` below the base URL, or below the server's root, as JSON. Raises `EngineError` where it is not JSON."""
         text = await self._http.get(path, root)
         try:
             return json.loads(text)
@@ -173,7 +174,7 @@ class OpenAIEngine:
             raise EngineError(f"{self._address.base}{path} answered what is not JSON: {hint!r}", 200) from None
 
     async def get_text(self, path: str, root: bool = False) -> str:
-        """GET `path` as text."""
+        """GET `path` as text. Raises `EngineError`, `EngineStalled`, `EngineUnreachable`."""
         return await self._http.get(path, root)
 
     async def aclose(self) -> None:
@@ -217,7 +218,7 @@ class OpenAIEngine:
         return EngineError(f"{self.base_url} {text}{advice(text, body)}", status, retry)
 
     async def _prompt_tokens(self, request: Request) -> int | None:
-        """The exact prompt length where the endpoint can tell (vLLM's /tokenize): its refusal only gives a lower bound."""
+        """The prompt's exact length in tokens from vLLM's /tokenize, else None: the refusal gives only a lower bound."""
         import httpx
 
         if not self.dialect.vllm:
@@ -256,14 +257,14 @@ class OpenAIEngine:
         )
 
     def _warn(self, name: str) -> None:
-        """Say once that the endpoint sent a field that is not read, at most for a hundred names."""
+        """Log, once for each of at most a hundred names, that the endpoint sent a field that is not read."""
         if name not in self._warned and len(self._warned) < 100:
             self._warned.add(name)
             _log.warning("%s sends %r, which is not read", self.base_url, self._address.hide(name))
 
 
 def _cards(listing: Any) -> dict[str, Mapping[str, Any]]:
-    """The models of a listing by id, whatever is odd about it; an entry may be the bare name."""
+    """The models of a listing by id. An entry may be the bare name; entries that cannot be read are left out."""
     entries = listing.get("data") or listing.get("models") if isinstance(listing, Mapping) else listing
     cards: dict[str, Mapping[str, Any]] = {}
     for entry in entries if isinstance(entries, list) else ():

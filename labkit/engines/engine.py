@@ -14,7 +14,7 @@ from labkit.request import EngineError, Event, Handler, Request, held
 
 
 class Connection(Protocol):
-    """What a source keeps open for an engine. `url` and `api_key` are empty and `log` is None where there are none."""
+    """What a source keeps open for an engine. Without them, `url` and `api_key` are empty, `log` is None."""
 
     @property
     def url(self) -> str:
@@ -29,7 +29,7 @@ class Connection(Protocol):
         """The engine's log file."""
 
     async def handler(self) -> Handler:
-        """Who answers now."""
+        """The handler that answers now; a live engine that has stopped is started again first."""
 
     async def metrics(self) -> MetricsSnapshot:
         """The engine's counters now."""
@@ -64,7 +64,7 @@ class Engine:
 
     @property
     def url(self) -> str:
-        """The base URL that an OpenAI client needs; empty for a replay. A live engine that starts again may have another."""
+        """The base URL that an OpenAI client needs; empty for a replay. It may change when a live engine starts again."""
         return self._connection.url
 
     @property
@@ -78,7 +78,7 @@ class Engine:
         return self._connection.log
 
     def __call__(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Stream the answer to `request`; a live engine that has been stopped for idleness starts again first."""
+        """Stream the answer to `request`; a live engine that was stopped for idleness is started again first."""
         return held(self._stream, request)
 
     async def _stream(self, request: Request) -> AsyncGenerator[Event, None]:
@@ -88,7 +88,10 @@ class Engine:
                 yield event
 
     async def metrics(self) -> MetricsSnapshot:
-        """The engine's own metrics now; of a replay, the counters of what it played. Raises `EngineError` without any."""
+        """The engine's own metrics now; for a replay, the counters of the answers it has played.
+
+        Raises `EngineError` where metrics cannot be had, `MetricMissing` where the endpoint exports none of vLLM's.
+        """
         self._check_open()
         return await self._connection.metrics()
 
@@ -105,7 +108,7 @@ class Engine:
         await self.aclose()
 
     def recording(self, path: Path | str) -> Engine:
-        """This engine, with every whole answer written to `path` (see `Recorded`). Closing it closes this one."""
+        """An engine that also writes this one's whole answers to `path` (see `Recorded`). Closing it closes this one too."""
         return Engine(
             model=self.model,
             context_window=self.context_window,

@@ -1,4 +1,4 @@
-"""What an endpoint says when it does not answer: its words and status, when to come back, whether the prompt is too long."""
+"""Reads an endpoint's errors: their words and status, when to ask again, whether the prompt is too long."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from labkit.request import clock
 
-# Who says it so, and which of the two numbers is the window (W) and which the prompt's length (A).
+# How each endpoint says it; of its numbers, W is the context window and A the prompt's length, both in tokens.
 _TOO_LONG = tuple(
     re.compile(text.replace("(W)", r"\(?(?P<window>\d[\d,]*)").replace("(A)", r"\(?(?P<asked>\d[\d,]*)"), re.IGNORECASE)
     for text in (
@@ -45,7 +45,7 @@ _TOO_LONG_UNNUMBERED = re.compile(
 )
 _ASKED = re.compile(r"(?:contains|resulted in|requested|has)\D{0,40}?(\d[\d,]*) (?:input |prompt )?tokens", re.IGNORECASE)
 _RATE = re.compile(r"per[ -](?:minute|second|hour|day)|rate[ _-]?limit|quota|\bTPM\b|throttl", re.IGNORECASE)
-# vLLM on a prompt that fills the window to its last token: it cuts our max_tokens to what is left, and then refuses it.
+# For a prompt that fills the window to its last token, vLLM cuts our max_tokens to the 0 that are left, and refuses that.
 _NO_ROOM = "max_tokens must be at least 1, got 0"
 _WORDS = (
     "message", "detail", "msg", "error_msg", "error_message", "status_msg", "errorMessage", "Message", "error_description",
@@ -56,7 +56,7 @@ _ANSWERS = ("choices", "usage", "usageMetadata", "usage_metadata")
 
 
 def words(fault: Any, depth: int = 0) -> str:
-    """What an error of any shape says, in at most 500 characters."""
+    """The words of an error of any shape, in at most 500 characters; "" for None."""
     if isinstance(fault, str):
         return fault[:500]
     if isinstance(fault, Mapping) and depth < 5:
@@ -71,12 +71,12 @@ def words(fault: Any, depth: int = 0) -> str:
         return ""
     try:
         return repr(fault)[:500]
-    except (ValueError, RecursionError):  # a number of 5000 digits, or a nest too deep to write
+    except (ValueError, RecursionError):  # a number of 5000 digits, or nested too deep to write
         return f"a {type(fault).__name__}"
 
 
 def fault_in(event: Any, named_error: bool = False) -> Any:
-    """The error that `event` brings, None if it brings none; `named_error` says that it came under the name "error"."""
+    """The error in `event`, None if there is none. `named_error` says that it came as a server-sent event named "error"."""
     if isinstance(event, list):
         found = next((fault for part in event[:8] if (fault := fault_in(part)) is not None), None)
         return event if found is None and named_error else found
@@ -107,7 +107,7 @@ def fault_in(event: Any, named_error: bool = False) -> Any:
 
 
 def _says_something(error: Any) -> bool:
-    """Whether an error field is more than an empty form: some endpoints send one with every event."""
+    """Whether an error field holds anything: some endpoints send an empty one with every event."""
     if isinstance(error, Mapping):
         return any(_says_something(value) for value in error.values())
     if isinstance(error, list):
@@ -116,7 +116,7 @@ def _says_something(error: Any) -> bool:
 
 
 def named(fault: Any) -> str:
-    """The names that an error gives itself beside its words: code and type."""
+    """The code and the type that an error names beside its words, as one text."""
     if not isinstance(fault, Mapping):
         return ""
     names = [fault.get(name) for name in ("code", "type")]
@@ -125,7 +125,7 @@ def named(fault: Any) -> str:
 
 
 def status_of(fault: Any) -> int | None:
-    """The HTTP status that an error within a stream names, if it does."""
+    """The HTTP status that an error within a stream names, else None."""
     if isinstance(fault, Mapping):
         for name in ("code", "status", "status_code", "http_code"):
             value = fault.get(name)
@@ -139,7 +139,10 @@ def status_of(fault: Any) -> int | None:
 
 
 def too_long(text: str, status: int | None, known_window: int | None) -> tuple[int | None, int | None] | None:
-    """(context window, prompt's tokens), each None where it is not said; None if `text` is about something else."""
+    """(context window, prompt's length) in tokens, each None where unknown; None if `text` is about something else.
+
+    `text` is an error's words, `status` its HTTP status, `known_window` the window to report where `text` has no number.
+    """
     if status not in (None, 400, 413, 422) or _RATE.search(text):
         return None
     text = text[:2000]
@@ -162,7 +165,10 @@ def _number(text: str | None) -> int | None:
 
 
 def retry_after_s(headers: Mapping[str, str], fault: Any = None) -> float | None:
-    """In how many seconds the endpoint wants to be asked again: its header (seconds, or a date), or what its error says."""
+    """After how many seconds the endpoint wants to be asked again; None where it does not say.
+
+    It is in a header (`retry-after-ms`, or `retry-after` in seconds or as a date), else in the error `fault`.
+    """
     millis, given = headers.get("retry-after-ms"), headers.get("retry-after")
     seconds = _seconds(millis)
     if seconds is not None:
@@ -195,7 +201,7 @@ def _said_within(fault: Any, depth: int = 0) -> float | None:
 
 
 def _seconds(value: Any) -> float | None:
-    """`value` as seconds from 0, None where it is no number of them."""
+    """`value` as a number of seconds, None where it is not a finite number from 0."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:

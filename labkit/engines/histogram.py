@@ -13,7 +13,10 @@ from labkit.request import InvalidValue
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """A Prometheus histogram: `buckets` are (upper bound, observations up to it), the last bound is infinite."""
+    """A Prometheus histogram: `buckets` are (upper bound, observations up to it), and the last bound is infinite.
+
+    The difference of two is the histogram of what was observed between them; it raises `EngineRestarted` where a count fell.
+    """
 
     count: float
     sum: float
@@ -27,8 +30,8 @@ class Histogram:
     def quantile(self, q: float) -> float | None:
         """Estimate of the `q` quantile, 0 to 1, by linear interpolation within its bucket, as PromQL's histogram_quantile.
 
-        Its error is the width of the bucket it falls in; beyond the last finite bound it can only name that bound. None
-        without observations.
+        The error is at most the width of that bucket. For a quantile beyond the last finite bound, the result is that bound.
+        None without observations. Raises `InvalidValue` for a `q` outside 0 to 1.
         """
         if not 0 <= q <= 1:
             raise InvalidValue(f"quantile {q}: use a value from 0 to 1 (0.95, not 95)")
@@ -52,10 +55,11 @@ class Histogram:
 
 
 def merged(series: Sequence[Mapping[float, float]], count: float, total: float) -> Histogram | None:
-    """One histogram of several engines or models: the counts by bound of each, the number and the sum of all observations.
+    """One histogram of several engines or models. `series` holds, for each, its cumulative counts by bound.
 
-    vLLM derives some bounds from a model's length, so they may differ; how many observations all of them have up to a bound
-    is known only for a bound that all have. None without any series, and where a count is not finite.
+    `count` and `total` are the number and the sum of all observations. vLLM derives some bounds from a model's length, so
+    bounds may differ; only the bounds that all series share are kept, since the total is known for no other. None without
+    any series, and where a count is not finite.
     """
     if not series:
         return None

@@ -5,11 +5,13 @@
     run = await engine.metrics() - before
     run.generation_tokens, run.time_to_first_token.mean
 
-A metric the engine does not export is None, never 0: "not measured" and "none" are different findings. So is one whose value
-is NaN or infinite. Of several engines behind one address, counters, running requests and KV tokens add up, and the usage is
-that of the fullest.
-vLLM's counters count tokens, not requests; use differences over a run, never the averages it logs. Cached/total prompt
-tokens are the honest prefix hit rate: `prefix_cache_queries` and `_hits` count a request again each time it waits.
+A metric that the engine does not export is None, never 0: "not measured" and "none" are different findings. A metric whose
+value is NaN or infinite is None too. Where several engines stand behind one address, their counters, running requests and KV
+tokens are added up, and the KV cache usage is that of the fullest engine.
+
+vLLM's counters count tokens, not requests; use differences over a run, never the averages that vLLM logs. The true prefix
+hit rate is cached prompt tokens / prompt tokens (`cached_share`): `prefix_cache_queries` and `_hits` count a request again
+each time it waits.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from labkit.request import EngineError
 if TYPE_CHECKING:
     from prometheus_client.samples import Sample
 
-# A sample's name and its labels, in the order of the alphabet.
+# A sample's name and its labels, in alphabetical order.
 Series = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -70,11 +72,12 @@ _HISTOGRAMS = {
 class MetricsSnapshot:
     """The metrics at one moment, or, as the difference of two, what happened between them.
 
-    Counters are tokens unless named otherwise, since the engine's start (or between the snapshots); gauges are of the
-    moment (the later one's in a difference); latencies are histograms in seconds, seen from the server, so its first-token
-    time starts at its own front end and not at the client's send. `kv_cache_usage` is a fraction, 0 to 1. `kv_caches` is
-    what each engine says of its KV cache (num_gpu_blocks, block_size …). `process_started` is in seconds since 1970.
-    `samples` are all metrics by name, summed over labels; `series` are the counters by name and labels.
+    Counters are tokens unless named otherwise, since the engine's start (or between the snapshots). Gauges are of the moment
+    (of the later one in a difference). Latencies are histograms in seconds, measured by the server: its time to first token
+    starts at its own front end, not at the client's send. `kv_cache_usage` is a fraction, 0 to 1. `kv_caches` are the labels
+    with which each engine describes its KV cache (num_gpu_blocks, block_size …). `process_started` is in seconds since 1970.
+    `samples` are all metrics but histogram buckets by name, summed over labels; `series` are the counters by name and labels
+    (empty in a difference). A difference raises `EngineRestarted` where an engine restarted between the snapshots.
     """
 
     kv_cache_usage: float | None
@@ -113,7 +116,7 @@ class MetricsSnapshot:
 
     @cached_property
     def cache_config(self) -> Mapping[str, str]:
-        """What the engine says of its KV cache; of several engines, what all of them say."""
+        """The labels with which the engine describes its KV cache; of several engines, the labels that all share."""
         first, *others = self.kv_caches or ({},)
         return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
@@ -121,9 +124,9 @@ class MetricsSnapshot:
     def kv_cache_tokens(self) -> int | None:
         """How many tokens the KV caches hold together; None unless every engine says so.
 
-        vLLM says it as kv_cache_size_tokens; where it does not, it is blocks × block size. That is not known where layers
-        have caches of several kinds (mamba_block_size), and where several engines tell the same number of blocks: vLLM
-        tells their sum for each of them.
+        vLLM exports it as kv_cache_size_tokens. Without that it is blocks × block size, except in two cases, where it is
+        None: layers have caches of several kinds (mamba_block_size is set), or several engines report the same number of
+        blocks, because vLLM reports the sum of their blocks for each of them.
         """
         silent = [cache for cache in self.kv_caches if _whole(cache.get("kv_cache_size_tokens")) is None]
         if len({cache.get("num_gpu_blocks") for cache in silent}) < len(silent):
@@ -135,7 +138,7 @@ class MetricsSnapshot:
     def value(self, sample: str) -> float:
         """Any sample by its exposed name ("vllm:generation_tokens_total"), summed over labels.
 
-        Raises `MetricMissing` with the closest name.
+        Raises `MetricMissing`, with the closest name, where the engine does not export it.
         """
         if sample in self.samples:
             return self.samples[sample]
@@ -166,7 +169,7 @@ class MetricsSnapshot:
 
 
 def counters_of(run: MetricsSnapshot) -> dict[str, float]:
-    """The counters of a run (the difference of two snapshots), those that the engine exports."""
+    """The counters that the engine exports, of a run (the difference of two snapshots)."""
     return {name: value for name in _COUNTERS if (value := getattr(run, name)) is not None}
 
 
@@ -182,7 +185,7 @@ def counted(counters: Mapping[str, float]) -> MetricsSnapshot:
 def parse_metrics(text: str) -> MetricsSnapshot:
     """A snapshot from the text of `/metrics`.
 
-    Raises `MetricMissing` when it holds none of vLLM's metrics, `EngineError` when it is not in Prometheus's format.
+    Raises `MetricMissing` when the text holds none of vLLM's metrics, `EngineError` when it is not in Prometheus's format.
     """
     found = _read(text)
     if not any(name.startswith("vllm:") for name in found):
@@ -262,7 +265,7 @@ def _tokens(cache: Mapping[str, str]) -> int | None:
 
 
 def _check_series(after: Mapping[Series, float], before: Mapping[Series, float]) -> None:
-    """One of several engines may have restarted although the sum went on."""
+    """Raise `EngineRestarted` where one of several engines restarted, even if the sum over all of them still grew."""
     exported = {name for name, _ in after}
     for (name, labels), value in before.items():
         now = after.get((name, labels))

@@ -12,14 +12,15 @@ LAB_MODELS = {"small": "LABKIT_SMALL", "large": "LABKIT_LARGE"}
 
 
 def chosen_instead(model: str) -> str:
-    """What the environment names instead of the lab's `model`; empty where it names nothing."""
+    """The model that the environment names instead of the lab's `model`; empty where it names none."""
     return os.environ.get(LAB_MODELS[model], "") if model in LAB_MODELS else ""
 
 
 def lab_model(model: str) -> str:
-    """What `model` stands for: the lab's names become folders (or what the environment names), the rest stays.
+    """The folder or hub id that `model` stands for.
 
-    Raises `InvalidValue` for a path that does not exist.
+    The lab's names become folders, or the model that the environment names instead. A path becomes absolute; a hub id stays.
+    Raises `InvalidValue` for a path that holds no model.
     """
     if model in LAB_MODELS:
         chosen = chosen_instead(model)

@@ -23,9 +23,9 @@ _MAY_BE_EMPTY = {"arguments", "driver"}
 class Provenance:
     """Who produced an answer, on what, when and how.
 
-    `kind` is how it reaches the reader now: from a live engine of ours, from somebody's endpoint, replayed, or modelled,
-    which is not measured at all. `date` is when it was measured or computed (ISO 8601, UTC). `driver` is the GPU driver's
-    version, empty on a CPU. `command` is what to run to get it again.
+    `kind` is how the answer reaches the reader now: from a live engine of ours, from somebody's endpoint, replayed, or
+    modelled, which is not measured at all. `date` is when it was measured or computed (ISO 8601, UTC). `driver` is the GPU
+    driver's version, empty on a CPU. `command` is the call to run to get such an answer again.
     """
 
     kind: Origin
@@ -109,6 +109,6 @@ def _processor() -> str:
 
 
 def call_text(engine: str, model: str, arguments: Mapping[str, Any]) -> str:
-    """The call that connects to such an engine, with its arguments in a stable order."""
+    """The call that connects to such an engine, with its arguments as JSON in a stable order."""
     extra = f", **{json.dumps(dict(arguments), sort_keys=True)}" if arguments else ""
     return f"await labkit.engines.connect({engine!r}, {model!r}{extra})"

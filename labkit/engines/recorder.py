@@ -35,11 +35,12 @@ _BESIDE = "recorded"
 class Recorded(Lever):
     """Writes every whole answer of an engine to `path`; cancelled and failed ones are not answers.
 
-    With `metrics`, what the engine counted for an answer is recorded too, of answers that had the engine to themselves. An
-    answer that could not be written goes on all the same, and tells so among its faults.
+    With `metrics`, the engine's counters for an answer are recorded too, if the answer had the engine to itself. An answer
+    that could not be written is passed on all the same, with the error among its faults.
 
-    Placing it begins the file. Raises `RecordingError` when `path` exists, since a recording has one provenance, and when
-    there is nothing measured to record.
+    Making it raises `RecordingError` for a provenance that is incomplete, or of a replay or a model, since those were not
+    measured here. Placing it begins the file, and raises `RecordingError` when `path` exists, since a recording has one
+    provenance.
     """
 
     path: Path | str
@@ -54,7 +55,7 @@ class Recorded(Lever):
             raise RecordingError(f"a {self.provenance.kind} engine cannot be recorded: its numbers were not measured here")
 
     def over(self, inner: Handler) -> Handler:
-        """`inner`, its answers written down."""
+        """`inner`, with its answers written to `path`."""
         path, metrics = Path(self.path), self.metrics
         path.parent.mkdir(parents=True, exist_ok=True)
         header = {
@@ -116,9 +117,11 @@ async def record(
     context_window: int | None = None,
     progress: Any = None,
 ) -> int:
-    """Run `requests` through `handler` one after another and write them to `path`. Returns how many.
+    """Run `requests` through `handler` one after another and write the answers to `path`. Returns how many.
 
-    `path` appears only when all have been answered: a recording is whole or not there.
+    `path` appears only when all requests have been answered: a recording is whole or not there. `progress` is called with a
+    line of text after each answer. `context_window` is in tokens. Raises `RecordingError` where `path` exists or an answer
+    cannot be written, and whatever `handler` raises.
     """
     path = Path(path)
     if path.exists():
@@ -146,9 +149,9 @@ def _write_exchange(
     request: Request, chunks: list[Chunk], done: Done, counters: Mapping[str, float] | None = None
 ) -> dict[str, Any]:
     what = asked(request)
-    canonical(what)  # raises for what is not JSON, which could not be told apart from others when it is played
+    canonical(what)  # raises for a request that is not JSON: a replay could not find it
     sent = done.timing.sent
-    # of the engine's alone: what levers between wrote on the Done is no measurement
+    # only the engine's own part: what levers in between wrote on the Done is not measured
     timing = replace(done.timing, started_unix=None)
     own = replace(done, timing=timing, route=(), cost=None, currency="USD", faults=())
     return {

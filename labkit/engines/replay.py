@@ -1,7 +1,7 @@
 """Recordings: answers of a real engine with their timings and their provenance, and the handler that plays them again.
 
 A recording is JSON lines: a header with the full provenance, then one exchange a line. Times are seconds since the request
-was sent, so a replay keeps them on whatever clock it runs.
+was sent, so a replay keeps them on either clock.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from labkit.request import (
 )
 
 FORMAT = 1
-"""Of the file; its header says it as "labkit_recording"."""
+"""The version of the file format; the file's header holds it as "labkit_recording"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One recorded answer: chunks and end with times relative to the send, and what the engine itself counted for it."""
+    """One recorded answer: chunks and end, with times in seconds from the send, and the engine's own counters for it."""
 
     chunks: tuple[Chunk, ...]
     done: Done
@@ -50,8 +50,8 @@ class Exchange:
 class Recording:
     """A loaded recording: a handler that answers the requests it holds, as fast as they were answered then.
 
-    A request recorded several times is answered in turn. Raises `RecordingError` for a file without full provenance, and
-    for a request that it does not hold.
+    A request that was recorded several times gets its recorded answers in turn. Raises `RecordingError` for a file without
+    full provenance, and for a request that the recording does not hold.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class Recording:
 
     @classmethod
     def load(cls, path: Path | str) -> Recording:
-        """Read `path`."""
+        """Read `path`. Raises `RecordingError` where it cannot be read, has no full provenance, or is damaged."""
         path = Path(path)
         try:
-            # Not splitlines(): an answer may hold U+2028 or U+0085, which it takes for line ends and JSON does not.
+            # Not splitlines(): it takes U+2028 and U+0085 for line ends, which may stand within an answer's JSON.
             lines = path.read_bytes().decode("utf-8").split("\n")
             header, *exchanges = (json.loads(line) for line in lines if line.strip())
         except OSError as error:
@@ -99,7 +99,7 @@ class Recording:
 
     @property
     def requests(self) -> tuple[str, ...]:
-        """What it can answer, each request by the end of its last message."""
+        """The requests that it can answer, each shown by the end of its last message."""
         return tuple(summary(json.loads(key)) for key in self._exchanges)
 
     def __call__(self, request: Request) -> AsyncGenerator[Event, None]:
@@ -133,7 +133,7 @@ class Recording:
         yield replace(exchange.done, timing=shifted)
 
     def metrics(self) -> MetricsSnapshot:
-        """The engine's counters, over the answers played so far. Raises `EngineError` where one was recorded without."""
+        """The engine's counters over the answers played so far. Raises `EngineError` where one has no counters."""
         if self._counted is None:
             raise EngineError("this recording does not hold what the engine counted; connect to a live one for metrics")
         return counted(self._counted)
@@ -146,20 +146,20 @@ class Recording:
 
 
 def _whole(what: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked as `asked` says it today: a file may be older than one of its fields, or have 0 for 0.0."""
+    """A recorded request in the present form of `asked`: an old file may lack a newer field, or have 0 for 0.0."""
     whole = asked(Request((Message("user", "any"),))) | dict(what)
     return whole | {"temperature": float(whole["temperature"]) + 0.0, "top_p": float(whole["top_p"])}
 
 
 def summary(identity: Mapping[str, Any]) -> str:
-    """What is asked, in words: the end of the last message."""
+    """A request in words: the end of its last message and its main settings."""
     role, content, *_ = identity["messages"][-1]
     text = content if len(content) <= 60 else "…" + content[-60:]
     return f"{role}: {text!r} (max_tokens={identity['max_tokens']}, temperature={identity['temperature']})"
 
 
 def _read_exchange(exchange: Mapping[str, Any]) -> tuple[str, Exchange]:
-    """The exchange of one line, and the canonical text of what was asked."""
+    """The canonical text of one line's request, and its exchange."""
     counters = exchange.get("counters")
     read = Exchange(
         tuple(chunk_from_json(chunk) for chunk in exchange["chunks"]),

@@ -1,4 +1,4 @@
-"""An engine that says what it was told to say, when it was told to: for tests of levers and of services built on them."""
+"""An engine that streams a script at set times: for tests of levers and of services built on them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from labkit.request import Chunk, Done, EngineError, Event, Request, Timing, Tok
 class ScriptedEngine:
     """Answers with `pieces`, one token each, and keeps count of what became of its answers.
 
-    `pieces` is what it says to every request, or a function from the request to that. The first comes `delay_s` + `gap_s`
-    seconds after the request, the others `gap_s` apart; so it works on the virtual clock as on the wall clock. In place of
-    piece `fail_at` it raises `error`; with `without_done` its stream just ends. It reads `input_tokens` tokens, of which
-    `cached_tokens` come from a cache, and sends a running count with each chunk unless `running_usage` is False.
-    `probability` is what it gives each of its tokens where log-probabilities are asked for; the second likeliest token, "?",
-    gets half of what is left.
+    `pieces` are the tokens of every answer, or a function from a request to the tokens of its answer; a request gets at most
+    its `max_tokens` of them. The first comes `delay_s` + `gap_s` seconds after the request, the others `gap_s` apart, on the
+    virtual clock as on the wall clock. In place of piece `fail_at` (from 0) it raises `error`; with `without_done` its
+    stream ends without a `Done`. It reports `input_tokens` tokens read, of which `cached_tokens` come from a cache, and
+    sends a running count with each chunk unless `running_usage` is False. Where log-probabilities are asked for, each token
+    has the probability `probability`, and the second likeliest token, "?", has half of the rest.
 
-    `asked` are the requests it got, `finished` and `closed` how many answers came to their end and to any end, `used` the
-    tokens that it told of, in a `Done` or, where an answer was cut short, until then.
+    `asked` are the requests it got. `finished` counts the answers that reached their `Done`, `closed` those that ended in
+    any way. `used` is the sum of the tokens that it reported: in the `Done`, or in the chunks of an answer that was cut
+    short.
     """
 
     pieces: tuple[str, ...] | Callable[[Request], Iterable[str]] = ("a ", "b ", "c ")

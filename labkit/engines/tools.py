@@ -16,10 +16,14 @@ MOST_CALLS = 1024
 class ToolCalls:
     """Reads the pieces of an answer's tool calls.
 
-    OpenAI numbers each piece with the `index` of its call. Others leave the index out, or give every call the index 0 and
-    an id of its own, or repeat id and name with every piece. A piece belongs to the call that has its id; one with a new id
-    begins a call, unless its index is that of a call without one; without an id it goes by its index, and without both to
-    the call before. Without ids, a name that comes after arguments begins a call too.
+    OpenAI numbers each piece with the `index` of its call. Other endpoints leave the index out, give every call the index 0
+    and an id of its own, or repeat id and name with every piece. So the first of these rules that fits decides:
+
+    - A piece with a known id belongs to the call with that id, unless it has a new index and another name.
+    - A piece with a known index belongs to the call with that index, unless both have an id, or `_begins_anew` says that it
+      begins a call.
+    - A piece with no index, no id and no name belongs to the call before it.
+    - Any other piece begins a call.
     """
 
     def __init__(self) -> None:
@@ -32,7 +36,10 @@ class ToolCalls:
         return len(self._ids)
 
     def read(self, pieces: Any) -> tuple[ToolCallDelta, ...]:
-        """The pieces in a delta's `tool_calls`. Raises `EngineError` for a call that is not of a function."""
+        """The pieces in a delta's `tool_calls`.
+
+        Raises `EngineError` for a call of anything but a function, `StreamIncomplete` for a piece that cannot be read.
+        """
         if isinstance(pieces, Mapping):
             pieces = [pieces]
         if not isinstance(pieces, list):
@@ -40,7 +47,7 @@ class ToolCalls:
         return tuple(self._read(piece) for piece in pieces if piece is not None)
 
     def legacy(self, piece: Any) -> tuple[ToolCallDelta, ...]:
-        """The piece in a delta's `function_call`, as the API was before tools: there is one call at most."""
+        """The piece in a delta's `function_call`, the API's form before there were tools: an answer has one call at most."""
         return (self._read({"index": 0, "function": piece}),)
 
     def _read(self, piece: Any) -> ToolCallDelta:
@@ -85,11 +92,15 @@ class ToolCalls:
         self._names.append("")
         self._whole.append(None)
         if index is not None:
-            self._by_index[index] = len(self._ids) - 1  # an index that a new id takes over goes with it
+            self._by_index[index] = len(self._ids) - 1  # a new id that comes with a known index takes the index over
         return len(self._ids) - 1
 
     def _begins_anew(self, at: int, id: str, name: str, arguments: str) -> bool:
-        """Whether a piece with the index of call `at` and no id of its own is of another call all the same."""
+        """Whether a piece with the index of call `at`, but no id, belongs to a new call.
+
+        It does where it has a name, the call has arguments already, and either the names differ or the arguments of both are
+        whole JSON objects.
+        """
         if id or not name or self._whole[at] is None:
             return False
         return name != self._names[at] or (self._whole[at] is True and _is_object(arguments))
@@ -118,7 +129,7 @@ def _arguments(value: Any) -> str:
         return ""
     if isinstance(value, str):
         return value
-    if isinstance(value, Mapping | list):  # already parsed, where the API has text
+    if isinstance(value, Mapping | list):  # sent as JSON, where the API has text
         try:
             return json.dumps(value, ensure_ascii=False)
         except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""The usage of one answer, put together from all that its stream says of it, with what is wrong with it in words."""
+"""The usage of one answer, put together from the reports in its stream, with a note in words on what is wrong with it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from labkit.request import Usage
 class Count:
     """The usage of one answer, put together from however many reports its stream brings.
 
-    A later report wins over an earlier one, field by field; its zeros do not: a gateway may send the input with the first
-    chunk and the output, with an input of 0, with the last.
+    A later report wins over an earlier one, field by field, except for its zeros: a gateway may send the input tokens with
+    the first chunk, and with the last chunk the output tokens and an input of 0. `any` says whether a report has come,
+    `fell` in words that the output tokens fell between two reports. `beside`: see `usage_fields.read`.
     """
 
     warn: Warn
@@ -25,7 +26,7 @@ class Count:
     fell: str = ""
 
     def take(self, usage: Any) -> Usage | None:
-        """Add a report; returns the running usage, None while it is not known or not consistent."""
+        """Add a report. Returns the running usage, None while it is unknown or contradicts itself."""
         new, old = read(usage, self.warn, self.beside), self.reported
         self.any = True
         if new.plain and old.plain and (new.output or 0) >= (old.output or 0):
@@ -52,7 +53,7 @@ class Count:
         return Usage(r.input, r.output, cached, written, reasoning)
 
     def settle(self, counted: int) -> tuple[Usage, str]:
-        """The whole usage, and what is wrong with it in words; `counted` is how many output tokens the stream showed."""
+        """The usage, and a note on what is wrong with it ("" for nothing). `counted`: output tokens seen in the stream."""
         r = self.reported
         if not self.any:
             return Usage(output_tokens=counted), (
@@ -92,7 +93,7 @@ _PLACES = frozenset(
 
 
 def usage_elsewhere(event: Mapping[str, Any]) -> Any:
-    """Usage that does not stand in the event's `usage`: in its choice (Moonshot), or under another name."""
+    """Usage outside the event's own `usage`: in its choice (Moonshot), or under another name; None without any."""
     choices = event.get("choices")
     if isinstance(choices, list) and choices and isinstance(choices[0], Mapping):
         choice = choices[0]

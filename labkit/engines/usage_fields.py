@@ -1,18 +1,19 @@
-"""What a usage object says an answer used, whatever shape it is written in.
+"""Reads the token counts in a usage object, whatever shape it is written in.
 
-Providers and proxies write the same few numbers under some seventy names. What each name means follows genai-prices' own
-extraction (`genai_prices.extract_usage`), which the tests compare with for every provider it knows, and goes beyond it where
-providers' documents and bug reports do. The shapes:
+Providers and proxies write the same few numbers under some seventy names. The meaning of each name follows genai-prices' own
+extraction (`genai_prices.extract_usage`); the tests compare the two for every provider that genai-prices knows. Where
+providers' documents and bug reports go further, so does this file. The shapes:
 
 - Chat Completions (`prompt_tokens`, `completion_tokens`): input includes the cached tokens. Reasoning is within the output,
   unless `total_tokens` shows that it stands beside it (xAI) or is hidden in the total alone (Gemini).
-- Anthropic and Bedrock (`input_tokens` with `cache_read_input_tokens` beside it): input *excludes* what the cache took.
+- Anthropic and Bedrock (`input_tokens` with `cache_read_input_tokens` beside it): input *excludes* the cache's tokens.
 - Responses (`input_tokens` with `input_tokens_details`): as Chat Completions.
 - Gemini (`promptTokenCount`): thoughts stand beside the candidates.
 - Perplexity (`citation_tokens`): reasoning and citations stand beside the completion.
 - Cohere (`billed_units`).
 
-Nothing is guessed: what contradicts itself, or is priced apart (audio, images, searches), is said in words.
+Nothing is guessed: the report says in words which counts contradict each other or are priced apart (audio, images,
+searches).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from functools import lru_cache
 from typing import Any
 
 Warn = Callable[[str], None]
-"""Called with the name of each field that looks like a token count and is not known."""
+"""Called with the name of each field that looks like a token count but is unknown."""
 
 MOST = 10**12
 """The most tokens one answer is believed to have used."""
@@ -55,12 +56,12 @@ _WRITTEN = {
     "cache_write_tokens",
 }  # fmt: skip
 _REASONING = _names(_OUT, "reasoning_tokens thinking_tokens reasoning") | {"reasoning_tokens", "thinking_tokens"}
-# A part of the cache writes each, by how long they live; an hour costs more than the five minutes that a price means.
+# Parts of the cache writes, by how long they live; a write for an hour costs more than one for the usual five minutes.
 _FOR_5_MINUTES = re.compile(
     r"^(?:.*\.)?(?:ephemeral_5m_input_tokens|claude_cache_creation_5_?m_tokens)$|^cache_details\.5m\."
 )
 _FOR_AN_HOUR = re.compile(r"^(?:.*\.)?(?:ephemeral_1h_input_tokens|claude_cache_creation_1_?h_tokens)$|^cache_details\.1h\.")
-# Said again elsewhere, or part of a count that is read: text tokens, predictions, what missed the cache.
+# Repeats another field, or is part of a count that is read: text tokens, predictions, tokens that missed the cache.
 _SAID_ELSEWHERE = re.compile(
     r"(?:^|\.)(?:text_tokens|(?:accepted|rejected)_prediction_tokens|tokens\.(?:input|output)_tokens|max_\w*)$"
     r"|text\.token_count$|cached_tokens_details\.|^cache_tokens_details\.|^iterations\.|^prompt_cache_miss_tokens$"
@@ -79,7 +80,7 @@ _PLAIN = {"prompt_tokens", "completion_tokens", "total_tokens"}
 
 @dataclass(slots=True)
 class Report:
-    """What one usage object says; None where it says nothing."""
+    """The counts of one usage object; None where it does not give one."""
 
     input: int | None = None
     output: int | None = None
@@ -88,17 +89,17 @@ class Report:
     reasoning: int | None = None
     total: int | None = None
     apart: dict[str, str] = field(default_factory=dict)
-    """What is not priced with the rest, by name."""
+    """Counts that are not priced with the rest: name and number, by name."""
     wrong: list[str] = field(default_factory=list)
-    """What contradicts itself."""
+    """The contradictions, each in words."""
     plain: bool = False
-    """Whether it is input, output and their sum, and nothing else."""
+    """Whether the object held input, output and their sum, and nothing else."""
 
 
 def read(usage: Any, warn: Warn, beside: bool = False) -> Report:
-    """What `usage`, a usage object as it came, says. Anything at all may be in it.
+    """The counts in `usage`, a usage object as the endpoint sent it; it may hold anything.
 
-    `beside`: the provider is known to count reasoning beside the output; it is believed where no total settles it.
+    `beside`: the provider is known to count reasoning beside the output. That decides only where no total does.
     """
     if type(usage) is dict and usage.keys() <= _PLAIN and len(usage) == 3:
         into, out, total = usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]
@@ -130,14 +131,14 @@ def read(usage: Any, warn: Warn, beside: bool = False) -> Report:
 
 def _read_numbers(numbers: Mapping[str, int], report: Report, beside: bool) -> None:
     def first(names: set[str], what: str) -> int | None:
-        """The number under one of `names`; several must agree, and a 0 gives way."""
+        """The number under `names`. Where several of them are not 0, they must agree."""
         found = {numbers[name]: name for name in sorted(names) if name in numbers}
         several = {number: name for number, name in found.items() if number}
         if len(several) > 1:
             report.wrong.append(f"{what} are " + " and ".join(f"{number} ({name})" for number, name in several.items()))
         return max(found) if found else None
 
-    cohere = "billed_units.input_tokens" in numbers  # its "tokens" are what it read, its "billed_units" what it bills
+    cohere = "billed_units.input_tokens" in numbers  # its "tokens" are those read, its "billed_units" those billed
     with_cache = first(_INPUT_WITH_CACHE - ({"tokens.input_tokens"} if cohere else set()), "input tokens")
     bare = first(_INPUT, "input tokens")
     report.output = first(_OUTPUT - ({"tokens.output_tokens"} if cohere else set()), "output tokens")
@@ -163,7 +164,7 @@ def _read_numbers(numbers: Mapping[str, int], report: Report, beside: bool) -> N
     elif bare is not None and not cached_within and not written_within:
         report.input = bare + from_cache  # Anthropic and Bedrock: the cache's tokens stand beside the input's
         if report.output is not None and report.total is not None:
-            # Both ways of adding up are in use, so the definition of the fields decides; a rest may be anything.
+            # Endpoints use either sum as the total, so the fields' definition decides; any other total is a contradiction.
             if report.total not in (bare + report.output, report.input + report.output):
                 report.wrong.append(f"{bare} input and {report.output} output tokens are not the total of {report.total}")
             report.total = None
@@ -186,7 +187,7 @@ def _read_numbers(numbers: Mapping[str, int], report: Report, beside: bool) -> N
 
 
 def _check_other_input(bare: int | None, from_cache: int, report: Report) -> None:
-    """A proxy may say the input twice, once with the cache's tokens and once, as Anthropic does, without them."""
+    """A proxy may give the input twice: with the cache's tokens, and without them as Anthropic does. Others contradict."""
     if bare and report.input not in (bare, bare + from_cache):
         report.wrong.append(f"input tokens are {report.input} and {bare}")
 
@@ -197,14 +198,14 @@ def _read_gemini(numbers: Mapping[str, int], report: Report) -> None:
         report.output = (candidates or 0) + (thoughts or 0)
         report.reasoning = thoughts
         if candidates is None and report.total is not None and report.input:
-            report.output = None  # the total knows
+            report.output = None  # the total gives it below
     tools = numbers.get("tool_use_prompt_token_count")
     if tools:
         report.input = (report.input or 0) + tools
 
 
 def _use_total(report: Report) -> None:
-    """Let the total settle what the parts leave open, or say that they do not add up to it."""
+    """Take from the total what the parts leave open, or report that the parts do not add up to it."""
     total, into, out, reasoning = report.total, report.input, report.output, report.reasoning or 0
     if total is None:
         return
@@ -253,7 +254,7 @@ def _warn_of_unknown(numbers: Mapping[str, int], warn: Warn) -> None:
 
 @lru_cache(2048)
 def _kind(name: str) -> str:
-    """Whether a number is read with the rest, "apart", "unknown", or nothing to do with tokens."""
+    """The kind of a number: "read" with the rest, priced "apart", "unknown" though a token count, or "other"."""
     again = "cached_tokens_details" in name or "cache_tokens_details" in name
     if not again and (_FEES.search(name) or _APART.search(name) or _FOR_AN_HOUR.search(name)):
         return "apart"
@@ -274,7 +275,7 @@ _KNOWN = (
 
 
 def _leaves(usage: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """(dotted name in snake case, value) of what is not an object; 4 deep and 64 wide is more than any endpoint writes."""
+    """(dotted name in snake case, value) of each plain value; 4 deep and 64 wide is more than any endpoint writes."""
     for key, value in list(usage.items())[:64]:
         name = prefix + _snake(str(key)[:80])
         if isinstance(value, Mapping):

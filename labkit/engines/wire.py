@@ -1,7 +1,8 @@
 """From an endpoint's bytes to its events: decompressed, decoded, and bounded at every step.
 
-A body is server-sent events or one JSON value: endpoints answer 200 with an error, or with an unstreamed answer, whatever
-was asked. Which of the two it is shows in its first letter, not in its Content-Type, which is as often wrong as right.
+A body is server-sent events or one JSON value: whatever was asked, some endpoints answer 200 with an error, or with an
+answer that is not streamed. The body's first letter shows which of the two it is. Its Content-Type does not: it is wrong as
+often as right.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from labkit.request import MAX_EVENT, Decoder, EngineError, SentEvent, StreamInc
 STEP = 2**16
 """The most bytes that are decompressed at once, so that a bomb cannot hold up the event loop or fill the memory."""
 PER_TOKEN = 2**14
-"""Bytes that one token of an answer may take on the wire: twenty alternatives with their probabilities take about 3000."""
+"""Bytes, decompressed, that one token of an answer may take: twenty alternatives with probabilities take about 3000."""
 BASE_BYTES = 2**23
-"""Bytes that an answer may take on the wire beyond `PER_TOKEN` for each token asked for."""
+"""Bytes, decompressed, that an answer may take beyond `PER_TOKEN` for each token asked for."""
 _BOM = b"\xef\xbb\xbf"
 ENCODINGS = "gzip, deflate"
 """The content encodings an endpoint is told it may use."""
 
 
 class Wire:
-    """Reads the body of one answer. `encoding` is its Content-Encoding; `max_tokens` sets the bound of its bytes.
+    """Reads the body of one answer. `encoding` is its Content-Encoding; `max_tokens` sets the bound of its size.
 
     Raises `StreamIncomplete` for a body that cannot be decompressed or is longer than its bound, `EngineError` for an
     encoding that was not asked for.
@@ -42,7 +43,7 @@ class Wire:
         self._json: list[bytes] = []
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """`data`, decompressed, in pieces of which each takes a short time to read."""
+        """`data`, decompressed, in pieces that are quick to read: at most `STEP` bytes each where it was compressed."""
         for piece in (data,) if self._inflate is None else self._inflate.feed(data):
             self.received += len(piece)
             if self.received > self._bound:
@@ -53,7 +54,7 @@ class Wire:
             yield piece
 
     def events(self, piece: bytes) -> list[SentEvent]:
-        """The events that `piece` completes; none of a JSON body before its end."""
+        """The events that `piece` completes. A JSON body has none before its end: `rest` returns it."""
         if self._is_json is None:
             piece = self.beginning + piece
             begin = piece.removeprefix(_BOM).lstrip()
@@ -71,10 +72,10 @@ class Wire:
         return []
 
     def rest(self) -> list[SentEvent]:
-        """What the end of the body completes: a JSON body as one event, or a last event without its empty line.
+        """The events that the end of the body completes: a JSON body as one event, or a last event without an empty line.
 
-        A browser would drop the latter; gateways leave the line out, and with it the reason and the usage would be lost. One
-        that is cut within its JSON stays dropped.
+        A browser drops such a last event. Some gateways leave the empty line out, and dropping the event would lose the
+        finish reason and the usage. An event that is cut within its JSON is dropped.
         """
         if not self._is_json:
             return [event for event in self._decoder.feed(b"\n\n") if _ended(event)]
@@ -83,7 +84,7 @@ class Wire:
 
 
 def _ended(event: SentEvent) -> bool:
-    """Whether a last event is all there."""
+    """Whether the last event is complete."""
     if event.event == "error" or event.data.strip() == "[DONE]":
         return True
     try:
@@ -94,7 +95,7 @@ def _ended(event: SentEvent) -> bool:
 
 
 class _Inflate:
-    """gzip and deflate, the latter with and without its zlib header, as endpoints send either."""
+    """Decompresses gzip and deflate, the latter with or without its zlib header: endpoints send both."""
 
     def __init__(self, encoding: str) -> None:
         kind = encoding.strip().lower()
@@ -104,7 +105,7 @@ class _Inflate:
                 "asked for; switch compression off at the endpoint or the proxy before it"
             )
         self._gzip = kind != "deflate"
-        self._z: Any = None  # made when the first two bytes are there: they tell a member's kind
+        self._z: Any = None  # made when the first two bytes are there: they tell the format
         self._head = b""
         self._members = 0
 

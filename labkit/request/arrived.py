@@ -1,4 +1,4 @@
-"""What has arrived of a stream so far: its tokens, its usage, when it began. Folded here and nowhere else."""
+"""What has arrived of a stream so far: its tokens, its usage, when it began. No other module adds these up."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from labkit.request import clock
 from labkit.request.values import Chunk, Timing, Usage
 
 UsageSource = Literal["reported", "running", "counted", "unknown"]
-"""Where token counts come from: the engine's final count; its running count before the stream was cut; the chunks that had
-arrived (output only); nowhere."""
+"""Where token counts come from. "reported": the engine's final count. "running": its running count before the stream was
+cut. "counted": the chunks that had arrived (output only). "unknown": nowhere."""
 
 
 @dataclass(slots=True)
 class Arrived:
     """A stream as far as it has come. `sent` is in seconds of `clock.now()`, `started_unix` in seconds since 1970.
 
-    Where chunks carry the engine's running count, `usage` is the last one plus the tokens of the chunks after it; where none
-    do, it is what the chunks say, and 0 input tokens, for nobody knows them. The tokens of a chunk that holds reasoning and
-    no text are reasoning tokens.
+    Where chunks carry the engine's running count, `usage` is the last count plus the tokens of the chunks after it. Where no
+    chunk carries one, `usage` is the sum of the chunks' own tokens, with 0 input tokens because nobody knows them. The
+    tokens of a chunk that holds reasoning and no text are reasoning tokens.
     """
 
     sent: float
@@ -32,7 +32,7 @@ class Arrived:
 
     @classmethod
     def now(cls) -> Self:
-        """Nothing yet, of a stream that is asked for now."""
+        """The empty record of a stream that is asked for now."""
         return cls(clock.now(), clock.unix_now())
 
     def note(self, chunk: Chunk) -> None:

@@ -1,8 +1,8 @@
-"""Who records an attempt: whoever computes or serves an answer, once. Whoever only forwards records nothing.
+"""Who records an attempt: the handler that computes or serves the answer, once. Handlers that only forward record nothing.
 
-`labkit.ledger.Booked` puts books on every request that passes through it. What is below it in the stack finds them there;
-what stands above it (a cache that answers by itself) finds them in what it was put around. So it makes no difference where
-in a stack the ledger stands: `metered` records what an engine does, `served` what a cache gives.
+`labkit.ledger.Booked` puts books on every request that passes through it. Handlers below it in the stack find the books on
+the request. A lever above it (a cache that answers by itself) finds them in the handler that the lever was put around. So it
+makes no difference where in a stack the ledger stands: `metered` records an engine's answers, `served` a cache's.
 """
 
 from __future__ import annotations
@@ -18,35 +18,38 @@ from labkit.request.values import Chunk, Done, Event, Request
 
 
 class Page(Protocol):
-    """Where one attempt is recorded. Neither method raises: what goes wrong is told on the `Done`, or in the log."""
+    """Where one attempt is recorded. Neither method raises: an error is reported on the `Done`, or in the log."""
 
     def completed(self, arrived: Arrived, done: Done) -> Done:
-        """Record a whole answer; returns its `Done`, with the cost if it had none, and with what went wrong in recording."""
+        """Record a whole answer; returns its `Done`, with the cost if it had none, and with any error of the recording."""
         ...
 
     def cut(self, arrived: Arrived, error: BaseException | None, *, served: bool) -> None:
-        """Record an attempt that brought no whole answer: `error` ended it, None if the stream just ended."""
+        """Record an attempt that brought no whole answer.
+
+        `error` ended it; None if the stream just ended. `served` says that the answer was served, not computed.
+        """
         ...
 
 
 class Books(Protocol):
-    """What keeps attempts. `names` tells the ledgers that it keeps them in from all others."""
+    """What keeps attempts. `names` identifies the ledgers in which it keeps them."""
 
     @property
     def names(self) -> frozenset[str]:
-        """The ledgers."""
+        """The names of the ledgers, different from those of all other ledgers."""
         ...
 
     def open(self, request: Request, model: str) -> Page:
-        """Begin a page, before anything is paid for. `model` is the name for a request that has none.
+        """Begin a page, before anything is paid for. `model` is the name to record for a request that names none.
 
-        Raises for a request that could never be recorded.
+        Raises a `LabError` for a request that could never be recorded (`labkit.ledger` raises `InvalidRow`).
         """
         ...
 
 
 def joined(books: tuple[Books, ...], more: tuple[Books, ...]) -> tuple[Books, ...]:
-    """`books`, and those of `more` whose ledgers are not among theirs."""
+    """`books`, then each of `more` that keeps attempts in a ledger which none before it uses."""
     kept: tuple[Books, ...] = books
     for each in more:
         if not each.names <= frozenset[str]().union(*(one.names for one in kept)):
@@ -55,7 +58,7 @@ def joined(books: tuple[Books, ...], more: tuple[Books, ...]) -> tuple[Books, ..
 
 
 class Metered:
-    """A handler that computes answers: each attempt at it is recorded in the books that its request carries."""
+    """A handler that computes answers, with each attempt recorded in the books that its request carries."""
 
     __slots__ = ("inner", "model")
 
@@ -72,13 +75,13 @@ class Metered:
 
 
 def served(events: AsyncGenerator[Event, None], request: Request, beneath: tuple[Books, ...]) -> AsyncGenerator[Event, None]:
-    """`events`, an answer that was not computed for `request`, recorded in its books and in those `beneath` the lever."""
+    """`events`, an answer not computed for `request`, recorded in the request's books and in those `beneath` the lever."""
     books = joined(request.books, beneath)
     return _recorded(events, request, books, "", served=True) if books else events
 
 
 async def _recorded_once(inner: Handler, request: Request, model: str) -> AsyncGenerator[Event, None]:
-    """Recorded, unless the handler turns out to forward to a stack that has done so."""
+    """Record the attempt, unless `inner` forwards to a stack that has recorded it already."""
     watch = _Watch(request.books)
     stream = _recorded(inner(replace(request, books=(watch,))), request, request.books, model, watch=watch)
     async with aclosing(stream) as events:
@@ -95,7 +98,7 @@ async def _recorded(
     watch: _Watch | None = None,
     served: bool = False,
 ) -> AsyncGenerator[Event, None]:
-    pages = [each.open(request, model) for each in books]  # first: what could not be recorded must not cost anything
+    pages = [each.open(request, model) for each in books]  # first: a request that cannot be recorded must not cost anything
     arrived = Arrived.now()
     over = False
     try:
@@ -121,7 +124,7 @@ async def _recorded(
 
 
 class _Watch:
-    """The books of a request as a handler of unknown make sees them: the same, and it is noted whether they were used."""
+    """A request's books as a handler of unknown make gets them: passes everything on, and notes whether they were used."""
 
     def __init__(self, books: tuple[Books, ...]) -> None:
         self._books = books

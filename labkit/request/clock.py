@@ -37,9 +37,9 @@ def unix_now() -> float:
 
 
 async def sleep_until(when: float) -> None:
-    """Wake at `when`, in seconds of `now()`: exactly then, and in one step with all who wait for the same moment.
+    """Wake exactly at `when`, in seconds of `now()`, in the same step of the loop as all tasks that wait for that moment.
 
-    asyncio.sleep adds a delay to a now of its own, and the sum rounds: its sleepers would wake apart.
+    asyncio.sleep would not do: it adds a delay to its own reading of the clock, and the rounded sums differ between tasks.
     """
     loop = asyncio.get_running_loop()
     woken: asyncio.Future[None] = loop.create_future()
@@ -56,9 +56,9 @@ def _wake(woken: asyncio.Future[None]) -> None:
 
 
 async def off_loop(work: Callable[[], T]) -> T:
-    """What `work` returns, computed in a thread so that the loop's other tasks go on.
+    """Run `work` in a thread, so that the loop's other tasks go on, and return its result.
 
-    On a virtual clock it is computed at once and takes no virtual time: a thread is nothing that time could jump over.
+    On a virtual clock `work` runs at once and takes no virtual time: the loop could not jump over a thread's work.
     """
     if isinstance(asyncio.get_running_loop(), VirtualLoop):
         return work()
@@ -75,7 +75,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         if ready or timeout == 0:
             return ready
         if timeout is None:
-            # Only a thread's call_soon_threadsafe could still wake us; give a finishing one a moment, then say so.
+            # Only a thread's call_soon_threadsafe could still wake the loop: give a finishing thread a moment, then raise.
             ready = super().select(self.loop.grace)
             if not ready:
                 raise VirtualClockStuck(
@@ -108,8 +108,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def advance(self, seconds: float) -> None:
         """Move virtual time forward by `seconds`."""
-        # The loop asks for (deadline − now), so now + that can land one rounding step short of the deadline, and the
-        # loop would spin; aim for the timer itself.
+        # The loop asks for (deadline − now). Adding that to now can land one rounding step short of the deadline, and the
+        # loop would spin; so aim for the timer itself.
         scheduled = getattr(self, "_scheduled", None)
         target = self._virtual_time + seconds
         if scheduled and abs(scheduled[0].when() - target) < 1e-6:
@@ -118,9 +118,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run_virtual(main: Coroutine[Any, Any, T], epoch: float = 0.0) -> T:
-    """Run `main` on a fresh virtual clock and return its result.
+    """Run `main` on a fresh virtual clock and return its result. Raises what `main` raises, and `VirtualClockStuck`.
 
-    Works inside a notebook too, where a loop already runs in this thread: the simulation gets a thread of its own.
+    `epoch` is the wall time, in seconds since 1970, at virtual second 0. It works inside a notebook too, where a loop
+    already runs in this thread: the simulation gets a thread of its own.
     """
 
     def run() -> T:

@@ -12,7 +12,7 @@ from labkit.request.values import Chunk, Done, Event, Timing, TokenLogprob, Tool
 
 
 def chunk_to_json(chunk: Chunk, since: float = 0.0) -> dict[str, Any]:
-    """`chunk`, its time in seconds after `since`; fields at their defaults are left out."""
+    """`chunk`, with its time in seconds after `since`; optional fields that are empty are left out."""
     found: dict[str, Any] = {"at": chunk.at - since, "text": chunk.text, "tokens": chunk.tokens}
     if chunk.reasoning:
         found["reasoning"] = chunk.reasoning
@@ -26,7 +26,7 @@ def chunk_to_json(chunk: Chunk, since: float = 0.0) -> dict[str, Any]:
 
 
 def chunk_from_json(data: Mapping[str, Any], since: float = 0.0) -> Chunk:
-    """The chunk that `chunk_to_json` wrote. Raises `StreamIncomplete` for what is none."""
+    """The chunk that `chunk_to_json` wrote. Raises `StreamIncomplete` for any other data."""
     try:
         return Chunk(
             text=_text(data["text"]),
@@ -47,7 +47,7 @@ def chunk_from_json(data: Mapping[str, Any], since: float = 0.0) -> Chunk:
 
 
 def done_to_json(done: Done, since: float = 0.0) -> dict[str, Any]:
-    """`done`, its times in seconds after `since`; faults as text."""
+    """`done`, with its times in seconds after `since` and its faults as text; `booked` is left out."""
     timing = done.timing
     times = [None if t is None else t - since for t in (timing.first_token, timing.last_token, timing.done)]
     found: dict[str, Any] = {
@@ -75,7 +75,7 @@ def done_to_json(done: Done, since: float = 0.0) -> dict[str, Any]:
 
 
 def done_from_json(data: Mapping[str, Any], since: float = 0.0) -> Done:
-    """The `Done` that `done_to_json` wrote, without its faults. Raises `StreamIncomplete` for what is none."""
+    """The `Done` that `done_to_json` wrote, without its faults. Raises `StreamIncomplete` for any other data."""
     try:
         first, last, end = (None if t is None else float(t) + since for t in data["times"])
         cost = data.get("cost")
@@ -97,17 +97,17 @@ def done_from_json(data: Mapping[str, Any], since: float = 0.0) -> Done:
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
-    """`event` with its times as they are."""
+    """`event` as JSON, with its times unchanged."""
     return chunk_to_json(event) if isinstance(event, Chunk) else done_to_json(event)
 
 
 def usage_to_json(usage: Usage) -> dict[str, int]:
-    """All of `usage`."""
+    """All counts of `usage` by name."""
     return {f.name: getattr(usage, f.name) for f in fields(Usage)}
 
 
 def usage_from_json(data: Mapping[str, Any]) -> Usage:
-    """The usage that `usage_to_json` wrote."""
+    """The usage that `usage_to_json` wrote. Raises `TypeError` or `InvalidValue` for any other data."""
     return Usage(**data)
 
 

@@ -14,7 +14,10 @@ from labkit.request.values import Chunk, Event, Request
 
 
 def within(request: Request, seconds: float) -> Request:
-    """`request` with its deadline `seconds` from now, or the one it has if that is sooner: a deadline only tightens."""
+    """`request` with its deadline `seconds` from now, or with its present one if that is sooner: deadlines only tighten.
+
+    Raises `InvalidRequest` for `seconds` that are not above 0 or not finite.
+    """
     if not seconds > 0:
         raise InvalidRequest(f"a deadline must lie ahead; {seconds} s is not")
     deadline = clock.now() + seconds
@@ -24,8 +27,9 @@ def within(request: Request, seconds: float) -> Request:
 def held(handler: Handler, request: Request) -> AsyncGenerator[Event, None]:
     """The stream of `handler`, which raises `DeadlineExceeded` as soon as the request's deadline passes.
 
-    Stacks and engines call their own work through this, so nobody has to place a lever for it. A deadline that is held
-    further out costs nothing here; one that was tightened on the way is held from there on.
+    Stacks and engines call their own work through this, so deadlines need no lever. Where a lever further out enforces the
+    same deadline already (`Request.held`), this adds nothing. A deadline that a lever on the way has tightened is enforced
+    from there inwards.
     """
     if request.deadline is None or request.deadline == request.held:
         return handler(request)
@@ -33,15 +37,15 @@ def held(handler: Handler, request: Request) -> AsyncGenerator[Event, None]:
 
 
 async def _held(handler: Handler, request: Request, deadline: float) -> AsyncGenerator[Event, None]:
-    """Guards each wait for the next event rather than the whole stream, so it never fires while the *caller* is busy with an
-    event it already has; a caller that was too slow finds out at its next event.
+    """Guard each wait for the next event, not the whole stream: the deadline never fires while the *caller* is busy with an
+    event. A caller that was too slow gets the error when it asks for its next event.
     """
     started = clock.now()
     partial: list[str] = []
     async with aclosing(handler(request)) as events:
         while True:
             limit = asyncio.timeout_at(deadline)
-            # timeout_at acts at the next suspension; one already overdue must not start the engine first.
+            # timeout_at acts only at the next suspension: a request that is overdue already must not start the engine first.
             overdue = clock.now() >= deadline
             try:
                 async with limit:
@@ -51,7 +55,7 @@ async def _held(handler: Handler, request: Request, deadline: float) -> AsyncGen
             except StopAsyncIteration:
                 return
             except TimeoutError as error:
-                if not (overdue or limit.expired()):  # somebody else's
+                if not (overdue or limit.expired()):  # the handler's own timeout, not this deadline
                     raise
                 raise DeadlineExceeded(
                     f"no complete answer {clock.now() - started:.3f} s after the start: the deadline was "

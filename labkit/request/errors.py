@@ -22,8 +22,8 @@ class ContextWindowExceeded(InvalidRequest):
 class EngineError(LabError):
     """The engine answered with an error.
 
-    `status` is its HTTP status where there is one; `retry_after_s` is in how many seconds the engine wants to be asked
-    again, None where it did not say.
+    `status` is its HTTP status, None where there is none. `retry_after_s` is the number of seconds after which the engine
+    wants to be asked again, None where it did not say.
     """
 
     def __init__(self, message: str, status: int | None = None, retry_after_s: float | None = None) -> None:
@@ -33,7 +33,11 @@ class EngineError(LabError):
 
 
 class EngineUnreachable(EngineError):
-    """Nothing accepts connections at the engine's address."""
+    """Nothing accepts connections at the engine's address.
+
+    Also raised where something answers that does not speak HTTP, where the connection breaks before any part of an answer
+    came, and where this machine's proxy or certificate settings cannot be used.
+    """
 
 
 class EngineStalled(EngineError):
@@ -41,7 +45,10 @@ class EngineStalled(EngineError):
 
 
 class StreamIncomplete(EngineError):
-    """The stream ended without a `Done`: what arrived is not a whole answer."""
+    """The stream ended without a `Done`: what arrived is not a whole answer.
+
+    Also raised for a stream that is damaged, or longer than its bound.
+    """
 
 
 class DeadlineExceeded(LabError, TimeoutError):

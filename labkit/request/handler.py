@@ -1,7 +1,7 @@
 """The handler protocol: a request in, a stream of events out.
 
-A stream is any number of `Chunk` and then exactly one `Done`; `complete` folds it into one value. How levers are put around
-handlers is in `labkit.request.lever`.
+A stream is any number of `Chunk` and then exactly one `Done`; `complete` folds it into one value. `labkit.request.lever`
+puts levers around handlers.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Completion:
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The tool calls of the answer in the order of their numbers, each with its pieces added up."""
+        """The tool calls of the answer in the order of their indices, each with its pieces joined."""
         pieces: dict[int, list[ToolCallDelta]] = {}
         for chunk in self.chunks:
             for piece in chunk.tool_calls:
@@ -60,7 +60,7 @@ class Completion:
     def tpot(self) -> float | None:
         """Time per output token after the first, s; None for fewer than two tokens.
 
-        Reasoning that was billed and not streamed was over before the first token came: it is not counted.
+        Reasoning tokens that were billed but not streamed are not counted: the model wrote them before the first token came.
         """
         usage = self.done.usage
         hidden = usage.reasoning_tokens > 0 and not any(chunk.reasoning for chunk in self.chunks)
@@ -74,7 +74,8 @@ class _AfterDone(StreamIncomplete):
 async def complete(handler: Handler, request: Request) -> Completion:
     """Run `request` to its end and fold the stream into one `Completion`.
 
-    Raises `StreamIncomplete` when the stream ends without a `Done`, and whatever the handlers raise.
+    Raises `StreamIncomplete` when the stream ends without a `Done` or goes on after it, and whatever the handlers raise
+    before the `Done`. An error after the `Done` becomes one of the answer's faults.
     """
     chunks: list[Chunk] = []
     done: Done | None = None
@@ -92,7 +93,7 @@ async def complete(handler: Handler, request: Request) -> Completion:
     except Exception as error:
         if done is None:
             raise
-        done = done.beside("after the answer", error)  # it is whole, and paid for
+        done = done.beside("after the answer", error)  # the answer is whole, and paid for
     if done is None:
         raise StreamIncomplete(f"the stream ended after {len(chunks)} chunks without a Done; the answer is not whole")
     return Completion.of(chunks, done)

@@ -1,7 +1,7 @@
 """What levers write on the route of an answer: `kind` or `kind:detail`, outermost first.
 
-The kinds are constants here. Names that users choose (models, experiments, pools) stand behind the colon only, so none can
-be taken for a kind.
+The kinds are constants here. Names that users choose (models, experiments, pools) stand only behind the colon, so no name
+can be mistaken for a kind.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ OFF_PEAK: Final = "off-peak"
 COALESCING_WINDOW: Final = "coalescing-window"
 
 REPEATED: Final = (RESPONSE_CACHE, SEMANTIC_CACHE, SINGLE_FLIGHT)
-"""The kinds of an answer that was not computed for the request that got it."""
+"""The kinds that say that an answer was not computed for this request."""
 
 
 def hop(kind: str, detail: str) -> str:
-    """The hop of `kind` with a detail that users named."""
+    """The hop of `kind` with `detail`, a name that users chose."""
     return f"{kind}:{detail}"
 
 

@@ -1,4 +1,4 @@
-"""What is asked: everything of a request that changes its answer, as one canonical text. Who asks, and why, is not in it."""
+"""The question in a request as one canonical text: all that changes the answer, except the model; not who asks, or why."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from labkit.request.values import Message, Request
 
 
 def asked(request: Request) -> dict[str, Any]:
-    """What is asked, as JSON values: messages, sampling, limits, `response_format` and all of `extra` (tools are there).
+    """The question in `request`, as JSON values: messages, sampling, limits, `response_format` and `extra` (tools too).
 
-    Not in it: the model, tenant and user, and when, how urgently or for the how-manieth time.
+    It leaves out the model, who asks (tenant, user, permissions), why (feature, workflow, shadow), and how (deadline,
+    priority, attempt, idempotency key).
 
-    Texts count as they are, code point by code point, with no Unicode normalisation or trimming: "é" as one code point and
-    as two are different tokens to a model, so they are different questions.
+    Texts are kept code point by code point, without Unicode normalisation or trimming: "é" as one code point and as two are
+    different tokens to a model, so they are different questions.
     """
     return {
         "messages": [_message(message) for message in request.messages],
@@ -31,11 +32,11 @@ def asked(request: Request) -> dict[str, Any]:
 
 
 def canonical(what: dict[str, Any]) -> str:
-    """`what` as JSON in ASCII: equal for equal questions, different for different ones.
+    """`what`, the result of `asked`, as JSON in ASCII: equal for equal questions, different for different ones.
 
     The names of the request's own fields and of `extra` are sorted. Key order *inside* `response_format` and inside each
-    value of `extra` is kept: a grammar writes properties in the schema's order, and a chat template prints tools into the
-    prompt in theirs.
+    value of `extra` is kept: a grammar writes properties in the schema's order, and a chat template prints the tools into
+    the prompt in the order given.
 
     Raises `InvalidRequest` where `extra` or `response_format` is not JSON.
     """

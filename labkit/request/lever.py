@@ -15,12 +15,13 @@ A lever is a frozen dataclass of settings with one method, `over`, that puts it 
 
     loud = stack(Shout(), engine=engine)
 
-A *chooser* is a lever over several handlers, known by their models' names. `aclosing` is what carries a cancellation through
-the stack: when the caller stops listening, Python closes the outermost generator, and each `aclosing` closes the next one
-in. Without it the engine would go on generating, and billing.
+A *chooser* is a lever over several handlers, known by their models' names. `aclosing` carries a cancellation through the
+stack: when the caller stops listening, Python closes the outermost generator, and each `aclosing` closes the next one in.
+Without it the engine would go on generating, and billing.
 
-Placing a lever does two things that no lever has to think of. What it wraps is `metered`, so that whoever computes an answer
-is in the books (`labkit.request.books`). And a request's deadline is held, wherever it was set (`labkit.request.deadline`).
+Placing a lever does two things, so that no lever has to do them itself. It wraps the handler inside in `metered`, so that
+each computed answer is recorded (`labkit.request.books`). And it enforces the request's deadline, wherever that was set
+(`labkit.request.deadline`).
 """
 
 from __future__ import annotations
@@ -43,22 +44,22 @@ class Lever(ABC):
 
     @property
     def books(self) -> Books | None:
-        """Where this lever has attempts recorded; None for all but `labkit.ledger.Booked`."""
+        """The books in which this lever records attempts; None for all levers but `labkit.ledger.Booked`."""
         return None
 
     @abstractmethod
     def over(self, inner: Handler) -> Handler:
-        """`inner` with this lever around it. Called once for each place; its running state begins here."""
+        """`inner` with this lever around it. Called once for each place in a stack; the running state begins here."""
 
     def __call__(self, inner: Handler) -> Placed:
-        """The lever around `inner`, as a handler that prints itself and compares."""
+        """The lever around `inner`, as a handler that can be printed and compared. Raises `InvalidValue` for no handler."""
         return Placed(self, inner)
 
 
 class Chooser(ABC):
     """A lever over several handlers by name, which asks some of them. Otherwise like `Lever`.
 
-    `renames` says whether it passes requests on with `Request.model` set to the name of the one it chose.
+    `renames` says whether it passes a request on with `Request.model` set to the name of the handler that it chose.
     """
 
     __slots__ = ()
@@ -69,7 +70,7 @@ class Chooser(ABC):
         """One handler that chooses among `models`."""
 
     def __call__(self, models: Mapping[str, Handler]) -> Placed:
-        """The chooser over `models`, as a handler that prints itself and compares."""
+        """The chooser over `models`, as a handler that can be printed and compared. Raises `InvalidValue` for no mapping."""
         return Placed(self, models)
 
 
@@ -98,7 +99,7 @@ class Placed:
         return held(self._handle, request)
 
     async def aclose(self) -> None:
-        """Give back the engines below that can be given back."""
+        """Close the handlers below that have an `aclose`, such as engines."""
         for inner in self.inner.values() if isinstance(self.inner, Mapping) else (self.inner,):
             close = getattr(inner, "aclose", None)
             if close is not None:
@@ -126,8 +127,8 @@ class Placed:
 def stack(*levers: object, engine: Handler | Mapping[str, Handler]) -> Handler:
     """`stack(a, b, engine=e)` is `a(b(e))`: the first lever is the outermost, the one the request meets first.
 
-    Where the last lever is a chooser, `engine` is a mapping from model names to handlers. `print` shows it.
-    Raises `InvalidValue` for what is no lever, and for levers that do not fit together.
+    Where the last lever is a chooser, `engine` is a mapping from model names to handlers. `print(stack(…))` shows one lever
+    a line. Raises `InvalidValue` for a value that is not a lever, and for levers that do not fit together.
     """
     handler: Handler | Mapping[str, Handler] = engine
     for place, lever in reversed(list(enumerate(levers))):
@@ -151,7 +152,7 @@ def stack(*levers: object, engine: Handler | Mapping[str, Handler]) -> Handler:
 
 
 def placed(handler: object) -> Iterator[Placed]:
-    """Every lever and chooser in `handler`, the outermost first; nothing beyond what stacks know of."""
+    """Every lever and chooser in `handler`, the outermost first; it does not look inside handlers of unknown make."""
     if isinstance(handler, Placed):
         yield handler
         for inner in handler.inner.values() if isinstance(handler.inner, Mapping) else (handler.inner,):
@@ -159,16 +160,17 @@ def placed(handler: object) -> Iterator[Placed]:
 
 
 def books_in(handler: object) -> tuple[Books, ...]:
-    """The books that stand anywhere in `handler`, each ledger once."""
+    """The books of all levers in `handler`, each ledger once."""
     found = [each.lever.books for each in placed(handler) if isinstance(each.lever, Lever)]
     return joined((), tuple(books for books in found if books is not None))
 
 
 def metered(handler: Handler, model: str = "") -> Handler:
-    """`handler`, recorded where it computes answers by itself; a stack records its own. `model` is what it is called.
+    """`handler`, with each of its attempts recorded in the request's books; a stack records its own, so it is returned.
 
-    Whoever asks a handler beside the one that it was put around (a judge, a shadow) asks it metered, or what that costs is
-    in no books.
+    `model` is the name to record for a request that names none; by default the handler's own `model`. A lever that asks a
+    handler other than the one it was put around (a judge, a shadow) must ask it through `metered`: otherwise no ledger
+    records what that costs. Raises `InvalidValue` for a value that is not a handler.
     """
     if isinstance(handler, Metered | Placed):
         return handler

@@ -1,8 +1,8 @@
-"""Server-sent events, as a reader takes them from bytes that may be cut anywhere.
+"""Server-sent events, decoded from bytes that may be cut anywhere.
 
 The grammar is the WHATWG's (https://html.spec.whatwg.org/multipage/server-sent-events.html, sections 9.2.5 and 9.2.6): lines
 end in LF, CR LF or CR; a line is a comment (it begins with a colon) or a field `name: value`; an empty line sends the event.
-The standard sets no limits; here a line and an event have one, because an answer never needs more and memory ends.
+The standard sets no limits; here a line and an event have one, because no answer needs more and memory is finite.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LINE_END = re.compile(r"\r\n|\n|\r")
 
 @dataclass(frozen=True, slots=True)
 class SentEvent:
-    """One event as a browser's `EventSource` would hand it out; `id` is the last one the stream has set."""
+    """One event as a browser's `EventSource` would hand it out; `id` is the last id that the stream has set."""
 
     data: str
     event: str = "message"
@@ -33,9 +33,10 @@ class SentEvent:
 class Decoder:
     """Takes a stream's bytes piece by piece and hands out its events.
 
-    `last_event_id` is what a reader sends as `Last-Event-ID` when it connects again; `retry_ms` is how long the server
-    asked it to wait before, None if it did not. An event that the stream's end cuts is never handed out. The work is linear
-    in the bytes, however they are cut. Raises `StreamIncomplete` for a line or an event above its bound, in characters.
+    `last_event_id` is the text that a reader sends as `Last-Event-ID` when it connects again. `retry_ms` is how long, in
+    milliseconds, the server asked it to wait before that, None if it did not ask. An event that the stream's end cuts is
+    never handed out. The work is linear in the bytes, however they are cut. `feed` raises `StreamIncomplete` for a line or
+    an event above its bound, in characters.
     """
 
     def __init__(self, last_event_id: str = "", *, max_line: int = MAX_LINE, max_event: int = MAX_EVENT) -> None:

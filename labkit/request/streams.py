@@ -1,4 +1,4 @@
-"""What several levers do to a stream: hold it back until it begins, or take it down while it passes."""
+"""What several levers do to a stream: hold it back until it begins, or write it down while it passes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from labkit.request.values import Chunk, Done, Event
 
 
 async def opened(events: AsyncGenerator[Event, None], first_token_s: float) -> AsyncGenerator[Event, None]:
-    """`events`, held back until the first token (or the `Done`) is there, which must be within `first_token_s` seconds.
+    """`events`, held back until the first token (or the `Done`) arrives, which must happen within `first_token_s` seconds.
 
-    Raises `EngineStalled` where it is not, and `StreamIncomplete` where the stream ends without a `Done`.
+    Raises `EngineStalled` where nothing arrives in time, and `StreamIncomplete` where the stream ends without a `Done`.
     """
     waiting: list[Event] = []
     begun = ended = False
@@ -28,7 +28,7 @@ async def opened(events: AsyncGenerator[Event, None], first_token_s: float) -> A
                     if begun:
                         break
         except TimeoutError as error:
-            if not limit.expired():  # somebody else's, such as a deadline's
+            if not limit.expired():  # another timeout, such as a deadline's
                 raise
             raise EngineStalled(f"no token within {first_token_s:.3g} s") from error
         for event in waiting:
@@ -41,9 +41,9 @@ async def opened(events: AsyncGenerator[Event, None], first_token_s: float) -> A
 
 
 async def taken_down(events: AsyncGenerator[Event, None], keep: Callable[[Completion], Done]) -> AsyncGenerator[Event, None]:
-    """`events`; `keep` is called on the whole answer just before its `Done` is handed on, and says which `Done` that is.
+    """`events`, with the whole answer given to `keep` just before its `Done`; `keep` returns the `Done` to hand on.
 
-    So whoever has seen the end of an answer finds it kept. A stream without its `Done` is not whole and not kept.
+    So an answer is kept before its caller sees its end. A stream without a `Done` is not whole: `keep` is not called for it.
     """
     chunks: list[Chunk] = []
     async with aclosing(events):

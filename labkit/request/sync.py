@@ -5,8 +5,8 @@
         for event in ask.stream("And at night?"):
             ...
 
-The door owns one thread with one event loop for its life. So engines keep their connections and levers their state from one
-call to the next, and it works where another loop runs in the caller's thread, as in a notebook.
+The door owns one thread with one event loop for as long as it is open. So engines keep their connections, and levers their
+state, from one call to the next; and the door works where another loop runs in the caller's thread, as in a notebook.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ class DoorClosed(LabError):
 class Synchronous:
     """Asks `handler` from any thread, and waits. `handler` may also be an awaitable that brings one, such as `connect()`.
 
-    What an awaitable brought is closed with the door, if it has an `aclose`. Use the door as a context manager, or call
-    `close`. Requests from several threads are answered side by side. It keeps real time: for a modelled engine's virtual
-    clock there is `labkit.request.clock.run_virtual`.
+    A handler that an awaitable brought is closed with the door, if it has an `aclose`. Use the door as a context manager, or
+    call `close`. Requests from several threads are answered at the same time. The door keeps real time: for a modelled
+    engine's virtual clock use `labkit.request.clock.run_virtual`. Raises `InvalidValue` where `handler` is, or brings, no
+    handler, and whatever the awaitable raises.
     """
 
     def __init__(self, handler: Handler | Awaitable[Handler]) -> None:
@@ -61,10 +62,10 @@ class Synchronous:
                 raise
 
     def __call__(self, request: Request | str, *, within_s: float | None = None) -> Completion:
-        """The whole answer to `request`; a text is one user message. It must be there within `within_s` seconds.
+        """The whole answer to `request`, within `within_s` seconds; a text stands for one user message.
 
-        Raises what the stack raises, `DeadlineExceeded` after `within_s`, and `DoorClosed`. Whoever interrupts the wait
-        (Ctrl-C) cancels the answer down to the engine.
+        Raises what the stack raises, `DeadlineExceeded` after `within_s`, and `DoorClosed`. Interrupting the wait (Ctrl-C)
+        cancels the answer down to the engine.
         """
         asked = _request(request)
 
@@ -75,15 +76,18 @@ class Synchronous:
         return answered
 
     def stream(self, request: Request | str, *, within_s: float | None = None) -> Generator[Event, None, None]:
-        """The events that answer `request`, as they come; the engine's stream is not read further than they are taken.
+        """The events that answer `request`, as they come; an event is read from the engine only when the caller asks for it.
 
-        Whoever leaves the loop over them, or closes the iterator, cancels the answer down to the engine. Raises like a call.
+        Leaving the loop over the events, or closing the iterator, cancels the answer down to the engine. Raises like a call.
         """
         self._check()
         return self._stream(_request(request), within_s)
 
     def close(self) -> None:
-        """Cancel what is under way, down to the engine, and end the thread. Who waits in other threads gets `DoorClosed`."""
+        """Cancel all requests, down to the engine, and end the thread. Callers that wait in other threads get `DoorClosed`.
+
+        Raises the error that closing the handler met, if there was one.
+        """
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -137,7 +141,7 @@ class Synchronous:
             self._end(line)
 
     def _wait(self, work: Callable[[_Line], Coroutine[Any, Any, None]]) -> Any:
-        """What `work` puts on its line."""
+        """The first item that `work` puts on its line."""
         line = self._begin(work)
         try:
             return line.take()
@@ -161,13 +165,13 @@ class Synchronous:
         return line
 
     def _end(self, line: _Line) -> None:
-        """Return when nothing of the line's work is left; cancel what is."""
+        """Cancel the line's work where it still runs, and wait until it has ended (except in the door's own thread)."""
         if line.over:
             return
         with self._lock:
             if not self._closed:  # closing cancels it by itself
                 self._loop.call_soon_threadsafe(line.cancel)
-        if threading.current_thread() is not self._thread:  # where an iterator may be collected too, and nobody can wait
+        if threading.current_thread() is not self._thread:  # an iterator may be collected there too, and must not wait
             while not isinstance(line.items.get(), _End):
                 pass
 
@@ -200,10 +204,10 @@ class Synchronous:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             try:
                 runner.run(self._serve())
-            except Exception as error:  # noqa: BLE001 - it is raised in whoever closes
+            except Exception as error:  # noqa: BLE001 - close() raises it
                 self._failure = error
             finally:
-                with self._lock:  # before the loop is: nobody may call it any more
+                with self._lock:  # before the loop closes: nobody may call it after that
                     self._closed = True
         for line in list(self._lines):  # none, unless the loop was torn down from within
             line.items.put(_End(DoorClosed("the synchronous door's loop was ended from within; make a new one")))
@@ -235,13 +239,16 @@ class _Line:
         return item
 
     def cancel(self) -> None:
-        """Cancel the work; in the loop's thread."""
+        """Cancel the work; call it in the loop's thread."""
         if self.task is not None:
             self.task.cancel()
 
 
 async def _caught(work: Callable[[_Line], Coroutine[Any, Any, None]], line: _Line) -> BaseException | None:
-    """What ended `work`: raised here, a SystemExit would end the loop, and all other answers with it."""
+    """Run `work` and return the error that ended it, None where it ended well.
+
+    The error is returned, not raised: a SystemExit raised here would end the loop, and all other answers with it.
+    """
     try:
         await work(line)
     except asyncio.CancelledError:

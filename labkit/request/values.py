@@ -42,8 +42,9 @@ class ToolCallDelta:
 class Message:
     """One turn of the conversation, in the Chat Completions shape.
 
-    `tool_calls` are what an assistant's turn called, `tool_call_id` is the call that a tool's turn answers, `name` tells
-    speakers of one role apart. Text only: content in parts (images, audio, files) is refused by name.
+    `tool_calls` are the calls that an assistant's turn made, `tool_call_id` names the call that a tool's turn answers,
+    `name` tells speakers of one role apart. Messages hold text only. Raises `InvalidRequest` for fields that do not fit
+    together, and for content in parts (images, audio, files), whose kinds the error names.
     """
 
     role: Role
@@ -71,7 +72,7 @@ class Message:
 
 
 def _no_text(content: Any) -> str:
-    """What to say of content that is no string; content in parts is named by its kinds."""
+    """The error message for content that is not a string; for content in parts it names their kinds."""
     if not isinstance(content, list | tuple):
         return f"message content must be a string, not {type(content).__name__}; use '' for none"
     kinds = sorted({str(part.get("type")) if isinstance(part, Mapping) else type(part).__name__ for part in content})
@@ -97,7 +98,10 @@ class Request:
     `attempt` counts from 1; a retry is the same request with the next number. `shadow` marks traffic whose answer nobody
     sees but somebody pays for. `extra` is passed to the engine's request body as it is.
 
-    `books` and `held` are the stack's own notes: where to record attempts, and the deadline that a lever further out holds.
+    `books` and `held` are the stack's own notes: where to record attempts, and the deadline that a lever further out
+    enforces.
+
+    Raises `InvalidRequest` for a value out of range, naming it.
     """
 
     messages: tuple[Message, ...]
@@ -152,8 +156,9 @@ class Usage:
     """Tokens of one attempt.
 
     As in OpenTelemetry's GenAI conventions, `input_tokens` *includes* the cached and the cache-write tokens and
-    `output_tokens` *includes* the reasoning tokens. The disjoint parts come from here and only from here, by subtraction:
-    adding `cached_tokens` to `input_tokens` counts them twice.
+    `output_tokens` *includes* the reasoning tokens. Take the disjoint parts from this class only, which subtracts: adding
+    `cached_tokens` to `input_tokens` would count them twice. Raises `InvalidValue` for counts that are not whole numbers
+    from 0, and for parts that exceed their total.
     """
 
     input_tokens: int = 0
@@ -222,7 +227,7 @@ class Timing:
         return None if self.done is None else self.done - self.sent
 
     def tpot(self, output_tokens: int) -> float | None:
-        """Time per output token after the first, s: (E2E − TTFT) / (output tokens − 1). Undefined for one token."""
+        """Time per output token after the first, s: (E2E − TTFT) / (output tokens − 1). None for fewer than two tokens."""
         if self.e2e is None or self.ttft is None or output_tokens < 2:
             return None
         return (self.e2e - self.ttft) / (output_tokens - 1)
@@ -241,8 +246,8 @@ class TokenLogprob:
 class Chunk:
     """A piece of the answer as it arrived at `at` (seconds of `clock.now()`); it may carry several tokens.
 
-    `reasoning` holds text the model produced before its answer, `tool_calls` what it asks to have called. `usage` is the
-    running total where the engine reports one, so that a stream cut short can still be paid for.
+    `reasoning` holds text that the model produced before its answer, `tool_calls` the pieces of its tool calls. `usage` is
+    the running total where the engine reports one, so that a stream cut short can still be paid for.
     """
 
     text: str
@@ -255,14 +260,14 @@ class Chunk:
 
     @property
     def has_content(self) -> bool:
-        """Whether it carries something of the answer: text, reasoning or a piece of a tool call."""
+        """Whether the chunk carries a part of the answer: text, reasoning or a piece of a tool call."""
         return bool(self.text or self.reasoning or self.tool_calls)
 
     @property
     def counted(self) -> Usage:
-        """Its tokens by themselves, as output; those of a chunk that is all reasoning as reasoning too.
+        """The chunk's own tokens as output tokens; where it holds reasoning and no text, they are reasoning tokens too.
 
-        A count that is none (an engine may send anything) is 0: it must not cost the answer.
+        A `tokens` that is no whole number above 0 (an engine may send anything) counts as 0: it must not lose the answer.
         """
         tokens = self.tokens if isinstance(self.tokens, int) and self.tokens > 0 else 0
         return Usage(output_tokens=tokens, reasoning_tokens=tokens if self.reasoning and not self.text else 0)
@@ -283,12 +288,10 @@ class Fault:
 class Done:
     """The end of a stream: what it used, how long it took, and which way it went (`route`, outermost hop first).
 
-    `cost` is the price of this answer in `currency`, or None while nothing in the stack has priced it. `faults` is what went
-    wrong in the levers' own work (a price, a ledger's disk, a cache's file): the answer is whole all the same. `booked` are
-    the ledgers that hold the attempt.
-    `cost` is the price of this answer in `currency`, or None while nothing in the stack has priced it. `usage_note` is
-    empty where the engine's count is whole and consistent, else it says what is wrong with it in words; then `usage` holds
-    what is known, and a price computed from it would be invented.
+    `cost` is the price of this answer in `currency`, or None while nothing in the stack has priced it. `faults` are the
+    errors of the levers' own work (a price, a ledger's disk, a cache's file): the answer is whole all the same. `booked` are
+    the ledgers that hold the attempt. `usage_note` is empty where the engine's count is whole and consistent. Otherwise it
+    says in words what is wrong; then `usage` holds what is known, and a price computed from it would be invented.
 
     `finish_reason`: "stop" (the model ended it), "length" (max_tokens or the window did), "tool_calls" (it waits for tools),
     "refusal" (the text is the model's refusal), "content_filter" (the endpoint held the rest back), or the endpoint's own
@@ -316,7 +319,7 @@ class Done:
         return replace(self, timing=replace(self.timing, sent=sent, started_unix=started_unix))
 
     def beside(self, where: str, error: Exception) -> Done:
-        """This `Done` with one more fault told on it."""
+        """This `Done` with one more fault: `where` is the lever that met `error`."""
         return replace(self, faults=(*self.faults, Fault(where, error)))
 
 

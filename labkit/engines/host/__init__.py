@@ -4,9 +4,9 @@ Importing vLLM takes most of an engine's start-up, and it is the same for every 
 any thread starts, and forks: each fork runs vLLM's own OpenAI server, with its own address, key, log and engine core. On a
 GPU, where CUDA does not survive a fork, the host spawns the same server instead; everything else stays as it is.
 
-Who uses an engine holds a *lease*: an open Unix-socket connection to the host. The kernel of the operating system closes it
-when the process ends, however it ends, SIGKILL included. An engine without a lease is killed at once, a host without engines
-exits after a short linger, and engines die with their host. Nothing is left behind, and nothing has to be cleaned up.
+A process that uses an engine holds a *lease*: an open Unix-socket connection to the host. The kernel of the operating system
+closes it when the process ends, however it ends, SIGKILL included. An engine without a lease is killed at once, a host
+without engines exits after a short linger, and engines die with their host. Nothing is left behind to clean up.
 """
 
 from labkit.engines.host.block_frames import CONFIG_KEY as BLOCK_FRAMES

@@ -1,4 +1,4 @@
-"""Whether an engine has work, by its own counters: whoever sends the requests, they are seen."""
+"""Whether an engine has work, by its own counters, which show the requests of every client."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _RUNNING = re.compile(rb"^vllm:num_requests_(?:running|waiting)\{[^}]*\} (?!0(?:
 
 
 class Activity:
-    """The last moment at which an engine was seen at work, on the clock of whoever asks."""
+    """Keeps, as `last`, when an engine was last seen at work, in seconds of the clock from which the caller takes `now`."""
 
     def __init__(self, now: float) -> None:
         self.last = now
         self._counters = b""
 
     def look(self, port: int, api_key: str, now: float) -> None:
-        """Ask the engine. One that does not answer is taken to be busy; its end is noticed elsewhere."""
+        """Read the engine's counters. An engine that does not answer counts as busy; `Host` notices if it has ended."""
         body = _metrics(port, api_key)
         counters = self._counters if body is None else b"\n".join(_COUNTERS.findall(body))
         if body is None or counters != self._counters or _RUNNING.search(body):

@@ -16,7 +16,7 @@ from typing import Any
 from labkit.engines.errors import EngineArgumentError
 from labkit.engines.provenance import gpu
 
-# The host owns these: how to reach the engine is its business, and it runs one server process per engine.
+# The host sets these itself: it decides how to reach an engine, and runs one server process for each.
 _RESERVED = {
     "model": "give the model as connect's own argument",
     "host": "engines listen on loopback only",
@@ -39,7 +39,7 @@ _KV_SEQUENCES = 4
 
 
 class ArgumentCheck:
-    """Names checked against vLLM's own source, before anything is imported; values by its parser where the host has it."""
+    """Checks argument names against vLLM's source, before vLLM is imported, and values with vLLM's parser once built."""
 
     def __init__(self) -> None:
         self.on_cpu = runs_on_cpu()
@@ -47,7 +47,7 @@ class ArgumentCheck:
         self._parser: Any = None
 
     def build_parser(self) -> None:
-        """vLLM's argument parser, built once for every engine: it takes about a second, after importing vLLM."""
+        """Build vLLM's argument parser, once for all engines: it takes about a second, after importing vLLM."""
         from vllm.entrypoints.launchers.cli_args import make_arg_parser
         from vllm.utils.argparse_utils import FlexibleArgumentParser
 
@@ -60,7 +60,8 @@ class ArgumentCheck:
     def flags(self, model: str, given: Mapping[str, Any]) -> list[str]:
         """The command line of `python -m vllm.entrypoints.openai.api_server`.
 
-        Raises `EngineArgumentError` for a name vLLM does not know, with the closest one, and for what the host owns.
+        Raises `EngineArgumentError` for a name that vLLM does not know (and names the closest one), for an argument that the
+        host sets itself, and for a block size or a cache type that cannot work on this CPU.
         """
         for name in given:
             self._check_name(name)
@@ -81,7 +82,7 @@ class ArgumentCheck:
         return flags
 
     def parse(self, flags: list[str]) -> argparse.Namespace:
-        """The namespace that vLLM's server takes. Raises `EngineArgumentError` in vLLM's words."""
+        """The namespace that vLLM's server takes. Raises `EngineArgumentError` in vLLM's words where it refuses `flags`."""
         from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
         from vllm.entrypoints.launchers.launcher import validate_api_server_args
         from vllm.reasoning import ReasoningParserManager
@@ -127,7 +128,10 @@ def has_avx512() -> bool:
 
 
 def known_names() -> frozenset[str]:
-    """The fields of vLLM's AsyncEngineArgs and FrontendArgs, read from its source: importing them takes ten seconds."""
+    """The fields of vLLM's AsyncEngineArgs and FrontendArgs, read from its source: importing them takes ten seconds.
+
+    Raises `ImportError` where vLLM is not installed.
+    """
     spec = importlib.util.find_spec("vllm")
     if spec is None or not spec.submodule_search_locations:
         raise ImportError("vLLM cannot be imported: it is not installed")
@@ -145,7 +149,7 @@ def known_names() -> frozenset[str]:
 
 
 def with_defaults(model: str, given: Mapping[str, Any], on_cpu: bool) -> dict[str, Any]:
-    """`given` over the lab's defaults: quick to start, sized for a machine that is shared, and counting cached tokens."""
+    """`given` over the lab's defaults: a quick start, a size for a shared machine, and counts of cached tokens."""
     defaults: dict[str, Any] = {
         "enable_prompt_tokens_details": True,
         "disable_uvicorn_access_log": True,
@@ -179,7 +183,7 @@ def may_think(model: str) -> bool:
 
 
 def kv_cache_bytes(model: str, max_model_len: int | None = None) -> int:
-    """KV memory for four full-length sequences, within 64 MiB and 2 GiB; 1 GiB where the model's shape is not at hand.
+    """Bytes of KV memory for four full-length sequences, from 64 MiB to 2 GiB; 1 GiB where the model's shape is unknown.
 
     Bytes per token = 2 (K and V) × layers × KV heads × head size × 2 (bf16).
     """

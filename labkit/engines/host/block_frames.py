@@ -1,4 +1,4 @@
-"""The KV cache's blocks as a running vLLM has them, a few times a second, to whoever watches.
+"""Sends the state of a running vLLM's KV blocks to its watchers, a few times a second.
 
 Start the engine with `labkit.engines.host.scheduler.SCHEDULER` and `additional_config={"labkit_blocks": {"fps": 10}}`. It
 then listens on a Unix socket, `blocks` in the engine's own folder (or in the folder `"path"`, if that is given), and sends a
@@ -8,15 +8,14 @@ line of JSON, a *frame*, to each connection, at most `fps` times a second::
      "holders": [[request, tokens, [block id, …]], …], "waiting": [[request, preempted before?], …], "num_waiting": n,
      "steps": n, "preemptions": n, "finished": n, "events": [[what, request], …]}
 
-All of it is the scheduler's own state at the moment when a step has been made up: `tokens` are in the cache once that step
-has run. `findable` are free blocks with content that the prefix cache would still find, the one that is given away first in
-front; block 0 is vLLM's placeholder and is never among them. The counters count from the engine's start. `events` are those
-since the frame before ("admitted", "resumed", "preempted" or "finished"), so that nothing is lost between two frames. When
-the engine falls idle, that is a frame whatever the rate: nobody waits for it then, and its last state is the one that stays.
+All of it is the scheduler's own state just after it has put a step together: `tokens` are in the cache once that step has
+run. `findable` are free blocks whose content the prefix cache would still find, in the order in which they are reused; block
+0 is vLLM's placeholder and is never among them. The counters count from the engine's start. `events` are those since the
+frame before ("admitted", "resumed", "preempted" or "finished"), so that none is lost between two frames. When the engine
+becomes idle it sends a frame whatever the rate: no request waits for it then, and watchers keep this last state.
 
-Nobody listens, nothing is made: an engine that is not watched looks at its clock once a step, and writes nothing anywhere.
-Frames of a large cache take longer to make, so they come further apart: they cost the scheduler's thread at most `_SHARE` of
-its time.
+Without watchers no frame is made: the engine looks at its clock once a step, and writes nothing. Frames of a large cache
+take longer to make, so they come further apart: they cost the scheduler's thread at most `_SHARE` of its time.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ _LAST_WORD_S = 0.2
 
 
 def observer(vllm_config: Any) -> BlockFrames | None:
-    """What shows the engine's blocks; None for an engine that was started without."""
+    """The sender of the engine's block frames; None for an engine without. Raises `InvalidValue` without a folder for it."""
     config = vllm_config.additional_config
     chosen = config.get(CONFIG_KEY) if isinstance(config, dict) else None
     if chosen is None:
@@ -88,21 +87,21 @@ class BlockFrames:
         due = now >= self._due or idle
         if due:
             self._accept()
-            # A frame that came late, by less than its turn, does not move all those after it.
+            # A frame that is late by less than one period does not delay the frames after it.
             late = 0 <= now - self._due < self._period
             self._due = (self._due if late else now) + self._period
         if not self._watchers:
             return
         self._note(output)
         if due:
-            began = time.thread_time()  # not the wall's: another process's turn is not this one's cost
+            began = time.thread_time()  # not wall time: the time of other processes is not a cost
             line = json.dumps(self._frame(scheduler, now), separators=(",", ":")).encode() + b"\n"
             self._events = []
             self._watchers = [watcher for watcher in self._watchers if _send(watcher, line, idle)]
             self._due = max(self._due, now + (time.thread_time() - began) / _SHARE)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connections and the listener."""
         for watcher in self._watchers:
             watcher.connection.close()
         self._listener.close()
@@ -123,7 +122,7 @@ class BlockFrames:
     def _frame(self, scheduler: Any, now: float) -> dict[str, Any]:
         manager = scheduler.kv_cache_manager
         pool = manager.block_pool
-        # A request may wait with blocks in its hands: for a grammar, or for a cache from elsewhere.
+        # A request may hold blocks while it waits, for a grammar or for a KV cache from elsewhere.
         holding = [*scheduler.running, *scheduler.kv_holding_waiting]
         return {
             "t": now,
@@ -145,7 +144,7 @@ class BlockFrames:
 
 
 def _block_ids(manager: Any, request: str) -> list[int]:
-    """The request's blocks, of all groups of layers, in the order of its tokens; 0 where a window has moved on."""
+    """The request's blocks, group of layers by group, in the order of its tokens; 0 where a sliding window has moved on."""
     groups = manager.get_block_ids(request)
     return groups[0] if len(groups) == 1 else [id for group in groups for id in group]
 
@@ -153,7 +152,7 @@ def _block_ids(manager: Any, request: str) -> list[int]:
 def _findable(pool: Any) -> list[int]:
     queue = pool.free_block_queue
     block, found = queue.fake_free_list_head.next_free_block, []
-    while block is not None and block.next_free_block is not None:  # the queue's last element is a stand-in
+    while block is not None and block.next_free_block is not None:  # the queue's last element is a sentinel
         if block._block_hash is not None:
             found.append(block.block_id)
         block = block.next_free_block
@@ -161,11 +160,11 @@ def _findable(pool: Any) -> list[int]:
 
 
 def _send(watcher: _Watcher, line: bytes, idle: bool) -> bool:
-    """Send what the socket takes and keep the rest for the next time; whether the watcher is still there."""
+    """Send as much as the socket takes and keep the rest for the next frame. Returns whether the watcher is still there."""
     data = watcher.unsent + line
     try:
         if idle:
-            # There may be no next time for long.
+            # The next frame may be a long time off.
             watcher.connection.settimeout(_LAST_WORD_S)
             watcher.connection.sendall(data)
             watcher.connection.setblocking(False)

@@ -1,4 +1,4 @@
-"""What a fork of the host becomes: vLLM's own OpenAI server, whose engine core is a fork too."""
+"""Turns a fork of the host into vLLM's own OpenAI server, whose engine core is a fork too."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def die_with_parent(parent: int) -> None:
     """Ask Linux to SIGKILL this process when the thread that forked it ends; elsewhere, leave it to the process group."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before we asked
+        if os.getppid() != parent:  # the parent ended before the call
             os._exit(1)
 
 
 def live_on() -> None:
-    """Take back `die_with_parent`."""
+    """Undo `die_with_parent`: this process outlives its parent."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, 0)
 
 
 def preload() -> None:
-    """Import all that an engine runs on, without starting a thread: a fork keeps only the thread that forks."""
+    """Import all that an engine needs, without starting a thread: a fork keeps only the thread that forks."""
     # transformers imports scikit-learn, and with it scipy and pandas, for one of its own decoding tricks that vLLM never
     # uses: a sixth of the start-up and 100 MB. None in sys.modules reads as "not installed".
     sys.modules.setdefault("sklearn", None)  # type: ignore[arg-type]
@@ -60,7 +60,7 @@ def preload() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What an engine is given by the host: a key, and a folder for its log and whatever else it writes.
+    """The key that the host gives an engine, and the folder for its log and its other files.
 
     The host deletes the folder, so that a killed engine leaves no file.
     """
@@ -70,11 +70,11 @@ class Place:
 
     @property
     def log(self) -> Path:
-        """The engine's output."""
+        """The file of the engine's output."""
         return self.folder / "log"
 
     def environment(self) -> dict[str, str]:
-        """The variables that tell vLLM all this."""
+        """The environment variables that tell vLLM its key and its folder."""
         folders = dict.fromkeys(("TMPDIR", "VLLM_RPC_BASE_PATH", FOLDER_VARIABLE), str(self.folder))
         return {**folders, KEY_VARIABLE: self.api_key}
 
@@ -90,12 +90,12 @@ def serve_forked(
         _fork_the_core()
         _run(args, listener)
         status = 0
-    except BaseException:  # noqa: BLE001 - the traceback is for the engine's log, which the host reads to the client
+    except BaseException:  # noqa: BLE001 - the traceback goes into the engine's log, which the host tells the client
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        # Not sys.exit: the host's stack, and its cleanup, is above us.
+        # Not sys.exit: it would run the cleanup of the host, whose stack this fork has inherited.
         os._exit(status)
 
 
@@ -119,7 +119,7 @@ def _detach(place: Place, inherited: Iterable[int], parent: int) -> None:
 
 
 def _eager_all_through(args: argparse.Namespace) -> None:
-    """Make enforce_eager mean it: vLLM still compiles its log-probability ranks on first use, which takes it 8 s here."""
+    """Make enforce_eager stop all compiling: vLLM still compiles its log-probability ranks on first use, for 8 s here."""
     if args.enforce_eager:
         import torch._dynamo
 
@@ -127,11 +127,11 @@ def _eager_all_through(args: argparse.Namespace) -> None:
 
 
 def _fork_the_core() -> None:
-    """Let vLLM start its engine core from a fork server that is itself a fork of this process, so it imports nothing.
+    """Let vLLM start its engine core from a fork server that is itself a fork of this process, so the core imports nothing.
 
-    vLLM would spawn the core (import everything again). Forking it from the server is not safe once that has threads, so
-    multiprocessing's own fork server is started now, while there are none. It would start by executing a new Python;
-    `spawnv_passfds` is the one function through which it does.
+    By itself, vLLM would spawn the core, which would import everything again. Forking the core from the server is not safe
+    once the server has threads. So multiprocessing's own fork server is started now, while there are none. It would start by
+    executing a new Python, through the function `spawnv_passfds`; that is replaced by a fork meanwhile.
     """
     import multiprocessing
     import multiprocessing.forkserver
@@ -146,19 +146,19 @@ def _fork_the_core() -> None:
             return pid
         status = 1
         try:
-            # As an executed Python would be, it is left with the descriptors meant for it: who holds the writing end of
-            # its own pipe never sees that pipe end.
+            # As in an executed Python, only the descriptors meant for this process stay open: a process that holds the
+            # writing end of its own pipe never sees that pipe end.
             for low, high in pairwise(sorted({2, *descriptors, os.sysconf("SC_OPEN_MAX")})):
-                if low + 1 < high:  # CPython hands closerange(0, 0) to close_range(2) as "all"
+                if low + 1 < high:  # CPython passes closerange(0, 0) to close_range(2) as "all"
                     os.closerange(low + 1, high)
             if "resource_tracker" in program:
-                # It removes the semaphores of the others when they are gone, and so must outlive them for that moment:
-                # it sees their end by its pipe's.
+                # The resource tracker removes the semaphores of the other processes once they are gone, so it must outlive
+                # them for that moment. It notices their end when its pipe ends.
                 live_on()
                 os.setpgid(0, 0)
             exec(program, {"__name__": "__main__"})
             status = 0
-        except BaseException:  # noqa: BLE001 - a fork must not return into its parent's stack; its log is all it has
+        except BaseException:  # noqa: BLE001 - a fork must not return into its parent's stack; it can only log
             traceback.print_exc()
         finally:
             os._exit(status)

@@ -55,11 +55,11 @@ class Lease:
     @property
     def alive(self) -> bool:
         """Whether the engine still runs; costs one system call."""
-        # The host says nothing to a client with a running engine: anything readable is its end.
+        # The host sends nothing to a client with a running engine: anything readable means that engine or host ended.
         return self._connection.fileno() >= 0 and not select.select([self._connection], [], [], 0)[0]
 
     def end(self) -> str:
-        """Why an engine that is no longer alive ended, with its last line where it left one."""
+        """Why an engine that is no longer alive ended, with its last log line where there is one."""
         try:
             messages = list(_messages(Lines(LONGEST_ANSWER), self._connection.recv(1 << 16)))
         except OSError:
@@ -70,7 +70,7 @@ class Lease:
         return ": ".join([last.get("reason", "it ended"), *last.get("log", [])[-1:]])
 
     def close(self) -> None:
-        """Give the engine back; without other leases it is gone at once."""
+        """Give the engine back; without other leases the host kills it at once."""
         self._connection.close()
 
 
@@ -82,12 +82,13 @@ async def lease_engine(
     idle_s: float = 1200.0,
     linger_s: float = 20.0,
 ) -> Lease:
-    """Attach to the engine that serves `model` with `arguments`, starting it, and the host, when they do not run.
+    """Attach to the engine that serves `model` with `arguments`; the host and the engine are started where they do not run.
 
-    `model` is a folder or a hub id; `arguments` are vLLM's. The engine stops when it has served no request for `idle_s`
-    seconds. `linger_s` is how long the host, should it be started here, outlives its last lease.
+    `model` is a folder or a hub id; `arguments` are vLLM's. `progress` is called with each step of the start-up. The engine
+    stops when it has served no request for `idle_s` seconds. `linger_s` is for how many seconds a host that is started here
+    outlives its last lease.
 
-    Raises `EngineArgumentError` for arguments vLLM does not take, `EngineStartError` when the engine does not come up.
+    Raises `EngineArgumentError` for arguments that vLLM does not take, `EngineStartError` when the engine does not come up.
     """
     try:
         message = LeaseRequest(model, arguments, idle_s).encode()
@@ -111,7 +112,7 @@ async def lease_engine(
 
 
 async def running_engines() -> list[EngineInfo]:
-    """The engines of this user's host; none when no host runs."""
+    """The engines of this user's host for this Python environment and version of the code; none when no host runs."""
     connection = _try_connect(socket_path())
     if connection is None:
         return []
@@ -125,7 +126,7 @@ async def running_engines() -> list[EngineInfo]:
 
 
 async def _await_ready(connection: socket.socket, request: bytes, model: str, progress: Progress) -> EngineInfo | None:
-    """The engine's address once it serves; None when the host went away first, which a new host can mend."""
+    """The engine's description once it serves; None when the host went away first, so that a new host is worth a try."""
     loop, lines = asyncio.get_running_loop(), Lines(LONGEST_ANSWER)
     try:
         await loop.sock_sendall(connection, request)
@@ -146,7 +147,7 @@ async def _await_ready(connection: socket.socket, request: bytes, model: str, pr
 
 
 def _messages(lines: Lines, data: bytes) -> Iterator[dict[str, Any]]:
-    """The host's messages in `data`. Raises `EngineStartError` where somebody else answers at its address."""
+    """The host's messages in `data`. Raises `EngineStartError` where something else answers at the host's address."""
     for message in lines.feed(data):
         if isinstance(message, Malformed):
             raise EngineStartError(f"what answers at {socket_path()} is no engine host: {message.reason}")
@@ -154,7 +155,7 @@ def _messages(lines: Lines, data: bytes) -> Iterator[dict[str, Any]]:
 
 
 def _connect(linger_s: float, progress: Progress) -> socket.socket:
-    """A connection to the host, started first when there is none. The lock makes one client start it and the rest wait."""
+    """A connection to the host, which is started where none runs. The lock lets one client start it while the rest wait."""
     address = socket_path()
     with FileLock(address.with_suffix(".lock")):
         connection = _try_connect(address)
@@ -176,7 +177,10 @@ def _try_connect(address: Path) -> socket.socket | None:
 
 
 def _start_host(address: Path, linger_s: float) -> socket.socket:
-    """Start the host with a connection to it, which is there before the host is: it sees our end whenever that comes."""
+    """Start the host and return a connection to it.
+
+    The connection exists before the host does, so the host notices the end of this process whenever that comes.
+    """
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "labkit.engines.host", str(address), "--linger", str(linger_s)]
     with theirs, _host_log().open("wb") as log:

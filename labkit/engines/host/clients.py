@@ -1,4 +1,4 @@
-"""Who is connected to the host."""
+"""The clients that are connected to the host."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from labkit.engines.host.protocol import Lines, encode
 
 @dataclass(eq=False)
 class Client:
-    """A connection, and what has been read of its next line."""
+    """A connection, and the part of its next line that has been read."""
 
     connection: socket.socket
     lines: Lines = field(default_factory=Lines)
 
     @property
     def gone(self) -> bool:
-        """Whether its end is closed, whatever it has said before that is still to be read."""
+        """Whether the client has closed its end, even if something that it sent before is still unread."""
         poll = select.poll()
-        poll.register(self.connection, 0)  # a hang-up is told without being asked for
+        poll.register(self.connection, 0)  # poll reports a hang-up without being asked to
         return any(event & select.POLLHUP for _, event in poll.poll(0))
 
     def read(self) -> bytes | None:
-        """What has arrived; None once its end is closed and all has been read."""
+        """The bytes that have arrived; None once the client has closed its end and all has been read."""
         try:
             return self.connection.recv(65536) or None
         except BlockingIOError:
@@ -37,13 +37,13 @@ class Client:
             return None
 
     def tell(self, message: dict[str, Any]) -> None:
-        """Send a message."""
-        # A client that reads nothing has a full socket; its lease is what matters, and that it keeps.
+        """Send a message; it is lost where the client does not read."""
+        # A client that reads nothing has a full socket. It loses the message, but keeps its lease.
         with contextlib.suppress(OSError):
             self.connection.send(encode(message))
 
     def fail(self, kind: str, message: str) -> None:
-        """Say that there will be no engine: for its "argument", or because it does not "start"."""
+        """Tell the client that it gets no engine; `kind` is "argument" (wrong arguments) or "start" (it did not start)."""
         self.tell({"event": "failed", "kind": kind, "message": message, "log": []})
 
 
@@ -63,18 +63,18 @@ class Clients:
 
     @property
     def all_gone(self) -> bool:
-        """Whether nobody is left on the other end of any connection."""
+        """Whether every client has closed its end."""
         return all(client.gone for client in self._all)
 
     @property
     def descriptors(self) -> list[int]:
-        """What a fork inherits and must close: a lease held open by an engine would outlive its client."""
+        """The descriptors that a fork inherits and must close: a lease held open by an engine would outlive its client."""
         epoll = getattr(self._selector, "fileno", None)
         connections = [client.connection.fileno() for client in self._all]
         return [self._listener.fileno(), *connections, *([epoll()] if epoll else [])]
 
     def heard(self, timeout_s: float) -> Iterator[tuple[Client, bytes | None]]:
-        """Those who said something within `timeout_s`, with what `read` got from them; whoever is new is let in."""
+        """The clients that sent something or left within `timeout_s` seconds, with what `read` gave. Accepts new ones."""
         for key, _ in self._selector.select(timeout_s):
             if key.fileobj is self._listener:
                 self.accept()
@@ -82,19 +82,19 @@ class Clients:
                 yield key.data, key.data.read()
 
     def accept(self) -> None:
-        """Let in whoever waits."""
-        with contextlib.suppress(OSError):  # BlockingIOError: nobody waits any more; others: the client has gone again
+        """Accept all clients that wait to connect."""
+        with contextlib.suppress(OSError):  # BlockingIOError: no client waits; others: the client has gone
             while True:
                 self._welcome(self._listener.accept()[0])
 
     def drop(self, client: Client) -> None:
-        """Close the connection."""
+        """Close the connection to `client` and forget it."""
         self._selector.unregister(client.connection)
         client.connection.close()
         self._all.remove(client)
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Close the listener, so that no new client can connect."""
         self._listener.close()
 
     def _welcome(self, connection: socket.socket) -> None:

@@ -1,8 +1,8 @@
-"""The door of every engine: each path answers only to who has the engine's key and asks for this machine by name.
+"""The door of every engine: it admits only requests with the engine's key and one of this machine's own names as Host.
 
-vLLM checks the key for a few prefixes (/v1 …) and lets every OPTIONS request through; `/invocations`, which answers a chat,
-`/tokenize`, `/metrics` and others stay open, and no path looks at the Host header. A web page could reach them: it lets its
-own host name point to 127.0.0.1 (DNS rebinding), and the browser then takes the engine for a part of that page.
+vLLM checks the key for a few prefixes (/v1 …) and lets every OPTIONS request through. `/invocations`, which answers a chat,
+`/tokenize`, `/metrics` and others stay open, and vLLM never checks the Host header. A web page could reach them: it lets its
+own host name point to 127.0.0.1 (DNS rebinding), and the browser then treats the engine as a part of that page.
 
 vLLM is started with `--middleware` and this class as the last one, which makes it the outermost: no route, no mounted
 application and no websocket sees a request that it refuses.
@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 DOOR = "labkit.engines.host.door.Door"
-# vLLM's own variable for the key; it reaches vLLM and the door alike, and no command line.
+# vLLM's own variable for the key. It reaches both vLLM and the door, and appears on no command line.
 KEY_VARIABLE = "VLLM_API_KEY"
 
 _NAMES = ("127.0.0.1", "localhost", "[::1]")
@@ -39,7 +39,7 @@ class Door:
         self._credentials = f"Bearer {os.environ[KEY_VARIABLE]}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer it with what is wrong about it."""
+        """Pass the request on, or answer it with the reason why it is refused."""
         if scope["type"] == "lifespan" or (refusal := self._refusal(scope)) is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
@@ -61,7 +61,7 @@ class Door:
 
 
 def _own_names(scope: Scope) -> set[bytes]:
-    """What a Host header may say: the machine's own names with the port on which the connection came in."""
+    """The Host headers that are allowed: the machine's own names with the port on which the connection came in."""
     server = scope.get("server")
     if not server or server[1] is None:
         return set()
@@ -69,7 +69,7 @@ def _own_names(scope: Scope) -> set[bytes]:
 
 
 def _scheme_in_title_case(credentials: bytes) -> bytes:
-    """The name of the scheme counts in any case (RFC 9110, 11.1)."""
+    """`credentials` with the scheme's name in title case, since its case does not matter (RFC 9110, 11.1)."""
     scheme, space, key = credentials.partition(b" ")
     return scheme.title() + space + key
 

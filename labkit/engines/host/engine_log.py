@@ -1,4 +1,4 @@
-"""What an engine's log says of its start and of its end."""
+"""Reads an engine's log: the steps of its start, and why it ended."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _TAIL = 15
 _CAUSES = 5
 _LONGEST = 2000  # characters of a line that is shown
 _EXCEPTION = re.compile(r"(?:^|\s)[\w.]*(?:Error|Exception): \S")
-# What the log says, and what to tell who waits for the engine.
+# A text in the log, and the step to report to the clients that wait.
 _PHASES = (
     ("Starting to load model", "loading weights"),
     ("Loading weights took", "weights loaded"),
@@ -26,7 +26,7 @@ class EngineLog:
         self._phases = 0
 
     def new_phases(self) -> list[str]:
-        """The steps of the start-up that the log has told of since the last call."""
+        """The steps of the start-up that have appeared in the log since the last call."""
         text, told = self._text(), []
         while self._phases < len(_PHASES) and _PHASES[self._phases][0] in text:
             told.append(_PHASES[self._phases][1])
@@ -34,7 +34,7 @@ class EngineLog:
         return told
 
     def tail(self) -> list[str]:
-        """The last lines, after the exceptions that were logged before them: the cause is often a hundred lines up."""
+        """The last lines, with the exceptions logged before them in front: the cause is often a hundred lines up."""
         lines = [line for line in self._text().splitlines() if line.strip()]
         causes = [line for line in lines[:-_TAIL] if _EXCEPTION.search(line)]
         return [line[:_LONGEST] for line in (*dict.fromkeys(causes[-_CAUSES:]), *lines[-_TAIL:])]

@@ -24,7 +24,7 @@ _ACTIVITY_TICK = 15.0
 
 @dataclass(eq=False)
 class LeasedEngine:
-    """A running engine, what it was asked to be, and who leases it."""
+    """A running engine, the model and arguments it was asked for, and the clients that lease it."""
 
     model: str
     arguments: dict[str, Any]
@@ -37,14 +37,14 @@ class LeasedEngine:
     next_look: float = 0.0
 
     def lease(self, client: Client, idle_s: float) -> None:
-        """Hold the engine for `client`, which allows it so many seconds without a request."""
+        """Add `client`, which allows the engine `idle_s` seconds without a request; the longest time of all counts."""
         self.idle_s = max(self.idle_s, idle_s)
         self.activity.last = time.monotonic()
         self.clients.append(client)
         client.tell(self._ready() if self.ready else {"event": "progress", "text": "starting the engine"})
 
     def watch_start(self) -> None:
-        """Tell those who wait how far it is."""
+        """Tell the waiting clients how far the start-up is."""
         if not self.process.serves:
             for text in self.log.new_phases():
                 self.tell({"event": "progress", "text": text})
@@ -55,7 +55,10 @@ class LeasedEngine:
         self.tell(self._ready())
 
     def idle(self) -> bool:
-        """Whether it was found to have served no request for as long as its clients allow; it is not looked at each time."""
+        """Whether the engine has served no request for `idle_s` seconds.
+
+        Its counters are read every `_ACTIVITY_TICK` seconds at most; in between, the answer is False.
+        """
         now = time.monotonic()
         if now < self.next_look:
             return False
@@ -74,7 +77,7 @@ class LeasedEngine:
         self.process.kill()
 
     def describe(self) -> dict[str, Any]:
-        """What a client needs to use the engine, or to know it."""
+        """The fields of `EngineInfo`: a client needs them to use the engine or to list it."""
         return {
             "url": f"http://127.0.0.1:{self.process.port}/v1",
             "api_key": self.process.place.api_key,
@@ -93,14 +96,14 @@ class LeasedEngine:
 
 
 def engine_key(request: LeaseRequest) -> str:
-    """What makes two requests ask for the same engine."""
+    """A text that is equal for two requests for the same engine: same model, same age of its files, same arguments."""
     return json.dumps([request.model, _weights_age(request.model), dict(request.arguments)], sort_keys=True)
 
 
 def start_engine(check: ArgumentCheck, request: LeaseRequest, folder: Path, inherited: Iterable[int]) -> LeasedEngine:
-    """Start the engine that `request` asks for, with a place in `folder`; a fork closes the `inherited` descriptors.
+    """Start the engine that `request` asks for, with its own folder in `folder`; a fork closes the `inherited` descriptors.
 
-    Raises `EngineArgumentError`, and `OSError` for a port that is taken.
+    Raises `EngineArgumentError` for arguments that vLLM does not take, and `OSError` for a port that is taken.
     """
     arguments = with_defaults(request.model, request.arguments, check.on_cpu)
     port = checked_port(arguments.pop("port", 0))
@@ -112,5 +115,5 @@ def start_engine(check: ArgumentCheck, request: LeaseRequest, folder: Path, inhe
 
 
 def _weights_age(model: str) -> int:
-    """When the model's files last changed: a retrained model is another model. 0 for hub ids."""
+    """When the model's files last changed, in ns since 1970: a retrained model is another model. 0 for hub ids."""
     return max((file.stat().st_mtime_ns for file in Path(model).glob("*.*")), default=0) if Path(model).is_dir() else 0

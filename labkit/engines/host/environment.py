@@ -12,7 +12,7 @@ from labkit.engines.provenance import gpu
 
 
 def host_environment() -> dict[str, str]:
-    """What a host, and with it every engine, is started with: this process's environment, and what makes vLLM quick here."""
+    """The environment of a host and all its engines: that of this process, and the variables that make vLLM quick here."""
     package_root = str(Path(__file__).parents[3])
     environment = {
         **os.environ,
@@ -33,18 +33,18 @@ def host_environment() -> dict[str, str]:
 
 
 def _threads() -> dict[str, str]:
-    """Threads of an engine that computes on the CPU, where the environment does not say otherwise.
+    """Thread settings of an engine that computes on the CPU; the environment's own values win.
 
-    Measured on two cores with 12 answers under way: twice the tokens per second of what the libraries do by themselves.
+    Measured on two cores with 12 concurrent answers: twice the tokens per second of the libraries' own defaults.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
-        # One core for the server and the client: with a thread on every core, tokens wait for a core to be sent from.
+        # One core is left for the server and the client: with a thread on every core, tokens wait for one to be sent.
         "OMP_NUM_THREADS": str(max(1, cores - 1)),
-        # Milliseconds that an idle thread spins before it sleeps; 200 by default, during which nobody else has its core.
+        # Milliseconds that an idle thread spins before it sleeps. The default is 200, in which nobody else can use its core.
         "KMP_BLOCKTIME": "5",
-        # Intel's OpenMP pins every fork of a process that has loaded it to the first core, unless told to leave that alone:
-        # server and core of every engine would share it, and the other cores would idle.
+        # Otherwise Intel's OpenMP pins every fork of a process that has loaded it to the first processor core: the server
+        # and the engine core of every engine would share it, and the other processor cores would idle.
         "KMP_AFFINITY": "none",
     }
 

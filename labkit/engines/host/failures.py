@@ -7,7 +7,7 @@ from typing import Any
 
 from labkit.engines.errors import EngineArgumentError, EngineStartError
 
-# What an engine's log says when it does not start, and what to do about it; the first that matches is told.
+# Texts in the log of an engine that did not start, and the fix to suggest; the first entry that matches is used.
 _FIXES = (
     (
         (
@@ -40,7 +40,7 @@ _FIXES = (
 
 
 def start_error(message: Mapping[str, Any], model: str) -> Exception:
-    """The error that the host's "failed" message stands for."""
+    """The error to raise for the host's "failed" message: `EngineArgumentError` or `EngineStartError`."""
     if message["kind"] == "argument":
         return EngineArgumentError(message["message"])
     tail = tuple(message["log"])

@@ -1,4 +1,4 @@
-"""What killed engines leave behind outside their own folders, and its removal."""
+"""Removes what killed engines leave behind outside their own folders."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 import time
 from pathlib import Path
 
-# Seconds that the kernel may take to end what was killed; a group that shows longer is of zombies that nobody collects.
+# Seconds that the kernel may take to end killed processes; a group that exists for longer holds zombies nobody collects.
 _PATIENCE = 3.0
 
 
 class Leftovers:
     """Pages of shared memory that Intel's OpenMP keeps for each process, named after its pid and user.
 
-    It removes them at a process's end, which a killed one does not come to.
+    OpenMP removes a page when its process ends normally; a killed process leaves its page behind.
     """
 
     def __init__(self) -> None:
@@ -27,13 +27,13 @@ class Leftovers:
         return bool(self._dying)
 
     def expect(self, group: int) -> None:
-        """The processes of `group` have been killed."""
+        """Note that the processes of `group` have been killed."""
         self._dying[group] = time.monotonic() + _PATIENCE
 
     def sweep(self) -> None:
         """Remove the pages of processes that are gone."""
         now = time.monotonic()
-        # Looked at before the pages are, so that the last process's page is removed as well.
+        # Groups are checked before pages, so that the page of the last process is removed as well.
         dying = {group: until for group, until in self._dying.items() if now < until and _runs(group)}
         for page in Path("/dev/shm").glob(f"__KMP_REGISTERED_LIB_*_{os.getuid()}"):
             pid = page.name.split("_")[-2]

@@ -1,6 +1,6 @@
 """The host's loop over its clients' sockets, its engines' exits and its own linger.
 
-Single-threaded and without an event loop on purpose: it forks, and a fork must find nothing half-done.
+Single-threaded and without an event loop on purpose: it forks, and a fork must not copy anything half-done.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from labkit.engines.host.engines import LeasedEngine, engine_key, start_engine
 from labkit.engines.host.leftovers import Leftovers
 from labkit.engines.host.protocol import LeaseRequest, ListRequest, Malformed, parse_request
 
-# Seconds between two looks at what no socket tells: while something starts or dies, while all is quiet, and at the clients
-# while vLLM is imported.
+# Seconds between two checks of what no socket reports: while an engine starts or dies, and while all is quiet. The third is
+# for the checks of the clients while vLLM is imported.
 _BUSY_TICK = 0.03
 _IDLE_TICK = 0.5
 _IMPORT_TICK = 0.25
@@ -36,8 +36,8 @@ class Host:
     """Accepts leases, starts engines, watches both.
 
     `starter` is the connection of the client that started the host. `run` returns when nobody has needed an engine for
-    `linger_s` seconds. Only who was answered counts for that: a client that is killed while it waits for its first engine
-    has nothing to come back to, and takes the host along at once.
+    `linger_s` seconds. Only clients that were answered count for that: when all clients are killed while they wait for
+    the first engine, nobody will come back for one, and the host ends at once.
     """
 
     def __init__(self, listener: socket.socket, address: Path, linger_s: float, starter: socket.socket) -> None:
@@ -51,9 +51,9 @@ class Host:
         self._check: ArgumentCheck | None = None
 
     def prepare(self) -> None:
-        """Import vLLM, to fork engines from. Clients wait in the listener's queue; a failure is told to each of them.
+        """Import vLLM, so that engines can be forked. Clients wait in the listener's queue; each is told of a failure.
 
-        On a GPU engines are spawned, and import vLLM for themselves. The process ends here when its clients do.
+        On a GPU, engines are spawned and import vLLM for themselves. When all clients go meanwhile, the process ends here.
         """
         try:
             with self._ending_with_its_clients():
@@ -64,12 +64,12 @@ class Host:
                 self._check = check
         except Exception as error:  # noqa: BLE001 - whatever a broken installation raises, the client must hear it
             self._import_error = f"vLLM cannot be imported: {type(error).__name__}: {error}"
-        # A collection in a child would touch every inherited object and so copy every page; frozen ones it skips.
+        # A garbage collection in a child would touch every inherited object, and so copy every page; it skips frozen ones.
         gc.collect()
         gc.freeze()
 
     def run(self) -> None:
-        """Serve until idle for the linger."""
+        """Serve until nobody has needed an engine for `linger_s` seconds."""
         while True:
             busy = self._leftovers.expected or any(not engine.ready for engine in self._engines.values())
             for client, data in self._clients.heard(_BUSY_TICK if busy else _IDLE_TICK):
@@ -95,9 +95,9 @@ class Host:
 
     @contextlib.contextmanager
     def _ending_with_its_clients(self) -> Iterator[None]:
-        """Look after the clients from a timer's signal, for as long as the import leaves no time for the loop.
+        """Check the clients from a timer's signal while the import keeps the loop from running.
 
-        Not from a thread: a fork keeps only the thread that forks. Nothing has to be undone but the address.
+        A thread would not do: a fork keeps only the thread that forks. On exit, only the address has to be removed.
         """
 
         def look(*_: object) -> None:
@@ -115,7 +115,10 @@ class Host:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def _retire(self) -> bool:
-        """Close the address, unless a client is on its way: clients connect while they hold the lock, so we take it."""
+        """Close the address and return True, unless a client is about to connect.
+
+        Clients connect while they hold the lock, so the host takes it first.
+        """
         try:
             with FileLock(self._address.with_suffix(".lock"), timeout=0):
                 self._clients.accept()
@@ -147,7 +150,7 @@ class Host:
 
     def _lease(self, client: Client, request: LeaseRequest) -> None:
         if self._check is None:
-            # No reason to linger: the next host may find the installation mended.
+            # No reason to linger: by the next host the installation may be repaired.
             client.fail("start", self._import_error)
             return
         key = engine_key(request)

@@ -1,4 +1,4 @@
-"""The process of an engine: how it is started, whether it lives, how it is ended."""
+"""The process of an engine: starts it, tells whether it lives, ends it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from labkit.engines.host.child import Place
 
 @dataclass(frozen=True, slots=True)
 class EngineProcess:
-    """The leader of an engine's process group, and where it listens. `spawned` only where it was not forked."""
+    """The leader of an engine's process group, and where it listens. `spawned` is None for an engine that was forked."""
 
     pid: int
     port: int
@@ -109,7 +109,7 @@ def spawn_engine(flags: list[str], port: int, folder: Path) -> EngineProcess:
 
 
 def checked_port(port: object) -> int:
-    """The port that was asked for, 0 for any. Raises `EngineArgumentError` for what is none."""
+    """`port` as a port number, 0 for any free one. Raises `EngineArgumentError` for anything else."""
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port < 1 << 16:
         raise EngineArgumentError(f"port={port!r}: give a number up to 65535, or leave port out to take a free one")
     return port

@@ -1,8 +1,8 @@
-"""What the host and its clients say to each other: one JSON object a line, over a socket that only the user can reach.
+"""The messages between the host and its clients: one JSON object a line, over a socket that only the user can reach.
 
-A client says one thing: `LeaseRequest`, which holds the engine until the connection closes, or `ListRequest`. The host says
-`{"event": "progress" | "ready" | "failed" | "stopped" | "engines" | "refused", …}`. Whatever else arrives is `Malformed`:
-the host answers it with "refused" and goes on, since one client's garbage must not end the engines of the others.
+A client sends one message: `LeaseRequest`, which holds the engine until the connection closes, or `ListRequest`. The host
+sends `{"event": "progress" | "ready" | "failed" | "stopped" | "engines" | "refused", …}`. Anything else is `Malformed`: the
+host answers it with "refused" and goes on, since one client's garbage must not end the engines of the others.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# Bytes of a client's line. The longest real one is a lease with a chat template among its arguments; those have some 10,000.
-# The host's answer repeats the arguments, and must fit the buffer of a socket (208 KiB), since the host waits for no reader.
+# The most bytes of a client's line. The longest in practice is a lease with a chat template of some 10,000 bytes. The host's
+# answer repeats the arguments and must fit a socket's buffer (208 KiB), since the host does not wait for readers.
 LONGEST_LINE = 1 << 17
-# Bytes of a host's line: a list has the arguments of all engines.
+# The most bytes of a host's line: a list holds the arguments of all engines.
 LONGEST_ANSWER = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A line that is no message of this protocol, and why."""
+    """A line that is no message of this protocol, and the reason why."""
 
     reason: str
 
@@ -59,7 +59,7 @@ def encode(message: Mapping[str, Any]) -> bytes:
 
 
 def parse_request(message: dict[str, Any] | Malformed) -> LeaseRequest | ListRequest | Malformed:
-    """What a client asks for; `Malformed` names the field that is wrong."""
+    """The request in a client's message; a `Malformed` names the field that is wrong."""
     if isinstance(message, Malformed):
         return message
     match message.get("op"):
@@ -91,7 +91,7 @@ def _can_be_a_path(text: str) -> bool:
 
 
 class Lines:
-    """Puts the lines of a byte stream back together, whatever pieces it arrives in. It keeps at most `longest` bytes."""
+    """Joins the pieces of a byte stream into lines of at most `longest` bytes, and decodes them."""
 
     def __init__(self, longest: int = LONGEST_LINE) -> None:
         self._longest = longest
@@ -99,7 +99,7 @@ class Lines:
         self._skipping = False
 
     def feed(self, data: bytes) -> Iterator[dict[str, Any] | Malformed]:
-        """The messages completed by `data`, and a `Malformed` for each line that is none."""
+        """The messages that `data` completes, and a `Malformed` for each line that is no JSON object or too long."""
         *ends, rest = data.split(b"\n")
         for end in ends:
             line = bytes(self._rest) + end

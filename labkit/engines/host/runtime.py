@@ -1,4 +1,4 @@
-"""Where the host and its clients meet: a socket in a private directory of the user."""
+"""Where clients find the host: a socket in a private directory of the user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _LONGEST_RUNTIME_DIR = 45
 def runtime_dir() -> Path:
     """The user's private directory for sockets, locks and engine logs; made with mode 0700 when it is missing.
 
-    `LABKIT_RUNTIME_DIR` moves it. Raises `LabError` when somebody else owns it or could write to it.
+    `LABKIT_RUNTIME_DIR` names another one. Raises `LabError` when another user owns it or can enter it, and when its path is
+    too long for Unix sockets.
     """
     chosen = os.environ.get("LABKIT_RUNTIME_DIR")
     path = Path(chosen) if chosen else _default_runtime_dir()
@@ -45,7 +46,7 @@ def _default_runtime_dir() -> Path:
 
 
 def socket_path() -> Path:
-    """The host's address: one per Python environment and version of this code, so that neither meets a stranger's host."""
+    """The host's address, different for each Python environment and version of this code: no client meets another's host."""
     here = Path(__file__).parent
     digest = hashlib.sha256(sys.prefix.encode())
     for source in sorted(here.glob("*.py")):

@@ -1,6 +1,6 @@
-"""vLLM's own V1 scheduler, watched: after each step, what it did is told to whoever the engine was started with.
+"""vLLM's own V1 scheduler with observers, which are told of each step as it is made up.
 
-Pass `scheduler_cls=SCHEDULER` as an engine argument, and in `additional_config` who is to be told: a step log
+Pass `scheduler_cls=SCHEDULER` as an engine argument, and name the observers in `additional_config`: a step log
 (`labkit.engines.host.step_log`), block frames (`labkit.engines.host.block_frames`), or both. Nothing else about the engine
 changes: the steps are those of the installed vLLM.
 """
@@ -17,19 +17,19 @@ SCHEDULER = "labkit.engines.host.scheduler.scheduler"
 
 
 class Observer(Protocol):
-    """Is told of every step as it is made up, and once of the end."""
+    """Is called for every step as it is made up, and once at the engine's end."""
 
     def observe(self, scheduler: Any, output: Any) -> None:
-        """`output` is what `scheduler.schedule()` is about to return."""
+        """Take note of a step: `output` is the result that `scheduler.schedule()` is about to return."""
 
     def close(self) -> None:
-        """The engine ends."""
+        """Finish: the engine ends."""
 
 
 def scheduler(vllm_config: Any, **arguments: Any) -> Any:
-    """The scheduler that is watched; vLLM calls this by its name, as it would call a scheduler class.
+    """Make the scheduler with its observers; vLLM calls this by its name, as it would call a scheduler class.
 
-    Raises `InvalidValue` where nobody is to be told anything.
+    Raises `InvalidValue` where no observer is configured.
     """
     observers = [made for make in (step_log.observer, block_frames.observer) if (made := make(vllm_config)) is not None]
     if not observers:
@@ -44,14 +44,14 @@ def scheduler(vllm_config: Any, **arguments: Any) -> Any:
 
 @lru_cache(maxsize=2)
 def _scheduler_class(asynchronous: bool) -> Any:
-    # Only an engine's process gets here: reading what was told needs no vLLM.
+    # Imported here, because only an engine's process needs vLLM: reading a log does not.
     if asynchronous:
         from vllm.v1.core.sched.async_scheduler import AsyncScheduler as Base
     else:
         from vllm.v1.core.sched.scheduler import Scheduler as Base
 
     class WatchedScheduler(Base):  # type: ignore[misc]
-        """The installed scheduler, telling its observers of each step."""
+        """The installed scheduler, which tells its observers of each step."""
 
         def __init__(self, observers: list[Observer], **arguments: Any) -> None:
             super().__init__(**arguments)

@@ -1,9 +1,9 @@
-"""What vLLM's scheduler really put into each step, as JSON lines: for drawing it, and for checking a model of it.
+"""The contents of each step of vLLM's scheduler, as JSON lines: to draw them, and to check a model of the scheduler.
 
 Start the engine with `labkit.engines.host.scheduler.SCHEDULER` and say where the lines go, with the engine argument
 `additional_config={"labkit_step_log": path}` or, where that is not given, with the environment variable LABKIT_STEP_LOG.
 
-A line is one step that held something::
+A line is one step that computed tokens or preempted a request::
 
     {"tokens": [[id, new, context], …], "preempted": [id, …], "free_blocks": n}
 
@@ -28,8 +28,10 @@ VARIABLE = "LABKIT_STEP_LOG"
 
 @dataclass(frozen=True, slots=True)
 class LoggedStep:
-    """One step of a live engine: (id, new tokens, tokens in its KV cache) per request, who was preempted for it, and the
-    blocks that no request held once it was made up (blocks that the prefix cache may still find are among them).
+    """One step of a live engine, as its scheduler made it up.
+
+    `tokens` is (id, new tokens, tokens in its KV cache) for each request, `preempted` are the ids of the requests preempted
+    for the step, `free_blocks` is how many blocks no request held then (the prefix cache may still find some of them).
     """
 
     tokens: tuple[tuple[str, int, int], ...]
@@ -38,7 +40,10 @@ class LoggedStep:
 
 
 def read_step_log(path: Path | str) -> list[LoggedStep]:
-    """The steps of a log so far; a last line that is still being written is left out."""
+    """The steps of a log so far; a last line that is still being written is left out.
+
+    Raises `InvalidValue` for a line that is no step, and `OSError` where the file cannot be read.
+    """
     whole = Path(path).read_text(encoding="utf-8").split("\n")[:-1]
     steps = []
     for number, line in enumerate(whole, 1):
@@ -59,14 +64,14 @@ def observer(vllm_config: Any) -> StepLog | None:
 
 
 class StepLog:
-    """Writes down each step as it is made up."""
+    """Appends each step to the file `path` as it is made up."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def observe(self, scheduler: Any, output: Any) -> None:
-        """Append the step, unless it held nothing."""
+        """Append the step, unless it computed and preempted nothing."""
         preempted = sorted(output.preempted_req_ids or ())
         if output.num_scheduled_tokens or preempted:
             entry = {

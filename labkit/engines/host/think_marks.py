@@ -1,6 +1,6 @@
 """A vLLM reasoning parser for models that may write `<think>…</think>` before their answer; loaded by vLLM as a plug-in.
 
-vLLM's own parsers for these marks take an answer without them for reasoning; here it is what it looks like, an answer.
+vLLM's own parsers for these marks treat an output without marks as reasoning; this one treats it as the answer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NAME = "think_marks"
 
 @ReasoningParserManager.register_module(NAME)
 class ThinkMarksParser(BaseThinkingReasoningParser):  # type: ignore[misc]
-    """Text between the marks is reasoning, all else is the answer."""
+    """Treats the text between the marks as reasoning, and all other text as the answer."""
 
     @property
     def start_token(self) -> str:
@@ -46,8 +46,9 @@ class ThinkMarksParser(BaseThinkingReasoningParser):  # type: ignore[misc]
     ) -> DeltaMessage | None:
         """The part of a delta that is reasoning and the part that is answer.
 
-        A slow client gets several tokens in one delta. Then the closing mark may be among the delta's ids and not in its
-        text, which leaves special tokens out; and vLLM's parser, which looks for it in the text, would cut one letter off.
+        A slow client gets several tokens in one delta. Then the closing mark may be among the delta's ids but not in its
+        text, because the text leaves special tokens out. vLLM's parser looks for the mark in the text and would cut one
+        letter off; so this method splits such a delta itself.
         """
         thinking = self.start_token_id in previous_token_ids or self.start_token_id in delta_token_ids
         closes = self.end_token_id in delta_token_ids and self.end_token_id not in previous_token_ids
@@ -56,15 +57,15 @@ class ThinkMarksParser(BaseThinkingReasoningParser):  # type: ignore[misc]
         message = super().extract_reasoning_streaming(
             previous_text, current_text, delta_text, previous_token_ids, current_token_ids, delta_token_ids
         )
-        # With both marks' texts kept, it leaves the opening one in the reasoning.
+        # When a delta keeps the texts of both marks, vLLM's parser leaves the opening mark in the reasoning.
         if message is not None and message.reasoning and self.start_token_id in delta_token_ids:
             message.reasoning = message.reasoning.removeprefix(self.start_token)
         return message
 
     def _split(self, delta_text: str, delta_token_ids: Sequence[int]) -> DeltaMessage | None:
-        """A delta around a closing mark that is not in its text: the answer is what the tokens behind the mark say."""
+        """Split a delta at a closing mark that is not in its text: the tokens behind the mark are the answer."""
         behind = list(delta_token_ids)[list(delta_token_ids).index(self.end_token_id) + 1 :]
         said = self.model_tokenizer.decode(behind, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        answer = said.rstrip("\ufffd")  # a letter whose last bytes are still to come is not in the delta either
+        answer = said.rstrip("\ufffd")  # a letter whose last bytes are still to come is not in the delta's text
         thought = delta_text.removesuffix(answer)
         return DeltaMessage(reasoning=thought or None, content=answer or None) if delta_text else None

@@ -1,8 +1,9 @@
 """An engine that computes time instead of text: vLLM's scheduling and KV cache, and a latency model for each step.
 
-`ContinuousBatching` puts into each step what vLLM V1's scheduler would, over a `BlockManager` that follows vLLM's rules for
-blocks, prefix cache and eviction; tests drive vLLM's own classes beside them. `ModelledEngine` is the handler over that
-step loop, and `simulate` takes a long `Trace` through the same loop in compiled code. Nothing they say was measured.
+`ContinuousBatching` fills each step as vLLM V1's scheduler would, over a `BlockManager` that follows vLLM's rules for
+blocks, prefix cache and eviction; tests compare both with vLLM's own classes. `ModelledEngine` is the handler over
+that step loop, and `simulate` runs a long `Trace` through the same loop in compiled code. None of their numbers was
+measured.
 """
 
 from labkit.engines.modelled.blocks import Block, BlockManager, Evict

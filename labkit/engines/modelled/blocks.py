@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Block:
-    """One block: `users` sequences hold it; `hash` is what its content is found by, None while it is not full.
+    """One block: `users` sequences hold it; `hash` identifies its content, None while it cannot be found by content.
 
-    For whoever must choose among free ones: how many prompts found it since it was filled (`hits`), its place in its
-    sequence (`depth`, 0 for the beginning), and when it was last given back (`freed`, in prompts, see `BlockManager.now`).
+    For an eviction policy: how many prompts found the block since it was filled (`hits`), its place in its sequence
+    (`depth`, 0 for the beginning), and when it was last given back (`freed`, in prompts, see `BlockManager.now`).
     """
 
     __slots__ = ("depth", "freed", "hash", "hits", "id", "users")
@@ -36,26 +36,27 @@ class Block:
         self.freed = 0
 
 
-# (the free blocks that may still be found, least recently used first; the time in prompts) → the one to reuse.
+# (the free blocks, all findable, least recently used first; the time in prompts) → the block to reuse.
 Evict = Callable[[Items[Block], int], Block]
 
 
 class BlockManager:
     """Hands out blocks, takes them back, and finds a prompt's beginning among those that still hold it.
 
-    The free queue is in eviction order. A freed sequence's blocks join it tail first, so that beginnings, which others
-    may share, live longest; blocks that nobody can find are reused before any that somebody might. `evict` chooses among
-    the others instead of that order; vLLM has no such choice.
+    The free queue is in eviction order. A freed sequence's blocks join it tail first, so that beginnings, which other
+    sequences may share, live longest. Blocks that cannot be found by content are reused before all others. `evict`, if
+    given, chooses among those others instead of that order (vLLM has no such option); `allocate` raises `InvalidValue` where
+    it chooses a block that is not free. `num_blocks` includes the placeholder; `block_size` is in tokens.
     """
 
     def __init__(self, num_blocks: int, block_size: int, caching: bool = True, evict: Evict | None = None) -> None:
         self.block_size = block_size
         self.caching = caching
         self.evict = evict
-        self.now = 0  # prompts that were given their first blocks until now
+        self.now = 0  # the number of prompts that have been given their first blocks
         self.capacity = num_blocks - 1  # vLLM sets block 0 aside as a placeholder
         self._free = OrderedDict((id, Block(id)) for id in range(1, num_blocks))
-        # Two sequences that computed the same content at the same time hold two blocks of one hash; the older is found.
+        # Two sequences that compute the same content at the same time hold two blocks of one hash; the older block is found.
         self._cached: dict[bytes, OrderedDict[int, Block]] = {}
 
     @property
@@ -74,10 +75,10 @@ class BlockManager:
         return tuple(self._free.values())
 
     def cached_prefix(self, sequence: Sequence) -> list[Block]:
-        """The longest run of full blocks from the sequence's start that is still there.
+        """The longest run of full blocks from the sequence's start whose content is still there.
 
-        Never the whole sequence: the last token must be computed to predict the next one, and since hits are whole
-        blocks, a sequence of exactly so many blocks has its last one computed again.
+        Never the whole sequence: the last token must be computed to predict the next one. Hits are whole blocks, so a
+        sequence that fills its blocks exactly has the last one computed again.
         """
         found: list[Block] = []
         if self.caching:
@@ -95,9 +96,9 @@ class BlockManager:
         return max(new, 0) + leaving_the_free_queue <= self.num_free
 
     def allocate(self, sequence: Sequence, tokens: int, prefix: Items[Block] = ()) -> None:
-        """Give the sequence room for its first `tokens` tokens, sharing `prefix`; the full blocks can be found from now.
+        """Give the sequence room for its first `tokens` tokens, sharing `prefix`. Its full blocks can be found at once.
 
-        From now, not from the step's end: requests scheduled in the same step may share them, as in vLLM.
+        As in vLLM they can be found before the step ends, so requests scheduled in the same step may share them.
         """
         self.now += not sequence.blocks
         for block in prefix:
@@ -119,7 +120,7 @@ class BlockManager:
             sequence.hashed_blocks = max(sequence.hashed_blocks, full)
 
     def free(self, sequence: Sequence) -> None:
-        """Take the sequence's blocks back; their content stays to be found until they are reused."""
+        """Take the sequence's blocks back; their content can be found until they are reused."""
         released = []
         for block in reversed(sequence.blocks):
             block.users -= 1

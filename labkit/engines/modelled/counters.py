@@ -1,4 +1,4 @@
-"""What the modelled engine counts, as a snapshot like the one that live vLLM's metrics are read into."""
+"""The modelled engine's counters, in the same snapshot as the metrics of live vLLM."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Counters:
     preemptions: int = 0
 
     def count_token(self, sequence: Sequence) -> None:
-        """Count a token just written; a prompt counts with its first one, as in vLLM."""
+        """Count a token just written. As in vLLM, the prompt is counted with its first output token."""
         self.generation_tokens += 1
         if sequence.generated == 1:
             self.prompt_tokens += len(sequence.prompt)

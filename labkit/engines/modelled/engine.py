@@ -19,12 +19,15 @@ from labkit.engines.provenance import Provenance, machine, today
 from labkit.latency import LatencyModel
 from labkit.request import Chunk, Done, EngineError, Event, InvalidRequest, InvalidValue, Request, Timing, Usage, clock, held
 
-MARK = "modelled "  # the text of every token: whatever shows up with it was never said by a model
+MARK = "modelled "  # the text of every token: no model wrote a text that holds it
 _TIMER_S = 1e-6  # event loops may wake a timer this much early
 
 
 def token_ids_given(request: Request) -> Tokens[int]:
-    """The prompt's token ids from `extra["prompt_token_ids"]`, for workloads that come as token ids."""
+    """The prompt's token ids from `extra["prompt_token_ids"]`, for workloads that come as token ids.
+
+    Raises `InvalidRequest` where they are missing.
+    """
     ids = request.extra.get("prompt_token_ids")
     if not isinstance(ids, (list, tuple, range)):
         raise InvalidRequest(
@@ -40,17 +43,20 @@ def all_it_may(request: Request) -> int:
 
 
 class ModelledEngine:
-    """A handler with vLLM's scheduling and KV cache, whose steps take what `model` says. It runs on both clocks.
+    """A handler with vLLM's scheduling and KV cache, whose steps last as long as `model` says. It runs on both clocks.
 
-    `tokenize` gives a request's prompt token ids: equal beginnings hit the prefix cache, within one `extra["cache_salt"]`.
-    `output_tokens` gives how many tokens it writes, from 1 to its `max_tokens`. `device` says what the model's constants
-    describe, for the provenance. `policy` replaces vLLM's scheduler by another over the same step loop; it must be new.
-    `on_step` is called with every step as it starts (`steps.append` keeps a log).
+    `tokenize` returns a request's prompt token ids: equal beginnings hit the prefix cache, within one `extra["cache_salt"]`.
+    `output_tokens` returns how many tokens a request writes, from 1 to its `max_tokens`. `device` names the device that the
+    model's constants describe, for the provenance. `policy` replaces vLLM's scheduler by another over the same step loop; it
+    must be new. `on_step` is called with every step as it starts (`steps.append` keeps a log).
 
-    The front end takes `frontend_s` for each request, one after another; after `request_s`, `prompt_token_s` × its prompt
-    and `crowd_s` × the streams that were open, the scheduler has it, and its tokens reach the client as their step ends.
-    Closing the stream frees its blocks when the running step ends. Raises `ContextWindowExceeded` for a request that the
-    engine can never hold.
+    A request first passes the front end, which takes `frontend_s` for each request, one after another. It reaches the
+    scheduler `request_s` + `prompt_token_s` × its prompt tokens + `crowd_s` × the streams then open after that, all in
+    seconds. Its tokens reach the client when their step ends. Closing a stream frees its blocks after the running step.
+
+    A stream raises `ContextWindowExceeded` for a request that the engine can never hold, `InvalidRequest` where
+    log-probabilities are asked for, `InvalidValue` where `output_tokens` is out of range, and `EngineError` when the engine
+    is closed or fails.
     """
 
     def __init__(
@@ -93,7 +99,7 @@ class ModelledEngine:
         self._running: asyncio.Task[None] | None = None
 
     def __call__(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Stream marks at the times the answer's tokens would come."""
+        """Stream marks at the times when the answer's tokens would come."""
         return held(self._stream, request)
 
     async def _stream(self, request: Request) -> AsyncGenerator[Event, None]:
@@ -126,7 +132,7 @@ class ModelledEngine:
         )
 
     async def metrics(self) -> MetricsSnapshot:
-        """What it counted until now, under vLLM's names; what it has no model of (histograms, drafts) is None."""
+        """The engine's counters now, under vLLM's names; metrics that it does not model (histograms, drafts) are None."""
         return self._counters.snapshot(self._scheduler, self.settings)
 
     async def aclose(self) -> None:
@@ -167,9 +173,9 @@ class ModelledEngine:
         self._changed.set()
 
     async def _run(self) -> None:
-        """Step after step while there is a request; it ends with the last one, so that no task is left behind."""
+        """Run step after step while there are requests; it ends with the last one, so that no task is left behind."""
         try:
-            # The engine's own time: a step starts when the one before has ended, not when the loop gets round to it.
+            # The engine's own time: a step starts when the step before has ended, not when the event loop runs this line.
             now = -math.inf
             while self._streams or self._cancelled:
                 self._settle(now)
@@ -190,13 +196,12 @@ class ModelledEngine:
         except BaseException as error:
             for tokens in self._streams.values():
                 tokens.put_nowait(error)
-            if not isinstance(
-                error, Exception
-            ):  # a fault has been told to everybody whom it concerns; a cancellation goes on
+            # Every open stream has been told. An error ends here; a cancellation is raised on.
+            if not isinstance(error, Exception):
                 raise
 
     def _settle(self, now: float) -> None:
-        """Between two steps: forget who has gone, let in who has come."""
+        """Between two steps: remove the sequences whose stream was closed, and add those that have arrived."""
         for sequence in self._cancelled:
             self._scheduler.remove(sequence)
         self._cancelled.clear()
@@ -206,7 +211,7 @@ class ModelledEngine:
                 self._scheduler.add(sequence)
 
     async def _next_arrival(self) -> float:
-        """Wait until the next request is there, and return when it came; -inf if requests have gone meanwhile."""
+        """Wait until the next request arrives, and return when it did; -inf if a stream was closed meanwhile."""
         while not self._cancelled and self._streams:
             when = self._arriving[0][0] if self._arriving else None
             if when is not None and clock.now() >= when - _TIMER_S:

@@ -1,4 +1,4 @@
-"""A whole trace through the modelled engine in compiled code: what `ModelledEngine` would do, some hundred times faster."""
+"""Runs a whole trace through the modelled engine in compiled code, some hundred times faster than `ModelledEngine`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from labkit.request import InvalidValue
 def simulate(trace: Trace, model: LatencyModel, settings: EngineSettings) -> SimulatedAnswers:
     """Run `trace` through the modelled engine, each request to its full output length.
 
-    Event for event what `ModelledEngine` does with the same requests. The first call compiles (seconds); the result is
-    kept on disk. Raises `ContextWindowExceeded` naming a request that the engine can never hold, `InvalidValue` for
-    priorities and for prefix blocks that engine blocks do not divide.
+    The result is event for event that of `ModelledEngine` with the same requests. The first call compiles (seconds); the
+    compiled code is kept on disk. Raises `ContextWindowExceeded`, with the lengths of the longest request, where the engine
+    can never hold it, and `InvalidValue` for priorities and for prefix blocks that engine blocks do not divide.
     """
-    from labkit.engines.modelled import kernel  # numba takes a second to import: only who simulates waits for it
+    from labkit.engines.modelled import kernel  # numba takes a second to import: only simulations wait for it
 
     if settings.policy != "fcfs":
         raise InvalidValue("the compiled path serves first come first served; use ModelledEngine for priorities")
@@ -68,9 +68,9 @@ def simulate(trace: Trace, model: LatencyModel, settings: EngineSettings) -> Sim
 
 
 def _contents(trace: Trace, block_size: int, start: Ints) -> tuple[Ints, int]:
-    """A number for the content of each block of each request, equal for equal beginnings, and how many there are."""
+    """A number for the content of each block of each request, equal for equal beginnings, and how many numbers there are."""
     own = int(start[-1])
-    content = np.arange(own, dtype=np.int64)  # unless a prefix id says otherwise, nobody else's block is the same
+    content = np.arange(own, dtype=np.int64)  # unless a prefix id says otherwise, no other block has the same content
     if trace.prefix_ids is None:
         return content, own
     if trace.prefix_block % block_size:

@@ -1,8 +1,8 @@
 """The step loop of the modelled engine, compiled: blocks.py's and scheduler.py's rules (first come first served) in arrays.
 
-It repeats them line for line in meaning, requests and blocks being rows here; a property test holds the two together, time
-for time. All of it is in one file because numba's cache on disk notices changes in the file of the function it compiled,
-and in no other. Tables are few and wide because numba counts references to each array that a function gets.
+It follows those two files line for line, with requests and blocks as rows of arrays; a property test checks that both give
+the same times. All of it is in one file because numba's cache on disk notices only changes in the file of the function that
+it compiled. Tables are few and wide because numba counts references to each array that a function gets.
 
 Block 0, vLLM's placeholder, is never handed out; here it closes the free queue into a ring and stands for "none".
 """
@@ -22,25 +22,25 @@ Ints = npt.NDArray[np.int64]
 compiled: Callable[[F], F] = numba.njit(cache=True, error_model="numpy")
 NONE = -1
 
-# A block's row: its neighbours in the free queue, how many sequences hold it, the content it is found by, and its
-# neighbours among the blocks of equal content. Row 0 has the number of free blocks in place of users.
+# A block's row: its neighbours in the free queue, how many sequences hold it, the number of the content by which it is
+# found, and its neighbours among the blocks of equal content. Row 0 has the number of free blocks in place of users.
 AFTER, BEFORE, USERS, CONTENT, YOUNGER, OLDER = range(6)
 BLOCK_COLUMNS = 6
 FREE = USERS
 # A content's row: the oldest and the youngest block that holds it.
 OLDEST, YOUNGEST = range(2)
-# A request's row: its prompt and output tokens, where its blocks stand in the flat tables; tokens computed and written,
-# blocks held and remembered; cached tokens at its first admission, preemptions.
+# A request's row: its prompt and output tokens, where its blocks begin in the flat tables; tokens computed and written,
+# blocks held and remembered (findable by content); cached tokens at its first admission, preemptions.
 PROMPT, OUTPUT, START, COMPUTED, WRITTEN, HELD, REMEMBERED, CACHED, PREEMPTIONS = range(9)
 REQUEST_COLUMNS = 9
-# Its times in seconds: when it is sent, when the front end is through with it, how long the rest of its way takes at least,
-# when it reaches the scheduler; its first schedule, first token and end.
+# Its times in seconds: when it is sent, when the front end has finished with it, how long the rest of its way takes at least
+# (a duration), when it reaches the scheduler; its first schedule, first token and end.
 SENT, FRONT, WAY, READY, SCHEDULED, FIRST_TOKEN, DONE = range(7)
 TIME_COLUMNS = 7
 
 
 class Limits(NamedTuple):
-    """Scheduler settings; `cap` 0 for no cap on long prefills."""
+    """Scheduler settings; `cap` is in tokens, 0 for no cap on long prefills."""
 
     block_size: int
     max_num_seqs: int
@@ -66,8 +66,8 @@ class Seconds(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """Rows of blocks, contents and requests, the requests' times, and flat per block of each request: the block it holds
-    and the number of its content."""
+    """Rows of blocks, contents and requests, the requests' times, and two flat tables with an entry for each block of each
+    request: the id of the block (`held`) and the number of its content (`content`)."""
 
     blocks: Ints
     contents: Ints
@@ -78,7 +78,7 @@ class Tables(NamedTuple):
 
 
 def free_blocks(num_blocks: int) -> Ints:
-    """Rows of blocks, all but block 0 free and of no content."""
+    """Rows of blocks: all but block 0 are free, and none has content."""
     blocks = np.zeros((num_blocks, BLOCK_COLUMNS), dtype=np.int64)
     ring = np.arange(num_blocks)
     blocks[:, AFTER], blocks[:, BEFORE] = np.roll(ring, -1), np.roll(ring, 1)
@@ -89,7 +89,7 @@ def free_blocks(num_blocks: int) -> Ints:
 
 @compiled
 def one_after_another(arrival: Floats, seconds: float) -> Floats:
-    """When the front end is through with each request, if it spends so long on each."""
+    """When the front end has finished with each request, if it spends `seconds` on each, one after another."""
     ends = np.empty(len(arrival))
     free = -np.inf
     for i in range(len(arrival)):
@@ -100,7 +100,7 @@ def one_after_another(arrival: Floats, seconds: float) -> Floats:
 
 @compiled
 def put(blocks: Ints, block: int, behind: int) -> None:
-    """Queue `block` behind another: behind 0 it is the next to go, behind the last one it is the last."""
+    """Queue `block` behind another: behind block 0 it is reused next, behind the last block it is reused last."""
     ahead = blocks[behind, AFTER]
     blocks[behind, AFTER], blocks[block, BEFORE] = block, behind
     blocks[block, AFTER], blocks[ahead, BEFORE] = ahead, block
@@ -117,7 +117,7 @@ def pull(blocks: Ints, block: int) -> None:
 
 @compiled
 def take(blocks: Ints, contents: Ints) -> int:
-    """The next free block, its content forgotten."""
+    """Take the next free block out of the queue, forget its content, and return it."""
     block: int = blocks[0, AFTER]
     pull(blocks, block)
     content = blocks[block, CONTENT]
@@ -138,7 +138,7 @@ def take(blocks: Ints, contents: Ints) -> int:
 
 @compiled
 def remember(blocks: Ints, contents: Ints, block: int, content: int) -> None:
-    """From now on `block` is found by `content`, after those that have it already."""
+    """Make `block` findable by `content`, after the blocks that have that content already."""
     youngest = contents[content, YOUNGEST]
     blocks[block, CONTENT], blocks[block, OLDER], blocks[block, YOUNGER] = content, youngest, 0
     if youngest:
@@ -159,7 +159,7 @@ def lacking(requests: Ints, block_size: int, r: int, tokens: int) -> int:
 def grow(
     blocks: Ints, contents: Ints, requests: Ints, held: Ints, content: Ints, limits: Limits, r: int, tokens: int
 ) -> None:
-    """Give `r` blocks for its first `tokens` tokens; the full ones can be found from now."""
+    """Give request `r` blocks for its first `tokens` tokens; the full blocks can be found at once."""
     start = requests[r, START]
     while requests[r, HELD] * limits.block_size < tokens:
         held[start + requests[r, HELD]] = take(blocks, contents)
@@ -173,7 +173,7 @@ def grow(
 
 @compiled
 def give_back(blocks: Ints, requests: Ints, held: Ints, r: int) -> None:
-    """Take the blocks of `r` back, tail first: those of known content to the queue's end, the others to its front."""
+    """Take the blocks of `r` back, tail first: blocks with known content go to the queue's end, others to its front."""
     start, unknown = requests[r, START], 0
     for at in range(start + requests[r, HELD] - 1, start - 1, -1):
         block = held[at]
@@ -199,7 +199,7 @@ def cached_blocks(contents: Ints, requests: Ints, content: Ints, limits: Limits,
 
 @compiled
 def send(times: Floats, order: Ints, arrived: int, sent: int, under_way: int, crowd: float) -> None:
-    """Put the next request on its way, among those in `order` that have been sent but have not `arrived`."""
+    """Compute when the next request gets ready, and sort it into those in `order` that were sent but have not `arrived`."""
     times[sent, READY] = times[sent, FRONT] + (times[sent, WAY] + crowd * under_way)
     place = sent
     while place > arrived and times[order[place - 1], READY] > times[sent, READY]:
@@ -210,7 +210,7 @@ def send(times: Floats, order: Ints, arrived: int, sent: int, under_way: int, cr
 
 @compiled
 def simulate(tables: Tables, limits: Limits, seconds: Seconds) -> tuple[int, float]:
-    """Run all requests, which stand in the order they are sent, to their end.
+    """Run all requests, in the order in which they are sent, to their end.
 
     Fills the requests' rows and times, and returns the number of steps and the seconds spent in them.
     """
@@ -219,8 +219,8 @@ def simulate(tables: Tables, limits: Limits, seconds: Seconds) -> tuple[int, flo
     total = len(requests)
     running = np.empty(limits.max_num_seqs, dtype=np.int64)
     shares = np.empty(limits.max_num_seqs, dtype=np.int64)
-    preempted = np.empty(total, dtype=np.int64)  # a stack: who was preempted last waits first
-    order = np.empty(total, dtype=np.int64)  # the first `sent` requests as they come to the scheduler
+    preempted = np.empty(total, dtype=np.int64)  # a stack: the request preempted last waits in front
+    order = np.empty(total, dtype=np.int64)  # the first `sent` requests, in the order in which they reach the scheduler
     num_running = num_preempted = sent = arrived = admitted = finished = steps = 0
     now, busy = -np.inf, 0.0
     while finished < total:
@@ -231,7 +231,7 @@ def simulate(tables: Tables, limits: Limits, seconds: Seconds) -> tuple[int, flo
         budget = limits.max_num_batched_tokens
         new_preemptions = 0
         entering = 0
-        scheduled = 0  # the first so many of `running`; those behind get nothing when the budget ends
+        scheduled = 0  # how many of `running`, from the front, are in this step
         while scheduled < num_running and budget > 0:
             r = running[scheduled]
             new = min(requests[r, PROMPT] + requests[r, WRITTEN] - requests[r, COMPUTED], cap, budget)
@@ -312,7 +312,7 @@ def simulate(tables: Tables, limits: Limits, seconds: Seconds) -> tuple[int, flo
         now += duration
         busy += duration
         steps += 1
-        while sent < total and times[sent, SENT] <= now:  # before this step's answers end: they were under way
+        while sent < total and times[sent, SENT] <= now:  # before this step's answers end: they still count as under way
             send(times, order, arrived, sent, sent - finished, seconds.crowd)
             sent += 1
         kept = 0

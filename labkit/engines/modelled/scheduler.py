@@ -1,8 +1,8 @@
-"""What the next step holds: which sequences, and how many tokens of each.
+"""Decides what the next step holds: which sequences, and how many tokens of each.
 
-A policy is an object with five verbs (`Scheduler`) over one step loop: `add` a sequence, `schedule` the next step,
+A policy is an object with four methods (`Scheduler`) over one step loop: `add` a sequence, `schedule` the next step,
 `complete` it when its time has passed, `remove` a sequence that nobody waits for any more. The loop around it (engine.py)
-knows no policy, and the log of steps draws any of them.
+works with any policy, and the log of steps can draw any of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from labkit.latency import StepWork
 class Share(NamedTuple):
     """What one sequence gets in a step: `new` tokens computed, after `context` tokens that its KV cache holds.
 
-    `entering` in the step that takes it from the waiting ones into the batch.
+    `entering` is True in the step that takes the sequence from the waiting queue into the batch.
     """
 
     id: str
@@ -34,7 +34,7 @@ class Share(NamedTuple):
 class Step:
     """One step: its number from 0, its start in seconds, the sequences in it, and those that were preempted for it.
 
-    A step may hold nothing but preemptions: a sequence that found no block, not even by preempting, waits again.
+    A step may hold nothing but preemptions: a sequence that finds no block, even by preempting others, waits again.
     """
 
     index: int
@@ -44,7 +44,7 @@ class Step:
 
     @property
     def work(self) -> StepWork:
-        """What the step has to do."""
+        """The work of the step, as the latency model takes it."""
         return StepWork.of(
             ((share.new, share.context) for share in self.scheduled), sum(share.entering for share in self.scheduled)
         )
@@ -61,7 +61,7 @@ class Scheduler(Protocol):
 
     @property
     def num_waiting(self) -> int:
-        """Sequences that wait for one."""
+        """Sequences that wait for a place in the batch."""
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence."""
@@ -78,11 +78,11 @@ class Scheduler(Protocol):
 
 @dataclass(slots=True)
 class ContinuousBatching:
-    """vLLM V1's scheduler (vllm/v1/core/sched/scheduler.py): running sequences first, then waiting ones, while tokens last.
+    """vLLM V1's scheduler (vllm/v1/core/sched/scheduler.py): running sequences first, then waiting ones, up to a budget.
 
-    Prefill and decode are not told apart: each sequence needs some tokens computed, and gets as many as the budget leaves.
-    A running sequence that finds no block preempts the one that came last (or has the lowest priority), which later
-    computes everything again, except what it finds in the prefix cache.
+    Prefill and decode are treated alike: each sequence needs some tokens computed, and gets as many as the budget leaves.
+    A running sequence that finds no block preempts the sequence that came last (or has the lowest priority). The preempted
+    sequence later computes all its tokens again, except those that it finds in the prefix cache.
     """
 
     settings: EngineSettings
@@ -116,13 +116,13 @@ class ContinuousBatching:
 
     def schedule(self, now: float) -> Step | None:
         """The step that starts now."""
-        # The cap keeps a long prefill from starving others; one that is alone has nobody to starve.
+        # The cap keeps a long prefill from starving other sequences; a sequence that is alone needs no cap.
         crowded = len(self.running) + len(self.waiting) > 1
         cap = (self.settings.long_prefill_token_threshold if crowded else 0) or self.settings.max_num_batched_tokens
         shares: dict[str, Share] = {}
         preempted: list[str] = []
         budget = self._schedule_running(shares, preempted, cap)
-        if not preempted:  # who was preempted must not see newcomers take its blocks in the same step
+        if not preempted:  # newcomers must not take a preempted sequence's blocks in the same step
             self._schedule_waiting(shares, cap, budget)
         if not shares and not preempted:
             return None
@@ -140,7 +140,7 @@ class ContinuousBatching:
             if sequence is None or sequence.remaining:  # removed meanwhile, or a chunk of a longer prefill
                 continue
             self._written += 1
-            sequence.tokens.append(-self._written)  # an id of its own: nobody's prompt continues with what was never said
+            sequence.tokens.append(-self._written)  # an id of its own, below 0: no prompt holds it
             wrote.append(sequence)
             if sequence.finished:
                 self.blocks.free(sequence)
@@ -150,7 +150,7 @@ class ContinuousBatching:
         return wrote
 
     def remove(self, sequence: Sequence) -> None:
-        """Forget a sequence; one that is not here any more is no error."""
+        """Forget a sequence and free its blocks; a sequence that is not here any more is no error."""
         if self._sequences.pop(sequence.id, None) is None:
             return
         if sequence in self.running:
@@ -170,7 +170,7 @@ class ContinuousBatching:
                 at = self.running.index(victim)
                 del self.running[at]
                 index -= at < index
-                if victim.id in shares:  # only by priority: a victim may have had its share already
+                if victim.id in shares:  # only with priorities: the victim may have its share already
                     budget += shares.pop(victim.id).new
                 self._preempt(victim)
                 preempted.append(victim.id)
@@ -191,7 +191,7 @@ class ContinuousBatching:
             if new > budget and not self.settings.enable_chunked_prefill:
                 return
             new = min(new, budget)
-            # Admitted only if all its tokens fit now, not just this chunk; they are not reserved, though.
+            # Admitted only if blocks for all its tokens are free now, not just for this chunk. They are not reserved.
             if not self.blocks.can_allocate(sequence, len(sequence.tokens), prefix):
                 return
             self.blocks.allocate(sequence, hit + new, prefix)
@@ -216,7 +216,7 @@ class ContinuousBatching:
 
 
 class WaitingQueue:
-    """Who waits, in the order of serving: first come first served, or by (priority, arrival, id)."""
+    """The waiting sequences in the order of serving: first come first served, or by (priority, arrival, id)."""
 
     def __init__(self, by_priority: bool) -> None:
         self._by_priority = by_priority
@@ -228,25 +228,25 @@ class WaitingQueue:
 
     @property
     def first(self) -> Sequence:
-        """Who is next."""
+        """The sequence that is served next."""
         return self._heap[0][-1] if self._by_priority else self._queue[0]
 
     def push(self, sequence: Sequence) -> None:
-        """Queue a newcomer."""
+        """Queue a new sequence."""
         if self._by_priority:
             heapq.heappush(self._heap, (sequence.priority, sequence.arrival, sequence.id, sequence))
         else:
             self._queue.append(sequence)
 
     def push_front(self, sequence: Sequence) -> None:
-        """Queue one that was preempted: before the others, or at its priority's place."""
+        """Queue a preempted sequence: in front, or at the place of its priority."""
         if self._by_priority:
             self.push(sequence)
         else:
             self._queue.appendleft(sequence)
 
     def pop(self) -> Sequence:
-        """Take the next one out."""
+        """Take the next sequence out."""
         return heapq.heappop(self._heap)[-1] if self._by_priority else self._queue.popleft()
 
     def remove(self, sequence: Sequence) -> None:

@@ -15,8 +15,9 @@ from labkit.request import InvalidValue
 class Sequence:
     """One request inside the engine.
 
-    `output_tokens` is how many tokens it will write: a modelled engine knows beforehand. `arrival` is in seconds and
-    `priority` as vLLM has it, lower first. `salt` keeps its prefix apart from requests with another one.
+    `output_tokens` is how many tokens it will write: a modelled engine knows that beforehand. `arrival` is in seconds;
+    `priority` is as in vLLM, lower first. Sequences with different `salt` share no prefix. Raises `InvalidValue` without a
+    prompt token or an output token.
     """
 
     id: str

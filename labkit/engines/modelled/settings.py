@@ -12,12 +12,13 @@ Policy = Literal["fcfs", "priority"]
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """What vLLM's scheduler and KV cache are given.
+    """The settings of vLLM's scheduler and KV cache.
 
-    `num_blocks` is what vLLM logs as its number of GPU (or CPU) blocks: one of them is a placeholder that no request gets.
-    `max_model_len` is in tokens, prompt and answer together; None for as much as the KV cache (and, without chunked
-    prefill, one step) holds. `long_prefill_token_threshold` caps a prefill's share of a step while others wait or run;
-    0 for no cap. `policy` "priority" serves a request's lower `priority` first.
+    `num_blocks` is the number that vLLM logs as its GPU (or CPU) blocks; one of them is a placeholder that no request gets.
+    `block_size` and `max_num_batched_tokens` (a step's budget) are in tokens, `max_num_seqs` in sequences. `max_model_len`
+    is in tokens, prompt and answer together; None for as much as the KV cache (and, without chunked prefill, one step)
+    holds. `long_prefill_token_threshold` caps the tokens of a prefill in a step while others wait or run; 0 for no cap.
+    `policy` "priority" serves requests of lower `priority` first. Raises `InvalidValue` for settings that cannot work.
     """
 
     num_blocks: int
@@ -71,5 +72,5 @@ class EngineSettings:
     @property
     def _room(self) -> int:
         cache = (self.num_blocks - 1) * self.block_size
-        # Unchunked, a preempted request must come back whole, prompt and what it had written, in one step.
+        # Without chunks, a preempted request must return whole in one step: its prompt and the tokens that it had written.
         return cache if self.enable_chunked_prefill else min(cache, self.max_num_batched_tokens)

@@ -1,4 +1,4 @@
-"""A workload in numbers, and what became of each of its requests."""
+"""A workload in numbers, and the simulated answers to its requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Trace:
 
     `prefix_ids`, where known, gives for each request the ids of its prompt's blocks of `prefix_block` tokens (the last may
     be partial): equal ids after equal ids stand for equal tokens, as in the Mooncake traces. Without them no two requests
-    share a beginning.
+    share a beginning. Raises `InvalidValue` for a trace that is empty, not sorted, or inconsistent.
     """
 
     arrival: Floats
@@ -64,7 +64,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SimulatedAnswers:
-    """What a simulation says of a trace: one entry per request, times in seconds on the trace's clock. Modelled numbers.
+    """The results of simulating a trace: one entry per request, times in seconds on the trace's clock. All are modelled.
 
     `scheduled` is when its first step started; `steps` and `busy_s` are the engine's steps and the time it spent in them.
     """
@@ -80,7 +80,7 @@ class SimulatedAnswers:
 
     @property
     def queue(self) -> Floats:
-        """From the arrival to the start of the first step, s; the way to the engine included."""
+        """Time from the arrival to the start of the first step, s; it includes the way to the engine."""
         return self.scheduled - self.trace.arrival
 
     @property

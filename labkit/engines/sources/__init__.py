@@ -1,6 +1,6 @@
 """The three places an engine comes from: live on this machine, shared at an address, or replayed from a recording.
 
-Each is a value that says what is wanted, and connects when it is told to.
+Each source is a value that describes the engine that is wanted; its `connect` connects to it.
 """
 
 from typing import Protocol
@@ -17,4 +17,4 @@ class EngineSource(Protocol):
     """Where an engine comes from."""
 
     async def connect(self, report: Progress) -> Engine:
-        """Connect, telling `report` each step of it."""
+        """Connect, and call `report` with each step."""

@@ -1,4 +1,4 @@
-"""An engine of this machine: vLLM, started for whoever asks first and shared with the user's other processes."""
+"""An engine of this machine: vLLM, started for the first process that asks and shared with the user's others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Live:
 
     It is stopped when it has served no request for `idle_s` seconds, and the next request starts it again. `linger_s` is how
     long the process that keeps vLLM imported waits for another engine, `stall_s` how long the engine may send nothing, both
-    in seconds. Raises `InvalidValue` for times that make no sense.
+    in seconds. Raises `InvalidValue` for times out of range.
     """
 
     model: str
@@ -49,7 +49,7 @@ class Live:
             raise InvalidValue(f"stall_s is {self.stall_s}; allow the engine some seconds")
 
     async def connect(self, report: Progress) -> Engine:
-        """Attach to the engine, started first where it does not run.
+        """Attach to the engine; it is started first where it does not run.
 
         Raises `EngineStartError`, `EngineArgumentError`, and `InvalidValue` for a model that does not exist.
         """
@@ -89,7 +89,7 @@ class Live:
 
 
 def _portable(value: Any) -> Any:
-    """A path of the lab's own files without where the lab lies on this machine."""
+    """`value` with the lab's own folder cut out of its paths, so that it reads alike on every machine."""
     return value.replace(f"{Path(labkit.__file__).parents[1]}/", "") if isinstance(value, str) else value
 
 
@@ -106,7 +106,7 @@ class LiveConnection:
 
     @property
     def lease(self) -> Lease:
-        """The lease of the engine that answered last."""
+        """The lease on the engine, as of its last start."""
         assert self._lease is not None, "connected before anybody asks"
         return self._lease
 
@@ -126,7 +126,7 @@ class LiveConnection:
         return self.lease.info.log
 
     async def handler(self) -> OpenAIEngine:
-        """The engine, started again where it has stopped."""
+        """The client of the engine, which is started again where it has stopped."""
         if (running := self._running()) is not None:
             return running
         async with self._starting:
@@ -134,7 +134,7 @@ class LiveConnection:
             return self._running() or await self._start()
 
     async def metrics(self) -> MetricsSnapshot:
-        """The engine's own metrics."""
+        """The engine's own metrics; an engine that has stopped is started again first."""
         return parse_metrics(await (await self.handler()).get_text("/metrics", root=True))
 
     async def aclose(self) -> None:

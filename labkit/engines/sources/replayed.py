@@ -1,4 +1,4 @@
-"""An engine that answered once: a recording, played again."""
+"""An engine that answered in the past: a recording, played again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Replayed:
     path: Path | str | None = None
 
     async def connect(self, report: Progress) -> Engine:
-        """Load the recording. Raises `RecordingError` where there is none, or none to be trusted."""
+        """Load the recording. Raises `RecordingError` where there is none, or where it cannot be trusted."""
         recording = Recording.load(self.path if self.path is not None else _newest(self.model))
         report(f"replaying: {recording.provenance.caption()}")
         return Engine(
@@ -35,7 +35,7 @@ class Replayed:
 
 
 class ReplayedConnection:
-    """A recording; nothing is open."""
+    """A recording as a connection, which keeps nothing open."""
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
@@ -48,11 +48,11 @@ class ReplayedConnection:
         return self._recording
 
     async def metrics(self) -> MetricsSnapshot:
-        """The counters of what was played."""
+        """The engine's counters for the answers played so far."""
         return self._recording.metrics()
 
     async def aclose(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 def recordings_dir() -> Path:

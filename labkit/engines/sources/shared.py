@@ -1,4 +1,4 @@
-"""An engine that somebody shares: any OpenAI-compatible endpoint at an address."""
+"""An engine that somebody else runs: any OpenAI-compatible endpoint at an address."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from labkit.request import InvalidValue
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """An endpoint at `base_url` that serves `model`. It may send nothing for `stall_s` seconds."""
+    """An endpoint at `base_url` that serves `model`. It may be silent for `stall_s` seconds before `EngineStalled`."""
 
     base_url: str = field(repr=False)  # it may hold a password
     model: str
@@ -23,7 +23,7 @@ class Shared:
     stall_s: float = 120.0
 
     async def connect(self, report: Progress) -> Engine:
-        """Ask what it serves. Raises `EngineUnreachable`, `EngineError`; `InvalidValue` where `model` is not among it."""
+        """Ask what it serves. Raises `EngineUnreachable`, `EngineError`; `InvalidValue` where it does not serve `model`."""
         name = chosen_instead(self.model) or self.model
         endpoint = OpenAIEngine(self.base_url, self.api_key, name, stall_s=self.stall_s)
         try:
@@ -75,7 +75,7 @@ class SharedConnection:
         return self._endpoint
 
     async def metrics(self) -> MetricsSnapshot:
-        """The endpoint's metrics, where it shows them."""
+        """The endpoint's metrics. Raises `EngineError` or `MetricMissing` where it exports none."""
         return parse_metrics(await self._endpoint.get_text("/metrics", root=True))
 
     async def aclose(self) -> None:
