@@ -40,7 +40,7 @@ imports: setup ## Which room may import which (import-linter)
 	$(BIN)/lint-imports --no-logo
 
 pytest: setup ## Tests, notebooks and browser only (PYTEST="tests/cost -x" for a part)
-	$(BIN)/python -m pytest -ra $(PYTEST)
+	$(BIN)/python tests/both.py $(PYTEST)
 
 notebooks: setup ## Build the notebooks from their sources
 	$(BIN)/labkit notebooks build
