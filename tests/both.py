@@ -16,7 +16,9 @@ NO_TESTS = 5
 
 def main(options: list[str]) -> int:
     """The exit status of the two parts together."""
-    ended = [subprocess.run([sys.executable, "-m", "pytest", "-ra", *part, *options], check=False).returncode for part in PARTS]
+    ended = [
+        subprocess.run([sys.executable, "-m", "pytest", "-ra", *part, *options], check=False).returncode for part in PARTS
+    ]
     failed = [status for status in ended if status not in (0, NO_TESTS)]
     return failed[0] if failed else NO_TESTS if set(ended) == {NO_TESTS} else 0
 
