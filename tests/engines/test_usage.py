@@ -90,6 +90,9 @@ CASES = {
         Usage(1000, 400, 896)),
     "hits and misses alone": (
         {"completion_tokens": 400, "prompt_cache_hit_tokens": 896, "prompt_cache_miss_tokens": 104}, Usage(1000, 400, 896)),
+    "vLLM, and what it put into its own cache": (
+        {**P, "total_tokens": 1400, "prompt_tokens_details": {"cached_tokens": 300, "created_cache_tokens": 640}},
+        Usage(1000, 400, 300)),
     "LiteLLM's double names": (
         {**P, "total_tokens": 1400, "cache_read_input_tokens": 300, "cache_creation_input_tokens": 200,
          "prompt_tokens_details": {"cached_tokens": 300, "cache_creation_tokens": 200}}, Usage(1000, 400, 300, 200)),
