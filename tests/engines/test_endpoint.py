@@ -290,6 +290,18 @@ async def idle(engine: Engine) -> None:
 
 
 @pytest.mark.live
+def test_every_count_that_our_own_engine_sends_is_known(live: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        engine = OpenAIEngine(live.url, live.api_key, model=live.model)
+        for words in ("What is the return policy?", "What is the return policy? " * 30):
+            assert (await complete(engine, Request(words, max_tokens=4, logprobs=1))).done.usage is not None
+        await engine.aclose()
+
+    asyncio.run(scenario())
+    assert "is not read" not in caplog.text
+
+
+@pytest.mark.live
 def test_closing_the_stream_stops_the_generation(live: Engine) -> None:
     async def scenario() -> None:
         before = await live.metrics()
