@@ -56,10 +56,24 @@ def test_a_choice_starts_unchosen_and_records_the_confidence(monkeypatch):
     (radio,), (sure,), (commit,) = all_of(form, w.RadioButtons), all_of(form, w.FloatSlider), all_of(form, w.Button)
     assert radio.value is None
     assert commit.disabled
+    sure.value = 0.8
+    assert commit.disabled
     radio.value, sure.value = "no", 0.9
     commit.click()
     entry = journal.last("commit", "99.cheaper")
     assert (entry["value"], entry["confidence"]) == ("no", 0.9)
+
+
+def test_a_committed_choice_may_change_in_its_confidence_alone(monkeypatch):
+    (form,), journal = widgets_of(monkeypatch, lambda b: b.predict_choice("99.cheaper", "?", options=("yes", "no")))
+    (radio,), (sure,), (commit,) = all_of(form, w.RadioButtons), all_of(form, w.FloatSlider), all_of(form, w.Button)
+    radio.value = "no"
+    commit.click()
+    assert commit.disabled
+    sure.value = 0.6
+    assert not commit.disabled
+    commit.click()
+    assert [(e["value"], e["confidence"]) for e in journal.entries("commit")] == [("no", 0.7), ("no", 0.6)]
 
 
 def test_a_quiz_says_why_only_when_right(monkeypatch):
