@@ -53,6 +53,26 @@ def test_what_a_chapter_keeps_replaces_what_it_kept_before(tmp_path: Path) -> No
         assert (kept.provenance.kind, found.provenance.kind) == ("live", "replay")
 
 
+@pytest.mark.parametrize(
+    ("origin", "row", "error"),
+    [
+        (replace(HERE, kind="modelled"), {"a": 2.0}, RecordingError),
+        (replace(HERE, command=""), {"a": 2.0}, RecordingError),
+        (HERE, {"a": object()}, TypeError),
+    ],
+    ids=["modelled", "not full", "no JSON"],
+)
+def test_what_cannot_be_kept_costs_nothing_that_was_kept_before(
+    origin: Provenance, row: dict[str, float], error: type[Exception], tmp_path: Path
+) -> None:
+    keep("part", "default", HERE, [{"a": 1.0}], tmp_path)
+    with pytest.raises(error):
+        keep("part", "default", origin, [{"a": 2.0}, row], tmp_path)
+    (found,) = recordings(folder=tmp_path)
+    assert found.rows == ({"a": 1.0},)
+    assert found.complete
+
+
 @pytest.mark.parametrize("field", [f.name for f in fields(Provenance) if f.name not in ("driver", "arguments")])
 @pytest.mark.parametrize("how", ["missing", "empty"])
 def test_a_recording_without_full_provenance_is_refused(field: str, how: str, tmp_path: Path) -> None:
