@@ -59,6 +59,8 @@ class Measured:
             lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         except OSError as error:
             raise RecordingError(f"no recording at {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise RecordingError(f"{path} is no text: {error}; record the experiment again") from error
         rows: list[dict[str, Any]] = []
         for number, line in enumerate(lines, 1):
             try:
@@ -68,12 +70,18 @@ class Measured:
                     break
                 raise RecordingError(f"{path}, line {number} is no JSON: {error}; record the experiment again") from error
         header = rows[0] if rows else {}
-        if not isinstance(header, dict) or header.get("labkit_experiment") != FORMAT or "provenance" not in header:
+        origin = header.get("provenance") if isinstance(header, dict) else None
+        if not isinstance(origin, dict) or header.get("labkit_experiment") != FORMAT:
             raise RecordingError(
                 f"{path} has no provenance header; numbers of unknown origin are not shown, record them again"
             )
+        missing = [name for name in ("experiment", "variant") if not isinstance(header.get(name), str)]
+        if missing:
+            raise RecordingError(f"the header of {path} lacks {' and '.join(missing)}; record the experiment again")
+        if not all(isinstance(row, dict) for row in rows):
+            raise RecordingError(f"{path} holds a line that is no row of names and numbers; record the experiment again")
         try:
-            provenance = Provenance.from_dict(header["provenance"])
+            provenance = Provenance.from_dict(origin)
         except RecordingError as error:
             raise RecordingError(f"{path}: {error}") from error
         if provenance.kind in ("replay", "modelled"):

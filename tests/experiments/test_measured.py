@@ -107,6 +107,22 @@ def test_files_that_are_no_recordings_are_named(tmp_path: Path) -> None:
         Measured.load(tmp_path / "b")
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        *((json.dumps({k: v for k, v in header().items() if k != n}) + "\n", f"lacks {n}") for n in ("experiment", "variant")),
+        (json.dumps(header(provenance="mine")) + "\n", "no provenance header"),
+        (json.dumps(header()) + "\n[1]\n", "no row"),
+        (b"\xff\xfe", "no text"),
+    ],
+)
+def test_a_broken_recording_is_named_with_what_is_wrong(content: str | bytes, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(RecordingError, match=rf"{re.escape(str(path))}.*{told}"):
+        Measured.load(path)
+
+
 def test_an_unfinished_recording_goes_on_where_it_was_even_after_half_a_line(tmp_path: Path) -> None:
     path = tmp_path / "a"
     Recorder(path, "prefill", "default", HERE).add({"ttft_s": 1.0})
