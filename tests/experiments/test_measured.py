@@ -110,7 +110,10 @@ def test_files_that_are_no_recordings_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        *((json.dumps({k: v for k, v in header().items() if k != n}) + "\n", f"lacks {n}") for n in ("experiment", "variant")),
+        *(
+            (json.dumps({k: v for k, v in header().items() if k != n}) + "\n", f"lacks {n}")
+            for n in ("experiment", "variant")
+        ),
         (json.dumps(header(provenance="mine")) + "\n", "no provenance header"),
         (json.dumps(header()) + "\n[1]\n", "no row"),
         (b"\xff\xfe", "no text"),
