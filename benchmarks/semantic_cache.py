@@ -2,20 +2,19 @@
 
     python -m benchmarks.semantic_cache [--entries 10000] [--rounds 5] [--peer FOLDER]
 
-First table (printed last): look-ups that hit, embedding included, one after the other. The same encoder, entries and
-questions are used for all, in turns. "bare" is encode and FAISS search and nothing else. GPTCache runs if it can be
-imported, from FOLDER if given: `pip install --target FOLDER --no-deps gptcache==0.1.44 "sqlalchemy<2.1" cachetools greenlet`
-(its own dependencies would replace this lab's). Half of the questions are asked as they are stored, half in lower case, so
-that the contrast check is timed, too.
+First table: look-ups that hit, embedding included, one after the other. The same encoder, entries and questions are used for
+all, in turns. "bare" is encode and FAISS search and nothing else. GPTCache runs if it can be imported, from FOLDER if given:
+`pip install --target FOLDER --no-deps gptcache==0.1.44 "sqlalchemy<2.1" cachetools greenlet` (its own dependencies would
+replace this lab's). Half of the questions are asked as they are stored, half in lower case, so that the contrast check is
+timed, too.
 
 Second table: false hits (wrong answers per hit) at equal hit rates on the lab's labelled questions. Thresholds and curves
 are fitted on the calibration part; the test part has other topics, names, products, cities and order numbers.
 
-Third table (printed first; `--hard` for it alone): the committed hard pairs (`labkit.lab.hard_pairs`), by kind, at a
-threshold of 0.9. Of the pairs that differ it shows the share that would be served; of the pairs that do not differ, the
-share that would not be served. "score" uses the vectors alone. "GPTCache" is its default evaluation of the same vectors
-(SearchDistanceEvaluation, threshold 0.8). `--before FILE` adds an earlier version of the contrast check, from a module with
-`differences`.
+Third table (`--hard` for it alone): the committed hard pairs (`labkit.lab.hard_pairs`), by kind, at a threshold of 0.9. Of
+the pairs that differ it shows the share that would be served; of the pairs that do not differ, the share that would not be
+served. "score" uses the vectors alone. "GPTCache" is its default evaluation of the same vectors (SearchDistanceEvaluation,
+threshold 0.8). `--before FILE` adds an earlier version of the contrast check, from a module with `differences`.
 
 Measured on 2026-11-28 (2 cores that other jobs kept busy, load 4 to 6): a look-up in 10,000 entries takes 1.11 × the bare
 one. A contrast check took 0.9 ms per pair, and its smaller forerunner 0.5 ms, when each text was read for the first time. Of
@@ -257,11 +256,10 @@ def main() -> None:
         sys.path.append(options.peer)
     faiss.omp_set_num_threads(1)  # the same for all: the lab's index does this by itself
     encoder = embedder()
+    if not options.hard:
+        lookup_table(encoder, options.entries, options.rounds)
+        quality_table(encoder, options.questions)
     hard_table(encoder, 0.9, options.before)
-    if options.hard:
-        return
-    quality_table(encoder, options.questions)
-    lookup_table(encoder, options.entries, options.rounds)
 
 
 if __name__ == "__main__":

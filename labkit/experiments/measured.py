@@ -59,6 +59,8 @@ class Measured:
             lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         except OSError as error:
             raise RecordingError(f"no recording at {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise RecordingError(f"{path} is no text: {error}; record the experiment again") from error
         rows: list[dict[str, Any]] = []
         for number, line in enumerate(lines, 1):
             try:
@@ -68,12 +70,18 @@ class Measured:
                     break
                 raise RecordingError(f"{path}, line {number} is no JSON: {error}; record the experiment again") from error
         header = rows[0] if rows else {}
-        if not isinstance(header, dict) or header.get("labkit_experiment") != FORMAT or "provenance" not in header:
+        origin = header.get("provenance") if isinstance(header, dict) else None
+        if not isinstance(origin, dict) or header.get("labkit_experiment") != FORMAT:
             raise RecordingError(
                 f"{path} has no provenance header; numbers of unknown origin are not shown, record them again"
             )
+        missing = [name for name in ("experiment", "variant") if not isinstance(header.get(name), str)]
+        if missing:
+            raise RecordingError(f"the header of {path} lacks {' and '.join(missing)}; record the experiment again")
+        if not all(isinstance(row, dict) for row in rows):
+            raise RecordingError(f"{path} holds a line that is no row of names and numbers; record the experiment again")
         try:
-            provenance = Provenance.from_dict(header["provenance"])
+            provenance = Provenance.from_dict(origin)
         except RecordingError as error:
             raise RecordingError(f"{path}: {error}") from error
         if provenance.kind in ("replay", "modelled"):
@@ -100,15 +108,13 @@ def keep(
 ) -> Measured:
     """Write what was measured here to `folder`/<device>, for machines that cannot measure it, and return it.
 
-    A recording of the same name is deleted first. Raises `RecordingError` for provenance that is not full, and for numbers
-    of a replay or of the modelled engine.
+    It replaces a recording of the same name in one step. Raises `RecordingError` for provenance that is not full, and for
+    numbers of a replay or of the modelled engine; the earlier recording then stays.
     """
+    _check_measured(provenance)
     path = folder / device_slug(provenance) / f"{experiment}-{provenance.model}-{variant}{SUFFIX}"
-    path.unlink(missing_ok=True)
-    recorder = Recorder(path, experiment, variant, provenance)
-    for row in rows:
-        recorder.add(row)
-    recorder.finish()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, [_header(experiment, variant, provenance), *rows, _END])
     return Measured(experiment, variant, provenance, tuple(rows), complete=True)
 
 
@@ -126,18 +132,11 @@ class Recorder:
     """
 
     def __init__(self, path: Path, experiment: str, variant: str, provenance: Provenance) -> None:
-        Provenance.from_dict(provenance.as_dict())
-        if provenance.kind in ("replay", "modelled"):
-            raise RecordingError(f"a {provenance.kind} engine cannot be recorded: its numbers were not measured here")
+        _check_measured(provenance)
         self.path = path
         self.done: tuple[Mapping[str, float], ...] = ()
         path.parent.mkdir(parents=True, exist_ok=True)
-        header = {
-            "labkit_experiment": FORMAT,
-            "experiment": experiment,
-            "variant": variant,
-            "provenance": provenance.as_dict(),
-        }
+        header = _header(experiment, variant, provenance)
         if path.exists():
             before = Measured.load(path)
             if _lasting(before.provenance) != _lasting(provenance):
@@ -161,6 +160,22 @@ class Recorder:
         """Write the last line, which says that all rows are there."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(_END) + "\n")
+
+
+def _check_measured(provenance: Provenance) -> None:
+    """Raise `RecordingError` unless the provenance is full and of an engine that measures."""
+    Provenance.from_dict(provenance.as_dict())
+    if provenance.kind in ("replay", "modelled"):
+        raise RecordingError(f"a {provenance.kind} engine cannot be recorded: its numbers were not measured here")
+
+
+def _header(experiment: str, variant: str, provenance: Provenance) -> dict[str, Any]:
+    return {
+        "labkit_experiment": FORMAT,
+        "experiment": experiment,
+        "variant": variant,
+        "provenance": provenance.as_dict(),
+    }
 
 
 def _lasting(provenance: Provenance) -> tuple[object, ...]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from labkit.engines import Engine, Provenance, connect, machine
+from labkit.engines import Engine, Provenance, RecordingError, connect, machine
 from labkit.experiments.catalogue import EXPERIMENTS, Measurement
 from labkit.experiments.measured import RECORDINGS, SUFFIX, Measured, Recorder, device_slug
 from labkit.experiments.shapes import DUMMY, dummy_model
@@ -32,12 +32,12 @@ async def run_all(
 
     Points that an unfinished recording already holds are left out; finished recordings of this machine are not touched.
     After `minutes`, no further point is begun. When an engine does not start, or dies, only its own jobs are lost, and
-    `progress` is told why. `command` is recorded in the provenance. Raises `RecordingError` when a file of a job's name in
-    `folder` cannot be read as a recording.
+    `progress` is told why. It is also told of each file of a job's name in `folder` that cannot be read as a recording: one
+    of another device changes nothing, and one of this machine costs its own job. `command` is recorded in the provenance.
     """
     ends = None if minutes is None else time.monotonic() + 60 * minutes
     finished = True
-    waiting = [job for job in jobs if not _is_finished(job, folder)]
+    waiting = [job for job in jobs if not _is_finished(job, folder, progress)]
     with tempfile.TemporaryDirectory() as shapes:
         # One engine for neighbouring jobs that need the same one.
         for (model, arguments), group in groupby(waiting, key=lambda job: (job.model, json.dumps(dict(job.arguments)))):
@@ -70,8 +70,15 @@ async def _run(
     make = ExactLengths(str(engine.tokenizer_path))
     for people in (1, 4, 16):  # warm up: the first steps of a batch size are slower than all later ones
         await asyncio.gather(*(complete(engine, make(64, 16)) for _ in range(people)))
+    finished = True
     for job in jobs:
-        recorder = Recorder(folder / device_slug(origin) / f"{job.name}{SUFFIX}", job.experiment, job.variant, origin)
+        path = folder / device_slug(origin) / f"{job.name}{SUFFIX}"
+        try:
+            recorder = Recorder(path, job.experiment, job.variant, origin)
+        except RecordingError as error:
+            finished = False
+            progress(f"{job.name}: {error}")
+            continue
         before = len(recorder.done)
         todo = _left(job, recorder.done)
         for n, point in enumerate(todo, before + 1):
@@ -83,12 +90,19 @@ async def _run(
             recorder.add(await EXPERIMENTS[job.experiment](engine, make, point))
         recorder.finish()
         progress(f"{job.name}: {len(recorder.done)} rows in {recorder.path}")
-    return True
+    return finished
 
 
-def _is_finished(job: Measurement, folder: Path) -> bool:
-    found = (Measured.load(path) for path in folder.glob(f"*/{job.name}{SUFFIX}"))
-    return any(m.complete and m.provenance.machine == machine() for m in found)
+def _is_finished(job: Measurement, folder: Path, progress: Callable[[str], None]) -> bool:
+    for path in sorted(folder.glob(f"*/{job.name}{SUFFIX}")):
+        try:
+            found = Measured.load(path)
+        except RecordingError as error:
+            progress(f"{job.name}: {error}")
+            continue
+        if found.complete and found.provenance.machine == machine():
+            return True
+    return False
 
 
 def _left(job: Measurement, done: Iterable[Mapping[str, float]]) -> list[Mapping[str, int]]:

@@ -368,8 +368,8 @@ _UNITS = {"weight": ("kg", "pounds"), "length": ("metres", "feet")}
 
 def topics(part: Part | None = None) -> tuple[str, ...]:
     """Names of the topics of a part, or of both; a hash deals each to one part. Raises `InvalidValue` for no such part."""
-    if part is not None and part not in _DECKS:
-        raise InvalidValue(f"the part {part!r} is unknown; use calibration or test")
+    if part is not None:
+        _check_part(part)
     return tuple(name for name in _TOPICS if part in (None, _dealt()[name]))
 
 
@@ -391,8 +391,9 @@ def questions(meaning: Meaning, rng: random.Random, n: int, *, tenant: str = "")
 def meanings(part: Part, n: int, seed: int) -> list[Meaning]:
     """`n` different meanings of a part, in an order given by `seed`: the part's topics in turn, each time with new entities.
 
-    Raises `InvalidValue` when the part has fewer than `n` meanings.
+    Raises `InvalidValue` for no such part, and when the part has fewer than `n` meanings.
     """
+    _check_part(part)
     deck = Deck(_DECKS[part], random.Random(f"meanings {seed}"))
     names = list(topics(part))
     deck.rng.shuffle(names)
@@ -436,10 +437,15 @@ def pairs(part: Part, n: int, seed: int, *, near_miss_share: float = 0.5) -> Ite
     """`n` labelled pairs of a part: a cached question, and a paraphrase of it or (in `near_miss_share`) a near-miss.
 
     The same arguments give the same pairs. Each kind of near-miss comes as often as the topics allow it. Raises
-    `InvalidValue` for a share outside 0 to 1, when the first pair is asked for.
+    `InvalidValue` for no such part and for a share outside 0 to 1.
     """
+    _check_part(part)
     if not 0 <= near_miss_share <= 1:
         raise InvalidValue(f"near_miss_share is {near_miss_share}; use a share from 0 to 1")
+    return _pairs(part, n, seed, near_miss_share)
+
+
+def _pairs(part: Part, n: int, seed: int, near_miss_share: float) -> Iterator[Pair]:
     deck = Deck(_DECKS[part], random.Random(f"pairs {seed}"))
     names = topics(part)
     for _ in range(n):
@@ -463,16 +469,25 @@ def traffic(
     """`n` questions as a desk gets them: the k-th most popular meaning is asked in proportion to k^-`exponent` (Zipf).
 
     The words are drawn anew for each question, and the tenant uniformly. Each tenant's desk has its own answers. Raises
-    `InvalidValue` for `n` below 0, no tenants, or more `meanings_total` than the part has, when the first question is asked
-    for.
+    `InvalidValue` for no such part, `n` below 0, no tenants, or more `meanings_total` than the part has.
     """
     if n < 0 or not tenants:
         raise InvalidValue(f"n is {n} and tenants {tuple(tenants)!r}; use n from 0 and at least one tenant")
-    rng = random.Random(f"traffic {seed}")
     pool = meanings(part, meanings_total, seed)
+    return _traffic(pool, n, random.Random(f"traffic {seed}"), exponent, tuple(tenants))
+
+
+def _traffic(
+    pool: Sequence[Meaning], n: int, rng: random.Random, exponent: float, tenants: Sequence[str]
+) -> Iterator[Question]:
     weights = [rank**-exponent for rank in range(1, len(pool) + 1)]
     for meaning in rng.choices(pool, weights, k=n):
-        yield from questions(meaning, rng, 1, tenant=rng.choice(tuple(tenants)))
+        yield from questions(meaning, rng, 1, tenant=rng.choice(tenants))
+
+
+def _check_part(part: Part) -> None:
+    if part not in _DECKS:
+        raise InvalidValue(f"the part {part!r} is unknown; use calibration or test")
 
 
 @cache

@@ -508,7 +508,7 @@ def families(difficulty: Difficulty | None = None) -> tuple[str, ...]:
 def examples(split: Split, family: str, n: int, seed: int = 0) -> Iterator[Example]:
     """`n` examples of `family`, the same for the same arguments.
 
-    Raises `InvalidValue` for an unknown split or family and for `n` below 0, when the first example is asked for.
+    Raises `InvalidValue` for an unknown split or family and for `n` below 0.
     """
     if split not in _SPLITS:
         raise InvalidValue(f"split {split!r} is unknown; use one of {', '.join(_SPLITS)}")
@@ -516,6 +516,10 @@ def examples(split: Split, family: str, n: int, seed: int = 0) -> Iterator[Examp
         raise InvalidValue(f"family {family!r} is unknown; use one of {', '.join(_FAMILIES)}")
     if n < 0:
         raise InvalidValue(f"n is {n}; ask for 0 examples or more")
+    return _examples(split, family, n, seed)
+
+
+def _examples(split: Split, family: str, n: int, seed: int) -> Iterator[Example]:
     difficulty, make, max_tokens = _FAMILIES[family]
     for i in range(n):
         deck = Deck(split, random.Random(f"{split}/{family}/{seed}/{i}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import random
 import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
 from typing import Any
@@ -240,13 +241,16 @@ class Book:
     def quiz(self, id: str, question: str, *, options: tuple[str, ...], answer: str, why: str) -> None:
         """Ask a question with one right answer. When the learner chooses it, say `why` it is right; else ask to try again.
 
-        Raises `ExerciseError` for an undeclared id, for equal options, and when `answer` is none of the options.
+        The options are shown in an order of the book's seed and the id, so that their place gives nothing away; numbers are
+        shown by size, and yes before no. The journal keeps the chosen option's text. Raises `ExerciseError` for an
+        undeclared id, for equal options, and when `answer` is none of the options.
         """
         self._declared(id, "quizzes")
         if answer not in options or len(set(options)) != len(options):
             raise ExerciseError(f"quiz {id}: the answer {answer!r} must be one of its different options {options!r}")
+        shown = _in_shown_order(options, self.rng(id))
         last = self._journal.last("quiz", id)
-        show_html(panel_html(question), "\n".join([question, *[f"  ( ) {option}" for option in options]]))
+        show_html(panel_html(question), "\n".join([question, *[f"  ( ) {option}" for option in shown]]))
 
         def choose(choice: str) -> str:
             right = choice == answer
@@ -256,23 +260,28 @@ class Book:
         choice = str(last["choice"]) if last is not None and last["choice"] in options else None
         from labkit.workbook import forms  # imports ipywidgets, which a headless check does not need
 
-        show_widget(forms.quiz_form(tuple(options), choice, choose))
+        show_widget(forms.quiz_form(shown, choice, choose))
 
     def progress(self) -> None:
-        """Show for every chapter how many exercises passed, predictions were scored and quiz questions were right."""
-        header = ("chapter", "exercises", "predictions", "quiz")
+        """Show for every chapter how many exercises passed, predictions were scored and quiz questions were right.
+
+        Of a quiz question only the first try counts.
+        """
+        header = ("chapter", "exercises", "predictions", "quiz, first try")
         rows = [self._progress_row(c) for c in chapters()]
         show_html(table_html(header, rows, "Your progress"), table_text(header, rows, "Your progress"))
 
     def _progress_row(self, contents: Chapter) -> tuple[str, str, str, str]:
         passed = {e["item"] for e in self._journal.entries("check") if e["ok"]}
-        right = {e["item"] for e in self._journal.entries("quiz") if e["ok"]}
+        first: dict[str, bool] = {}
+        for tried in self._journal.entries("quiz"):
+            first.setdefault(tried["item"], tried["ok"])
         states = {id: standing(self._journal, id) for id in contents.predictions}
         return (
             f"{contents.number} · {contents.title}",
             _bar(sum(e.id in passed for e in contents.exercises), len(contents.exercises)),
             _bar(sum(s.revealed and s.guess is not None for s in states.values()), len(states)),
-            _bar(sum(q in right for q in contents.quizzes), len(contents.quizzes)),
+            _bar(sum(first.get(q, False) for q in contents.quizzes), len(contents.quizzes)),
         )
 
     def _declared(self, id: str, group: str) -> str:
@@ -326,6 +335,16 @@ def open_chapter(
     repo_root()  # a notebook run away from its clone stops here, with a fix, and not later at its first data file
     journal = Journal(None if solutions else state_dir() / JOURNAL)
     return Book(chapter(number), profile=profile, engine=engine, seed=seed, solutions=solutions, journal=journal)
+
+
+def _in_shown_order(options: Sequence[str], rng: random.Random) -> tuple[str, ...]:
+    """The options in the order a quiz shows them: numbers by size, yes before no, and all others shuffled by `rng`."""
+    if {option.lower() for option in options} == {"yes", "no"}:
+        return tuple(sorted(options, reverse=True, key=str.lower))
+    try:
+        return tuple(sorted(options, key=lambda option: float(option.replace(",", ""))))
+    except ValueError:
+        return tuple(rng.sample(options, len(options)))
 
 
 def _number(state: Standing) -> float | None:

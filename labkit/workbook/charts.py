@@ -125,8 +125,8 @@ def live_chart(make: Callable[..., Figure], **controls: Any) -> None:
     """Show controls on the left and the chart that `make(**values)` returns on the right, drawn anew at every change.
 
     `make` must answer in well under 100 ms, so compute heavy things before. An error at the first call is raised. An error
-    after a change is shown under the last good chart, in place of its caption, and the controls stay alive. All of it is
-    widget state, so it works in JupyterLab and under Voilà.
+    after a change is shown in the chart's place, so that no chart stands beside settings it was not drawn for, and the
+    controls stay alive. All of it is widget state, so it works in JupyterLab and under Voilà.
     """
     import ipywidgets as w
     from IPython.display import display
@@ -139,7 +139,9 @@ def live_chart(make: Callable[..., Figure], **controls: Any) -> None:
             figure = make(**{name: control.value for name, control in controls.items()})
             data, metadata = bundle(figure)
         except Exception as error:  # noqa: BLE001 - a bad setting must not kill the controls
-            words.value = f"<strong>{escape(type(error).__name__)}</strong>: {escape(str(error))}"
+            name, text = type(error).__name__, str(error)
+            told = {"text/html": f"<strong>{escape(name)}</strong>: {escape(text)}", "text/plain": f"{name}: {text}"}
+            picture.outputs, words.value = ({"output_type": "display_data", "data": told, "metadata": {}},), ""
             return
         picture.outputs = ({"output_type": "display_data", "data": data, "metadata": metadata},)
         words.value = caption_html(figure)

@@ -137,8 +137,8 @@ class _Blank(Exception):
 class _Raised(Exception):
     """The answer raised `error`; `given` says on which input."""
 
-    def __init__(self, given: str, error: Exception) -> None:
-        super().__init__(str(error))
+    def __init__(self, given: str, error: BaseException) -> None:
+        super().__init__(given)
         self.given = given
         self.error = error
 
@@ -154,7 +154,9 @@ def call(answer: Any, *args: Any, **kwargs: Any) -> Any:
         result = answer(*copy.deepcopy(args), **copy.deepcopy(kwargs))
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
-    except Exception as error:
+    except TimeLimit:
+        raise
+    except BaseException as error:
         raise _Raised(given, error) from error
     if isinstance(result, EllipsisType):
         raise _Blank
@@ -223,8 +225,8 @@ def same(expected: Any, actual: Any, *, rel: float = 1e-9, abs_: float = 0.0) ->
 def run_check(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
     """Check `answer` on inputs drawn from `seed`, for at most the exercise's `limit_s` seconds.
 
-    An `Exception`, `SystemExit` or endless loop of the answer becomes part of the verdict and is not raised. Raises
-    `ExerciseError` for a check that yields no outcome.
+    Whatever the answer raises, and an endless loop of it, becomes part of the verdict and is not raised. Raises
+    `ExerciseError` for a check that yields no outcome. A Ctrl-C in the caller's thread interrupts the wait as usual.
     """
     if isinstance(answer, EllipsisType):
         return _blank(exercise)
@@ -267,17 +269,24 @@ def _judge(exercise: Exercise, answer: Any, seed: int) -> Verdict:
     except _Raised as raised:
         if isinstance(raised.error, NotImplementedError):
             return _blank(exercise)
-        problem = f"Your code raised {type(raised.error).__name__}: {raised.error}"
+        problem = f"Your code raised {_named(raised.error)}"
         return Verdict(exercise.id, False, passed, note=f"{problem}\n  given:    {raised.given}")
     except TimeLimit:
         return Verdict(exercise.id, False, passed, note="It ran past the time limit.")
-    except Exception as error:  # noqa: BLE001 - whatever a wrong answer breaks must not break the notebook
-        return Verdict(exercise.id, False, passed, note=f"Your answer made the check raise {type(error).__name__}: {error}")
-    except SystemExit:
-        return Verdict(exercise.id, False, passed, note="Your code called exit().")
+    except BaseException as error:  # noqa: BLE001 - whatever a wrong answer breaks must not break the notebook
+        return Verdict(exercise.id, False, passed, note=f"Your answer made the check raise {_named(error)}")
     if not passed:
         raise ExerciseError(f"the check of exercise {exercise.id} tests nothing: it must yield at least one Outcome")
     return Verdict(exercise.id, True, passed)
+
+
+def _named(error: BaseException) -> str:
+    """The error's type and, where it has one, its message."""
+    try:
+        message = str(error)
+    except BaseException:  # noqa: BLE001 - the learner's own error may not even be able to say what it is
+        message = ""
+    return f"{type(error).__name__}{': ' if message else ''}{message}"
 
 
 def _blank(exercise: Exercise) -> Verdict:

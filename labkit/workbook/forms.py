@@ -63,7 +63,7 @@ def choice_form(
     """Radio buttons and a slider for the confidence, from an even guess (1/n) to certain (1).
 
     `guess` is the (option, confidence) committed before; without one, no button is chosen. `commit` takes both and returns
-    the text to show. Commit is enabled once a button has been chosen; a moved slider alone does not enable it.
+    the text to show. Commit is enabled by a change of either, once a button has been chosen.
     """
     even = 1 / len(question.options)
     radio = w.RadioButtons(options=question.options, value=guess[0] if guess else None, layout=w.Layout(width="max-content"))
@@ -115,19 +115,20 @@ def held_back(message: str, reveal: Callable[[], str]) -> w.Widget:
     return w.VBox([text, button])
 
 
-def _commit_box(children: list[Any], watched: Any, committed: bool, locked: bool, commit: Callable[[], str]) -> w.Widget:
+def _commit_box(children: list[Any], needed: Any, committed: bool, locked: bool, commit: Callable[[], str]) -> w.Widget:
     button = w.Button(description="Commit", button_style="primary", disabled=True, tooltip="Fix this prediction")
     status = w.HTML(
         "Locked: the result has been shown." if locked else "Committed. You may still change it." if committed else ""
     )
 
     def touched(_: Any) -> None:
-        button.disabled = locked or watched.value is None
+        button.disabled = locked or needed.value is None
 
     def pressed(_: Any) -> None:
         status.value = commit()
         button.disabled = True
 
-    watched.observe(touched, names="value")
+    for child in children:
+        child.observe(touched, names="value")
     button.on_click(pressed)
     return w.VBox([*children, w.HBox([button, status])])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,8 @@ class Journal:
                 yield entry
 
     def last(self, kind: str, item: str) -> Entry | None:
-        """The newest entry of that kind for that item, or None."""
-        return max(self.entries(kind, item), key=lambda entry: entry["at"], default=None)
+        """The entry of that kind for that item that was written last, or None. The clock may stand still or be set back."""
+        return next(iter(deque(self.entries(kind, item), maxlen=1)), None)
 
     def _all(self) -> Iterator[Entry]:
         if self._path is None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import semantic_cache
 from labkit.caches import CacheControl, CachePolicy, ResponseCache, SemanticCache, Store, asked_of, savings
 from labkit.caches.acceptance import Curve, StaticThreshold, Verified
 from labkit.caches.index import Index
@@ -498,3 +499,16 @@ def test_caches_with_equal_settings_are_equal() -> None:
     assert one != SemanticCache(store, words, StaticThreshold(0.8), seed=1)
     assert repr(one).startswith("SemanticCache(store=Store(':memory:')")
     assert "Meaning" not in repr(one)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "printed"), [([], ["lookup_table", "quality_table", "hard_table"]), (["--hard"], ["hard_table"])]
+)
+def test_the_benchmark_prints_its_tables_in_the_order_its_header_names_them(arguments, printed, monkeypatch):
+    order: list[str] = []
+    for name in ("hard_table", "quality_table", "lookup_table"):
+        monkeypatch.setattr(semantic_cache, name, lambda *_, name=name: order.append(name))
+    monkeypatch.setattr(semantic_cache, "embedder", lambda: None)
+    monkeypatch.setattr("sys.argv", ["semantic_cache", *arguments])
+    semantic_cache.main()
+    assert order == printed

@@ -53,6 +53,26 @@ def test_what_a_chapter_keeps_replaces_what_it_kept_before(tmp_path: Path) -> No
         assert (kept.provenance.kind, found.provenance.kind) == ("live", "replay")
 
 
+@pytest.mark.parametrize(
+    ("origin", "row", "error"),
+    [
+        (replace(HERE, kind="modelled"), {"a": 2.0}, RecordingError),
+        (replace(HERE, command=""), {"a": 2.0}, RecordingError),
+        (HERE, {"a": object()}, TypeError),
+    ],
+    ids=["modelled", "not full", "no JSON"],
+)
+def test_what_cannot_be_kept_costs_nothing_that_was_kept_before(
+    origin: Provenance, row: dict[str, float], error: type[Exception], tmp_path: Path
+) -> None:
+    keep("part", "default", HERE, [{"a": 1.0}], tmp_path)
+    with pytest.raises(error):
+        keep("part", "default", origin, [{"a": 2.0}, row], tmp_path)
+    (found,) = recordings(folder=tmp_path)
+    assert found.rows == ({"a": 1.0},)
+    assert found.complete
+
+
 @pytest.mark.parametrize("field", [f.name for f in fields(Provenance) if f.name not in ("driver", "arguments")])
 @pytest.mark.parametrize("how", ["missing", "empty"])
 def test_a_recording_without_full_provenance_is_refused(field: str, how: str, tmp_path: Path) -> None:
@@ -85,6 +105,25 @@ def test_files_that_are_no_recordings_are_named(tmp_path: Path) -> None:
     (tmp_path / "b").write_text('{"labkit_experiment": 1}\nnot json\n{}\n')
     with pytest.raises(RecordingError, match="line 2 is no JSON"):
         Measured.load(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        *(
+            (json.dumps({k: v for k, v in header().items() if k != n}) + "\n", f"lacks {n}")
+            for n in ("experiment", "variant")
+        ),
+        (json.dumps(header(provenance="mine")) + "\n", "no provenance header"),
+        (json.dumps(header()) + "\n[1]\n", "no row"),
+        (b"\xff\xfe", "no text"),
+    ],
+)
+def test_a_broken_recording_is_named_with_what_is_wrong(content: str | bytes, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(RecordingError, match=rf"{re.escape(str(path))}.*{told}"):
+        Measured.load(path)
 
 
 def test_an_unfinished_recording_goes_on_where_it_was_even_after_half_a_line(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from labkit.engines import lab_model
+from labkit.engines import Engine, MetricsSnapshot, Provenance, ScriptedEngine, lab_model, machine
 from labkit.experiments import Measured, Measurement, jobs, run_all
 from labkit.experiments.catalogue import grid
-from labkit.experiments.measured import SUFFIX
+from labkit.experiments.measured import SUFFIX, device_slug
 from labkit.experiments.shapes import dummy_model
 from labkit.latency.model_shape import shape_path
 from labkit.request import InvalidValue
@@ -73,6 +73,48 @@ def test_an_engine_that_cannot_start_costs_only_its_own_job(tmp_path: Path) -> N
     assert not asyncio.run(run_all([bad, good], folder=tmp_path, progress=said.append))
     assert any("block_size" in line for line in said)
     assert [p.name for p in tmp_path.glob(f"*/*{SUFFIX}")] == [good.name + SUFFIX]
+
+
+class Here:
+    """The connection of an engine that is scripted, and says that it is live."""
+
+    url, api_key, log = "", "", None
+
+    async def handler(self) -> ScriptedEngine:
+        return ScriptedEngine(gap_s=0.0)
+
+    async def metrics(self) -> MetricsSnapshot:
+        raise AssertionError("no metrics are asked for here")
+
+    async def aclose(self) -> None:
+        pass
+
+
+def test_a_broken_recording_is_named_and_costs_no_other_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    origin = Provenance("live", machine(), "CPU", "vLLM", "0.1", "small", "2026-01-02T03:04:05+00:00", "a test")
+
+    async def connected(*_: object, **__: object) -> Engine:
+        return Engine(
+            model="small",
+            context_window=None,
+            provenance=origin,
+            tokenizer_path=str(lab_model("small")),
+            connection=Here(),
+        )
+
+    monkeypatch.setattr("labkit.experiments.recording.connect", connected)
+    some = [Measurement("prefill", "small", name, {}, grid(prompt_tokens=(64,)), 1) for name in ("a", "b", "c")]
+    mine = tmp_path / device_slug(origin)
+    for folder, job in ((tmp_path / "another-device", some[0]), (mine, some[1])):
+        folder.mkdir()
+        (folder / f"{job.name}{SUFFIX}").write_text("broken\n")
+    said: list[str] = []
+    assert not asyncio.run(run_all(some, folder=tmp_path, progress=said.append))
+    for broken in (f"another-device/{some[0].name}", f"{mine.name}/{some[1].name}"):
+        assert any(f"{broken}{SUFFIX}, line 1 is no JSON" in line for line in said)
+    assert [Measured.load(mine / f"{job.name}{SUFFIX}").complete for job in (some[0], some[2])] == [True, True]
+    assert (mine / f"{some[1].name}{SUFFIX}").read_text() == "broken\n"
+    assert asyncio.run(run_all([some[0], some[2]], folder=tmp_path, progress=said.append))
 
 
 @pytest.mark.live

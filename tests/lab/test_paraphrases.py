@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -79,10 +80,18 @@ def test_each_tenant_has_its_own_answer_to_the_same_words() -> None:
     assert all(answers["north"] != answers["south"] for answers in shared)
 
 
-def test_bad_arguments_are_named() -> None:
-    with pytest.raises(InvalidValue, match="near_miss_share is 2"):
-        next(pairs("test", 1, 1, near_miss_share=2))
-    with pytest.raises(InvalidValue, match="tenant"):
-        next(traffic("test", 1, 1, tenants=()))
-    with pytest.raises(InvalidValue, match="part 'train'"):
-        topics("train")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: pairs("test", 1, 1, near_miss_share=2), "near_miss_share is 2"),
+        (lambda: traffic("test", 1, 1, tenants=()), "tenant"),
+        (lambda: traffic("test", -1, 1), "n is -1"),
+        *(
+            (lambda ask=ask: ask("train"), "part 'train'")
+            for ask in (topics, lambda p: meanings(p, 1, 1), lambda p: pairs(p, 1, 1), lambda p: traffic(p, 1, 1))
+        ),
+    ],
+)
+def test_bad_arguments_are_named_at_the_call(call: Callable[[], object], named: str) -> None:
+    with pytest.raises(InvalidValue, match=named):
+        call()

@@ -239,7 +239,7 @@ def test_answers_vary(family: str) -> None:
 )
 def test_bad_arguments_are_named(split: Split, family: str, n: int, named: str) -> None:
     with pytest.raises(InvalidValue, match=named):
-        list(islice(examples(split, family, n), 1))
+        examples(split, family, n)  # at the call: nothing is drawn from it
 
 
 def test_examples_that_were_used_are_not_kept() -> None:

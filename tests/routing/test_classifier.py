@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from benchmarks.routing import asked
 from labkit.request import InvalidValue, Request
 from labkit.routing.calibration import Calibration, calibrate
 from labkit.routing.classifier import FEATURES, Classifier, features
@@ -137,3 +139,11 @@ def test_calibration_refuses_what_it_cannot_fit(raw, right, says):
         calibrate(raw, right)
     with pytest.raises(InvalidValue, match="finite"):
         Calibration("platt", (float("nan"),), (0.0,))
+
+
+def test_the_benchmark_fits_on_no_question_twice_and_on_none_of_its_test():
+    train = asked("dev", 40, 1)
+    texts = [{e.messages[-1].content for e in part} for part in (train, asked("dev", 40, 2, apart_from=train))]
+    texts.append({e.messages[-1].content for e in asked("test", 40, 3)})
+    assert texts[0] & {e.messages[-1].content for e in asked("dev", 40, 2)}, "drawn alone, the parts overlap"
+    assert not any(one & other for one, other in itertools.combinations(texts, 2))

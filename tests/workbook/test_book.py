@@ -122,6 +122,16 @@ def test_a_wrong_parameter_is_named(wrong):
         open_chapter("00", **wrong)
 
 
+@pytest.mark.parametrize("then", [100.0, 100.0 - 3600], ids=["the same time", "a clock set back"])
+def test_the_last_entry_is_the_one_written_last_whatever_the_clock_says(then, monkeypatch):
+    journal = Journal(None)
+    for now, value in [(100.0, 1), (then, 2)]:
+        monkeypatch.setattr("labkit.workbook.store.time.time", lambda now=now: now)
+        journal.append("quiz", "99.q1", value=value)
+    assert journal.last("quiz", "99.q1")["value"] == 2
+    assert journal.last("quiz", "99.q2") is None
+
+
 def test_a_line_torn_by_a_crash_costs_itself_only(tmp_path):
     path = tmp_path / "j.jsonl"
     Journal(path).append("commit", "99.share", value=1)

@@ -71,8 +71,12 @@ def test_a_live_chart_redraws_picture_and_words_and_survives_a_failing_setting()
     assert picture.outputs[0]["data"][MIME]["data"]["values"] == [{"a": 2}]
     assert "2 bars" in words.value
     n.value = 3
-    assert "three is too many" in words.value
+    (shown,) = picture.outputs
+    assert MIME not in shown["data"]
+    assert "three is too many" in shown["data"]["text/html"]
+    assert "bars" not in words.value
     n.value = 4
+    assert picture.outputs[0]["data"][MIME]["data"]["values"] == [{"a": 4}]
     assert "4 bars" in words.value
 
 

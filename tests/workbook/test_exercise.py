@@ -1,7 +1,10 @@
 import asyncio
 import contextlib
 import math
+import os
 import random
+import signal
+import threading
 import time
 from decimal import Decimal
 
@@ -27,8 +30,16 @@ def raises(_usage):
     raise ZeroDivisionError("by hand")
 
 
-def leaves(_usage):
-    raise SystemExit
+class Mute(Exception):
+    def __str__(self):
+        raise ValueError("nothing to say")
+
+
+def raising(error):
+    def answer(_usage):
+        raise error
+
+    return answer
 
 
 @pytest.mark.parametrize(
@@ -41,7 +52,6 @@ def leaves(_usage):
         loops,
         swallows,
         raises,
-        leaves,
         lambda: 1,
         lambda u: ...,
         lambda u: None,
@@ -53,6 +63,33 @@ def test_a_wrong_answer_is_not_yet_and_never_raises(answer):
     verdict = run_check(EXERCISE, answer)
     assert not verdict.ok
     assert "not yet" in str(verdict)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, Mute],
+    ids=lambda e: e.__name__,
+)
+@pytest.mark.parametrize("by", ["call", "the check itself", "a coroutine"])
+def test_whatever_an_answer_raises_is_named_in_the_verdict(error, by):
+    async def later(_usage):
+        raise error
+
+    def check(answer, rng):
+        yield holds("answered", answer(rng.random()) == 1)
+
+    answer = later if by == "a coroutine" else raising(error)
+    verdict = run_check(_with(check) if by == "the check itself" else EXERCISE, answer)
+    assert not verdict.ok
+    assert error.__name__ in str(verdict)
+
+
+def test_the_learners_own_ctrl_c_still_interrupts():
+    timer = threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_check(EXERCISE, lambda _usage: time.sleep(0.5))
+    timer.join()
 
 
 def test_the_reference_passes_and_says_how_many_properties_held():

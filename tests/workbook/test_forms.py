@@ -1,7 +1,13 @@
+import ast
+import re
+from collections import Counter
+
 import ipywidgets as w
 import pytest
 
 from labkit.workbook.book import Book
+from labkit.workbook.build import sources
+from labkit.workbook.chapters import chapter, chapters
 from labkit.workbook.store import Journal
 from tests.workbook.tiny import CHAPTER
 
@@ -56,10 +62,24 @@ def test_a_choice_starts_unchosen_and_records_the_confidence(monkeypatch):
     (radio,), (sure,), (commit,) = all_of(form, w.RadioButtons), all_of(form, w.FloatSlider), all_of(form, w.Button)
     assert radio.value is None
     assert commit.disabled
+    sure.value = 0.8
+    assert commit.disabled
     radio.value, sure.value = "no", 0.9
     commit.click()
     entry = journal.last("commit", "99.cheaper")
     assert (entry["value"], entry["confidence"]) == ("no", 0.9)
+
+
+def test_a_committed_choice_may_change_in_its_confidence_alone(monkeypatch):
+    (form,), journal = widgets_of(monkeypatch, lambda b: b.predict_choice("99.cheaper", "?", options=("yes", "no")))
+    (radio,), (sure,), (commit,) = all_of(form, w.RadioButtons), all_of(form, w.FloatSlider), all_of(form, w.Button)
+    radio.value = "no"
+    commit.click()
+    assert commit.disabled
+    sure.value = 0.6
+    assert not commit.disabled
+    commit.click()
+    assert [(e["value"], e["confidence"]) for e in journal.entries("commit")] == [("no", 0.7), ("no", 0.6)]
 
 
 def test_a_quiz_says_why_only_when_right(monkeypatch):
@@ -75,6 +95,80 @@ def test_a_quiz_says_why_only_when_right(monkeypatch):
     check.click()
     assert "Because" in feedback.value
     assert [e["ok"] for e in journal.entries("quiz")] == [False, True]
+
+
+def quizzes():
+    """(chapter, id, arguments) of every quiz question in the chapters' sources."""
+    for source in sources():
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "book.quiz":
+                id, question = map(ast.literal_eval, node.args)
+                yield source.stem[:2], id, {"question": question} | {k.arg: ast.literal_eval(k.value) for k in node.keywords}
+
+
+def orders(monkeypatch, seed):
+    """How each quiz question's options are shown: (by the radio buttons, in the printed text)."""
+    forms, texts, found = [], [], {}
+    monkeypatch.setattr("labkit.workbook.book.show_widget", forms.append)
+    monkeypatch.setattr("labkit.workbook.book.show_html", lambda html, text: texts.append(text))
+    for number, id, given in quizzes():
+        asking = Book(chapter(number), profile="learn", engine="auto", seed=seed, solutions=False, journal=Journal(None))
+        asking.quiz(id, **given)
+        (radio,) = all_of(forms[-1], w.RadioButtons)
+        found[id] = tuple(radio.options), tuple(re.findall(r"\( \) (.*)", texts[-1]))
+    return found
+
+
+def test_the_place_of_a_right_answer_gives_nothing_away_in_any_chapter(monkeypatch):
+    shown, asked = orders(monkeypatch, 0), {id: given for _, id, given in quizzes()}
+    assert len(asked) == sum(len(c.quizzes) for c in chapters())
+    for id, (radio, printed) in shown.items():
+        assert radio == printed
+        assert sorted(radio) == sorted(asked[id]["options"])
+    places = Counter(radio.index(asked[id]["answer"]) for id, (radio, _) in shown.items())
+    assert max(places.values()) <= 0.5 * len(shown)
+    assert min(places[place] for place in range(3)) >= 0.15 * len(shown)
+    assert orders(monkeypatch, 0) == shown != orders(monkeypatch, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        (("900", "1,540", "260"), ("260", "900", "1,540")),
+        (("no", "yes"), ("yes", "no")),
+        (("a", "b", "c", "d", "e"), ("e", "d", "c", "a", "b")),  # in every run, on any machine
+    ],
+)
+def test_a_quiz_shows_numbers_by_size_yes_before_no_and_others_shuffled(options, shown, monkeypatch):
+    def use(book):
+        book.quiz("99.q1", "?", options=options, answer=options[0], why="Because.")
+
+    (form,), journal = widgets_of(monkeypatch, use)
+    (radio,), (check,) = all_of(form, w.RadioButtons), all_of(form, w.Button)
+    assert radio.options == shown
+    radio.value = options[0]
+    check.click()
+    assert [(e["choice"], e["ok"]) for e in journal.entries("quiz")] == [(options[0], True)]
+
+
+@pytest.mark.parametrize(("tries", "score"), [((), "0/1"), ((True,), "1/1"), ((False, True), "0/1"), ((True, False), "1/1")])
+def test_only_the_first_try_of_a_quiz_counts(tries, score, monkeypatch, capsys):
+    monkeypatch.setattr("labkit.workbook.book.chapters", lambda: (CHAPTER,))
+    journal = Journal(None)
+    for ok in tries:
+        journal.append("quiz", "99.q1", choice="an option", ok=ok)
+    Book(CHAPTER, profile="ci", engine="auto", seed=0, solutions=False, journal=journal).progress()
+    assert re.findall(r"\d/\d", capsys.readouterr().out)[-1] == score
+
+
+def test_an_answer_given_before_options_were_shuffled_is_still_chosen(monkeypatch):
+    journal = Journal(None)
+    journal.append("quiz", "99.q1", choice="b", ok=False)
+    forms = []
+    monkeypatch.setattr("labkit.workbook.book.show_widget", forms.append)
+    book = Book(CHAPTER, profile="learn", engine="auto", seed=0, solutions=False, journal=journal)
+    book.quiz("99.q1", "?", options=("a", "b", "c"), answer="a", why="So.")
+    assert all_of(forms[0], w.RadioButtons)[0].value == "b"
 
 
 @pytest.mark.parametrize(
