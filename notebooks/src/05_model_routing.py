@@ -236,7 +236,9 @@ show(
 # is right more often on those, and a router that believed it would be too trusting.)
 
 # %%
-train, known = questions("dev", per_family, 1), questions("dev", per_family, 2)
+train = questions("dev", per_family, 1)
+texts = [example.messages[-1].content for example in train]
+known = [each for each in questions("dev", per_family, 2) if each.messages[-1].content not in texts]  # none in both
 asked_text = [example.messages[-1].content for example in test]
 trained_on = rights(train, await answers(models[SMALL], train, model=SMALL, feature="training"))
 known_small = await answers(models[SMALL], known, model=SMALL, logprobs=2, feature="training")
@@ -244,7 +246,6 @@ known_large = await answers(models[LARGE], known, model=LARGE, feature="training
 known_right = rights(known, known_small)
 
 words = HashedWords()  # words and pairs of words as a vector
-texts = [example.messages[-1].content for example in train]
 classifier = Classifier.train(texts, trained_on, words, seed=seed)
 vectors = words.encode(texts)
 by_rules = Rules(
