@@ -13,7 +13,7 @@ from labkit.request import InvalidValue, LabError
 
 Miss = Literal[
     "no-cache", "absent", "scope", "expired", "max-age", "facts", "epoch", "clock", "corrupt", "unavailable",
-    "unlike", "contrast", "verified",
+    "unlike", "contrast", "verified", "stopped",
 ]  # fmt: skip
 """Why a look-up gave no answer.
 
@@ -30,9 +30,10 @@ Miss = Literal[
 
 Only in a semantic layer:
 
-- "unlike": nothing stored is alike enough, or the audit has stopped the cache.
+- "unlike": nothing stored is alike enough.
 - "contrast": the nearest stored question asks something else.
 - "verified": there was a hit, but the engine was asked in order to check it.
+- "stopped": there was a hit, but the audit has stopped the cache.
 """
 Refusal = Literal["no-store", "too-large", "invalidated", "facts", "clock", "unavailable"]
 """Why something was not stored.
