@@ -35,14 +35,15 @@ Only in a semantic layer:
 - "verified": there was a hit, but the engine was asked in order to check it.
 - "stopped": there was a hit, but the audit has stopped the cache.
 """
-Refusal = Literal["no-store", "too-large", "invalidated", "facts", "clock", "unavailable"]
+Refusal = Literal["no-store", "too-large", "invalidated", "facts", "clock", "new-file", "unavailable"]
 """Why something was not stored.
 
 - "no-store": the request forbade it, or the answer is not one to keep.
 - "too-large": it is larger than the whole cache.
 - "invalidated": an invalidation came while it was being computed.
 - "facts": a fact changed while it was being computed.
-- "clock": the clock stepped back, or the file was replaced, in the meantime.
+- "clock": the clock stepped back in the meantime.
+- "new-file": the file was replaced in the meantime.
 - "unavailable": the file could not be written (a full disk).
 """
 Versions = Callable[[str], str | None]

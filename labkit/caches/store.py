@@ -265,8 +265,10 @@ class Store:
         went: Counter[Event] = Counter()
         state, inflation = table.state_of(connection, entries[0].scope.tenant)
         time = self._eras.while_storing(connection, now, state.latest)  # a time seen, even if the entries are refused
-        if time is None or ticket.era != state.era or ticket.birth != state.birth:
-            return "clock", went  # the clock or the file changed since the work began, so `created` gives no age
+        if ticket.birth != state.birth:
+            return "new-file", went
+        if time is None or ticket.era != state.era:
+            return "clock", went  # the clock stepped back since the work began, so `created` gives no age
         if ticket != state.ticket():
             return "invalidated", went
         note_uses(connection, self._uses)
