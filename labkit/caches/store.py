@@ -89,6 +89,9 @@ class Store:
         self.in_memory = os.fspath(path) == ":memory:"
         self.path = ":memory:" if self.in_memory else str(Path(path).absolute())
         self.limit_bytes = limit_bytes
+        self.clock_slack_s = clock_slack_s
+        self.busy_timeout = busy_timeout
+        self.set_aside = set_aside
         self._versions = versions
         self._eras = Eras(clock_slack_s)
         self._uses: Counter[int] = Counter()
