@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from itertools import chain
 from typing import Any
 
 from labkit.request import InvalidValue
@@ -103,19 +104,22 @@ def _gptq(given: Mapping[str, Any]) -> Bits:
 
 
 def _fp8(given: Mapping[str, Any]) -> Bits:
-    """One byte per number, and a scale per block (DeepSeek's 128 × 128) or per row (FBGEMM's).
-
-    A single scale per matrix is counted as one per row.
-    """
+    """One byte per number, and a scale per block (DeepSeek's 128 × 128) or one for the whole matrix."""
     block = given.get("weight_block_size")
     left_out = _strings(given.get("modules_to_not_convert")) + _strings(given.get("ignored_layers"))
 
     def bits(matrix: Matrix) -> float:
         if matrix.head or _listed(matrix, left_out, inside=True):
             return 16
-        return 8 + (32 / (block[0] * block[1]) if block else 32 / matrix.columns)
+        return 8 + 32 / (block[0] * block[1] if block else matrix.rows * matrix.columns)
 
     return bits
+
+
+def _fbgemm(given: Mapping[str, Any]) -> Bits:
+    """FBGEMM's FP8: one byte per number, and a scale per row."""
+    left_out = _strings(given.get("modules_to_not_convert"))
+    return lambda matrix: 16 if matrix.head or _listed(matrix, left_out, inside=True) else 8 + 32 / matrix.columns
 
 
 def _mxfp4(given: Mapping[str, Any]) -> Bits:
@@ -136,33 +140,41 @@ def _modelopt(given: Mapping[str, Any]) -> Bits:
 
 
 def _compressed(given: Mapping[str, Any]) -> Bits:
-    """compressed-tensors (llm-compressor): groups of layers, by class, name or regular expression, with their own bits."""
+    """compressed-tensors (llm-compressor): groups of layers, by class, name or regular expression, with their own bits.
+
+    As in vLLM, a group that names the layer goes before one of its class.
+    """
     ignore = _strings(given.get("ignore"))
-    groups = [group for group in (given.get("config_groups") or {}).values() if isinstance(group, Mapping)]
+    groups = [(_strings(group.get("targets")) or ["Linear"], group) for group in _groups(given)]
 
     def bits(matrix: Matrix) -> float:
         if _listed(matrix, ignore, inside=False):
             return 16
-        for group in groups:
-            targets = _strings(group.get("targets")) or ["Linear"]
-            if not any(target in ("Linear", "ParallelLMHead") or _matches(matrix, target) for target in targets):
-                continue
-            weights = group.get("weights")
-            if not weights:
-                return 16  # only activations are quantized
-            width, size = int(weights.get("num_bits", 8)), weights.get("group_size")
-            if weights.get("type") == "float" and width == 4:
-                return 4 + 8 / int(size or 16)
-            if weights.get("strategy") == "block" and weights.get("block_structure"):
-                rows, columns = weights["block_structure"]
-                return float(width + 32 / (rows * columns))
-            zeros = weights.get("symmetric") is False
-            return _grouped(
-                width, int(size) if weights.get("strategy") in ("group", "tensor_group") and size else 0, matrix, zeros
-            )
-        return 16
+        named = (group for targets, group in groups if any(_named(matrix, target) for target in targets))
+        of_class = (group for targets, group in groups if "Linear" in targets)
+        group = next(chain(named, of_class), None)
+        weights = None if group is None else group.get("weights")
+        if not weights:
+            return 16  # not quantized, or only in its activations
+        width, size, strategy = int(weights.get("num_bits", 8)), weights.get("group_size"), weights.get("strategy")
+        if weights.get("type") == "float" and width == 4:
+            return 4 + 8 / int(size or 16)
+        if strategy == "block" and weights.get("block_structure"):
+            rows, columns = weights["block_structure"]
+            return float(width + 32 / (rows * columns))
+        by_strategy = {"group": int(size or 0), "tensor_group": int(size or 0), "tensor": matrix.rows * matrix.columns}
+        return _grouped(width, by_strategy.get(strategy, 0), matrix, weights.get("symmetric") is False)
 
     return bits
+
+
+def _named(matrix: Matrix, target: str) -> bool:
+    """Whether a target of compressed-tensors names the matrix, rather than the class of all of them."""
+    return target != "Linear" and ((target == "ParallelLMHead" and matrix.head) or _matches(matrix, target))
+
+
+def _groups(given: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [group for group in (given.get("config_groups") or {}).values() if isinstance(group, Mapping)]
 
 
 def _bitsandbytes(given: Mapping[str, Any]) -> Bits:
@@ -184,7 +196,7 @@ _SCHEMES: dict[str, Callable[[Mapping[str, Any]], Bits]] = {
     "awq": _gptq,
     "auto-round": _gptq,
     "fp8": _fp8,
-    "fbgemm-fp8": _fp8,
+    "fbgemm-fp8": _fbgemm,
     "mxfp4": _mxfp4,
     "modelopt": _modelopt,
     "nvfp4": _modelopt,

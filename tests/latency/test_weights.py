@@ -31,6 +31,7 @@ GPT_OSS: dict[str, Any] = {
     "num_experts_per_tok": 4,
 }
 OF_8B = 6_979_321_856  # weights of Llama 3.1 8B in its layers; embeddings, lm_head and norms have the rest
+ROWS = 32 * (4096 + 2 * 1024 + 4096 + 2 * 14336 + 4096)  # of its layers' matrices: q, k and v, o, gate and up, down
 LEFT = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
 
 
@@ -71,12 +72,36 @@ def test_checkpoints_are_as_large_as_published(config: dict[str, Any], gigabytes
         ({"quant_method": "gptq", "bits": 8, "group_size": 32, "dynamic": {"-:.*": {}}}, 16),
         ({"quant_method": "fp8", "ignored_layers": [f"model.layers.{n}" for n in range(32)]}, 16),
         ({"quant_method": "mxfp4"}, 16),
+        ({"quant_method": "fp8"}, 8 + 32 * 7 * 32 / OF_8B),  # seven matrices in each layer, with one scale each
+        (_compressed({"num_bits": 8, "type": "float", "strategy": "tensor"}), 8 + 16 * 7 * 32 / OF_8B),
+        ({"quant_method": "fbgemm_fp8"}, 8 + 32 * ROWS / OF_8B),
+        (_compressed({"num_bits": 8, "type": "float", "strategy": "channel"}), 8 + 16 * ROWS / OF_8B),
     ],
     ids=str,
 )
 def test_layers_take_the_bits_that_the_configuration_says(quantization: dict[str, Any], bits: float) -> None:
     found = shape_of(LLAMA_8B | {"quantization_config": quantization}).checkpoint_bytes()
     assert found == pytest.approx(OF_8B * bits / 8 + 2 * (8_030_261_248 - OF_8B), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("groups", "layers", "head"),
+    [
+        ({"ParallelLMHead": 8}, 16, 8),
+        ({"Linear": 4}, 4, 4),
+        ({"Linear": 4, "ParallelLMHead": 8}, 4, 8),
+        ({"Linear": 4, "re:.*lm_head": 8}, 4, 8),
+    ],
+)
+def test_a_group_of_the_lm_head_is_of_nothing_else(groups: dict[str, int], layers: float, head: float) -> None:
+    given = {
+        target: {"targets": [target], "weights": {"num_bits": bits, "type": "int", "strategy": "tensor"}}
+        for target, bits in groups.items()
+    }
+    quantization = {"quant_method": "compressed-tensors", "config_groups": given}
+    found = shape_of(LLAMA_8B | {"quantization_config": quantization}).checkpoint_bytes()
+    of_head = 128_256 * 4096
+    assert found == pytest.approx((OF_8B * layers + of_head * head) / 8 + 2 * (8_030_261_248 - OF_8B - of_head), rel=1e-6)
 
 
 def test_one_word_quantizes_what_such_checkpoints_usually_do() -> None:
