@@ -55,11 +55,12 @@ def datasheet_model(
     FLOP: 2 × active parameters per token, and 2 × the lm_head's parameters per sequence. Bytes per step: the weights, and
     the KV cache of the tokens attended to. Of the routed experts, those count that the step's tokens choose, each token
     independently and each expert equally often. `weights` is the precision of the weights, None for that of the
-    configuration; `kv` that of the KV cache. Raises `InvalidValue` where the weights do not fit into 90 % of the memory.
+    configuration (the linear layers are computed in it, if activations are quantized to it too); `kv` that of the KV cache.
+    Raises `InvalidValue` where the weights do not fit into 90 % of the memory.
     """
     reached = Reached() if reached is None else reached
     kv_tokens(shape, machine, weights=weights, kv=kv, machines=machines)
-    flops = machines * machine.flops(_computed(shape, weights)) * reached.mfu
+    flops = machines * machine.flops(weights or shape.computed) * reached.mfu
     bandwidth = machines * machine.bandwidth * reached.mbu
     return LatencyModel(
         step_s=reached.step_s,
@@ -109,8 +110,3 @@ def break_even_tokens(model: LatencyModel) -> float:
     for _ in range(100):  # fewer tokens read fewer experts, so this falls towards the number where both times are equal
         tokens = model.weights_seconds(tokens) / model.linear_s
     return tokens
-
-
-def _computed(shape: ModelShape, weights: str | None) -> str:
-    """The precision that computes: `weights` if given, else FP8 for checkpoints of the method "fp8", and BF16 for others."""
-    return weights or ("fp8" if shape.quantization == "fp8" else "bf16")

@@ -57,10 +57,7 @@ def scheme(quantization: Mapping[str, Any]) -> Bits:
 
     Raises `InvalidValue` for a method that is not known here, and for a configuration that cannot be read.
     """
-    inner = quantization.get("quantization")  # ModelOpt's own file nests it
-    given = {**quantization, **inner} if isinstance(inner, Mapping) else quantization
-    method = str(given.get("quant_method") or given.get("quant_algo") or "").lower().replace("_", "-")
-    method = next((name for name in _SCHEMES if method == name or method.startswith(f"{name}-")), method)
+    given, method = _method(quantization)
     if method not in _SCHEMES:
         raise InvalidValue(
             f"quantization method {method!r} is not counted here, only {', '.join(_SCHEMES)}; say the weights' precision "
@@ -70,6 +67,41 @@ def scheme(quantization: Mapping[str, Any]) -> Bits:
         return _SCHEMES[method](given)
     except (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError) as error:
         raise InvalidValue(f"the quantization_config of method {method!r} cannot be read: {error!r}") from error
+
+
+def computed(quantization: Mapping[str, Any]) -> str:
+    """The precision in which an engine multiplies under a `quantization_config`: "fp8", "int8" or "bf16".
+
+    It is the weights' where activations are quantized to the same 8 bits: FP8 by its own method, FBGEMM or ModelOpt, and
+    compressed-tensors whose groups all have FP8, or all INT8, on both sides. All others count as BF16, even LLM.int8() of
+    bitsandbytes, which is slower than that, and formats whose own rate no datasheet here has (NVFP4).
+    """
+    given, method = _method(quantization)
+    if method in ("fp8", "fbgemm-fp8"):
+        return "fp8"
+    if method == "modelopt":
+        return "fp8" if str(given.get("quant_algo") or "FP8").upper().startswith("FP8") else "bf16"
+    kinds = {_both_sides(group) for group in _groups(given)} if method == "compressed-tensors" else set()
+    return kinds.pop() if len(kinds) == 1 else "bf16"
+
+
+def _both_sides(group: Mapping[str, Any]) -> str:
+    """The precision of a group of compressed-tensors, if its weights and its activations have the same 8 bits."""
+    weights, activations = group.get("weights"), group.get("input_activations")
+    if not (isinstance(weights, Mapping) and isinstance(activations, Mapping)):
+        return "bf16"
+    own, theirs = ((side.get("num_bits", 8), side.get("type", "int")) for side in (weights, activations))
+    if own != theirs or weights.get("strategy") not in ("tensor", "channel", "block"):
+        return "bf16"
+    return {(8, "float"): "fp8", (8, "int"): "int8"}.get(own, "bf16")
+
+
+def _method(quantization: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """The whole configuration, and its method by the name that it has here, or as given if it is not known."""
+    inner = quantization.get("quantization")  # ModelOpt's own file nests it
+    given = {**quantization, **inner} if isinstance(inner, Mapping) else quantization
+    method = str(given.get("quant_method") or given.get("quant_algo") or "").lower().replace("_", "-")
+    return given, next((name for name in _SCHEMES if method == name or method.startswith(f"{name}-")), method)
 
 
 def _grouped(bits: int, group: int, matrix: Matrix, zeros: bool = True, scale: int = 16) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from labkit.latency import shape_of
+from labkit.latency import IDEAL, datasheet_model, hardware, shape_of
 from labkit.request import InvalidValue
 
 LLAMA_8B: dict[str, Any] = {
@@ -102,6 +102,57 @@ def test_a_group_of_the_lm_head_is_of_nothing_else(groups: dict[str, int], layer
     found = shape_of(LLAMA_8B | {"quantization_config": quantization}).checkpoint_bytes()
     of_head = 128_256 * 4096
     assert found == pytest.approx((OF_8B * layers + of_head * head) / 8 + 2 * (8_030_261_248 - OF_8B - of_head), rel=1e-6)
+
+
+def _eight_bits(weights: str, activations: str | None, strategy: str = "channel") -> dict[str, Any]:
+    sides = {
+        "weights": {"num_bits": 8, "type": weights, "strategy": strategy, "symmetric": True},
+        "input_activations": activations and {"num_bits": 8, "type": activations, "strategy": "token", "dynamic": True},
+    }
+    return {"targets": ["Linear"], **sides}
+
+
+def _grouped(*groups: dict[str, Any]) -> dict[str, Any]:
+    return {"quant_method": "compressed-tensors", "config_groups": {f"group_{i}": group for i, group in enumerate(groups)}}
+
+
+@pytest.mark.parametrize(
+    ("quantization", "teraflops"),
+    [
+        # An H100 has 989 in BF16 and 1,979 in FP8 and in INT8 (datasheet, dense).
+        (None, 989),
+        ({"quant_method": "fp8"}, 1979),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, 1979),
+        ({"quant_method": "fbgemm_fp8"}, 1979),
+        ({"quant_method": "modelopt", "quant_algo": "FP8"}, 1979),
+        ({"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "FP8"}}, 1979),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, 989),
+        (_grouped(_eight_bits("float", "float")), 1979),
+        (_grouped(_eight_bits("float", "float", "tensor")), 1979),
+        (_grouped(_eight_bits("int", "int")), 1979),
+        (_grouped(_eight_bits("float", None)), 989),
+        (_grouped(_eight_bits("int", None)), 989),
+        (_grouped(_eight_bits("int", "int"), _eight_bits("int", None)), 989),
+        (_compressed({"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128}), 989),
+        ({"quant_method": "gptq", "bits": 8}, 989),
+        ({"quant_method": "awq", "bits": 4}, 989),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, 989),
+    ],
+    ids=str,
+)
+def test_layers_are_computed_in_8_bits_where_activations_have_them_too(
+    quantization: dict[str, Any] | None, teraflops: float
+) -> None:
+    shape = shape_of(LLAMA_8B | {"quantization_config": quantization})
+    model = datasheet_model(shape, hardware("h100"), reached=IDEAL)
+    assert model.linear_s == pytest.approx(2 * OF_8B / (teraflops * 1e12), rel=1e-3)
+
+
+def test_int8_is_computed_as_int8_where_a_machine_has_no_fp8() -> None:
+    rates = [
+        shape_of(LLAMA_8B | {"quantization_config": _grouped(_eight_bits(kind, kind))}).computed for kind in ("float", "int")
+    ]
+    assert [hardware("a100-80").flops(rate) for rate in rates] == [312e12, 624e12]
 
 
 def test_one_word_quantizes_what_such_checkpoints_usually_do() -> None:
