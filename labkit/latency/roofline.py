@@ -49,6 +49,7 @@ def datasheet_model(
     kv: str = "bf16",
     machines: int = 1,
     reached: Reached | None = None,
+    share: float = 0.9,
 ) -> LatencyModel:
     """The latency model of `shape` on `machines` of `machine` in tensor parallel, without the time for communication.
 
@@ -56,10 +57,10 @@ def datasheet_model(
     the KV cache of the tokens attended to. Of the routed experts, those count that the step's tokens choose, each token
     independently and each expert equally often. `weights` is the precision of the weights, None for that of the
     configuration (the linear layers are computed in it, if activations are quantized to it too); `kv` that of the KV cache.
-    Raises `InvalidValue` where the weights do not fit into 90 % of the memory.
+    Raises `InvalidValue` where the weights do not fit into `share` of the memory, as `kv_tokens` does.
     """
     reached = Reached() if reached is None else reached
-    kv_tokens(shape, machine, weights=weights, kv=kv, machines=machines)
+    kv_tokens(shape, machine, weights=weights, kv=kv, machines=machines, share=share)
     flops = machines * machine.flops(weights or shape.computed) * reached.mfu
     bandwidth = machines * machine.bandwidth * reached.mbu
     return LatencyModel(
@@ -99,7 +100,8 @@ def kv_tokens(
     if left <= 0:
         raise InvalidValue(
             f"{shape.name} in {weights or shape.quantization or 'bf16'} is {weight_bytes / 1e9:.1f} GB and does not fit "
-            f"into {share:.0%} of {machines} × {machine.memory_gb} GB ({machine.name}); use more machines or fewer bits"
+            f"into {share:.0%} of {machines} × {machine.memory_gb} GB ({machine.name}); use more machines, fewer bits or a "
+            "larger share"
         )
     return int(left // shape.kv_bytes(kv))
 
