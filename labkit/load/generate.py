@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.latency import Sample
-from labkit.request import Chunk, Done, EngineError, Handler, InvalidValue, LabError, Request, Timing, Usage, clock
+from labkit.request import Arrived, Chunk, Done, EngineError, Handler, InvalidValue, LabError, Request, Timing, Usage, clock
 
 # After this many failures in a row the engine counts as gone: the rest of the load would fail in the same way.
 _GONE = 5
@@ -136,13 +136,13 @@ class _Gone:
 
 async def _sample_of(handler: Handler, request: Request, due: float, timeout_s: float, gone: _Gone) -> Sample:
     chunks: list[tuple[float, int]] = []
-    sent, usage = clock.now(), None
+    arrived = Arrived.now()
     try:
         async with asyncio.timeout(timeout_s), aclosing(handler(request)) as events:
             async for event in events:
                 if isinstance(event, Chunk):
                     chunks.append((event.at, event.tokens))
-                    usage = event.usage or usage
+                    arrived.note(event)
                 elif isinstance(event, Done):
                     gone.count("")
                     return Sample(due, event.timing, event.usage, tuple(chunks))
@@ -152,8 +152,8 @@ async def _sample_of(handler: Handler, request: Request, due: float, timeout_s: 
     except (LabError, EngineError) as failure:
         error = f"{type(failure).__name__}: {failure}"
     gone.count(error)
-    first = chunks[0][0] if chunks else None
-    return Sample(due, Timing(sent, first, chunks[-1][0] if chunks else None), usage, tuple(chunks), error)
+    timing = Timing(arrived.sent, arrived.first_token, arrived.last_token)
+    return Sample(due, timing, arrived.running, tuple(chunks), error)
 
 
 def _sample(row: dict[str, Any]) -> Sample:

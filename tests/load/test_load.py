@@ -113,6 +113,19 @@ def test_who_takes_too_long_is_cut_off_and_kept() -> None:
     assert run.complete
 
 
+def test_the_first_token_of_who_failed_is_the_first_with_content() -> None:
+    async def dies(request: Request) -> AsyncGenerator[Event, None]:
+        for text in ("", "a", "b", ""):
+            await asyncio.sleep(1)
+            yield Chunk(text, clock.now(), usage=Usage(3, 1) if text == "a" else None)
+        raise EngineUnreachable("connection reset")
+
+    (sample,) = run_virtual(open_loop(dies, [(0.0, ASK)])).samples
+    assert sample.ttft == pytest.approx(2)
+    assert sample.timing.last_token - sample.timing.sent == pytest.approx(3)
+    assert (len(sample.chunks), sample.usage, sample.e2e) == (4, Usage(3, 1), None)
+
+
 def test_the_steady_window_is_by_when_requests_were_due() -> None:
     run = run_virtual(open_loop(stalling(0, 0), [(float(t), ASK) for t in range(10)]))
     steady = run.steady(2, 0.05)
