@@ -29,8 +29,8 @@ _GONE = 5
 class Run:
     """The result of a load: its samples in the order in which they were due, and its `begin` and `end` in clock seconds.
 
-    `kind` names the loop. `complete` is False when too many requests failed in a row, after which no more are sent; `reason`
-    then says why.
+    `kind` names the loop. `complete` is False when requests were left unsent, because too many before them failed in a row;
+    `reason` then says why.
     """
 
     samples: tuple[Sample, ...]
@@ -87,7 +87,7 @@ async def open_loop(handler: Handler, load: Iterable[tuple[float, Request]], tim
                 raise InvalidValue(f"a request is due at {at} s, after one at {before} s; sort the load by time")
             before = at
             await clock.sleep_until(begin + at)
-            if gone.reason:
+            if gone.stops():
                 break
             tasks.append(asyncio.create_task(_sample_of(handler, request, begin + at, timeout_s, gone)))
         samples = await asyncio.gather(*tasks)
@@ -110,7 +110,7 @@ async def closed_loop(handler: Handler, requests: Iterable[Request], concurrency
 
     async def worker() -> None:
         for request in left:
-            if gone.reason:
+            if gone.stops():
                 return
             samples.append(await _sample_of(handler, request, clock.now(), timeout_s, gone))
 
@@ -122,16 +122,22 @@ async def closed_loop(handler: Handler, requests: Iterable[Request], concurrency
 
 
 class _Gone:
-    """Counts failures in a row; sets `reason` once there are `_GONE` of them."""
+    """Counts failures in a row; once there are `_GONE` of them, `stops` ends the load, and then `reason` says why."""
 
     def __init__(self) -> None:
         self.reason = ""
         self._in_a_row = 0
+        self._why = ""
+
+    def stops(self) -> bool:
+        """Whether the next request is not to be sent."""
+        self.reason = self._why
+        return bool(self.reason)
 
     def count(self, error: str) -> None:
         self._in_a_row = self._in_a_row + 1 if error else 0
-        if self._in_a_row >= _GONE and not self.reason:
-            self.reason = f"{_GONE} requests in a row failed, the last with: {error}"
+        if self._in_a_row >= _GONE and not self._why:
+            self._why = f"{_GONE} requests in a row failed, the last with: {error}"
 
 
 async def _sample_of(handler: Handler, request: Request, due: float, timeout_s: float, gone: _Gone) -> Sample:
