@@ -213,8 +213,8 @@ def _counted(name: str, text: str) -> ModelShape:
     quantization = given.get("quantization_config") or given.get("compression_config") or inner
     method = (quantization.get("quant_method") or quantization.get("quant_algo") or "unnamed") if quantization else ""
     parts = _parts(built.weights, quantization)
-    readable = quantization and all(part.stored is not None for part in parts)
-    in_precision = computed(quantization) if readable else "bf16"
+    known = all(part.stored is not None for part in parts)
+    in_precision = computed(quantization) if quantization and known else "bf16"
     layers, states = built.layers, built.state_bytes
     return ModelShape(name, parts, layers, states, built.pair_flops, built.heads, str(method), in_precision)
 
