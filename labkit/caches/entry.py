@@ -13,7 +13,7 @@ from labkit.request import InvalidValue, LabError
 
 Miss = Literal[
     "no-cache", "absent", "scope", "expired", "max-age", "facts", "epoch", "clock", "corrupt", "unavailable",
-    "unlike", "contrast", "verified",
+    "unlike", "contrast", "verified", "stopped",
 ]  # fmt: skip
 """Why a look-up gave no answer.
 
@@ -30,18 +30,20 @@ Miss = Literal[
 
 Only in a semantic layer:
 
-- "unlike": nothing stored is alike enough, or the audit has stopped the cache.
+- "unlike": nothing stored is alike enough.
 - "contrast": the nearest stored question asks something else.
 - "verified": there was a hit, but the engine was asked in order to check it.
+- "stopped": there was a hit, but the audit has stopped the cache.
 """
-Refusal = Literal["no-store", "too-large", "invalidated", "facts", "clock", "unavailable"]
+Refusal = Literal["no-store", "too-large", "invalidated", "facts", "clock", "new-file", "unavailable"]
 """Why something was not stored.
 
 - "no-store": the request forbade it, or the answer is not one to keep.
 - "too-large": it is larger than the whole cache.
 - "invalidated": an invalidation came while it was being computed.
 - "facts": a fact changed while it was being computed.
-- "clock": the clock stepped back, or the file was replaced, in the meantime.
+- "clock": the clock stepped back in the meantime.
+- "new-file": the file was replaced in the meantime.
 - "unavailable": the file could not be written (a full disk).
 """
 Versions = Callable[[str], str | None]

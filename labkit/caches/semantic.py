@@ -193,14 +193,16 @@ class SemanticCache(Lever):
             self._missed("unavailable", plan)
             return search
         search.match = match
-        hit = match.hit if plan.aside.attempt(lambda: self.stopped) is False else None
-        if hit is None:
+        stopped = plan.aside.attempt(lambda: self.stopped)
+        if match.hit is None:
             self._missed(_reason(match), plan)
+        elif stopped is not False:
+            self._missed("stopped" if stopped else "unavailable", plan)
         elif self._meaning.chosen(self.verify):
             search.checking = True
             self._missed("verified", plan)
         else:
-            search.hit = hit
+            search.hit = match.hit
         return search
 
     def _missed(self, reason: Miss, plan: Plan) -> None:
@@ -248,6 +250,7 @@ class _Search:
 
 
 def _reason(match: Match) -> Miss:
+    """Why none of the candidates was accepted."""
     if not match.candidates:
         return "absent"
     return "contrast" if match.candidates[0].differences else "unlike"

@@ -89,6 +89,9 @@ class Store:
         self.in_memory = os.fspath(path) == ":memory:"
         self.path = ":memory:" if self.in_memory else str(Path(path).absolute())
         self.limit_bytes = limit_bytes
+        self.clock_slack_s = clock_slack_s
+        self.busy_timeout = busy_timeout
+        self.set_aside = set_aside
         self._versions = versions
         self._eras = Eras(clock_slack_s)
         self._uses: Counter[int] = Counter()
@@ -265,8 +268,10 @@ class Store:
         went: Counter[Event] = Counter()
         state, inflation = table.state_of(connection, entries[0].scope.tenant)
         time = self._eras.while_storing(connection, now, state.latest)  # a time seen, even if the entries are refused
-        if time is None or ticket.era != state.era or ticket.birth != state.birth:
-            return "clock", went  # the clock or the file changed since the work began, so `created` gives no age
+        if ticket.birth != state.birth:
+            return "new-file", went
+        if time is None or ticket.era != state.era:
+            return "clock", went  # the clock stepped back since the work began, so `created` gives no age
         if ticket != state.ticket():
             return "invalidated", went
         note_uses(connection, self._uses)

@@ -268,13 +268,14 @@ def tornado(
     """One-at-a-time sensitivity, widest swing first.
 
     Quantities move by ±`by` of their value; shares and rates move by ±`by` in absolute terms. All are kept within `BOUNDS`.
-    `cost` is any function from a scenario to money. Raises `InvalidValue` for a `by` that is not above 0 and up to 1.
+    `cost` is any function from a scenario to money. Raises `InvalidValue` for an unknown setting, and for a `by` that is not
+    above 0 and up to 1.
     """
     if not 0 < by <= 1:
         raise InvalidValue(f"by is {by}; move settings by a share above 0 and up to 1")
     swings = []
     for name in names:
-        low_bound, high_bound, _ = BOUNDS[name]
+        low_bound, high_bound = _bounds(name)
         value = getattr(scenario, name)
         step = by if name.endswith(("_share", "_rate")) else by * value
         low, high = max(low_bound, value - step), min(high_bound, value + step)
@@ -292,9 +293,7 @@ def elasticity(scenario: Scenario, cost: Callable[[Scenario], Decimal], name: st
     (Δcost / cost) / (Δvalue / value) over a difference of ±`by` of the value, kept within the setting's bounds. Raises
     `InvalidValue` for an unknown setting, for a setting or a cost of 0, and for a step that does not change the setting.
     """
-    if name not in BOUNDS:
-        raise InvalidValue(f"the calculator has no number {name!r} to move; it has {', '.join(BOUNDS)}")
-    lowest, highest, _ = BOUNDS[name]
+    lowest, highest = _bounds(name)
     value = getattr(scenario, name)
     base = cost(scenario)
     if not value or not base:
@@ -307,3 +306,9 @@ def elasticity(scenario: Scenario, cost: Callable[[Scenario], Decimal], name: st
     change = (cost(replace(scenario, **{name: high})) - cost(replace(scenario, **{name: low}))) / base
     moved: float = (high - low) / value
     return float(change) / moved
+
+
+def _bounds(name: str) -> tuple[float, float]:
+    if name not in BOUNDS:
+        raise InvalidValue(f"the calculator has no number {name!r} to move; it has {', '.join(BOUNDS)}")
+    return BOUNDS[name][:2]

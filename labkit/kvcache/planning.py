@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from labkit.kvcache.size import KVSize, kv_size
-from labkit.latency import GIGA, Config, Hardware, Reached, StepWork, datasheet_model, read_config, shape_of
+from labkit.latency import Config, Hardware, Reached, StepWork, datasheet_model, read_config, shape_of
 from labkit.request import InvalidValue
 
 Limit = Literal["memory", "speed", "seats"]
@@ -72,8 +72,8 @@ def plan(
     seconds, by the datasheet's latency model with `reached` shares of the peaks. Seats: `max_num_seqs` is the engine's.
 
     `weights` is the precision of the weights, None for that of the configuration (its quantization_config, layer by layer);
-    `kv` is that of the KV cache. Raises `InvalidValue` where the weights do not fit into `share` or into 90 % of the memory
-    (the latency model's limit), and for numbers out of range.
+    `kv` is that of the KV cache. Raises `InvalidValue` where the weights do not fit into `share` of the memory, and for
+    numbers out of range.
     """
     for name, value in (("context", context), ("machines", machines), ("max_num_seqs", max_num_seqs)):
         if value is not None and value < 1:
@@ -84,15 +84,10 @@ def plan(
         raise InvalidValue(f"share is {share}; it is a part of the machine's memory, above 0 and up to 1")
     config = read_config(model)
     shape, whole = shape_of(config), kv_size(config, kv)
-    latency = datasheet_model(shape, machine, weights=weights, kv=kv, machines=machines, reached=reached)
+    latency = datasheet_model(shape, machine, weights=weights, kv=kv, machines=machines, reached=reached, share=share)
     own = _on_each(whole, machines)
     weight_bytes = shape.checkpoint_bytes(weights) / machines
     memory = int(machine.memory * share - weight_bytes)
-    if memory < 0:
-        raise InvalidValue(
-            f"{shape.name} in {weights or shape.quantization or 'bf16'} takes {weight_bytes / GIGA:.1f} GB of each machine, "
-            f"which has {machine.memory * share / GIGA:.1f} GB for it; use more machines, fewer bits or a larger share"
-        )
     blocks, each = memory // own.block_bytes(block_size), own.sequence_blocks(context, block_size)
     by_memory = max(0, blocks - 1) // each
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from labkit.data import path as data_path
 from labkit.latency.built import CacheLayers, Weight, build, knows
-from labkit.latency.weights import PLAIN_BYTES, QUANTIZED_BYTES, precision_bytes, scheme
+from labkit.latency.weights import PLAIN_BYTES, QUANTIZED_BYTES, computed, precision_bytes, scheme
 from labkit.request import InvalidValue
 
 Config = Mapping[str, Any] | str | Path
@@ -47,6 +47,7 @@ class ModelShape:
     `layers`: the numbers that its layers keep of each token. `state_bytes`: bytes that a sequence keeps besides these
     (recurrent states), whatever its length. `pair_flops`: FLOP of attention per pair (token, earlier token), over all
     layers. `heads`: query heads in a layer. `quantization`: the method that the configuration names, "" for none.
+    `computed`: the precision in which its linear layers are multiplied, as published.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ModelShape:
     pair_flops: int
     heads: int
     quantization: str = ""
+    computed: str = "bf16"
 
     @property
     def parameters(self) -> int:
@@ -211,7 +213,10 @@ def _counted(name: str, text: str) -> ModelShape:
     quantization = given.get("quantization_config") or given.get("compression_config") or inner
     method = (quantization.get("quant_method") or quantization.get("quant_algo") or "unnamed") if quantization else ""
     parts = _parts(built.weights, quantization)
-    return ModelShape(name, parts, built.layers, built.state_bytes, built.pair_flops, built.heads, str(method))
+    known = all(part.stored is not None for part in parts)
+    in_precision = computed(quantization) if quantization and known else "bf16"
+    layers, states = built.layers, built.state_bytes
+    return ModelShape(name, parts, layers, states, built.pair_flops, built.heads, str(method), in_precision)
 
 
 def _parts(weights: Iterable[Weight], quantization: Mapping[str, Any] | None) -> tuple[Part, ...]:

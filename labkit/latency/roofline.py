@@ -49,17 +49,19 @@ def datasheet_model(
     kv: str = "bf16",
     machines: int = 1,
     reached: Reached | None = None,
+    share: float = 0.9,
 ) -> LatencyModel:
     """The latency model of `shape` on `machines` of `machine` in tensor parallel, without the time for communication.
 
     FLOP: 2 × active parameters per token, and 2 × the lm_head's parameters per sequence. Bytes per step: the weights, and
     the KV cache of the tokens attended to. Of the routed experts, those count that the step's tokens choose, each token
     independently and each expert equally often. `weights` is the precision of the weights, None for that of the
-    configuration; `kv` that of the KV cache. Raises `InvalidValue` where the weights do not fit into 90 % of the memory.
+    configuration (the linear layers are computed in it, if activations are quantized to it too); `kv` that of the KV cache.
+    Raises `InvalidValue` where the weights do not fit into `share` of the memory, as `kv_tokens` does.
     """
     reached = Reached() if reached is None else reached
-    kv_tokens(shape, machine, weights=weights, kv=kv, machines=machines)
-    flops = machines * machine.flops(_computed(shape, weights)) * reached.mfu
+    kv_tokens(shape, machine, weights=weights, kv=kv, machines=machines, share=share)
+    flops = machines * machine.flops(weights or shape.computed) * reached.mfu
     bandwidth = machines * machine.bandwidth * reached.mbu
     return LatencyModel(
         step_s=reached.step_s,
@@ -98,7 +100,8 @@ def kv_tokens(
     if left <= 0:
         raise InvalidValue(
             f"{shape.name} in {weights or shape.quantization or 'bf16'} is {weight_bytes / 1e9:.1f} GB and does not fit "
-            f"into {share:.0%} of {machines} × {machine.memory_gb} GB ({machine.name}); use more machines or fewer bits"
+            f"into {share:.0%} of {machines} × {machine.memory_gb} GB ({machine.name}); use more machines, fewer bits or a "
+            "larger share"
         )
     return int(left // shape.kv_bytes(kv))
 
@@ -109,8 +112,3 @@ def break_even_tokens(model: LatencyModel) -> float:
     for _ in range(100):  # fewer tokens read fewer experts, so this falls towards the number where both times are equal
         tokens = model.weights_seconds(tokens) / model.linear_s
     return tokens
-
-
-def _computed(shape: ModelShape, weights: str | None) -> str:
-    """The precision that computes: `weights` if given, else FP8 for checkpoints of the method "fp8", and BF16 for others."""
-    return weights or ("fp8" if shape.quantization == "fp8" else "bf16")

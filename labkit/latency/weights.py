@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from itertools import chain
 from typing import Any
 
 from labkit.request import InvalidValue
@@ -56,10 +57,7 @@ def scheme(quantization: Mapping[str, Any]) -> Bits:
 
     Raises `InvalidValue` for a method that is not known here, and for a configuration that cannot be read.
     """
-    inner = quantization.get("quantization")  # ModelOpt's own file nests it
-    given = {**quantization, **inner} if isinstance(inner, Mapping) else quantization
-    method = str(given.get("quant_method") or given.get("quant_algo") or "").lower().replace("_", "-")
-    method = next((name for name in _SCHEMES if method == name or method.startswith(f"{name}-")), method)
+    given, method = _method(quantization)
     if method not in _SCHEMES:
         raise InvalidValue(
             f"quantization method {method!r} is not counted here, only {', '.join(_SCHEMES)}; say the weights' precision "
@@ -69,6 +67,41 @@ def scheme(quantization: Mapping[str, Any]) -> Bits:
         return _SCHEMES[method](given)
     except (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError) as error:
         raise InvalidValue(f"the quantization_config of method {method!r} cannot be read: {error!r}") from error
+
+
+def computed(quantization: Mapping[str, Any]) -> str:
+    """The precision in which an engine multiplies under a `quantization_config`: "fp8", "int8" or "bf16".
+
+    It is the weights' where activations are quantized to the same 8 bits: FP8 by its own method, FBGEMM or ModelOpt, and
+    compressed-tensors whose groups all have FP8, or all INT8, on both sides. All others count as BF16, even LLM.int8() of
+    bitsandbytes, which is slower than that, and formats whose own rate no datasheet here has (NVFP4).
+    """
+    given, method = _method(quantization)
+    if method in ("fp8", "fbgemm-fp8"):
+        return "fp8"
+    if method == "modelopt":
+        return "fp8" if str(given.get("quant_algo") or "FP8").upper().startswith("FP8") else "bf16"
+    kinds = {_both_sides(group) for group in _groups(given)} if method == "compressed-tensors" else set()
+    return kinds.pop() if len(kinds) == 1 else "bf16"
+
+
+def _both_sides(group: Mapping[str, Any]) -> str:
+    """The precision of a group of compressed-tensors, if its weights and its activations have the same 8 bits."""
+    weights, activations = group.get("weights"), group.get("input_activations")
+    if not (isinstance(weights, Mapping) and isinstance(activations, Mapping)):
+        return "bf16"
+    own, theirs = ((side.get("num_bits", 8), side.get("type", "int")) for side in (weights, activations))
+    if own != theirs or weights.get("strategy") not in ("tensor", "channel", "block"):
+        return "bf16"
+    return {(8, "float"): "fp8", (8, "int"): "int8"}.get(own, "bf16")
+
+
+def _method(quantization: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """The whole configuration, and its method by the name that it has here, or as given if it is not known."""
+    inner = quantization.get("quantization")  # ModelOpt's own file nests it
+    given = {**quantization, **inner} if isinstance(inner, Mapping) else quantization
+    method = str(given.get("quant_method") or given.get("quant_algo") or "").lower().replace("_", "-")
+    return given, next((name for name in _SCHEMES if method == name or method.startswith(f"{name}-")), method)
 
 
 def _grouped(bits: int, group: int, matrix: Matrix, zeros: bool = True, scale: int = 16) -> float:
@@ -103,19 +136,22 @@ def _gptq(given: Mapping[str, Any]) -> Bits:
 
 
 def _fp8(given: Mapping[str, Any]) -> Bits:
-    """One byte per number, and a scale per block (DeepSeek's 128 × 128) or per row (FBGEMM's).
-
-    A single scale per matrix is counted as one per row.
-    """
+    """One byte per number, and a scale per block (DeepSeek's 128 × 128) or one for the whole matrix."""
     block = given.get("weight_block_size")
     left_out = _strings(given.get("modules_to_not_convert")) + _strings(given.get("ignored_layers"))
 
     def bits(matrix: Matrix) -> float:
         if matrix.head or _listed(matrix, left_out, inside=True):
             return 16
-        return 8 + (32 / (block[0] * block[1]) if block else 32 / matrix.columns)
+        return 8 + 32 / (block[0] * block[1] if block else matrix.rows * matrix.columns)
 
     return bits
+
+
+def _fbgemm(given: Mapping[str, Any]) -> Bits:
+    """FBGEMM's FP8: one byte per number, and a scale per row."""
+    left_out = _strings(given.get("modules_to_not_convert"))
+    return lambda matrix: 16 if matrix.head or _listed(matrix, left_out, inside=True) else 8 + 32 / matrix.columns
 
 
 def _mxfp4(given: Mapping[str, Any]) -> Bits:
@@ -136,33 +172,41 @@ def _modelopt(given: Mapping[str, Any]) -> Bits:
 
 
 def _compressed(given: Mapping[str, Any]) -> Bits:
-    """compressed-tensors (llm-compressor): groups of layers, by class, name or regular expression, with their own bits."""
+    """compressed-tensors (llm-compressor): groups of layers, by class, name or regular expression, with their own bits.
+
+    As in vLLM, a group that names the layer goes before one of its class.
+    """
     ignore = _strings(given.get("ignore"))
-    groups = [group for group in (given.get("config_groups") or {}).values() if isinstance(group, Mapping)]
+    groups = [(_strings(group.get("targets")) or ["Linear"], group) for group in _groups(given)]
 
     def bits(matrix: Matrix) -> float:
         if _listed(matrix, ignore, inside=False):
             return 16
-        for group in groups:
-            targets = _strings(group.get("targets")) or ["Linear"]
-            if not any(target in ("Linear", "ParallelLMHead") or _matches(matrix, target) for target in targets):
-                continue
-            weights = group.get("weights")
-            if not weights:
-                return 16  # only activations are quantized
-            width, size = int(weights.get("num_bits", 8)), weights.get("group_size")
-            if weights.get("type") == "float" and width == 4:
-                return 4 + 8 / int(size or 16)
-            if weights.get("strategy") == "block" and weights.get("block_structure"):
-                rows, columns = weights["block_structure"]
-                return float(width + 32 / (rows * columns))
-            zeros = weights.get("symmetric") is False
-            return _grouped(
-                width, int(size) if weights.get("strategy") in ("group", "tensor_group") and size else 0, matrix, zeros
-            )
-        return 16
+        named = (group for targets, group in groups if any(_named(matrix, target) for target in targets))
+        of_class = (group for targets, group in groups if "Linear" in targets)
+        group = next(chain(named, of_class), None)
+        weights = None if group is None else group.get("weights")
+        if not weights:
+            return 16  # not quantized, or only in its activations
+        width, size, strategy = int(weights.get("num_bits", 8)), weights.get("group_size"), weights.get("strategy")
+        if weights.get("type") == "float" and width == 4:
+            return 4 + 8 / int(size or 16)
+        if strategy == "block" and weights.get("block_structure"):
+            rows, columns = weights["block_structure"]
+            return float(width + 32 / (rows * columns))
+        by_strategy = {"group": int(size or 0), "tensor_group": int(size or 0), "tensor": matrix.rows * matrix.columns}
+        return _grouped(width, by_strategy.get(strategy, 0), matrix, weights.get("symmetric") is False)
 
     return bits
+
+
+def _named(matrix: Matrix, target: str) -> bool:
+    """Whether a target of compressed-tensors names the matrix, rather than the class of all of them."""
+    return target != "Linear" and ((target == "ParallelLMHead" and matrix.head) or _matches(matrix, target))
+
+
+def _groups(given: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [group for group in (given.get("config_groups") or {}).values() if isinstance(group, Mapping)]
 
 
 def _bitsandbytes(given: Mapping[str, Any]) -> Bits:
@@ -184,7 +228,7 @@ _SCHEMES: dict[str, Callable[[Mapping[str, Any]], Bits]] = {
     "awq": _gptq,
     "auto-round": _gptq,
     "fp8": _fp8,
-    "fbgemm-fp8": _fp8,
+    "fbgemm-fp8": _fbgemm,
     "mxfp4": _mxfp4,
     "modelopt": _modelopt,
     "nvfp4": _modelopt,

@@ -101,7 +101,7 @@ class Ledger:
     def __init__(self, path: str | os.PathLike[str], *, busy_timeout: float = 10.0) -> None:
         self.in_memory = os.fspath(path) == ":memory:"
         self.path = ":memory:" if self.in_memory else str(Path(path).absolute())
-        self._busy_timeout = busy_timeout
+        self.busy_timeout = busy_timeout
         self._file = SharedFile(self._open, in_memory=self.in_memory)
 
     def __enter__(self) -> Self:
@@ -207,7 +207,7 @@ class Ledger:
         if not self.in_memory and not Path(self.path).parent.is_dir():
             raise LedgerError(f"cannot open the ledger {self.path}: its folder does not exist; create it first", self.path)
         try:
-            connection = open_file(self.path, _LEDGER, busy_timeout=self._busy_timeout)
+            connection = open_file(self.path, _LEDGER, busy_timeout=self.busy_timeout)
         except Unusable as error:
             fix = f"; {_DAMAGE_FIX}" if error.why == "damaged" else ""
             raise LedgerError(f"{error}{fix}", self.path) from error
@@ -231,7 +231,7 @@ class Ledger:
             else:
                 self._file.check()
                 connection = sqlite3.connect(
-                    f"{Path(self.path).as_uri()}?mode=ro", uri=True, timeout=self._busy_timeout, isolation_level=None
+                    f"{Path(self.path).as_uri()}?mode=ro", uri=True, timeout=self.busy_timeout, isolation_level=None
                 )
                 connection.create_aggregate("decimal_sum", 1, DecimalSum)  # type: ignore[arg-type]
                 yield connection

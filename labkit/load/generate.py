@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.latency import Sample
-from labkit.request import Chunk, Done, EngineError, Handler, InvalidValue, LabError, Request, Timing, Usage, clock
+from labkit.request import Arrived, Chunk, Done, EngineError, Handler, InvalidValue, LabError, Request, Timing, Usage, clock
 
 # After this many failures in a row the engine counts as gone: the rest of the load would fail in the same way.
 _GONE = 5
@@ -29,8 +29,8 @@ _GONE = 5
 class Run:
     """The result of a load: its samples in the order in which they were due, and its `begin` and `end` in clock seconds.
 
-    `kind` names the loop. `complete` is False when too many requests failed in a row, after which no more are sent; `reason`
-    then says why.
+    `kind` names the loop. `complete` is False when requests were left unsent, because too many before them failed in a row;
+    `reason` then says why.
     """
 
     samples: tuple[Sample, ...]
@@ -87,7 +87,7 @@ async def open_loop(handler: Handler, load: Iterable[tuple[float, Request]], tim
                 raise InvalidValue(f"a request is due at {at} s, after one at {before} s; sort the load by time")
             before = at
             await clock.sleep_until(begin + at)
-            if gone.reason:
+            if gone.stops():
                 break
             tasks.append(asyncio.create_task(_sample_of(handler, request, begin + at, timeout_s, gone)))
         samples = await asyncio.gather(*tasks)
@@ -110,7 +110,7 @@ async def closed_loop(handler: Handler, requests: Iterable[Request], concurrency
 
     async def worker() -> None:
         for request in left:
-            if gone.reason:
+            if gone.stops():
                 return
             samples.append(await _sample_of(handler, request, clock.now(), timeout_s, gone))
 
@@ -122,27 +122,33 @@ async def closed_loop(handler: Handler, requests: Iterable[Request], concurrency
 
 
 class _Gone:
-    """Counts failures in a row; sets `reason` once there are `_GONE` of them."""
+    """Counts failures in a row; once there are `_GONE` of them, `stops` ends the load, and then `reason` says why."""
 
     def __init__(self) -> None:
         self.reason = ""
         self._in_a_row = 0
+        self._why = ""
+
+    def stops(self) -> bool:
+        """Whether the next request is not to be sent."""
+        self.reason = self._why
+        return bool(self.reason)
 
     def count(self, error: str) -> None:
         self._in_a_row = self._in_a_row + 1 if error else 0
-        if self._in_a_row >= _GONE and not self.reason:
-            self.reason = f"{_GONE} requests in a row failed, the last with: {error}"
+        if self._in_a_row >= _GONE and not self._why:
+            self._why = f"{_GONE} requests in a row failed, the last with: {error}"
 
 
 async def _sample_of(handler: Handler, request: Request, due: float, timeout_s: float, gone: _Gone) -> Sample:
     chunks: list[tuple[float, int]] = []
-    sent, usage = clock.now(), None
+    arrived = Arrived.now()
     try:
         async with asyncio.timeout(timeout_s), aclosing(handler(request)) as events:
             async for event in events:
                 if isinstance(event, Chunk):
                     chunks.append((event.at, event.tokens))
-                    usage = event.usage or usage
+                    arrived.note(event)
                 elif isinstance(event, Done):
                     gone.count("")
                     return Sample(due, event.timing, event.usage, tuple(chunks))
@@ -152,8 +158,8 @@ async def _sample_of(handler: Handler, request: Request, due: float, timeout_s: 
     except (LabError, EngineError) as failure:
         error = f"{type(failure).__name__}: {failure}"
     gone.count(error)
-    first = chunks[0][0] if chunks else None
-    return Sample(due, Timing(sent, first, chunks[-1][0] if chunks else None), usage, tuple(chunks), error)
+    timing = Timing(arrived.sent, arrived.first_token, arrived.last_token)
+    return Sample(due, timing, arrived.running, tuple(chunks), error)
 
 
 def _sample(row: dict[str, Any]) -> Sample:

@@ -149,7 +149,7 @@ async def _crowded(handler: Handler, make: MakeRequest, n: int, output: int, pha
         finally:
             await asyncio.gather(*answers)
         ttft = late.done.timing.ttft
-        if ttft is not None and min(seen[-1] for seen in times) > late.chunks[0].at:
+        if ttft is not None and all(times) and min(seen[-1] for seen in times) > late.chunks[0].at:
             return [ttft]
     return []
 
@@ -180,6 +180,8 @@ async def _decode_round(handler: Handler, make: MakeRequest, n: int, prompt: int
     """Mean seconds of a step while all n answers are written, and the mean tokens of each in the middle of that time."""
     for longer in _LONGER:
         answers = await asyncio.gather(*(complete(handler, make(prompt, longer * output)) for _ in range(n)))
+        if not all(answer.chunks for answer in answers):
+            continue
         begin = max(answer.chunks[0].at for answer in answers)
         end = min(answer.chunks[-1].at for answer in answers)
         found = [step for answer in answers if (step := _mean_step(answer, begin, end)) is not None]
@@ -187,7 +189,7 @@ async def _decode_round(handler: Handler, make: MakeRequest, n: int, prompt: int
             return statistics.median(seconds for seconds, _ in found), statistics.mean(tokens for _, tokens in found)
     raise CalibrationError(
         f"{n} answers of {longer * output} tokens after {prompt} were never all being written at once; the engine's "
-        "max_num_seqs may be lower"
+        "max_num_seqs may be lower, or some of its answers have no text"
     )
 
 

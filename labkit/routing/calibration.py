@@ -30,8 +30,7 @@ class Calibration:
     ys: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if self.method not in ("platt", "isotonic"):
-            raise InvalidValue(f'the calibration method {self.method!r} is unknown; use "platt" or "isotonic"')
+        _check_method(self.method)
         if len(self.xs) != len(self.ys) or not self.xs or not all(map(math.isfinite, (*self.xs, *self.ys))):
             raise InvalidValue("a calibration needs as many finite xs as ys, at least one; fit it again")
         if self.method == "isotonic" and (
@@ -60,10 +59,11 @@ def calibrate(raw: ArrayLike, right: ArrayLike, method: Method = "platt") -> Cal
     """Fit a calibration on held-out requests: their raw scores (0 to 1) and whether the small model was right (0 or 1).
 
     Platt's two numbers can be fitted on a few dozen requests; isotonic follows any monotone shape but needs about a
-    thousand (scikit-learn's user guide, "Probability calibration"). Raises `InvalidValue` where the two columns differ in
-    length, where a score lies outside 0 to 1, and where all answers were right or all were wrong. For Platt it also raises
-    where higher scores go with fewer right answers: such a score has to be turned around first.
+    thousand (scikit-learn's user guide, "Probability calibration"). Raises `InvalidValue` for an unknown method, where the
+    two columns differ in length, where a score lies outside 0 to 1, and where all answers were right or all were wrong. For
+    Platt it also raises where higher scores go with fewer right answers: such a score has to be turned around first.
     """
+    _check_method(method)
     from sklearn.isotonic import IsotonicRegression  # not above: scikit-learn takes seconds to import
     from sklearn.linear_model import LogisticRegression
 
@@ -82,6 +82,11 @@ def calibrate(raw: ArrayLike, right: ArrayLike, method: Method = "platt") -> Cal
     if slope < 0:
         raise InvalidValue(f"higher scores were right less often (slope {slope:.3g}); such a score ranks backwards")
     return Calibration("platt", (slope,), (offset,))
+
+
+def _check_method(method: object) -> None:
+    if method not in ("platt", "isotonic"):
+        raise InvalidValue(f'the calibration method {method!r:.80} is unknown; use "platt" or "isotonic"')
 
 
 def _log_odds(raw: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -171,7 +171,10 @@ class Lowest:
 
 @dataclass(frozen=True)
 class CalibratedSignal:
-    """`signal` with its raw score turned into a probability: the share of requests with such a score that were right."""
+    """`signal` with its raw score turned into a probability: the share of requests with such a score that were right.
+
+    A 0 stays 0, as in `CalibratedJudge`, because it may mean "never the small model" (`AsksForAgent`) or no verdict.
+    """
 
     signal: Signal
     calibration: Calibration
@@ -183,6 +186,8 @@ class CalibratedSignal:
     def __call__(self, request: Request) -> Score:
         """The score of one request."""
         raw = self.signal(request)
+        if raw.value == 0:
+            return raw
         return replace(raw, value=self.calibration(raw.value), reason=raw.reason or f"raw score {raw.value:.3f}")
 
 

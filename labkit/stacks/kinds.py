@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from labkit.batching import CoalescingWindow, Gate, OffPeak, Pool, Pooled, feature_of
@@ -85,11 +86,18 @@ class SharedKind:
 
 
 def _store(store: Store) -> dict[str, Any]:
-    return {"path": store.path, "limit_bytes": store.limit_bytes}
+    changed = _changed(store, "clock_slack_s", "busy_timeout", "set_aside")
+    return {"path": store.path, "limit_bytes": store.limit_bytes, **changed}
 
 
 def _ledger(ledger: Ledger) -> dict[str, Any]:
-    return {"path": ledger.path}
+    return {"path": ledger.path, **_changed(ledger, "busy_timeout")}
+
+
+def _changed(what: object, *settings: str) -> dict[str, Any]:
+    """Those of the `settings` of `what` that differ from the defaults of its class."""
+    defaults = signature(type(what)).parameters
+    return {name: getattr(what, name) for name in settings if getattr(what, name) != defaults[name].default}
 
 
 def _breaker(breaker: Breaker) -> dict[str, Any]:
@@ -118,5 +126,5 @@ SHARED: Mapping[str, SharedKind] = {
 """The objects that levers may share, by kind.
 
 A file holds only the settings that `write` returns. Functions that such an object was given (a store's `versions`) are not
-in it, and neither are times such as a store's or ledger's `busy_timeout`.
+in it.
 """

@@ -254,7 +254,10 @@ def test_a_cache_that_is_shown_to_be_wrong_too_often_stops_giving() -> None:
     assert semantic.audit().at_least > 0.1
     given = semantic.audit().given
     texts(handler, *shuffled(300), epoch=2e6)
-    assert semantic.audit().given == given
+    audit, misses = semantic.audit(), semantic.store.stats("semantic").misses
+    assert audit.given == given
+    stopped = 600 - given - audit.checked - misses["absent"]
+    assert misses == {"absent": misses["absent"], "verified": audit.checked, "stopped": stopped}
 
 
 def test_an_entry_that_was_wrong_is_trusted_less_and_the_others_as_before() -> None:

@@ -282,7 +282,7 @@ def test_a_process_follows_when_another_one_has_set_the_file_aside(tmp_path: Pat
             assert one.get(SCOPE, "k", 1000.0).entry.value == b"new"
             one.delete(key="k", dry_run=False)
             assert two.get(SCOPE, "k", 1000.0).reason == "absent"
-            assert two.put(entry("k", b"old"), early) == "clock", "the ticket is of the file that was set aside"
+            assert two.put(entry("k", b"old"), early) == "new-file", "the ticket is of the file that was set aside"
 
 
 def test_entries_are_stored_together_or_not_at_all() -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.cost import Scenario, cost_per_mtok, elasticity, hosted_month, hosts, machines_for, self_defined
+from labkit.cost import Scenario, cost_per_mtok, elasticity, hosted_month, hosts, machines_for, self_defined, tornado
 from labkit.cost.calculator import api_month
 from labkit.request import InvalidValue
 
@@ -94,9 +94,11 @@ def test_elasticity_at_the_edge_of_a_setting_is_one_sided_and_right() -> None:
 
 
 @pytest.mark.parametrize("name", ["colour", "models"])
-def test_elasticity_of_something_that_is_no_number_is_refused(name: str) -> None:
-    with pytest.raises(InvalidValue, match=name):
+def test_the_sensitivity_to_something_that_is_no_number_is_refused(name: str) -> None:
+    with pytest.raises(InvalidValue, match=f"no number '{name}' to move"):
         elasticity(Scenario(), lambda s: Decimal(s.users), name)
+    with pytest.raises(InvalidValue, match=f"no number '{name}' to move"):
+        tornado(Scenario(), lambda s: Decimal(s.users), ("users", name))
 
 
 @pytest.mark.parametrize(

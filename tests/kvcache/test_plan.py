@@ -99,8 +99,18 @@ def test_no_room_for_one_session_is_zero_and_no_room_for_the_weights_is_refused(
     assert (found.sessions, found.limit, found.step_s, found.tokens_per_s) == (0, "memory", None, None)
     with pytest.raises(InvalidValue, match="does not fit"):
         plan("llama-3.1-70b", H100, 1000)
-    with pytest.raises(InvalidValue, match=r"16\.1 GB of each machine, which has 16\.0 GB"):
+    with pytest.raises(InvalidValue, match=r"16\.1 GB and does not fit into 80% of 1 × 20"):
         plan(LLAMA_8B, replace(H100, memory_gb=20.0), 1000, share=0.8)
+
+
+def test_the_share_of_the_memory_is_the_plans_own() -> None:
+    # 16.06 GB of weights in 95 % of 17.5 GB, which is 16.63 GB; in 90 % of it, 15.75 GB, they would not fit.
+    small = replace(H100, memory_gb=17.5)
+    found = plan(LLAMA_8B, small, 1000, share=0.95)
+    assert found.kv_bytes == int(17.5e9 * 0.95 - 2 * 8_030_261_248)
+    assert found.by_memory == (found.kv_bytes // (16 * 131_072) - 1) // 63
+    with pytest.raises(InvalidValue, match="does not fit into 90%"):
+        plan(LLAMA_8B, small, 1000)
 
 
 @pytest.mark.parametrize(

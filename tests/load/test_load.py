@@ -107,10 +107,35 @@ def test_an_engine_that_dies_leaves_what_was_measured_and_the_reason() -> None:
     assert not closed.complete
 
 
+@pytest.mark.parametrize(("asked", "sent"), [(5, 5), (6, 5), (20, 5)])
+def test_a_run_is_complete_if_all_of_it_was_sent_even_where_the_last_five_failed(asked: int, sent: int) -> None:
+    async def refuses(request: Request) -> AsyncGenerator[Event, None]:
+        raise EngineUnreachable("connection refused")
+        yield
+
+    load = [(float(t), ASK) for t in range(asked)]
+    for run in (run_virtual(open_loop(refuses, load)), run_virtual(closed_loop(refuses, [ASK] * asked, 1))):
+        assert len(run.samples) == sent
+        assert (run.complete, bool(run.reason)) == (asked == sent, asked > sent)
+
+
 def test_who_takes_too_long_is_cut_off_and_kept() -> None:
     run = run_virtual(open_loop(stalling(0, 50), [(0.0, ASK), (60.0, ASK)], timeout_s=5))
     assert [s.error for s in run.samples] == ["no end after 5 s", ""]
     assert run.complete
+
+
+def test_the_first_token_of_who_failed_is_the_first_with_content() -> None:
+    async def dies(request: Request) -> AsyncGenerator[Event, None]:
+        for text in ("", "a", "b", ""):
+            await asyncio.sleep(1)
+            yield Chunk(text, clock.now(), usage=Usage(3, 1) if text == "a" else None)
+        raise EngineUnreachable("connection reset")
+
+    (sample,) = run_virtual(open_loop(dies, [(0.0, ASK)])).samples
+    assert sample.ttft == pytest.approx(2)
+    assert sample.timing.last_token - sample.timing.sent == pytest.approx(3)
+    assert (len(sample.chunks), sample.usage, sample.e2e) == (4, Usage(3, 1), None)
 
 
 def test_the_steady_window_is_by_when_requests_were_due() -> None:

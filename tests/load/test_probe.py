@@ -65,6 +65,25 @@ def test_a_stream_that_is_held_back_until_its_end_is_named() -> None:
         run_virtual(probe(buffers, fresh_prompts(), ProbePlan(decode=(), cut_ins=(1200,), repeats=2)))
 
 
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (ProbePlan(prompts=(), decode=((2, 32),), cut_ins=(), volleys=(), crowds=()), "some of its answers have no text"),
+        (ProbePlan(prompts=(), decode=(), cut_ins=(), volleys=(), crowds=(2,)), "never under way"),
+    ],
+)
+def test_answers_without_any_text_are_named(plan: ProbePlan, message: str) -> None:
+    inner = engine()
+
+    async def mute(request: Request):
+        async for event in inner(request):
+            if not isinstance(event, Chunk) or request.max_tokens == 1:
+                yield event
+
+    with pytest.raises(CalibrationError, match=message):
+        run_virtual(probe(mute, fresh_prompts(), plan))
+
+
 def test_answers_too_short_to_be_cut_into_are_made_longer() -> None:
     found = run_virtual(probe(engine(), fresh_prompts(), ProbePlan(decode=((2, 32), (8, 32)), output_tokens=5, repeats=2)))
     assert found.median_error < 0.03

@@ -137,6 +137,12 @@ def test_a_calibration_survives_json_and_takes_the_edges(method):
 def test_calibration_refuses_what_it_cannot_fit(raw, right, says):
     with pytest.raises(InvalidValue, match=says):
         calibrate(raw, right)
+
+
+def test_a_calibration_that_cannot_be_is_refused():
+    for make in (lambda: calibrate([0.1, 0.9], [0, 1], "Isotonic"), lambda: Calibration("Isotonic", (0.0,), (0.0,))):
+        with pytest.raises(InvalidValue, match="method 'Isotonic' is unknown"):
+            make()
     with pytest.raises(InvalidValue, match="finite"):
         Calibration("platt", (float("nan"),), (0.0,))
 

@@ -71,6 +71,16 @@ def test_lowest_takes_the_most_doubtful_and_adds_up_what_it_took():
     assert (found.value, found.name, found.seconds) == (0.3, "two", 3.0)
 
 
+CALIBRATION = Calibration("isotonic", (0.0, 1.0), (0.2, 0.4))
+
+
 def test_a_calibrated_signal_is_the_raw_one_through_its_map():
-    signal = CalibratedSignal(lambda _: Score(0.5, "raw"), Calibration("isotonic", (0.0, 1.0), (0.2, 0.4)))
+    signal = CalibratedSignal(lambda _: Score(0.5, "raw"), CALIBRATION)
     assert signal(Request("q")).value == pytest.approx(0.3)
+
+
+def test_calibration_leaves_0_alone_for_it_may_mean_never_or_no_verdict():
+    failed = Score(0.0, "raw", error=RuntimeError("down"))
+    assert CalibratedSignal(lambda _: failed, CALIBRATION)(Request("q")) == failed
+    signal = CalibratedSignal(AsksForAgent(), CALIBRATION)
+    assert [signal(Request(text)).value for text in ("A real person!", "q")] == pytest.approx([0.0, 0.4])

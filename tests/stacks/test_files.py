@@ -75,6 +75,27 @@ def test_what_levers_share_is_one_object_again(tmp_path):
     assert cascade.context.breaker is fallback.breaker
 
 
+@pytest.mark.parametrize(
+    ("store", "ledger"),
+    [
+        ({}, {}),
+        ({"clock_slack_s": 0.0, "busy_timeout": 0.5, "set_aside": False, "limit_bytes": 10**6}, {"busy_timeout": 60.0}),
+        ({"clock_slack_s": 30}, {}),
+    ],
+)
+def test_stores_and_ledgers_come_back_with_their_settings(tmp_path, store, ledger):
+    books = Ledger(tmp_path / "books.db", **ledger)
+    handler = stack(Booked(books, {}), ResponseCache(Store(tmp_path / "cache.db", **store)), engine=SMALL)
+    save(handler, tmp_path / "stack.yaml", NAMES)
+    booked, cached = (each.lever for each in placed(load(tmp_path / "stack.yaml", NAMES)))
+    settings = {"limit_bytes": 256 * 2**20, "clock_slack_s": 1.0, "busy_timeout": 5.0, "set_aside": True} | store
+    assert {name: getattr(cached.store, name) for name in settings} == settings
+    assert booked.ledger.busy_timeout == ledger.get("busy_timeout", 10.0)
+    written = to_data(handler, NAMES)["shared"]
+    assert set(written["store-1"]) == {"is", "path", "limit_bytes", *store}
+    assert set(written["ledger-1"]) == {"is", "path", *ledger}
+
+
 def test_a_stack_from_a_file_answers_and_books_as_the_one_it_was_made_from(tmp_path):
     prices = {"*": self_defined("any", "1", "1")}
     data = to_data(stack(Booked(Ledger(tmp_path / "a.db"), prices), ResponseCache(Store()), engine=SMALL), NAMES)

@@ -13,12 +13,13 @@ WORDS: Mapping[str, str] = {
     spelling: group.split()[0]
     for group in (
         # money
-        "dollar dollars usd bucks", "euro euros eur", "pound pounds quid gbp sterling lb lbs", "yen jpy", "rupee rupees inr",
+        "dollar dollars usd bucks", "euro euros eur", "pound pounds quid gbp sterling", "yen jpy", "rupee rupees inr",
         "rouble roubles ruble rubles rub", "franc francs chf", "yuan renminbi rmb cny", "krw", "lira", "cent cents",
-        "penny pence pennies", "krone kroner nok dkk", "krona kronor sek", "zloty pln", "peso pesos mxn", "reais brl",
+        "penny pence pennies", "krone kroner", "nok", "dkk", "krona kronor sek", "zloty pln", "peso pesos", "mxn", "reais brl",
         "bitcoin bitcoins btc", "ether eth", "cad", "aud", "dirham aed",
         # time
-        "second seconds sec secs", "minute minutes min mins", "hour hours hr hrs", "day days", "week weeks fortnight",
+        "second seconds sec secs", "minute minutes min mins", "hour hours hr hrs", "day days", "week weeks",
+        "fortnight fortnights",
         "month months", "year years yr yrs", "decade decades", "century centuries", "millisecond milliseconds ms msec",
         "microsecond microseconds µs", "nanosecond nanoseconds ns", "night nights",
         # length, area, volume, mass
@@ -28,7 +29,7 @@ WORDS: Mapping[str, str] = {
         "inch inches", "acre acres", "hectare hectares", "litre litres liter liters", "millilitre millilitres ml",
         "centilitre cl", "gallon gallons gal", "pint pints", "quart quarts", "cup cups", "tablespoon tablespoons tbsp",
         "teaspoon teaspoons tsp", "gram grams gramme grammes", "kilogram kilograms kilo kilos kg kgs", "milligram mg milligrams",
-        "microgram µg mcg micrograms", "ton tons", "tonne tonnes", "ounce ounces oz",
+        "microgram µg mcg micrograms", "ton tons", "tonne tonnes", "ounce ounces oz", "lb lbs",
         # physics
         "celsius centigrade", "fahrenheit", "kelvin", "volt volts", "millivolt mv", "amp amps ampere amperes", "milliamp",
         "watt watts", "kilowatt kilowatts", "megawatt megawatts", "joule joules", "calorie calories", "kilocalorie kcal",
@@ -53,4 +54,5 @@ SHORT: Mapping[str, str] = {
     "Tb": "terabit", "Mbps": "megabit/s", "MBps": "megabyte/s", "Gbps": "gigabit/s", "mm": "millimetre", "Mm": "megametre",
     "Pa": "pascal", "kPa": "kilopascal", "MPa": "megapascal", "mPa": "millipascal", "mHz": "millihertz", "am": "am",
     "pm": "pm", "AM": "am", "PM": "pm", "a.m": "am", "p.m": "pm", "ha": "hectare", "Ω": "ohm",
+    "MV": "megavolt", "ML": "megalitre", "Mg": "megagram", "Nm": "newton-metre", "mJ": "millijoule", "MJ": "megajoule",
 }  # fmt: skip

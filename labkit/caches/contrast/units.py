@@ -21,7 +21,8 @@ def units(a: Reading, b: Reading) -> Iterator[Difference]:
     beside_b, named_b = _units(b)
     only, other = Counter(beside_a) - Counter(beside_b), Counter(beside_b) - Counter(beside_a)
     cased_a, cased_b = _cased(a), _cased(b)
-    if cased_a != cased_b and [w.lower() for w in cased_a] == [w.lower() for w in cased_b]:
+    same_letters = [w.lower() for w in cased_a] == [w.lower() for w in cased_b]
+    if same_letters and [SHORT[w] for w in cased_a] != [SHORT[w] for w in cased_b]:
         yield Difference("unit", " ".join(cased_a), " ".join(cased_b))
     # A unit beside a number in one question may stand alone in the other: "5 of your dollars".
     if only or other:
@@ -33,7 +34,7 @@ def units(a: Reading, b: Reading) -> Iterator[Difference]:
 
 
 def _cased(reading: Reading) -> list[str]:
-    """Short units of two or more letters, as typed; if only their letter case differs, the units differ."""
+    """Short units of two or more letters, as typed: their letter case may tell two units apart."""
     return [t.text for t in reading.tokens if t.text in SHORT and len(t.text) > 1 and t.text.swapcase() != t.text]
 
 
