@@ -61,8 +61,8 @@ _FOR_5_MINUTES = re.compile(
     r"^(?:.*\.)?(?:ephemeral_5m_input_tokens|claude_cache_creation_5_?m_tokens)$|^cache_details\.5m\."
 )
 _FOR_AN_HOUR = re.compile(r"^(?:.*\.)?(?:ephemeral_1h_input_tokens|claude_cache_creation_1_?h_tokens)$|^cache_details\.1h\.")
-# Repeats another field, or is part of a count that is read: text tokens, predictions, tokens that missed the cache, and those
-# that vLLM put into its own cache, which nobody charges for.
+# Repeats another field, or is part of a count that is read: text tokens, predictions, tokens that missed the cache, and
+# those that vLLM put into its own cache, which nobody charges for.
 _SAID_ELSEWHERE = re.compile(
     r"(?:^|\.)(?:text_tokens|(?:accepted|rejected)_prediction_tokens|tokens\.(?:input|output)_tokens|max_\w*)$"
     r"|text\.token_count$|cached_tokens_details\.|^cache_tokens_details\.|^iterations\.|^prompt_cache_miss_tokens$"

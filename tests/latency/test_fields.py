@@ -24,13 +24,14 @@ FAMILIES: list[dict[str, Any]] = [
 
 def test_heads_widths_and_layers_are_those_that_vllm_converts() -> None:
     pytest.importorskip("vllm")
+    import vllm.config  # noqa: F401 - the module below and this one import each other, and only this order works
     from transformers import PreTrainedConfig
-    from vllm.transformers_utils import model_arch_config_convertor as vllm
+    from vllm.transformers_utils import model_arch_config_convertor as convertor
 
     for given in FAMILIES:
         config = PreTrainedConfig(**{name: value for name, value in given.items() if name != "model_type"})
         config.model_type = given["model_type"]
-        of_family = vllm.MODEL_ARCH_CONFIG_CONVERTORS.get(given["model_type"], vllm.ModelArchConfigConvertorBase)
+        of_family = convertor.MODEL_ARCH_CONFIG_CONVERTORS.get(given["model_type"], convertor.ModelArchConfigConvertorBase)
         theirs = of_family(config, config)
         (ours,) = layers_by_fields(given)
         assert ours.count == theirs.get_num_hidden_layers(), given
