@@ -96,7 +96,8 @@ def test_a_key_goes_where_the_endpoint_looks_for_it(url, key, headers):
     ("host", "here"),
     [
         ("localhost", True), ("LOCALHOST", True), ("127.0.0.1", True), ("127.8.9.10", True), ("127.1", True),
-        ("[::1]", True), ("127.0.0.1.x.test", False), ("127.x.test", False), ("localhost.x.test", False), ("128.0.0.1", False),
+        ("[::1]", True), ("127.0.0.1.x.test", False), ("127.x.test", False), ("localhost.x.test", False),
+        ("128.0.0.1", False),
     ],
 )  # fmt: skip
 def test_only_this_machine_is_asked_past_a_proxy(host, here):

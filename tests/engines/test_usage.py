@@ -240,6 +240,16 @@ def test_reasoning_is_added_for_the_providers_own_hosts_only(host, output):
     assert answer.done.usage == Usage(10, output, reasoning_tokens=2)
 
 
+@pytest.mark.parametrize("within", [lambda a: {"a": a}, lambda a: [{"modality": "x", "a": a}], lambda a: [[a]]])
+def test_a_usage_however_deep_is_read(within):
+    deep = 1
+    for _ in range(3000):  # deeper than Python calls itself; how deep JSON may be depends on Python's version
+        deep = within(deep)
+    count = Count(pytest.fail)
+    count.take({**U, "details": deep})
+    assert count.settle(7) == (Usage(1000, 400), "")
+
+
 def test_a_count_that_falls_is_told():
     first, second = ({"prompt_tokens": 9, "completion_tokens": n, "total_tokens": 9 + n} for n in (40, 3))
     done = ask(sse({**delta("x"), "usage": first}, {**delta(finish="stop"), "usage": second})).done
