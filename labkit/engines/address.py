@@ -96,7 +96,7 @@ class Address:
     @property
     def loopback(self) -> bool:
         """Whether the endpoint is on this machine: then a proxy set for the internet must not catch its traffic."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        return self.host in ("localhost", "::1") or re.fullmatch(r"127(?:\.\d+){1,3}", self.host) is not None
 
     def of(self, path: str, root: bool = False) -> str:
         """The address of `path` below the base, with the query; with `root`, below the base without its `/v1`, no query."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from labkit.engines.engine import Engine
 from labkit.engines.host.arguments import model_name
+from labkit.engines.recorder import check_new
 from labkit.engines.sources import EngineSource, Live, Progress, Replayed, Shared
 from labkit.request import InvalidValue
 
@@ -51,12 +52,23 @@ async def connect(
     report = progress or _OneLine(model)
     live = Live(model, vllm_arguments, idle_s, linger_s, stall_s)
     if engine.startswith(_RECORD):
-        return (await live.connect(report)).recording(engine.removeprefix(_RECORD))
+        return await _recording(live, report, Path(engine.removeprefix(_RECORD)))
     source = _choose(engine, live, recording)
     if source is not live and vllm_arguments:
         named = ", ".join(vllm_arguments)
         raise InvalidValue(f"{named}: engine arguments are for an engine started here; this one is shared or replayed")
     return await source.connect(report)
+
+
+async def _recording(live: Live, report: Progress, path: Path) -> Engine:
+    """A live engine whose answers are written to `path`; it is given back where `path` cannot be begun."""
+    check_new(path)  # before an engine is started for nothing
+    engine = await live.connect(report)
+    try:
+        return engine.recording(path)
+    except BaseException:
+        await engine.aclose()
+        raise
 
 
 def _choose(engine: str, live: Live, recording: Path | str | None) -> EngineSource:

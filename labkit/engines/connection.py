@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.engines.address import Address
 from labkit.engines.faults import fault_in, retry_after_s, words
-from labkit.engines.wire import ENCODINGS, Wire
+from labkit.engines.wire import ENCODINGS, Inflate
 from labkit.request import EngineError, EngineStalled, EngineUnreachable, InvalidValue, LabError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAX_ERROR = 2**16
 """The most bytes of an error's body that are read."""
 MAX_BODY = 2**24
-"""The most bytes of any other body (a list of models, metrics); `Wire` refuses it above 8 MiB + 16 KiB already."""
+"""The most bytes, decompressed, of a body that is no answer (a list of models, metrics)."""
 _ERROR_S = 10.0
 
 
@@ -77,10 +77,10 @@ class Connection:
 
         raw = bytearray()
         try:
-            wire = Wire(response.headers.get("content-encoding", ""), 1)
+            inflate = Inflate(response.headers.get("content-encoding", ""))
             async with asyncio.timeout(min(_ERROR_S, self.stall_s)):
                 async for data in response.aiter_raw():
-                    for piece in wire.pieces(data):
+                    for piece in inflate.feed(data):
                         raw += piece
                         if len(raw) >= MAX_ERROR:
                             break
@@ -139,14 +139,14 @@ class Connection:
 
 
 async def read_all(response: httpx.Response) -> bytes:
-    """A whole body, decompressed. Raises `StreamIncomplete` (of `Wire`) for one above 8 MiB + 16 KiB.
-
-    `Wire`'s bound for one token is below `MAX_BODY`, so the `EngineError` for a body above `MAX_BODY` is never raised.
-    """
-    wire, raw = Wire(response.headers.get("content-encoding", ""), 1), bytearray()
+    """A whole body that is no answer, decompressed. Raises `EngineError` for one above `MAX_BODY` bytes."""
+    inflate, raw = Inflate(response.headers.get("content-encoding", "")), bytearray()
     async for data in response.aiter_raw():
-        for piece in wire.pieces(data):
+        for piece in inflate.feed(data):
             raw += piece
             if len(raw) > MAX_BODY:
-                raise EngineError(f"{response.url.path} has more than {MAX_BODY} bytes, the bound of such a body")
+                raise EngineError(
+                    f"{response.url.path} has more than {MAX_BODY} bytes, the bound of a list of models or of metrics; "
+                    "correct the endpoint's address if it is another's"
+                )
     return bytes(raw)

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     import httpx
 
 _log = logging.getLogger("labkit.engines")
-_REASONING_BESIDE = ("x.ai", "perplexity.ai")  # these count reasoning beside the output, as genai-prices reads their usage
+# These domains count reasoning beside the output, as genai-prices reads their usage.
+_REASONING_BESIDE = (".x.ai", ".perplexity.ai")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class OpenAIEngine:
         sent, started_unix = clock.now(), clock.unix_now()
         body = body_of(request, self.model, self.dialect.vllm)
         content, limit = encoded(body), limit_of(request)
-        beside = self._address.host.endswith(_REASONING_BESIDE)
+        beside = f".{self._address.host}".endswith(_REASONING_BESIDE)  # the domain itself or a subdomain
         answer = Answer(request, str(body.get("model", "")), sent, started_unix, limit, self._warn, beside)
         wire: Wire | None = None
         try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
+import pprint
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -109,6 +110,6 @@ def _processor() -> str:
 
 
 def call_text(engine: str, model: str, arguments: Mapping[str, Any]) -> str:
-    """The call that connects to such an engine, with its arguments as JSON in a stable order."""
-    extra = f", **{json.dumps(dict(arguments), sort_keys=True)}" if arguments else ""
+    """The call that connects to such an engine, in Python that runs, with the arguments in a stable order."""
+    extra = f", **{pprint.pformat(dict(arguments), width=sys.maxsize)}" if arguments else ""
     return f"await labkit.engines.connect({engine!r}, {model!r}{extra})"

@@ -108,6 +108,12 @@ class Recorded(Lever):
         return handle
 
 
+def check_new(path: Path) -> None:
+    """Raise `RecordingError` where `path` exists: nothing is recorded over another recording."""
+    if path.exists():
+        raise RecordingError(f"{path} exists; delete it, or record to another file")
+
+
 async def record(
     handler: Handler,
     requests: Iterable[Request],
@@ -124,8 +130,7 @@ async def record(
     cannot be written, and whatever `handler` raises.
     """
     path = Path(path)
-    if path.exists():
-        raise RecordingError(f"{path} exists; delete it, or record to another file")
+    check_new(path)
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.unlink(missing_ok=True)
     writer = Recorded(unfinished, provenance, context_window)(handler)

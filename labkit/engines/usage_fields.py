@@ -284,7 +284,7 @@ def _leaves(usage: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Itera
             if depth < 4:
                 yield from _leaves(value, f"{name}.", depth + 1)
         elif isinstance(value, list):
-            for part in value[:16]:
+            for part in value[:16] if depth < 4 else ():
                 if isinstance(part, Mapping):
                     kind = part.get("modality", part.get("ttl"))
                     if isinstance(kind, str):

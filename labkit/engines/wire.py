@@ -36,7 +36,7 @@ class Wire:
         self.received = 0
         self.beginning = b""
         """The first bytes, for a message about a body that is no answer."""
-        self._inflate = _Inflate(encoding) if encoding.strip().lower() not in ("", "identity") else None
+        self._inflate = Inflate(encoding)
         self._bound = BASE_BYTES + PER_TOKEN * max_tokens
         self._decoder = Decoder()
         self._is_json: bool | None = None
@@ -44,7 +44,7 @@ class Wire:
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         """`data`, decompressed, in pieces that are quick to read: at most `STEP` bytes each where it was compressed."""
-        for piece in (data,) if self._inflate is None else self._inflate.feed(data):
+        for piece in self._inflate.feed(data):
             self.received += len(piece)
             if self.received > self._bound:
                 raise StreamIncomplete(
@@ -94,12 +94,17 @@ def _ended(event: SentEvent) -> bool:
     return True
 
 
-class _Inflate:
-    """Decompresses gzip and deflate, the latter with or without its zlib header: endpoints send both."""
+class Inflate:
+    """Decompresses gzip and deflate, the latter with or without its zlib header: endpoints send both.
+
+    `encoding` is the body's Content-Encoding; a body without one is passed on. Raises `EngineError` for an encoding that
+    was not asked for, `StreamIncomplete` for damaged bytes. It has no bound: whoever reads on counts the bytes.
+    """
 
     def __init__(self, encoding: str) -> None:
         kind = encoding.strip().lower()
-        if kind not in ("gzip", "x-gzip", "deflate"):
+        self._plain = kind in ("", "identity")
+        if not self._plain and kind not in ("gzip", "x-gzip", "deflate"):
             raise EngineError(
                 f"the endpoint sent its answer in the content encoding {encoding[:40]!r}, though only {ENCODINGS} were "
                 "asked for; switch compression off at the endpoint or the proxy before it"
@@ -110,6 +115,10 @@ class _Inflate:
         self._members = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
+        """`data`, decompressed, in pieces of at most `STEP` bytes each where it was compressed."""
+        if self._plain:
+            yield data
+            return
         while data:
             if self._z is None:
                 self._head += data

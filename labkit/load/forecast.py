@@ -22,7 +22,8 @@ _MAX_NUM_BATCHED_TOKENS = 2048
 async def settings_of(engine: Engine) -> EngineSettings:
     """The modelled engine's settings for a live vLLM: from its KV cache metrics, and the arguments it was started with.
 
-    Raises `EngineError` for an engine without metrics, and `InvalidValue` for one that does not tell its number of blocks.
+    Raises `EngineError` where metrics cannot be had, `MetricMissing` for an endpoint that exports none of vLLM's, and
+    `InvalidValue` for an engine that does not tell its number of blocks.
     """
     config = (await engine.metrics()).cache_config
     given = engine.provenance.arguments

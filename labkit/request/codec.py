@@ -34,7 +34,7 @@ def chunk_from_json(data: Mapping[str, Any], since: float = 0.0) -> Chunk:
             tokens=int(data["tokens"]),
             reasoning=_text(data.get("reasoning", "")),
             logprobs=tuple(
-                TokenLogprob(token, logprob, tuple((t, p) for t, p in top))
+                TokenLogprob(_text(token), _number(logprob), tuple((_text(t), _number(p)) for t, p in top))
                 for token, logprob, top in data.get("logprobs", ())
             ),
             usage=None if data.get("usage") is None else usage_from_json(data["usage"]),
@@ -78,10 +78,16 @@ def done_from_json(data: Mapping[str, Any], since: float = 0.0) -> Done:
     """The `Done` that `done_to_json` wrote, without its faults. Raises `StreamIncomplete` for any other data."""
     try:
         first, last, end = (None if t is None else float(t) + since for t in data["times"])
-        cost = data.get("cost")
+        cost, started_unix = data.get("cost"), data.get("started_unix")
         return Done(
             usage_from_json(data["usage"]),
-            Timing(float(data.get("sent", 0.0)) + since, first, last, end, data.get("started_unix")),
+            Timing(
+                float(data.get("sent", 0.0)) + since,
+                first,
+                last,
+                end,
+                None if started_unix is None else _number(started_unix),
+            ),
             _text(data["finish_reason"]),
             _text(data["model"]),
             tuple(_text(hop) for hop in data.get("route", ())),
@@ -109,6 +115,12 @@ def usage_to_json(usage: Usage) -> dict[str, int]:
 def usage_from_json(data: Mapping[str, Any]) -> Usage:
     """The usage that `usage_to_json` wrote. Raises `TypeError` or `InvalidValue` for any other data."""
     return Usage(**data)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r:.80} should be a number")
+    return float(value)
 
 
 def _text(value: object) -> str:

@@ -41,8 +41,8 @@ def canonical(what: dict[str, Any]) -> str:
     Raises `InvalidRequest` where `extra` or `response_format` is not JSON.
     """
     extra = what.get("extra") or {}
-    ordered = {name: what[name] for name in sorted(what)} | {"extra": {name: extra[name] for name in sorted(extra)}}
     try:
+        ordered = {name: what[name] for name in sorted(what)} | {"extra": {name: extra[name] for name in sorted(extra)}}
         return json.dumps(ordered, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"extra and response_format must be JSON to be told apart from others: {error}") from error

@@ -269,7 +269,7 @@ class Chunk:
 
         A `tokens` that is no whole number above 0 (an engine may send anything) counts as 0: it must not lose the answer.
         """
-        tokens = self.tokens if isinstance(self.tokens, int) and self.tokens > 0 else 0
+        tokens = self.tokens if type(self.tokens) is int and self.tokens > 0 else 0
         return Usage(output_tokens=tokens, reasoning_tokens=tokens if self.reasoning and not self.text else 0)
 
 

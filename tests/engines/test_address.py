@@ -92,6 +92,18 @@ def test_a_key_goes_where_the_endpoint_looks_for_it(url, key, headers):
     assert "@" not in str(endpoint.asked[0].url), "a user in the address would stand in httpx's log"
 
 
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [
+        ("localhost", True), ("LOCALHOST", True), ("127.0.0.1", True), ("127.8.9.10", True), ("127.1", True),
+        ("[::1]", True), ("127.0.0.1.x.test", False), ("127.x.test", False), ("localhost.x.test", False),
+        ("128.0.0.1", False),
+    ],
+)  # fmt: skip
+def test_only_this_machine_is_asked_past_a_proxy(host, here):
+    assert Address.parse(f"http://{host}:8000/v1").loopback is here
+
+
 @pytest.mark.parametrize("key", ["sk\n-zzz", "sk zzz", "sk-é", "sk-\x00z", "ключ", "sk-zz\ud83d", 7, None, b"sk-zzz"])
 def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key):
     with pytest.raises(InvalidValue, match="API key") as failure:

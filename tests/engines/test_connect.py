@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from labkit.engines import Engine, RecordingError, connect, lab_model
+from labkit.engines import Engine, EngineInfo, OpenAIEngine, Provenance, RecordingError, connect, lab_model
+from labkit.engines.host import Lease
 from labkit.engines.sources import Live, Shared
+from labkit.engines.sources import live as live_source
+from labkit.engines.sources.live import LiveConnection
 from labkit.request import EngineError, EngineUnreachable, InvalidValue, Request, complete
+
+ORIGIN = Provenance("live", "a test", "CPU", "vLLM", "0", "m", "2026-11-20", "pytest")
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +45,76 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_missing_is_named(engine: str, options: dict, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         asyncio.run(connect(engine, progress=str, **options))
+
+
+class Kept:
+    """The connection of an engine that nobody asks."""
+
+    url, api_key, log, closed = "", "", None, False
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("file", "error", "started"),
+    [("there.jsonl", RecordingError, 0), ("meanwhile.jsonl", RecordingError, 1), ("there.jsonl/below.jsonl", OSError, 1)],
+)
+def test_a_file_that_cannot_be_begun_keeps_no_engine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: str, error: type[Exception], started: int
+) -> None:
+    (tmp_path / "there.jsonl").touch()
+    kept: list[Kept] = []
+
+    async def start(self: Live, report: object) -> Engine:
+        (tmp_path / "meanwhile.jsonl").touch()
+        kept.append(Kept())
+        return Engine(model="m", context_window=9, provenance=ORIGIN, tokenizer_path=None, connection=kept[-1])
+
+    monkeypatch.setattr(Live, "connect", start)
+    with pytest.raises(error):
+        asyncio.run(connect(f"record:{tmp_path / file}", progress=str))
+    assert [connection.closed for connection in kept] == [True] * started
+
+
+def test_an_engine_that_does_not_answer_when_it_has_started_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[socket.socket] = []
+    clients: list[OpenAIEngine] = []
+    said: list[str] = []
+
+    async def lease(*_: object, **__: object) -> Lease:
+        ours, theirs = socket.socketpair()
+        theirs.settimeout(5)
+        ends.append(theirs)
+        nothing = dict.fromkeys(EngineInfo.__slots__, "")
+        return Lease(EngineInfo(**nothing | {"url": "http://127.0.0.1:9/v1", "log": Path("log")}), ours)
+
+    class Noted(OpenAIEngine):
+        def __init__(self, *given: object, **options: object) -> None:
+            super().__init__(*given, **options)
+            clients.append(self)
+            self.closed = False
+
+        async def aclose(self) -> None:
+            self.closed = True
+            await super().aclose()
+
+    monkeypatch.setattr(live_source, "lease_engine", lease)
+    monkeypatch.setattr(live_source, "OpenAIEngine", Noted)
+
+    async def scenario() -> None:
+        connection = LiveConnection(Live("small"), "tiny", said.append)
+        for _ in range(2):
+            with pytest.raises(EngineUnreachable):
+                await connection.handler()
+            assert ends[-1].recv(1) == b"", "the lease is closed"
+            assert clients[-1].closed
+            ends[-1].close()
+        await connection.aclose()
+
+    asyncio.run(scenario())
+    assert len(ends) == 2
+    assert said == [], "no engine had run, so none has stopped"
 
 
 def test_a_source_is_a_value_that_does_not_show_its_key() -> None:

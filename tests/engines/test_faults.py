@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -259,8 +260,15 @@ def test_metrics_without_end_are_ended():
         while True:
             yield b"x 1\n" * 10_000
 
-    with pytest.raises(EngineError, match="bound"):
+    with pytest.raises(EngineError, match=r"^/metrics has more than 16777216 bytes"):
         asyncio.run(Endpoint(endless()).engine.get_text("/metrics", root=True))
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+def test_metrics_within_the_bound_are_read_whole(encoding):
+    whole = b"x 1\n" * 4_000_000  # of the 2**24 bytes that are allowed
+    body, headers = (gzip.compress(whole, 1), {"content-encoding": encoding}) if encoding else (whole, {})
+    assert asyncio.run(Endpoint(body, headers=headers).engine.get_text("/metrics", root=True)) == whole.decode()
 
 
 def test_stall_s_must_allow_some_time():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from labkit.engines import Engine, Provenance, Recorded, Recording, RecordingError, connect, record
 from labkit.engines.metrics import MetricsSnapshot, counted
+from labkit.engines.provenance import call_text
 from labkit.request import (
     Chunk,
     Completion,
@@ -131,6 +133,24 @@ def test_an_unknown_request_is_told_what_the_recording_holds(tmp_path: Path) -> 
             await complete(Recording.load(path), Request("a known question", max_tokens=5))
 
     clock.run_virtual(scenario())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"enforce_eager": True, "enable_prefix_caching": False, "seed": None, "max_model_len": 5},
+        {"additional_config": {"z": [1.5, True, None], "a": {"text": 'it\'s "é"\nand more ' * 20}}},
+    ],
+)
+def test_the_command_of_a_provenance_is_python_whatever_the_arguments(arguments: dict) -> None:
+    text = call_text("vllm", "small", arguments)
+    assert "\n" not in text
+    call = ast.parse(text.removeprefix("await "), mode="eval").body
+    assert isinstance(call, ast.Call)
+    assert [ast.literal_eval(argument) for argument in call.args] == ["vllm", "small"]
+    assert [ast.literal_eval(keyword.value) for keyword in call.keywords] == [arguments]
+    turned = dict(reversed(arguments.items()))
+    assert call_text("vllm", "small", turned) == text
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(Provenance)])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 import stat
 import tracemalloc
 from pathlib import Path
@@ -16,8 +18,10 @@ from labkit.engines import EngineArgumentError, EngineInfo
 from labkit.engines.host import lease_engine, runtime_dir
 from labkit.engines.host.arguments import known_names, kv_cache_bytes, may_think, with_defaults
 from labkit.engines.host.child import Place
+from labkit.engines.host.clients import Clients
 from labkit.engines.host.processes import checked_port
 from labkit.engines.host.protocol import (
+    LONGEST_ANSWER,
     LONGEST_LINE,
     LeaseRequest,
     Lines,
@@ -76,6 +80,42 @@ def test_a_garbage_line_is_told_and_the_next_one_is_read(line: bytes, size: int)
     got = [message for start in range(0, len(data), size) for message in lines.feed(data[start : start + size])]
     assert [type(message) for message in got] == [Malformed, dict]
     assert got[1] == {"op": "list"}
+
+
+def test_a_message_that_does_not_fit_a_socket_arrives_whole_and_so_does_the_next() -> None:
+    listener, (host_end, client_end) = socket.socket(socket.AF_UNIX), socket.socketpair()
+    with listener, host_end, client_end:
+        client_end.setblocking(False)
+        clients, heard = Clients(listener, host_end), []
+        client_end.sendall(encode({"op": "list"}))
+        ((client, data),) = clients.heard(5)
+        assert list(client.lines.feed(data)) == [{"op": "list"}]
+        large = {"event": "engines", "engines": ["x" * 1_000_000]}
+        client.tell(large)
+        client.tell({"event": "lost"})  # the client has read nothing yet, so it loses this one
+        lines = Lines(LONGEST_ANSWER)
+        for _ in range(100):
+            with contextlib.suppress(BlockingIOError):
+                heard += lines.feed(client_end.recv(1 << 16))
+            assert list(clients.heard(0)) == []
+        client.tell({"event": "next"})
+        heard += lines.feed(client_end.recv(1 << 16))
+        assert heard == [large, {"event": "next"}]
+        client_end.close()
+        assert list(clients.heard(5)) == [(client, None)], "a client that leaves is heard, whatever it was told"
+
+
+def test_a_client_that_leaves_within_a_message_is_heard_to_leave() -> None:
+    listener, (host_end, client_end) = socket.socket(socket.AF_UNIX), socket.socketpair()
+    with listener, host_end, client_end:
+        clients = Clients(listener, host_end)
+        client_end.sendall(b"\n")
+        ((client, _),) = clients.heard(5)
+        client.tell({"event": "engines", "engines": ["x" * 1_000_000]})
+        client_end.close()
+        assert None in [data for _ in range(2) for _, data in clients.heard(1)]
+        clients.drop(client)
+        assert len(clients) == 0
 
 
 def test_a_line_without_end_is_told_once_and_not_kept() -> None:

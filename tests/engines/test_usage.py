@@ -230,6 +230,29 @@ def test_an_endpoint_that_counts_no_tokens_gives_its_answer_with_a_note():
     assert "no token usage" in answer.done.usage_note
 
 
+@pytest.mark.parametrize(
+    ("host", "output"),
+    [
+        ("x.ai", 5), ("api.x.ai", 5), ("API.X.AI", 5), ("perplexity.ai", 5), ("api.perplexity.ai", 5),
+        ("phoenix.ai", 3), ("notperplexity.ai", 3), ("x.ai.test", 3), ("ai", 3),
+    ],
+)  # fmt: skip
+def test_reasoning_is_added_for_the_providers_own_hosts_only(host, output):
+    counts = usage(prompt_tokens=10, completion_tokens=3, completion_tokens_details={"reasoning_tokens": 2})
+    answer = ask(sse(delta("hi", "stop"), counts), url=f"https://{host}/v1")
+    assert answer.done.usage == Usage(10, output, reasoning_tokens=2)
+
+
+@pytest.mark.parametrize("within", [lambda a: {"a": a}, lambda a: [{"modality": "x", "a": a}], lambda a: [[a]]])
+def test_a_usage_however_deep_is_read(within):
+    deep = 1
+    for _ in range(3000):  # deeper than Python calls itself; how deep JSON may be depends on Python's version
+        deep = within(deep)
+    count = Count(pytest.fail)
+    count.take({**U, "details": deep})
+    assert count.settle(7) == (Usage(1000, 400), "")
+
+
 def test_a_count_that_falls_is_told():
     first, second = ({"prompt_tokens": 9, "completion_tokens": n, "total_tokens": 9 + n} for n in (40, 3))
     done = ask(sse({**delta("x"), "usage": first}, {**delta(finish="stop"), "usage": second})).done

@@ -14,10 +14,18 @@ from labkit.request import (
     LabError,
     Message,
     Request,
+    StreamIncomplete,
     Timing,
+    TokenLogprob,
     Usage,
+    asked,
+    canonical,
+    chunk_from_json,
+    chunk_to_json,
     clock,
     complete,
+    done_from_json,
+    done_to_json,
     stack,
 )
 from request.stacks import ScriptedEngine, Shouting
@@ -82,6 +90,56 @@ def test_a_token_count_that_is_no_whole_number_is_refused_by_name(bad):
 def test_a_request_that_could_never_be_served_is_refused_with_its_value(fields, message):
     with pytest.raises(InvalidRequest, match=message):
         Request(**{"messages": "hi"} | fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"extra": {1: "a", "b": 2}},
+        {"extra": {None: "a", "b": 2}},
+        {"extra": {"a": object()}},
+        {"extra": {"a": float("nan")}},
+        {"response_format": {"a": {1, 2}}},
+        {"response_format": {(1, 2): "a"}},
+    ],
+)
+def test_a_question_that_is_no_json_has_no_identity_and_says_so(fields):
+    with pytest.raises(InvalidRequest, match="extra and response_format must be JSON"):
+        canonical(asked(Request("hi", **fields)))
+
+
+@pytest.mark.parametrize("odd", [True, False, 0, -1, 1.5, "3", None, float("nan")])
+def test_a_chunk_with_an_odd_count_counts_nothing(odd):
+    assert Chunk("x", 0.0, tokens=odd).counted == Usage()
+    assert Chunk("", 0.0, tokens=odd, reasoning="x").counted == Usage()
+
+
+WRITTEN_CHUNK = {"at": 1, "text": "x", "tokens": 1, "logprobs": [["x", -0.5, [["x", -0.5], ["y", -1]]]]}
+WRITTEN_DONE = {
+    "usage": {"input_tokens": 4}, "times": [1, None, 2.5], "finish_reason": "stop", "model": "m", "response_id": "r",
+    "started_unix": 1000,
+}  # fmt: skip
+
+
+def test_events_are_read_back_from_json():
+    chunk, done = chunk_from_json(WRITTEN_CHUNK), done_from_json(WRITTEN_DONE)
+    assert chunk == Chunk("x", 1.0, logprobs=(TokenLogprob("x", -0.5, (("x", -0.5), ("y", -1.0))),))
+    assert done == Done(Usage(4), Timing(0.0, 1.0, None, 2.5, 1000.0), model="m", response_id="r")
+    assert chunk_from_json(chunk_to_json(chunk)) == chunk
+    assert done_from_json(done_to_json(done)) == done
+
+
+@pytest.mark.parametrize(
+    ("read", "written", "damage"),
+    [
+        (chunk_from_json, WRITTEN_CHUNK, {"logprobs": damaged})
+        for damaged in ([[7, -0.5, []]], [["x", "y", []]], [["x", None, []]], [["x", True, []]], [["x", -0.5, ["xy"]]],
+                        [["x", -0.5, [["y", "z"]]]], [["x", -0.5, [[None, -1]]]], [["x", 10**400, []]], ["xyz"], 3)
+    ] + [(done_from_json, WRITTEN_DONE, {"started_unix": damaged}) for damaged in ("now", True, [], {}, 10**400)],
+)  # fmt: skip
+def test_damaged_events_are_not_read(read, written, damage):
+    with pytest.raises(StreamIncomplete, match="it was damaged"):
+        read(written | damage)
 
 
 def test_an_unknown_role_is_refused_with_the_known_ones():

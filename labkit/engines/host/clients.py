@@ -15,10 +15,11 @@ from labkit.engines.host.protocol import Lines, encode
 
 @dataclass(eq=False)
 class Client:
-    """A connection, and the part of its next line that has been read."""
+    """A connection, the part of its next line that has been read, and the rest of a line that has been sent in part."""
 
     connection: socket.socket
     lines: Lines = field(default_factory=Lines)
+    unsent: bytes = b""
 
     @property
     def gone(self) -> bool:
@@ -37,10 +38,25 @@ class Client:
             return None
 
     def tell(self, message: dict[str, Any]) -> None:
-        """Send a message; it is lost where the client does not read."""
+        """Send a message; it is lost where the client does not read. `flush` sends the rest of one that fits in part."""
         # A client that reads nothing has a full socket. It loses the message, but keeps its lease.
-        with contextlib.suppress(OSError):
-            self.connection.send(encode(message))
+        self.flush()
+        if not self.unsent:
+            line = encode(message)
+            sent = self._send(line)
+            self.unsent = line[sent:] if sent else b""
+
+    def flush(self) -> None:
+        """Send what is left of a line, as far as the socket takes it."""
+        if self.unsent:
+            self.unsent = self.unsent[self._send(self.unsent) :]
+
+    def _send(self, data: bytes) -> int:
+        """How many bytes of `data` the socket took; 0 also where the client has gone."""
+        try:
+            return self.connection.send(data)
+        except OSError:
+            return 0
 
     def fail(self, kind: str, message: str) -> None:
         """Tell the client that it gets no engine; `kind` is "argument" (wrong arguments) or "start" (it did not start)."""
@@ -74,11 +90,21 @@ class Clients:
         return [self._listener.fileno(), *connections, *([epoll()] if epoll else [])]
 
     def heard(self, timeout_s: float) -> Iterator[tuple[Client, bytes | None]]:
-        """The clients that sent something or left within `timeout_s` seconds, with what `read` gave. Accepts new ones."""
-        for key, _ in self._selector.select(timeout_s):
+        """The clients that sent something or left within `timeout_s` seconds, with what `read` gave.
+
+        Accepts new clients, and sends on what clients with a full socket had no room for.
+        """
+        for client in self._all:
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.unsent else 0)
+            if self._selector.get_key(client.connection).events != wanted:
+                self._selector.modify(client.connection, wanted, client)
+        for key, events in self._selector.select(timeout_s):
             if key.fileobj is self._listener:
                 self.accept()
-            else:
+                continue
+            if events & selectors.EVENT_WRITE:
+                key.data.flush()
+            if events & selectors.EVENT_READ:
                 yield key.data, key.data.read()
 
     def accept(self) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # The most bytes of a client's line. The longest in practice is a lease with a chat template of some 10,000 bytes. The host's
-# answer repeats the arguments and must fit a socket's buffer (208 KiB), since the host does not wait for readers.
+# answer repeats the arguments and fits an empty socket's buffer (208 KiB): the host does not wait for readers.
 LONGEST_LINE = 1 << 17
 # The most bytes of a host's line: a list holds the arguments of all engines.
 LONGEST_ANSWER = 1 << 24

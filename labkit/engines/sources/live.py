@@ -148,16 +148,21 @@ class LiveConnection:
         return self._endpoint if self._lease is not None and self._lease.alive else None
 
     async def _start(self) -> OpenAIEngine:
-        if self._lease is not None:
+        if self._lease is not None and self._endpoint is not None:
             self._report(f"the engine had stopped ({self._lease.end()}); starting it again")
             self._lease.close()
             self._endpoint = None
         source = self._source
-        self._lease = await lease_engine(
+        lease = await lease_engine(
             self._path, source.arguments, progress=self._report, idle_s=source.idle_s, linger_s=source.linger_s
         )
-        info = self._lease.info
+        info = lease.info
         endpoint = OpenAIEngine(info.url, info.api_key, model_name(self._path), stall_s=source.stall_s)
-        await endpoint.probe()
-        self._endpoint = endpoint
+        try:
+            await endpoint.probe()
+        except BaseException:
+            lease.close()
+            await endpoint.aclose()
+            raise
+        self._lease, self._endpoint = lease, endpoint
         return endpoint
