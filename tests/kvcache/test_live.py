@@ -246,7 +246,7 @@ def test_an_engine_that_cannot_be_watched_is_named_with_the_fix(short: Path) -> 
 
 @pytest.mark.live
 @pytest.mark.timeout(300)
-def test_every_frame_of_a_live_engine_adds_up(runtime: None, tmp_path: Path) -> None:
+def test_every_frame_of_a_live_engine_adds_up(tmp_path: Path) -> None:
     pytest.importorskip("vllm")
     log, blocks = tmp_path / "steps", 40
 

@@ -108,7 +108,7 @@ def test_what_cannot_be_read_is_refused() -> None:
 
 @pytest.mark.live
 @pytest.mark.timeout(300)
-def test_a_live_engine_under_pressure_takes_the_replayed_steps(runtime: None, tmp_path: Path) -> None:
+def test_a_live_engine_under_pressure_takes_the_replayed_steps(tmp_path: Path) -> None:
     pytest.importorskip("vllm")
     from transformers import AutoTokenizer
 
