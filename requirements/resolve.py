@@ -142,7 +142,7 @@ def main(upgrade: bool) -> None:
     common = resolve(own, [*common_kept, *(line for line in cpu if ";" not in line)], platforms=PLATFORMS, without=no_torch)
     gpu = resolve(
         [*own, *read(HERE / "gpu.in"), f"torch=={TORCH}"],
-        [*(line for line in common if ";" not in line), *kept.get("gpu", [])],
+        [*common, *kept.get("gpu", [])],
         platforms=LINUX,
         without=LEFT_OUT,
     )
