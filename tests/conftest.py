@@ -3,13 +3,17 @@
 import importlib.util
 import os
 import random
+import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+CHAPTER_S = 100  # on a quiet machine of two cores
 
 # CI machines are slow and noisy, and no test asserts an absolute time: hypothesis's own deadline would.
 settings.register_profile("lab", deadline=None)
@@ -53,3 +57,18 @@ def host(runtime: Path) -> Iterator[None]:
 def _live(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("live"):
         request.getfixturevalue("host")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What each chapter costs in all: its live run, and what the browser does with it."""
+    costs: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            found = re.search(r"\[(\d\d_\w+)", getattr(report, "nodeid", ""))
+            if found and isinstance(report, pytest.TestReport):
+                costs[found[1]] += report.duration
+    if costs:
+        terminalreporter.section("what a chapter costs", sep="=")
+        for name, seconds in sorted(costs.items()):
+            over = f"  more than the {CHAPTER_S} s it may" if seconds > CHAPTER_S else ""
+            terminalreporter.write_line(f"{seconds:6.1f} s  {name}{over}")
