@@ -212,6 +212,7 @@ def _check_confidence(answer: Callable[[Completion, Sequence[str], bool], float]
     yield case('{"name": "Hera"}', [-0.1, -0.2], True)
     yield case("exchange", [-0.1], False, why="Not JSON, and nobody asked for it.")
     yield case("The fee is", [-0.01] * 3, False, "length", why="Cut off in the middle.")
+    yield case("Let me look that up.", [-0.01] * 5, False, "tool_calls", why="It waits for a tool: this is not its end.")
     yield case("refusal", [], False, why="No log-probabilities: nothing is known, which is not the same as sure.")
     texts = [
         "store credit",
@@ -224,7 +225,7 @@ def _check_confidence(answer: Callable[[Completion, Sequence[str], bool], float]
     ]
     for _ in range(40):
         logprobs = [-rng.expovariate(8) for _ in range(rng.randrange(0, 12))]
-        reason = rng.choice(["stop", "stop", "stop", "length", "content_filter"])
+        reason = rng.choice(["stop", "stop", "stop", "length", "content_filter", "tool_calls"])
         yield case(rng.choice(texts), logprobs, rng.random() < 0.4, reason)
 
 
@@ -271,6 +272,9 @@ def _check_stop(answer: Callable[[Sequence[int], float, float], int | None], rng
     yield agree(answer, [0, 1, 0, 1], 0.5, 0.5, expected=4, why="Ties leave the stake as it is.")
     yield agree(
         answer, [1] * 8 + [-1] * 20, 0.05, 0.5, expected=8, why="Who stopped has stopped: what comes later is not looked at."
+    )
+    yield agree(
+        answer, [0, 1], 0.5, 1.0, expected=2, why="All on B: the stake is 2 with the second pair, and 1 / alpha is 2."
     )
     yield agree(answer, [-1, -1], 0.05, 0.5, expected=None, why="The stake only shrinks.")
     yield agree(answer, [], 0.05, 0.5, expected=None)
@@ -337,6 +341,10 @@ CHAPTER = Chapter(
                 "all up.",
             ),
             wrong=(_plug_in, _read_as_promised, _best_quality, lambda known, sla: math.inf),
+            equivalent={
+                "line 5: surely >= sla -> surely > sla": "the two are equal by an accident of rounding, or where all known "
+                "answers are right: there stricter tests than this one (Wilson's) rightly refuse a promise of 1"
+            },
             limit_s=30.0,
         ),
         Exercise(
@@ -380,6 +388,7 @@ CHAPTER = Chapter(
                 _simple_interest,
                 lambda differences, alpha, bet: stop_after(differences, 2 * alpha, bet),
             ),
+            equivalent={"line 11: return None -> pass": "a function that ends without a return returns None"},
         ),
     ),
 )
