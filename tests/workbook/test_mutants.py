@@ -101,8 +101,11 @@ def test_the_check_refuses_every_mutant_that_is_not_named_as_equivalent(exercise
     assert not [one for one in seen.alive if one not in exercise.equivalent], "wrong answers that pass"
 
 
-def test_each_reason_is_given():
+def test_each_reason_is_given_and_the_table_is_frozen():
     assert all(reason.strip() for exercise in EXERCISES for reason in exercise.equivalent.values())
+    for exercise in EXERCISES:
+        with pytest.raises(TypeError):
+            exercise.equivalent["line 1: a -> b"] = "an afterthought"
 
 
 def test_mutants_are_small_different_and_named_once():

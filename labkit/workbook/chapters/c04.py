@@ -183,12 +183,13 @@ def _near_threshold(pick: Callable[[int, int, float, float], bool]) -> Callable[
 
 def _check_threshold(answer: Callable[..., float], rng: random.Random) -> Iterator[Outcome]:
     # Numbers that a float holds exactly: the chance that n hits without a fault are luck is 0.5 ** n.
-    for sure, n, lowest, why in (
-        (0.5, 1, 0.9, "Luck in 50 % of all cases is exactly what a confidence of 50 % allows."),
-        (0.75, 1, math.inf, "One right hit is luck in 50 % of all cases, and 25 % are allowed."),
-        (0.75, 2, 0.8, "Two right hits are luck in exactly the 25 % of all cases that are allowed."),
+    for sure, right, lowest, why in (
+        (0.5, [True], 0.9, "Luck in 50 % of all cases is exactly what a confidence of 50 % allows."),
+        (0.75, [True], math.inf, "One right hit is luck in 50 % of all cases, and 25 % are allowed."),
+        (0.75, [True, True], 0.8, "Two right hits are luck in exactly the 25 % of all cases that are allowed."),
+        (0.5, [False, True, True], math.inf, "One hit could have proved it and failed: to go on is to try until it fits."),
     ):
-        yield agree(answer, [0.9, 0.8][:n], [True, True][:n], 0.5, sure, expected=lowest, why=why)
+        yield agree(answer, [0.9, 0.8, 0.7][: len(right)], right, 0.5, sure, expected=lowest, why=why)
     clean = [i / 1000 for i in range(1000)]
     got = call(answer, clean[:20], [True] * 20, 0.05, 0.95)
     yield equals("20 right hits cannot prove 5 % with 95 % confidence", got, math.inf)

@@ -122,6 +122,18 @@ def _check_threshold(answer: Callable[[Outcomes, float], float], rng: random.Ran
         given="a small model that is always wrong, a large one that is right every other time; quality 0.9",
         expected="math.inf",
     )
+    right = np.array([1.0] * 285 + [0.0] * 15)
+    close = Outcomes(np.full(300, 0.9), right, np.ones(300), np.ones(300), 9 * np.ones(300))
+    for sla, enough in ((0.92, True), (0.935, False)):
+        got = call(answer, close, sla)
+        yield holds(
+            f"285 right answers of 300 are {'' if enough else 'not '}surely at least {sla}",
+            (got <= 0.9) is enough,
+            given=f"300 requests scored 0.9, 285 of them right when small, all right when large; quality {sla}",
+            expected="0.9 or below: all stay small" if enough else "above 0.9: all go up",
+            actual=repr(got),
+            why="95 % of these were right. With 95 % confidence that proves some 93 % of all, and no more.",
+        )
     kept, paid, could = 0, 0.0, 0.0
     worlds = 60
     for _ in range(worlds):
