@@ -20,10 +20,10 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from decimal import Decimal
 from numbers import Number, Real
-from types import EllipsisType
+from types import EllipsisType, MappingProxyType
 from typing import Any
 
 _ID_PARTS = 2
@@ -63,7 +63,9 @@ class Exercise:
     `answer` is the name that the learner's cell defines. `reference` is the object that solves the exercise; later cells use
     it, never the learner's. `wrong` holds near-miss answers, and a test proves that the check rejects each. `minutes` is an
     honest estimate for a reader. `difficulty` is 1 (read and say), 2 (work out) or 3 (change a real piece of labkit).
-    `limit_s` is the time limit of the check in seconds. Raises `ExerciseError` for a field that makes no sense.
+    `limit_s` is the time limit of the check in seconds. `equivalent` maps each mutant of the reference that the check cannot
+    refuse, as `tests/workbook/mutants.py` describes it, to the reason why it is no wrong answer; the check refuses all
+    others. Raises `ExerciseError` for a field that makes no sense.
     """
 
     id: str
@@ -76,6 +78,7 @@ class Exercise:
     hints: tuple[str, ...]
     wrong: tuple[Any, ...] = ()
     limit_s: float = 10.0
+    equivalent: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         chapter, _, number = self.id.partition(".")
@@ -91,6 +94,7 @@ class Exercise:
             )
         if not self.hints:
             raise ExerciseError(f"exercise {self.id} needs at least one hint")
+        object.__setattr__(self, "equivalent", MappingProxyType(dict(self.equivalent)))
 
     @property
     def heading(self) -> str:

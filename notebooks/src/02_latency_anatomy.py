@@ -538,7 +538,8 @@ book.check("02.1", three_clocks)
 
 # %% [markdown]
 # {{exercise 02.2}}
-# Throughput counts every answer. **Goodput** counts those that anybody would call good: within both objectives.
+# Throughput counts every answer. **Goodput** counts those that anybody would call good: within both objectives. Exactly at an
+# objective is within it.
 
 
 # %% exercise="02.2"

@@ -412,7 +412,7 @@ kinds = Counter(
     if a.tenant != b.tenant
     else "for other permissions" if a.permissions != b.permissions
     else "another model's" if a.model != b.model
-    else "made under other instructions or limits"
+    else "made under other instructions, limits or sampling"
     for a, b in found
 )  # fmt: skip
 Markdown(
@@ -681,8 +681,8 @@ book.check("04.2", cache_key)
 # %% [markdown]
 # {{exercise 04.3}}
 # Given labelled scores, return the lowest threshold that you can answer for: from it on, at most `bound` of hits are wrong,
-# with `confidence`. Try each score from the highest down and stop at the first that fails, once there are enough hits to prove
-# anything. If none can be proved, return infinity.
+# with `confidence` or more. Try each score from the highest down and stop at the first that fails, once there are enough hits
+# to prove anything. If none can be proved, return infinity.
 
 
 # %% exercise="04.3"
@@ -707,7 +707,8 @@ book.check("04.3", safe_threshold)
 # %% [markdown]
 # {{exercise 04.4}}
 # Write a second look of your own: does the new question say something else than the cached one, in a number, an identifier or
-# a denial? It is judged on hidden pairs. What the lab's `SemanticCache(contrast=…)` takes is this with reasons.
+# a denial? Two denials make none. It is judged on hidden pairs. What the lab's `SemanticCache(contrast=…)` takes is this with
+# reasons.
 
 
 # %% exercise="04.4"

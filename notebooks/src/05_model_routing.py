@@ -1248,8 +1248,8 @@ pd.DataFrame(board).T
 
 # %% [markdown]
 # {{exercise 05.3}}
-# Write the judge: 0 for an answer that was cut off, that says something unsafe (in any spelling), or that is no JSON where JSON
-# is wanted; else the probability of the whole answer.
+# Write the judge: 0 for an answer that was cut off (its `finish_reason` is not `stop`), that says something unsafe (in any
+# spelling), or that is no JSON where JSON is wanted; else the probability of the whole answer.
 
 
 # %% exercise="05.3"

@@ -762,7 +762,8 @@ pd.DataFrame([(f"{clock_now['ms']:.0f}", item) for item in book.reference("06.2"
 # {{exercise 06.3}}
 # Write a cancel policy for answers that go in circles. It is asked after every piece, with the text so far. A good answer may
 # say a passage three times running, and may hold a rule of up to 50 dashes; you must never cut one. An answer that says the
-# same passage a *fourth* time running, 60 characters or more of it, will not end by itself. You are scored on what you save.
+# same passage a *fourth* time running, 60 characters or more of it, will not end by itself; what is shorter will, and so will
+# blanks alone. You are scored on what you save.
 
 
 # %% exercise="06.3"

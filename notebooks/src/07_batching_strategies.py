@@ -1020,11 +1020,11 @@ book.check("07.3", start_by)
 
 # %% [markdown]
 # {{exercise 07.4}}
-# Write a scheduler for the step loop that ran above. Your policy sees a `View` between two steps (`jobs` with their `prompt` and
-# `arrival`, `running`, `waiting`, `fed` tokens of each, `now`, `limits`) and returns a `StepPlan` of {job: tokens}. Whoever writes
-# gets a token in every step; then prompts are read, the shortest first, cut to what is left of the budget; but who came
-# `patience_s` ago goes before everybody who did not. Yours must beat the lab's `chunked_prefill` for short prompts, by a tenth
-# or more, keep the limits, and starve nobody.
+# Write a scheduler for the step loop that ran above. Your policy sees a `View` between two steps (`jobs` with their `prompt`
+# and `arrival`, `running`, `waiting`, `fed` tokens of each, `now`, `limits`) and returns a `StepPlan` of {job: tokens}.
+# Whoever writes gets a token in every step; then prompts are read, the fewest tokens left first, cut to what is left of the
+# budget; but who came `patience_s` ago or longer goes before everybody who did not, the oldest first. Yours must beat the
+# lab's `chunked_prefill` for short prompts, by a tenth or more, keep the limits, and starve nobody.
 
 
 # %% exercise="07.4"

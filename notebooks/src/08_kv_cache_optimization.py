@@ -1365,8 +1365,8 @@ book.check("08.2", blocks_and_slots)
 # {{exercise 08.3}}
 # Size a machine: `memory` and `weights` in bytes, `token` bytes of KV per token, sessions of `context` tokens in blocks of
 # `block`; `step_s(n)` seconds for a step in which n sessions write. Return how many sessions it holds *and* serves at
-# `tokens_per_s` each, and which limit binds, "memory" or "speed" ("memory" where both give the same). Its
-# solution stood beside `plan` when the live engines were tried above; here it meets hidden machines.
+# `tokens_per_s` each (0 where not even one), and which limit binds, "memory" or "speed" ("memory" where both give the same).
+# Its solution stood beside `plan` when the live engines were tried above; here it meets hidden machines.
 
 
 # %% exercise="08.3"

@@ -42,6 +42,7 @@ def _check_tpot(answer: Callable[..., float | None], rng: random.Random) -> Iter
         first = sent + ttft
         # Built from the pace outwards, so that the expected value does not come from the formula under test.
         yield agree(answer, sent, first, first + pace * (tokens - 1), tokens, expected=pace, rel=1e-6)
+    yield agree(answer, 1.0, 1.5, 1.75, 2, expected=0.25, why="Of two tokens, one comes after the first.")
     yield agree(answer, 1.0, 1.5, 1.5, 1, expected=None, why="One token has no token after the first: TPOT is undefined.")
 
 

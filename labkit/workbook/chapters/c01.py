@@ -1,5 +1,5 @@
 """Chapter 01: where the money goes."""
-# ruff: noqa: ARG001, ARG005 - near misses and references keep the signature they share
+# ruff: noqa: ARG005 - near misses and references keep the signature they share
 
 from __future__ import annotations
 
@@ -86,7 +86,18 @@ def tornado_order(cost: Callable[..., float], base: Mapping[str, float], by: flo
     return sorted(base, key=width, reverse=True)
 
 
+def _stairs(cached: float, seats: float, gigabytes: float) -> float:
+    """A cost with steps in it: a fee from 110.5 seats on, and a rebate below 90.5 gigabytes."""
+    return 0.2 * cached + (1_000.0 if seats >= 110.5 else 0.0) - (50.0 if gigabytes < 90.5 else 0.0)
+
+
 def _check_tornado(answer: Callable[..., list[str]], rng: random.Random) -> Iterator[Outcome]:
+    yield equals(
+        "the order of the settings, where a fee begins at 110.5 seats, a rebate below 90.5 gigabytes, and `by` is 0.1",
+        list(call(answer, _stairs, {"cached": 100.0, "seats": 100.0, "gigabytes": 100.0}, 0.1)),
+        ["gigabytes", "cached", "seats"],
+        why="A share of 0.1 moves 100 down to 90 and up to 110: far enough for the rebate, not for the fee.",
+    )
     for _ in range(12):
         # Each setting enters as a power with an exponent of its own, so only the exponents decide the order of the swings.
         names = [f"s{i}" for i in range(5)]
@@ -126,20 +137,24 @@ def within_budget(inner: Handler, dollars: Decimal, price: Callable[[Usage], Dec
 
 def _check_budget(answer: Callable[..., Handler], rng: random.Random) -> Iterator[Outcome]:
     reached: list[Usage] = []
+    heard: list[Request] = []
 
     async def engine(request: Request) -> AsyncGenerator[Event, None]:
         usage = Usage(rng.randrange(50, 500), rng.randrange(1, 100))
         reached.append(usage)
+        heard.append(request)
         yield Done(usage, Timing(0.0, done=clock.now()))
 
     def price(usage: Usage) -> Decimal:
         return Decimal(usage.input_tokens + 5 * usage.output_tokens) / 1000
 
+    asked = Request((Message("user", "hello"),), max_tokens=rng.randrange(1, 99), tenant=f"t{rng.randrange(9)}")
+
     async def spend(lever: Handler, tries: int) -> int:
         refused = 0
         for _ in range(tries):
             try:
-                await complete(lever, Request((Message("user", "hello"),)))
+                await complete(lever, asked)
             except Exception:  # noqa: BLE001 - any refusal counts; whether it came too early or late is what is checked
                 refused += 1
         return refused
@@ -165,6 +180,23 @@ def _check_budget(answer: Callable[..., Handler], rng: random.Random) -> Iterato
             actual=f"refused with {total} spent",
         )
         yield equals(f"refusals and answers add up, given {given}", refused + len(reached), 12)
+    yield holds(
+        "what goes through is the caller's own request",
+        all(request == asked for request in heard),
+        given=asked,
+        expected="the same at the engine",
+        actual=next((request for request in heard if request != asked), ""),
+    )
+    for paid in (1, 2, 4):
+        reached.clear()
+        even = call(answer, engine, Decimal(2), lambda _, paid=paid: Decimal(2) / paid)
+        clock.run_virtual(spend(even, 9))
+        yield equals(
+            f"answers for a budget of 2 dollars at {Decimal(2) / paid} each",
+            len(reached),
+            paid,
+            why="When the budget is spent to the cent, nothing is left for one more.",
+        )
     first = call(answer, engine, Decimal(1), price)
     clock.run_virtual(spend(first, 12))
     second = call(answer, engine, Decimal(1), price)
@@ -252,6 +284,7 @@ CHAPTER = Chapter(
                 ),
                 lambda cost, base, by: tornado_order(cost, base, by)[::-1],
             ),
+            equivalent={"line 9: high - low -> low - high": "the width is the absolute value of either"},
         ),
         Exercise(
             id="01.4",

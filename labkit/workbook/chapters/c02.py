@@ -33,6 +33,7 @@ def _check_clocks(answer: Callable[..., tuple[float, float | None, float]], rng:
             yield holds(name, same, given=given, expected=repr(right), actual=repr(mine))
 
     yield from outcome(10.0, [10.5], 1)
+    yield from outcome(10.0, [10.5, 10.75], 2)
     for _ in range(20):
         sent = rng.uniform(0, 1000)
         arrivals = [sent + rng.uniform(0.01, 0.5)]
@@ -63,6 +64,15 @@ def _check_goodput(answer: Callable[..., float], rng: random.Random) -> Iterator
         0.05,
         expected=0.2,
         why="One missed its TTFT, one its TPOT, one failed; an answer of one token has no TPOT to miss.",
+    )
+    yield agree(
+        answer,
+        [(0.5, 0.01), (0.1, 0.05), (0.5, 0.05)],
+        10.0,
+        0.5,
+        0.05,
+        expected=0.3,
+        why="Exactly at a limit is within it.",
     )
     for _ in range(20):
         answers: list[Answered] = []
@@ -110,27 +120,34 @@ def _check_sender(answer: Callable[..., Awaitable[list[float]]], rng: random.Ran
         times = sorted(rng.uniform(0, 10) for _ in range(n))
         stall = rng.uniform(3, 6)
         arrived: dict[str, float] = {}
+        begun = rng.uniform(1, 100)
 
         async def engine(
-            request: Request, arrived: dict[str, float] = arrived, stall: float = stall
+            request: Request, arrived: dict[str, float] = arrived, stall: float = stall, begun: float = begun
         ) -> AsyncGenerator[Event, None]:
-            """Answers after 50 ms, but serves nobody from 1 s to 1 s + stall."""
-            now = clock.now()
+            """Answers after 50 ms in two chunks, but serves nobody from 1 s to 1 s + stall."""
+            now = clock.now() - begun
             arrived[request.messages[0].content] = now
             ready = 1 + stall if 1 <= now < 1 + stall else now
             await asyncio.sleep(ready + 0.05 - now)
             yield Chunk("yes", clock.now())
-            yield Done(Usage(1, 1), Timing(now, clock.now(), clock.now(), clock.now()))
+            await asyncio.sleep(0.02)
+            yield Chunk(" please", clock.now())
+            yield Done(Usage(1, 1), Timing(now + begun, clock.now(), clock.now(), clock.now()))
 
         requests = [Request((Message("user", str(i)),)) for i in range(n)]
 
         async def run(
-            requests: list[Request] = requests, times: list[float] = times, engine: Handler = engine
+            requests: list[Request] = requests, times: list[float] = times, engine: Handler = engine, begun: float = begun
         ) -> list[float]:
+            await asyncio.sleep(begun)
             return list(await answer(engine, requests, times))
 
         found = clock.run_virtual(run())
-        given = f"{n} requests due at {[round(t, 2) for t in times]} and an engine that stalls from 1 s to {1 + stall:.2f} s"
+        given = (
+            f"at {begun:.2f} s, {n} requests due in {[round(t, 2) for t in times]} s, and an engine that stalls from in 1 s "
+            f"until in {1 + stall:.2f} s"
+        )
         yield equals(f"one TTFT for each request, given {given}", len(found), n)
         late = [i for i, due in enumerate(times) if abs(arrived[str(i)] - due) > 1e-6]
         yield holds(
@@ -204,6 +221,8 @@ def _check_decode(answer: Callable[..., float], rng: random.Random) -> Iterator[
         )
         yield agree(answer, *given, expected=decode_step(*given))
 
+
+_NEGATIVE_SLEEP = "asyncio.sleep returns at once for a time below 0 as it does for 0"
 
 CHAPTER = Chapter(
     number="02",
@@ -297,6 +316,10 @@ CHAPTER = Chapter(
                 "TTFT is the first chunk's `at` minus the time the request was *due*, not the time it was sent.",
             ),
             wrong=(_send_in_turn, _send_all_at_once),
+            equivalent={
+                "line 9: max(0.0, begin + due - clock.now()) -> begin + due - clock.now()": _NEGATIVE_SLEEP,
+                "line 9: max(0.0, begin + due - clock.now()) -> max(-1.0, begin + due - clock.now())": _NEGATIVE_SLEEP,
+            },
         ),
     ),
 )

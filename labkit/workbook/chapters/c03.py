@@ -25,6 +25,7 @@ def _check_cached(answer: Callable[[int, int, int], int], rng: random.Random) ->
         answer, 256, 256, 128, expected=128, why="The whole prompt was seen, but its last token must be computed again."
     )
     yield agree(answer, 257, 257, 128, expected=256)
+    yield agree(answer, 256, 500, 128, expected=256, why="Two whole blocks were read before; what is new comes behind them.")
     for _ in range(25):
         block = rng.choice((16, 32, 128))
         prompt = rng.randrange(1, 2000)
@@ -194,6 +195,8 @@ def _check_hits(answer: Callable[[Sequence[Sequence[int]], int], int], rng: rand
         yield agree(answer, requests, capacity, expected=block_hits(requests, capacity).hits)
 
 
+_TAIL_GOES = "what a request has beyond the capacity is entered first, so it is dropped at once: the same blocks stay"
+
 CHAPTER = Chapter(
     number="03",
     name="prompt_caching",
@@ -273,6 +276,10 @@ CHAPTER = Chapter(
                 "larger than the cache only the first `capacity` blocks can stay.",
             ),
             wrong=(_anywhere, _beginning_first),
+            equivalent={
+                "line 13: ids[:capacity] -> ids[:capacity + 1]": _TAIL_GOES,
+                "line 13: ids[:capacity] -> ids[:]": _TAIL_GOES,
+            },
         ),
     ),
 )

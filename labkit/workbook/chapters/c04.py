@@ -69,6 +69,8 @@ _CHANGES: dict[str, Callable[[random.Random], dict[str, Any]]] = {
     "question": lambda rng: {"messages": (Message("user", rng.choice(["May I?", "May I not?"])),)},
     "system prompt": lambda rng: {"messages": (Message("system", rng.choice("ab")), Message("user", "May I?"))},
     "max_tokens": lambda rng: {"max_tokens": rng.choice([5, 128])},
+    "temperature": lambda rng: {"temperature": rng.choice([0.0, 0.7])},
+    "top_p": lambda rng: {"top_p": rng.choice([0.9, 1.0])},
     "stop": lambda rng: {"stop": (rng.choice(["\n", "."]),)},
     "seed": lambda rng: {"seed": rng.choice([1, 2])},
 }
@@ -77,6 +79,9 @@ _WHO_AND_WHEN: dict[str, Callable[[random.Random], dict[str, Any]]] = {
     "feature": lambda rng: {"feature": rng.choice(["chat", "mail"])},
     "priority": lambda rng: {"priority": rng.randrange(3)},
     "attempt": lambda rng: {"attempt": rng.randrange(1, 4)},
+    "workflow": lambda rng: {"workflow": rng.choice(["return", "repair"])},
+    "idempotency_key": lambda rng: {"idempotency_key": f"k{rng.randrange(99)}"},
+    "shadow": lambda rng: {"shadow": rng.random() < 0.5},
     "deadline": lambda rng: {"deadline": rng.choice([None, 5.0])},
 }
 
@@ -177,6 +182,14 @@ def _near_threshold(pick: Callable[[int, int, float, float], bool]) -> Callable[
 
 
 def _check_threshold(answer: Callable[..., float], rng: random.Random) -> Iterator[Outcome]:
+    # Numbers that a float holds exactly: the chance that n hits without a fault are luck is 0.5 ** n.
+    for sure, right, lowest, why in (
+        (0.5, [True], 0.9, "Luck in 50 % of all cases is exactly what a confidence of 50 % allows."),
+        (0.75, [True], math.inf, "One right hit is luck in 50 % of all cases, and 25 % are allowed."),
+        (0.75, [True, True], 0.8, "Two right hits are luck in exactly the 25 % of all cases that are allowed."),
+        (0.5, [False, True, True], math.inf, "One hit could have proved it and failed: to go on is to try until it fits."),
+    ):
+        yield agree(answer, [0.9, 0.8, 0.7][: len(right)], right, 0.5, sure, expected=lowest, why=why)
     clean = [i / 1000 for i in range(1000)]
     got = call(answer, clean[:20], [True] * 20, 0.05, 0.95)
     yield equals("20 right hits cannot prove 5 % with 95 % confidence", got, math.inf)
@@ -224,6 +237,9 @@ def _check_contrast(answer: Callable[[str, str], bool], rng: random.Random) -> I
     for cached, new, expected in (
         ("Where is order TS-1234?", "Where is order TS-1243?", True),
         ("Can I return it?", "Can't I return it?", True),
+        ("Can't I return it?", "Can I return it?", True),
+        ("Can I return it?", "Isn't it impossible to return it?", False),
+        ("Can I return it?", "Isn't it impossible that I cannot return it?", True),
         ("May I pay in cash?", "Could I pay in cash?", False),
     ):
         yield agree(answer, cached, new, expected=expected)
@@ -255,6 +271,11 @@ def _check_contrast(answer: Callable[[str, str], bool], rng: random.Random) -> I
         actual=f"{passed:.0%}",
     )
 
+
+_NEXT_FAILS = (
+    "a score that fails at just enough hits has a wrong one among them; then the next one fails too, whatever it is"
+)
+_BOTH_TURNED = "both questions' denials are turned into their opposites, and only whether they differ counts"
 
 CHAPTER = Chapter(
     number="04",
@@ -301,6 +322,11 @@ CHAPTER = Chapter(
                 lambda request: (request.tenant, request.messages, request.model),
                 lambda request: request,
             ),
+            equivalent={
+                "line 3: return (request.tenant, request.permissions, request.model, request.messages, r… -> "
+                "return (request.stop, request.seed, request.top_p, request.temperature, request…": "keys are only compared "
+                "with each other, and the order of their parts is the same in all of them"
+            },
         ),
         Exercise(
             id="04.3",
@@ -322,6 +348,10 @@ CHAPTER = Chapter(
                 _near_threshold(lambda wrong, hits, bound, confidence: wrong == 0),
                 lambda scores, right, bound, confidence: math.inf,
             ),
+            equivalent={
+                "line 15: hits >= math.log(1 - confidence) / math.log(1 - bound) -> "
+                "hits > math.log(1 - confidence) / math.log(1 - bound)": _NEXT_FAILS
+            },
         ),
         Exercise(
             id="04.4",
@@ -342,6 +372,11 @@ CHAPTER = Chapter(
                 lambda cached, new: re.findall(r"\d", cached) != re.findall(r"\d", new),
                 lambda cached, new: ("not" in cached) != ("not" in new),
             ),
+            equivalent={
+                "line 8: % 2 == 1 -> % 2 != 1": _BOTH_TURNED,
+                "line 8: 2 == 1 -> 2 == 0": _BOTH_TURNED,
+                "line 8: % 2 == 1 -> % 2 >= 1": "a rest by 2 is 0 or 1",
+            },
         ),
     ),
 )

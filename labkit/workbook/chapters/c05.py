@@ -122,6 +122,18 @@ def _check_threshold(answer: Callable[[Outcomes, float], float], rng: random.Ran
         given="a small model that is always wrong, a large one that is right every other time; quality 0.9",
         expected="math.inf",
     )
+    right = np.array([1.0] * 285 + [0.0] * 15)
+    close = Outcomes(np.full(300, 0.9), right, np.ones(300), np.ones(300), 9 * np.ones(300))
+    for sla, enough in ((0.92, True), (0.935, False)):
+        got = call(answer, close, sla)
+        yield holds(
+            f"285 right answers of 300 are {'' if enough else 'not '}surely at least {sla}",
+            (got <= 0.9) is enough,
+            given=f"300 requests scored 0.9, 285 of them right when small, all right when large; quality {sla}",
+            expected="0.9 or below: all stay small" if enough else "above 0.9: all go up",
+            actual=repr(got),
+            why="95 % of these were right. With 95 % confidence that proves some 93 % of all, and no more.",
+        )
     kept, paid, could = 0, 0.0, 0.0
     worlds = 60
     for _ in range(worlds):
@@ -212,6 +224,7 @@ def _check_confidence(answer: Callable[[Completion, Sequence[str], bool], float]
     yield case('{"name": "Hera"}', [-0.1, -0.2], True)
     yield case("exchange", [-0.1], False, why="Not JSON, and nobody asked for it.")
     yield case("The fee is", [-0.01] * 3, False, "length", why="Cut off in the middle.")
+    yield case("Let me look that up.", [-0.01] * 5, False, "tool_calls", why="It waits for a tool: this is not its end.")
     yield case("refusal", [], False, why="No log-probabilities: nothing is known, which is not the same as sure.")
     texts = [
         "store credit",
@@ -224,7 +237,7 @@ def _check_confidence(answer: Callable[[Completion, Sequence[str], bool], float]
     ]
     for _ in range(40):
         logprobs = [-rng.expovariate(8) for _ in range(rng.randrange(0, 12))]
-        reason = rng.choice(["stop", "stop", "stop", "length", "content_filter"])
+        reason = rng.choice(["stop", "stop", "stop", "length", "content_filter", "tool_calls"])
         yield case(rng.choice(texts), logprobs, rng.random() < 0.4, reason)
 
 
@@ -271,6 +284,9 @@ def _check_stop(answer: Callable[[Sequence[int], float, float], int | None], rng
     yield agree(answer, [0, 1, 0, 1], 0.5, 0.5, expected=4, why="Ties leave the stake as it is.")
     yield agree(
         answer, [1] * 8 + [-1] * 20, 0.05, 0.5, expected=8, why="Who stopped has stopped: what comes later is not looked at."
+    )
+    yield agree(
+        answer, [0, 1], 0.5, 1.0, expected=2, why="All on B: the stake is 2 with the second pair, and 1 / alpha is 2."
     )
     yield agree(answer, [-1, -1], 0.05, 0.5, expected=None, why="The stake only shrinks.")
     yield agree(answer, [], 0.05, 0.5, expected=None)
@@ -337,6 +353,10 @@ CHAPTER = Chapter(
                 "all up.",
             ),
             wrong=(_plug_in, _read_as_promised, _best_quality, lambda known, sla: math.inf),
+            equivalent={
+                "line 5: surely >= sla -> surely > sla": "the two are equal by an accident of rounding, or where all known "
+                "answers are right: there stricter tests than this one (Wilson's) rightly refuse a promise of 1"
+            },
             limit_s=30.0,
         ),
         Exercise(
@@ -380,6 +400,7 @@ CHAPTER = Chapter(
                 _simple_interest,
                 lambda differences, alpha, bet: stop_after(differences, 2 * alpha, bet),
             ),
+            equivalent={"line 11: return None -> pass": "a function that ends without a return returns None"},
         ),
     ),
 )

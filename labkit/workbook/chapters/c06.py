@@ -164,7 +164,13 @@ def _stopped_at(policy: Callable[[str], object], pieces: Sequence[str]) -> int |
 def _check_circles(answer: Callable[[str], bool], rng: random.Random) -> Iterator[Outcome]:
     once = "We ship on Mondays. "
     yield agree(answer, "Yes. " + once * 4, expected=True, why="The fourth time in a row: it will not end by itself.")
+    yield agree(answer, once * 4, expected=True, why="Nothing else stands before it: it is in circles all the same.")
     yield agree(answer, "Yes. " + once * 3, expected=False, why="Three times is a refrain.")
+    lead = "The tent is dry, the ropes are new and the stove burns well. "
+    yield agree(answer, lead + once * 3, expected=False, why="Three times is a refrain, whatever stands before it.")
+    yield agree(answer, "Yes. " + "Ask us by day. " * 4, expected=True, why="Four times 15 characters are 60.")
+    yield agree(answer, "Yes. " + "Ask us by day " * 4, expected=False, why="Four times 14 characters are 56, and 60 count.")
+    yield agree(answer, "Total:" + " " * 80, expected=False, why="Blanks alone are no passage.")
     yield agree(answer, "a | b\n" + "-" * 50, expected=False, why="A rule of dashes is no loop yet.")
     lab = Repeating()
     best = mine = 0
@@ -334,6 +340,9 @@ def _stripped(pieces: Iterable[bytes]) -> Iterator[tuple[str, str]]:
         yield id, data.strip()
 
 
+_STRIPPED = "the second character of the mark is a blank, which strip takes off as well"
+_TOO_LONG = "a passage of more than a quarter of the text cannot stand in it four times"
+
 CHAPTER = Chapter(
     number="06",
     name="streaming_first_token",
@@ -383,6 +392,7 @@ CHAPTER = Chapter(
                 "When the pieces are over, the unfinished line is finished.",
             ),
             wrong=(_each_piece_alone, _when_all_is_there, _without_the_last, _with_the_next_one),
+            equivalent={"line 8: 2: -> 1:": _STRIPPED, "line 10: 2: -> 1:": _STRIPPED},
         ),
         Exercise(
             id="06.3",
@@ -405,6 +415,11 @@ CHAPTER = Chapter(
                 lambda text: any(text.endswith(text[-size:] * 2) for size in range(15, len(text) // 2 + 1)),
                 lambda text: any(text.endswith(text[-size:] * 12) for size in range(15, len(text) // 12 + 1)),
             ),
+            equivalent={
+                "line 3: range(15, len(text) // 4 + 1) -> range(15, len(text) // 4 + 1 + 1)": _TOO_LONG,
+                "line 3: len(text) // 4 -> len(text) // 3": _TOO_LONG,
+                "line 3: len(text) // 4 + 1 -> len(text) // 4 + 2": _TOO_LONG,
+            },
         ),
         Exercise(
             id="06.4",

@@ -251,8 +251,55 @@ def _stalled(schedule: Schedule) -> int | None:
     return None
 
 
+def _views() -> Iterator[tuple[str, View, dict[int, int]]]:
+    """(what it shows, a view at second 1,000, the tokens that the next step feeds when patience is 0.25 s)."""
+    writes = Job(990.0, 30, 50)
+
+    def view(
+        limits: Limits, jobs: Sequence[Job], running: Sequence[int], waiting: Sequence[int], fed: Sequence[int]
+    ) -> View:
+        return View(1000.0, jobs, limits, running, waiting, fed, more_to_come=True)
+
+    yield (
+        "the writer has its token; then those with the fewest prompt tokens left, until the budget is used up",
+        view(
+            Limits(6, 60),
+            [writes, Job(999.88, 100, 9), Job(999.9, 50, 9), Job(999.95, 1, 9)],
+            running=[0, 1],
+            waiting=[2, 3],
+            fed=[35, 60, 0, 0],
+        ),
+        {0: 1, 3: 1, 1: 40, 2: 18},
+    )
+    yield (
+        "who came 0.25 s ago goes first, as patience is 0.25 s",
+        view(Limits(4, 64), [Job(999.75, 900, 9), Job(999.9, 5, 9)], running=[], waiting=[0, 1], fed=[0, 0]),
+        {0: 64},
+    )
+    yield (
+        "of those who waited too long, the oldest goes first",
+        view(Limits(4, 64), [Job(999.0, 700, 9), Job(999.5, 300, 9)], running=[1], waiting=[0], fed=[0, 100]),
+        {0: 64},
+    )
+    yield (
+        "without a free seat, only those who hold one are fed",
+        view(
+            Limits(2, 64),
+            [writes, Job(999.88, 200, 9), Job(999.9, 5, 9)],
+            running=[0, 1],
+            waiting=[2],
+            fed=[35, 10, 0],
+        ),
+        {0: 1, 1: 63},
+    )
+
+
 def _check_policy(answer: PolicyAnswer, rng: random.Random) -> Iterator[Outcome]:
     patience = 0.25
+    for name, view, tokens in _views():
+        plan = call(answer, view, patience)
+        fed = {job: n for job, n in plan.tokens.items() if n} if isinstance(plan, StepPlan) else None
+        yield holds(name, fed == tokens, given=view, expected=StepPlan(tokens), actual=plan)
     lab_ttft, own_ttft = [], []
     for _ in range(8):
         limits = Limits(rng.randrange(4, 9), rng.randrange(64, 200))
@@ -323,6 +370,9 @@ def _simulate(answer: PolicyAnswer, jobs: Sequence[Job], limits: Limits, patienc
     except (InvalidValue, TypeError) as error:
         return None, str(error)
 
+
+_PASSED = "who writes has no prompt tokens left, and is passed over where nothing is left to feed"
+_ORDER = "only the order of the two numbers counts"
 
 CHAPTER = Chapter(
     number="07",
@@ -418,6 +468,16 @@ CHAPTER = Chapter(
                 "others. Feed `min(prompt − fed, budget left)`, and nothing where that is 0.",
             ),
             wrong=(_in_order, _no_patience, _prompts_before_writers, _over_budget),
+            equivalent={
+                "line 10: for job in view.running if view.fed[job] < view.jobs[job].prompt -> "
+                "for job in view.running": _PASSED,
+                "line 10: view.fed[job] < view.jobs[job].prompt -> view.fed[job] <= view.jobs[job].prompt": _PASSED,
+                "line 17: (0.0, arrival) -> (-1.0, arrival)": _ORDER,
+                "line 17: (1.0, left) -> (2.0, left)": _ORDER,
+                "line 17: (0.0, arrival) if view.now - arrival >= patience_s else (1.0, left) -> "
+                "(0.0, arrival) if view.now - arrival >= patience_s else (left,)": "a prompt has a token left, or more: "
+                "it stands behind 0 as well",
+            },
         ),
     ),
 )

@@ -199,6 +199,30 @@ def _check_fits(answer: Fits, rng: random.Random) -> Iterator[Outcome]:
         expected=(5, "speed"),
         why="A step of n sessions takes n × 10 ms, and 20 tokens per second leave it 50 ms.",
     )
+    yield agree(
+        answer,
+        9_000,
+        10_000,
+        10,
+        100,
+        10,
+        instant,
+        20.0,
+        expected=(0, "memory"),
+        why="The weights alone do not fit: 0 sessions.",
+    )
+    yield agree(
+        answer,
+        41_000,
+        10_000,
+        10,
+        100,
+        10,
+        StepSeconds(0.1, 0.0),
+        20.0,
+        expected=(0, "speed"),
+        why="Any step takes 100 ms, and 20 tokens per second leave it 50 ms: there is room for 30, and none is fast enough.",
+    )
     for _ in range(15):
         block, token = rng.choice((16, 32)), rng.randrange(1_000, 9_000)
         num_blocks = rng.randrange(20, 160)
@@ -287,6 +311,17 @@ def _check_evict(answer: Evict, rng: random.Random) -> Iterator[Outcome]:
             raise NotImplementedError
         return chosen  # type: ignore[return-value]  # the block manager says so if it is none
 
+    for found in (0, 3):
+        lone = Block(7)
+        lone.hits = found
+        chosen = call(answer, [lone], 1)
+        yield holds(
+            "of one free block it chooses that one",
+            getattr(chosen, "id", None) == 7,
+            given=f"one free block, found by {found} prompts",
+            expected="that block",
+            actual=repr(chosen),
+        )
     own, lab, block = [], [], 16
     for _ in range(3):
         prompts = chat_traffic(rng, 500, block)
@@ -371,6 +406,10 @@ CHAPTER = Chapter(
                 ),
                 lambda config, value_bytes: 2 * token_bytes(config, value_bytes) // value_bytes,
             ),
+            equivalent={
+                "line 10: config['hidden_size'] // heads -> config['hidden_size'] / heads": "without a head_dim, the heads "
+                "divide the hidden size, and the result is made an int"
+            },
         ),
         Exercise(
             id="08.2",
@@ -430,6 +469,12 @@ CHAPTER = Chapter(
                     memory, weights + token * block, token, context, block, step_s, tokens_per_s
                 ),
             ),
+            equivalent={
+                "line 15: (memory - weights) // (token * block) -> (memory - weights) / (token * block)": "a part of a "
+                "block is lost as well where the blocks are shared out among sessions and rounded down",
+                "line 18: by_speed < by_memory -> by_speed <= by_memory": "one session more than memory holds is tried, and "
+                "memory binds all the same",
+            },
         ),
         Exercise(
             id="08.4",
@@ -455,6 +500,12 @@ CHAPTER = Chapter(
                 lambda free, now: free[-1],
                 lambda free, now: Block(free[0].id),
             ),
+            equivalent={
+                "line 6: now - free[0].freed > PATIENCE -> now - free[0].freed >= PATIENCE": "how long to be patient is the "
+                "learner's choice; a prompt more or less serves as much",
+                "line 8: free[0] -> free[-1]": "which one goes when every free block was found is the learner's choice; "
+                "this one serves as much, and lets go of old ones by the rule above",
+            },
             limit_s=60.0,
         ),
     ),
