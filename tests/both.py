@@ -6,11 +6,14 @@ they measure time or need much memory. Fails where a part fails, and where neith
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 ALONE = "live or browser"
-PARTS = (("-n", "logical", "--dist", "worksteal", "-m", f"not ({ALONE})"), ("-m", ALONE))
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+WORKERS = str(min(CORES, 4))  # a container may show many more cores than it is given
+PARTS = (("-n", WORKERS, "--dist", "worksteal", "-m", f"not ({ALONE})"), ("-m", ALONE))
 NO_TESTS = 5
 
 
