@@ -682,7 +682,7 @@ book.check("04.2", cache_key)
 # {{exercise 04.3}}
 # Given labelled scores, return the lowest threshold that you can answer for: from it on, at most `bound` of hits are wrong,
 # with `confidence` or more. Try each score from the highest down and stop at the first that fails, once there are enough hits
-# to prove anything. If none can be proved, return infinity.
+# to prove anything; equal scores come in together. If none can be proved, return infinity.
 
 
 # %% exercise="04.3"
@@ -693,6 +693,8 @@ def safe_threshold(scores: Sequence[float], right: Sequence[bool], bound: float,
     best, wrong = math.inf, 0
     for hits, (score, good) in enumerate(order, 1):
         wrong += not good
+        if hits < len(order) and order[hits][0] == score:
+            continue
         if binom.cdf(wrong, hits, bound) <= 1 - confidence:
             best = score
         elif hits >= math.log(1 - confidence) / math.log(1 - bound):

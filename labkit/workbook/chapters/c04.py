@@ -157,6 +157,8 @@ def safe_threshold(scores: Sequence[float], right: Sequence[bool], bound: float,
     best, wrong = math.inf, 0
     for hits, (score, good) in enumerate(order, 1):
         wrong += not good
+        if hits < len(order) and order[hits][0] == score:
+            continue  # a threshold takes equal scores in together
         # If more than the share `bound` of hits were wrong, so few wrong ones would be an accident.
         proved = binom.cdf(wrong, hits, bound) <= 1 - confidence
         if proved:
@@ -190,6 +192,12 @@ def _check_threshold(answer: Callable[..., float], rng: random.Random) -> Iterat
         (0.5, [False, True, True], math.inf, "One hit could have proved it and failed: to go on is to try until it fits."),
     ):
         yield agree(answer, [0.9, 0.8, 0.7][: len(right)], right, 0.5, sure, expected=lowest, why=why)
+    why = "A threshold of 0.8 lets all three in, and one wrong in three is no proof; equal scores are one threshold."
+    yield agree(answer, [0.9, 0.8, 0.8], [True, True, False], 0.5, 0.75, expected=math.inf, why=why)
+    why = "Three hits without a fault prove it, whatever the scores they share."
+    yield agree(answer, [0.8, 0.8, 0.8], [True, True, True], 0.5, 0.75, expected=0.8, why=why)
+    why = "Two hits could have proved it, and one was wrong: to go on is to try until it fits."
+    yield agree(answer, [0.9, 0.8] + [0.7] * 20, [True, False] + [True] * 20, 0.5, 0.75, expected=math.inf, why=why)
     clean = [i / 1000 for i in range(1000)]
     got = call(answer, clean[:20], [True] * 20, 0.05, 0.95)
     yield equals("20 right hits cannot prove 5 % with 95 % confidence", got, math.inf)
@@ -272,9 +280,6 @@ def _check_contrast(answer: Callable[[str, str], bool], rng: random.Random) -> I
     )
 
 
-_NEXT_FAILS = (
-    "a score that fails at just enough hits has a wrong one among them; then the next one fails too, whatever it is"
-)
 _BOTH_TURNED = "both questions' denials are turned into their opposites, and only whether they differ counts"
 
 CHAPTER = Chapter(
@@ -340,6 +345,7 @@ CHAPTER = Chapter(
                 "Sort by score, highest first. After each, count the hits so far and how many were wrong.",
                 "If more than `bound` of hits were wrong, how likely are so few faults? `binom.cdf(wrong, hits, bound)`. It "
                 "proves the bound where that is at most 1 − confidence.",
+                "Equal scores come in together: judge when the last of them is in. "
                 "Stop at the first score that fails once enough hits are in: `hits >= log(1 − confidence) / log(1 − "
                 "bound)`. Going on until another happens to pass would be trying until it fits.",
             ),
@@ -349,8 +355,7 @@ CHAPTER = Chapter(
                 lambda scores, right, bound, confidence: math.inf,
             ),
             equivalent={
-                "line 15: hits >= math.log(1 - confidence) / math.log(1 - bound) -> "
-                "hits > math.log(1 - confidence) / math.log(1 - bound)": _NEXT_FAILS
+                "line 11: order[hits][0] == score -> order[hits][0] >= score": "the next score is never higher",
             },
         ),
         Exercise(
