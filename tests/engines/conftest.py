@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from labkit.engines import Engine, connect
+from labkit.engines import Engine, connect, running_engines
 
 from .tiny import make_tiny_model
 
@@ -21,10 +23,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def live(host: None, tiny_model: Path) -> Iterator[Engine]:
-    """One engine for the whole session."""
+    """One engine for the whole session; its host ends with the session."""
     engine = asyncio.run(connect("vllm", str(tiny_model), progress=print, scheduling_policy="priority"))
+    host_pid = asyncio.run(running_engines())[0].host_pid
     yield engine
     asyncio.run(engine.aclose())
+    os.kill(host_pid, signal.SIGTERM)
+    eventually(lambda: not psutil.pid_exists(host_pid), "the host ends when told to")
 
 
 def eventually(condition: Callable[[], bool], what: str, within_s: float = 30.0) -> None:
