@@ -151,78 +151,33 @@ Fits = Callable[[int, int, int, int, int, Callable[[int], float], float], tuple[
 
 def _check_fits(answer: Fits, rng: random.Random) -> Iterator[Outcome]:
     instant = StepSeconds(0.0, 0.0)
-    yield agree(
-        answer,
-        40_000,
-        10_000,
-        10,
-        100,
-        10,
-        instant,
-        20.0,
-        expected=(29, "memory"),
-        why="30,000 B are 300 blocks of 100 B; one is kept back, and a session takes 10: 29 fit, not 30.",
-    )
-    yield agree(
-        answer,
-        40_100,
-        10_000,
-        10,
-        100,
-        10,
-        instant,
-        20.0,
-        expected=(30, "memory"),
-        why="301 blocks, one is kept back: 30 fit.",
-    )
-    yield agree(
-        answer,
-        41_000,
-        10_000,
-        10,
-        101,
-        10,
-        instant,
-        20.0,
-        expected=(28, "memory"),
-        why="101 tokens need 11 blocks of 10: the last one is paid for whole.",
-    )
-    yield agree(
-        answer,
-        41_000,
-        10_000,
-        10,
-        100,
-        10,
-        StepSeconds(0.0, 0.01),
-        20.0,
-        expected=(5, "speed"),
-        why="A step of n sessions takes n × 10 ms, and 20 tokens per second leave it 50 ms.",
-    )
-    yield agree(
-        answer,
-        9_000,
-        10_000,
-        10,
-        100,
-        10,
-        instant,
-        20.0,
-        expected=(0, "memory"),
-        why="The weights alone do not fit: 0 sessions.",
-    )
-    yield agree(
-        answer,
-        41_000,
-        10_000,
-        10,
-        100,
-        10,
-        StepSeconds(0.1, 0.0),
-        20.0,
-        expected=(0, "speed"),
-        why="Any step takes 100 ms, and 20 tokens per second leave it 50 ms: there is room for 30, and none is fast enough.",
-    )
+    for memory, context, step_s, expected, why in (
+        (
+            40_000,
+            100,
+            instant,
+            (29, "memory"),
+            "30,000 B are 300 blocks of 100 B; one is kept back, and a session takes 10: 29 fit, not 30.",
+        ),
+        (40_100, 100, instant, (30, "memory"), "301 blocks, one is kept back: 30 fit."),
+        (41_000, 101, instant, (28, "memory"), "101 tokens need 11 blocks of 10: the last one is paid for whole."),
+        (
+            41_000,
+            100,
+            StepSeconds(0.0, 0.01),
+            (5, "speed"),
+            "A step of n sessions takes n × 10 ms, and 20 tokens per second leave it 50 ms.",
+        ),
+        (9_000, 100, instant, (0, "memory"), "The weights alone do not fit: 0 sessions."),
+        (
+            41_000,
+            100,
+            StepSeconds(0.1, 0.0),
+            (0, "speed"),
+            "Any step takes 100 ms, and 20 tokens per second leave it 50 ms: there is room for 30, and none is fast enough.",
+        ),
+    ):
+        yield agree(answer, memory, 10_000, 10, context, 10, step_s, 20.0, expected=expected, why=why)
     for _ in range(15):
         block, token = rng.choice((16, 32)), rng.randrange(1_000, 9_000)
         num_blocks = rng.randrange(20, 160)
