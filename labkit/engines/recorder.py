@@ -67,7 +67,7 @@ class Recorded(Lever):
             with path.open("xb") as file:
                 file.write(_line(header))
         except FileExistsError:
-            raise RecordingError(f"{path} exists; delete it, or record to another file") from None
+            raise _taken(path) from None
 
         begun, running = 0, 0
 
@@ -111,7 +111,11 @@ class Recorded(Lever):
 def check_new(path: Path) -> None:
     """Raise `RecordingError` where `path` exists: nothing is recorded over another recording."""
     if path.exists():
-        raise RecordingError(f"{path} exists; delete it, or record to another file")
+        raise _taken(path)
+
+
+def _taken(path: Path) -> RecordingError:
+    return RecordingError(f"{path} exists; delete it, or record to another file")
 
 
 async def record(
