@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path
 from typing import Any, Literal
 
 from labkit.engines import Engine
 from labkit.experiments import sweeps
+from labkit.experiments.measured import recording_name
 from labkit.experiments.sweeps import Row
 from labkit.load import MakeRequest
 from labkit.request import InvalidValue
@@ -66,7 +66,7 @@ class Measurement:
     @property
     def name(self) -> str:
         """The name of its recording's file, without the ending."""
-        return f"{self.experiment}-{Path(self.model).stem if '/' in self.model else self.model}-{self.variant}"
+        return recording_name(self.experiment, self.model, self.variant)
 
 
 def grid(**axes: tuple[int, ...]) -> tuple[Mapping[str, int], ...]:

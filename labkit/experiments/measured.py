@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit.engines import Provenance, RecordingError
+from labkit.engines import Provenance, RecordingError, recordings_dir
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
-RECORDINGS = Path(__file__).resolve().parents[2] / "data" / "recordings"
+RECORDINGS = recordings_dir()
 SUFFIX = ".experiment.jsonl"
 _END = {"end": True}
 
@@ -112,16 +112,21 @@ def keep(
     numbers of a replay or of the modelled engine; the earlier recording then stays.
     """
     _check_measured(provenance)
-    path = folder / device_slug(provenance) / f"{experiment}-{provenance.model}-{variant}{SUFFIX}"
+    path = recording_path(folder, provenance, recording_name(experiment, provenance.model, variant))
     path.parent.mkdir(parents=True, exist_ok=True)
     _replace(path, [_header(experiment, variant, provenance), *rows, _END])
     return Measured(experiment, variant, provenance, tuple(rows), complete=True)
 
 
-def device_slug(origin: Provenance) -> str:
-    """The name of a device's folder, made from the GPU's name, or from the processor's where there is no GPU."""
+def recording_name(experiment: str, model: str, variant: str) -> str:
+    """The name of a recording's file, without the ending; a folder or a hub id counts by its last part."""
+    return f"{experiment}-{Path(model).stem if '/' in model else model}-{variant}"
+
+
+def recording_path(folder: Path, origin: Provenance, name: str) -> Path:
+    """Where a recording called `name` lies: in a folder for the GPU, or for the processor where there is none."""
     device = origin.device if origin.driver else origin.machine.split(",")[0]
-    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
+    return folder / re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") / f"{name}{SUFFIX}"
 
 
 class Recorder:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from labkit.engines import Engine, Provenance, RecordingError, connect, machine
 from labkit.experiments.catalogue import EXPERIMENTS, Measurement
-from labkit.experiments.measured import RECORDINGS, SUFFIX, Measured, Recorder, device_slug
+from labkit.experiments.measured import RECORDINGS, SUFFIX, Measured, Recorder, recording_path
 from labkit.experiments.shapes import DUMMY, dummy_model
 from labkit.latency import shape_names
 from labkit.load import ExactLengths
@@ -72,7 +72,7 @@ async def _run(
         await asyncio.gather(*(complete(engine, make(64, 16)) for _ in range(people)))
     finished = True
     for job in jobs:
-        path = folder / device_slug(origin) / f"{job.name}{SUFFIX}"
+        path = recording_path(folder, origin, job.name)
         try:
             recorder = Recorder(path, job.experiment, job.variant, origin)
         except RecordingError as error:

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from labkit.engines import Engine, MetricsSnapshot, Provenance, ScriptedEngine, lab_model, machine
 from labkit.experiments import Measured, Measurement, jobs, run_all
 from labkit.experiments.catalogue import grid
-from labkit.experiments.measured import SUFFIX, device_slug
+from labkit.experiments.measured import SUFFIX, recording_path
 from labkit.experiments.shapes import dummy_model
 from labkit.latency.model_shape import shape_path
 from labkit.request import InvalidValue
@@ -104,7 +104,7 @@ def test_a_broken_recording_is_named_and_costs_no_other_job(tmp_path: Path, monk
 
     monkeypatch.setattr("labkit.experiments.recording.connect", connected)
     some = [Measurement("prefill", "small", name, {}, grid(prompt_tokens=(64,)), 1) for name in ("a", "b", "c")]
-    mine = tmp_path / device_slug(origin)
+    mine = recording_path(tmp_path, origin, "any").parent
     for folder, job in ((tmp_path / "another-device", some[0]), (mine, some[1])):
         folder.mkdir()
         (folder / f"{job.name}{SUFFIX}").write_text("broken\n")
