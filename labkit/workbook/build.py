@@ -1,7 +1,7 @@
 """Generate the notebooks from their percent-format sources: `python -m labkit.workbook.build [--check]`.
 
-A cell that carries `exercise="NN.k"` holds what the learner sees, the start of an answer. In the solved notebook, the body of
-that function or class is the body of the exercise's reference in `labkit.workbook.chapters`. The build adds the papermill
+A cell that carries `exercise="NN.k"` holds what the learner sees, the start of an answer. In the solved notebook, the body
+of that function or class is the body of the exercise's reference in `labkit.workbook.chapters`. The build adds the papermill
 `parameters` cell and the cell that opens the chapter, and folds the code of cells that only import, ask or show. A built
 notebook depends only on the source and the chapter's declaration, so `--check` compares it byte by byte with the committed
 one. Built notebooks hold no outputs, so `--check` also refuses a committed notebook that holds some.
