@@ -1,6 +1,7 @@
 """What makes a notebook a chapter: predictions, self-checking exercises, quizzes, progress and charts.
 
-A notebook opens its chapter with `open_chapter`, which returns a `Book`; notebooks call it `book`. A notebook can show
+A notebook opens its chapter with `open_chapter`, which returns a `Book`; notebooks call it `book`. It connects to engines
+and measures through the book, which replays a recording where a machine lacks what a chapter needs. A notebook can show
 charts (`show`, `live_chart`), the cost calculator (`dashboard`) and the KV blocks of a live engine (`watch_blocks`). A
 chapter's exercises are declared in `labkit.workbook.chapters`, with the classes and helpers of `labkit.workbook.exercise`.
 `labkit.workbook.build` generates the notebooks from their sources and `labkit.workbook.run` executes them headless.
@@ -8,11 +9,13 @@ chapter's exercises are declared in `labkit.workbook.chapters`, with the classes
 
 from typing import TYPE_CHECKING, Any
 
+from labkit.workbook.bench import Result
 from labkit.workbook.book import Book, open_chapter
 from labkit.workbook.chapters import Chapter
 from labkit.workbook.charts import PALETTE, ChartError, Figure, live_chart, show
 from labkit.workbook.exercise import CheckFailed, Exercise, ExerciseError, Outcome, agree, call, equals, holds
 from labkit.workbook.paths import state_dir
+from labkit.workbook.rounds import Spread, below, spread
 
 if TYPE_CHECKING:
     from labkit.workbook.blocks import Seen, watch_blocks
@@ -34,8 +37,11 @@ __all__ = [
     "ExerciseError",
     "Figure",
     "Outcome",
+    "Result",
     "Seen",
+    "Spread",
     "agree",
+    "below",
     "build_notebooks",
     "call",
     "dashboard",
@@ -47,6 +53,7 @@ __all__ = [
     "repo_root",
     "run_notebooks",
     "show",
+    "spread",
     "state_dir",
     "watch_blocks",
 ]

@@ -5,31 +5,36 @@ from __future__ import annotations
 import inspect
 import random
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from html import escape
-from typing import Any
+from typing import Any, TypeVar
 
-from labkit.workbook import bill, claims
+from labkit.engines import Engine
+from labkit.workbook import bill, claims, progress
+from labkit.workbook.bench import Bench, Result
 from labkit.workbook.bill import BillLine
 from labkit.workbook.chapters import Chapter, chapter, chapters
 from labkit.workbook.claims import Claim
 from labkit.workbook.exercise import CheckFailed, Exercise, ExerciseError, Verdict, run_check
-from labkit.workbook.paths import repo_root, state_dir
+from labkit.workbook.paths import chapter_recording, state_dir
 from labkit.workbook.prediction import (
     ChoiceQuestion,
     NumberQuestion,
     Question,
     Score,
     Standing,
+    cannot_tell,
     score_choice,
     score_number,
     standing,
 )
 from labkit.workbook.render import code_html, panel_html, show_html, show_widget, table_html, table_text
+from labkit.workbook.rounds import Spread, spread
 from labkit.workbook.store import JOURNAL, Journal
 
 PROFILES = ("ci", "learn", "gpu")
+T = TypeVar("T")
 
 
 class Book:
@@ -41,7 +46,7 @@ class Book:
     """
 
     def __init__(
-        self, contents: Chapter, *, profile: str, engine: str, seed: int, solutions: bool, journal: Journal
+        self, contents: Chapter, *, profile: str, engine: str, seed: int, solutions: bool, journal: Journal, bench: Bench
     ) -> None:
         self.chapter = contents
         self.profile = profile
@@ -49,8 +54,9 @@ class Book:
         self.seed = seed
         self.solutions = solutions
         self._journal = journal
+        self._bench = bench
         self._asked: dict[str, Question] = {}
-        self._actual: dict[str, float | str] = {}
+        self._actual: dict[str, Spread | str] = {}
 
     def rng(self, name: str) -> random.Random:
         """A random generator for `name` alone. It gives the same numbers in every run with this seed."""
@@ -61,6 +67,56 @@ class Book:
         if self.profile == "ci":
             return ci
         return gpu if self.profile == "gpu" and gpu is not None else learn
+
+    # Engines and measurements
+
+    async def connect(self, model: str = "small", **arguments: Any) -> Engine:
+        """An engine that serves `model`; `arguments` are those of `labkit.engines.connect`.
+
+        Where this machine has none, it is a stand-in that refuses every request: the chapter's measurements are then
+        replayed.
+        """
+        return await self._bench.connect(model, **arguments)
+
+    async def close(self) -> None:
+        """Give all engines of this chapter back."""
+        await self._bench.close()
+
+    def lacks(self, *needs: str) -> tuple[str, ...]:
+        """Which of the `needs`, by default the chapter's, the engines that were connected do not meet."""
+        return self._bench.lacks(needs or None)
+
+    async def measure(
+        self,
+        id: str,
+        work: Callable[..., Awaitable[Any]],
+        *,
+        rounds: int | None = None,
+        needs: Collection[str] | None = None,
+    ) -> Result[Any]:
+        """Measure now, or where the engine does not meet the needs, replay what the chapter's recording holds as `id`.
+
+        `work` is an async function that returns what was measured, as rows of numbers and texts or as values of labkit's
+        dataclasses. It takes nothing; with `rounds`, it takes the number of a round, and the result's value is the list of
+        what it returned. `needs` are those of this measurement, by default the chapter's. The result has a `value`, and a
+        `source` for the foot of a chart. Raises `ExerciseError` when the recording lacks the measurement.
+        """
+        return await self._bench.measure(id, work, rounds=rounds, needs=needs)
+
+    def track(self, items: Iterable[T], what: str) -> Iterator[T]:
+        """The items, under a bar that shows how far work over them is; for any loop that takes more than a moment."""
+        return progress.track(items, what, quiet=self.profile == "ci")
+
+    def finding(self, ok: bool | None, if_so: str, if_not: str, cannot_tell: str = "") -> None:
+        """State, in markdown, what this run found: `if_so` when `ok`, `if_not` when not.
+
+        None means that the run cannot tell, as `below` says of rounds that overlap: then `cannot_tell` is stated, or a
+        sentence that says so.
+        """
+        from IPython.display import Markdown, display
+
+        unsure = cannot_tell or "This run cannot tell: its rounds overlap. Run the measuring cell again in a quieter moment."
+        display(Markdown(unsure if ok is None else if_so if ok else if_not))
 
     # Predictions
 
@@ -104,8 +160,12 @@ class Book:
 
         show_widget(forms.choice_form(asked, chosen, state.revealed, commit))
 
-    def reveal(self, id: str, actual: Any, unit: str = "") -> None:
+    def reveal(self, id: str, actual: Any, unit: str = "", *, unsure: str = "") -> None:
         """Show the result beside the prediction, scored.
+
+        `actual` is the option that happened, a number, or a number for each round. None says that this run cannot tell, and
+        `unsure` why. Rounds too far apart to judge a guess by, and None, are shown with that sentence; the prediction then
+        stays open. On a noisy machine the result of a quiet one stands beside.
 
         A learner who has not committed yet is asked to commit, or may look anyway; then the result is not scored. Profile
         'ci' and solved books show the result at once. Raises `ExerciseError` when the prediction was not asked in this run,
@@ -114,7 +174,16 @@ class Book:
         asked = self._asked.get(self._declared(id, "predictions"))
         if asked is None:
             raise ExerciseError(f"prediction {id} was not asked in this run; run its book.predict cell first")
+        if actual is None:
+            if not unsure.strip():
+                raise ExerciseError(f"prediction {id} is revealed as unknown; say why with unsure=…")
+            self._hold_back(id, asked, unsure)
+            return
         value = asked.validate(actual, unit) if isinstance(asked, NumberQuestion) else asked.validate(actual)
+        self._bench.revealed(id, value)
+        if isinstance(asked, NumberQuestion) and isinstance(value, Spread) and (wide := cannot_tell(asked, value)):
+            self._hold_back(id, asked, wide)
+            return
         self._actual[id] = value
         state = standing(self._journal, id)
         if state.guess is None and not state.revealed and self.profile != "ci" and not self.solutions:
@@ -150,7 +219,7 @@ class Book:
         text: str,
         *,
         claimed: float | tuple[float, float],
-        measured: float,
+        measured: float | Sequence[float],
         unit: str,
         where: str,
         unless: str,
@@ -160,10 +229,14 @@ class Book:
     ) -> None:
         """Judge a widely quoted claim by what this chapter measured, and keep the verdict for chapter 17.
 
-        `claimed` is one number or a pair (low, high), in `unit`; for the other arguments see `Claim`. Raises `ExerciseError`
+        `claimed` is one number or a pair (low, high), in `unit`. `measured` is one number with its `interval`, or a number
+        for each round. For the other arguments see `Claim`. Raises `ExerciseError`
         for an id that the chapter does not declare and for values that `Claim` refuses.
         """
         low, high = claimed if isinstance(claimed, tuple) else (claimed, claimed)
+        if isinstance(measured, Sequence):
+            found = spread(measured)
+            measured, interval = found.median, (found.low, found.high)
         made = Claim(
             self._declared(id, "claims"), text, float(low), float(high), float(measured), unit, where, unless, source,
             None if interval is None else (float(interval[0]), float(interval[1])), tolerance,
@@ -238,26 +311,30 @@ class Book:
         """The object that solves the exercise. Later cells use it, whatever the learner wrote."""
         return self.chapter.exercise(id).reference
 
-    def quiz(self, id: str, question: str, *, options: tuple[str, ...], answer: str, why: str) -> None:
-        """Ask a question with one right answer. When the learner chooses it, say `why` it is right; else ask to try again.
+    def quiz(self, id: str, question: str, *, answer: str, why: str, wrong: Mapping[str, str]) -> None:
+        """Ask a question with one right `answer`, and say `why` it is right when the learner chooses it.
 
-        The options are shown in an order of the book's seed and the id, so that their place gives nothing away; numbers are
-        shown by size, and yes before no. The journal keeps the chosen option's text. Raises `ExerciseError` for an
-        undeclared id, for equal options, and when `answer` is none of the options.
+        `wrong` maps each other option to the reason why it is wrong, which is said when it is chosen. The options are shown
+        in an order of the book's seed and the id, so that their place gives nothing away; numbers are shown by size, and yes
+        before no. The journal keeps the chosen option's text. Raises `ExerciseError` for an undeclared id, and for options
+        that are equal or lack a reason.
         """
         self._declared(id, "quizzes")
-        if answer not in options or len(set(options)) != len(options):
-            raise ExerciseError(f"quiz {id}: the answer {answer!r} must be one of its different options {options!r}")
-        shown = _in_shown_order(options, self.rng(id))
+        reasons = {answer: why, **wrong}
+        if answer in wrong or not wrong or not all(reason.strip() for reason in reasons.values()):
+            raise ExerciseError(
+                f"quiz {id}: give the answer, other options than {answer!r}, and for each why it is right or wrong"
+            )
+        shown = _in_shown_order(tuple(reasons), self.rng(id))
         last = self._journal.last("quiz", id)
         show_html(panel_html(question), "\n".join([question, *[f"  ( ) {option}" for option in shown]]))
 
         def choose(choice: str) -> str:
             right = choice == answer
             self._journal.append("quiz", id, choice=choice, ok=right)
-            return panel_html("Right." if right else "Not that one.", escape(why) if right else "Try again.", _tone(right))
+            return panel_html("Right." if right else "Not that one. Try again.", escape(reasons[choice]), _tone(right))
 
-        choice = str(last["choice"]) if last is not None and last["choice"] in options else None
+        choice = str(last["choice"]) if last is not None and last["choice"] in reasons else None
         from labkit.workbook import forms  # imports ipywidgets, which a headless check does not need
 
         show_widget(forms.quiz_form(shown, choice, choose))
@@ -301,18 +378,34 @@ class Book:
         self._journal.append("commit", id, **fields)
         return escape(said)
 
-    def _result(self, id: str, asked: Question, value: float | str) -> tuple[str, str]:
+    def _hold_back(self, id: str, asked: Question, why: str) -> None:
+        """Say that this run cannot tell, and what a quiet machine found where that is known. The prediction stays open."""
+        beside = self._quiet_words(id, asked)
+        body = f"{asked.question} {why[:1].upper()}{why[1:]}. Run the measuring cell again in a quieter moment.{beside}"
+        body = body.replace("..", ".")
+        show_html(panel_html("This run cannot tell.", escape(body)), f"This run cannot tell. {body}")
+
+    def _quiet_words(self, id: str, asked: Question) -> str:
+        known = self._bench.quiet_result(id)
+        return "" if known is None else f" On a quiet machine: {_text(asked, known[0])} ({known[1]})."
+
+    def _result(self, id: str, asked: Question, value: Spread | str) -> tuple[str, str]:
         state = standing(self._journal, id)
         score = _score(asked, state, value)
         self._journal.append(
-            "reveal", id, actual=value, metric=score.metric if score else None, score=score.value if score else None
+            "reveal",
+            id,
+            actual=value.median if isinstance(value, Spread) else value,
+            metric=score.metric if score else None,
+            score=score.value if score else None,
         )
-        result = _text(asked, value)
+        result, beside = _text(asked, value), self._quiet_words(id, asked)
         if score is None:
             title, body, tone = f"Result: {result}", "No prediction was made, so nothing is scored.", "info"
         else:
             title, body = f"You predicted {_guess_text(asked, state)}; the result is {result}", score.words
             tone = _tone(score.close)
+        body += beside
         return panel_html(title, f"{escape(asked.question)}<br>{escape(body)}", tone), f"{asked.question}\n{title}. {body}"
 
 
@@ -332,9 +425,18 @@ def open_chapter(
         raise ExerciseError(f"solutions={solutions!r} must be True or False")
     if not isinstance(engine, str) or not engine:
         raise ExerciseError(f"engine={engine!r} must name an engine; 'auto' chooses the best one this machine has")
-    repo_root()  # a notebook run away from its clone stops here, with a fix, and not later at its first data file
+    contents = chapter(number)
     journal = Journal(None if solutions else state_dir() / JOURNAL)
-    return Book(chapter(number), profile=profile, engine=engine, seed=seed, solutions=solutions, journal=journal)
+    bench = Bench(
+        number,
+        engine=engine,
+        profile=profile,
+        needs=contents.needs,
+        recording=chapter_recording(contents.notebook),  # away from a clone this stops here, with a fix
+        writes=state_dir() / "recordings" / f"{contents.notebook}.jsonl",
+        quiet=profile == "ci",
+    )
+    return Book(contents, profile=profile, engine=engine, seed=seed, solutions=solutions, journal=journal, bench=bench)
 
 
 def _in_shown_order(options: Sequence[str], rng: random.Random) -> tuple[str, ...]:
@@ -358,18 +460,22 @@ def _choice(state: Standing) -> tuple[str, float] | None:
     return str(state.guess["value"]), float(str(state.guess["confidence"]))
 
 
-def _score(asked: Question, state: Standing, value: float | str) -> Score | None:
-    if isinstance(asked, NumberQuestion):
+def _score(asked: Question, state: Standing, value: Spread | str) -> Score | None:
+    if isinstance(asked, NumberQuestion) and isinstance(value, Spread):
         guess = _number(state)
-        return None if guess is None else score_number(asked, guess, float(value))
+        return None if guess is None else score_number(asked, guess, value)
     choice = _choice(state)
-    if choice is None or choice[0] not in asked.options:
+    if isinstance(asked, NumberQuestion) or choice is None or choice[0] not in asked.options:
         return None
     return score_choice(asked, *choice, str(value))
 
 
-def _text(asked: Question, value: float | str) -> str:
-    return asked.show(float(value)) if isinstance(asked, NumberQuestion) else str(value)
+def _text(asked: Question, value: Spread | str) -> str:
+    """The result in words, with its interval where there is one."""
+    if isinstance(asked, NumberQuestion) and isinstance(value, Spread):
+        span = f" ({value.words()})" if value.low < value.high else ""
+        return asked.show(value.median) + span
+    return str(value)
 
 
 def _guess_text(asked: Question, state: Standing) -> str:

@@ -2,9 +2,10 @@
 
 A cell that carries `exercise="NN.k"` holds what the learner sees, the start of an answer. In the solved notebook, the body
 of that function or class is the body of the exercise's reference in `labkit.workbook.chapters`. The build adds the papermill
-`parameters` cell and the cell that opens the chapter, and folds the code of cells that only import, ask or show. A built
-notebook depends only on the source and the chapter's declaration, so `--check` compares it byte by byte with the committed
-one. Built notebooks hold no outputs, so `--check` also refuses a committed notebook that holds some.
+`parameters` cell and the cell that opens the chapter, writes out how long the chapter takes and what it needs, marks what
+may be skipped, and folds the code of cells that only import, ask or show. A built notebook depends only on the source, the
+chapter's declaration and the seconds in its recording, so `--check` compares it byte by byte with the committed one. Built
+notebooks hold no outputs, so `--check` also refuses a committed notebook that holds some.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ import ast
 import copy
 import hashlib
 import inspect
-import re
 import sys
 import textwrap
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,10 @@ import nbformat
 
 from labkit.workbook.chapters import Chapter, chapter
 from labkit.workbook.exercise import Exercise, ExerciseError
-from labkit.workbook.paths import notebooks_dir, sources_dir
+from labkit.workbook.minutes import EXERCISE, FURTHER, estimate, is_further, marked
+from labkit.workbook.needs import words
+from labkit.workbook.paths import chapter_recording, notebooks_dir, sources_dir
+from labkit.workbook.recorded import load
 
 _PARAMETERS = """\
 profile = "learn"  # "ci" keeps every experiment short, "learn" is for people, "gpu" uses a GPU's sizes
@@ -52,9 +55,9 @@ _METADATA = {
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _FOLDED = {"jupyter": {"source_hidden": True}}  # JupyterLab shows a bar that opens with a click
-_WORDS = frozenset({"predict", "predict_choice", "reveal", "quiz", "claim", "bill", "recap", "progress"})
+_WORDS = frozenset({"predict", "predict_choice", "reveal", "quiz", "claim", "bill", "finding", "recap", "progress"})
 _SHOWS = frozenset({"Markdown", "show", "live_chart"})
-_EXERCISE = re.compile(r"\{\{exercise (\d\d\.\d+)\}\}")
+_TIME, _NEEDS = "{{time}}", "{{needs}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +105,19 @@ def solution_of(code: str, exercise: Exercise) -> str:
     return "\n".join([*lines[: _body_begins(asked)], *reference[_body_begins(solved) :]])
 
 
-def build(source: str, contents: Chapter) -> Built:
-    """The notebooks of a chapter, from the text of its source. Raises `ExerciseError` for a cell that is marked wrongly."""
+def build(source: str, contents: Chapter, measured_s: Mapping[str, float] | None = None) -> Built:
+    """The notebooks of a chapter, from the text of its source and the recorded seconds of its measurements.
+
+    Raises `ExerciseError` for a cell that is marked wrongly.
+    """
     cells = jupytext.reads(source, fmt="py:percent").cells
     if not cells or cells[0].cell_type != "markdown":
         raise ExerciseError(f"{contents.notebook}: the first cell must be markdown, with the chapter's title and question")
+    minutes = estimate(cells, contents, [folded(cell) for cell in cells], measured_s or {})
+    cells[0].source = cells[0].source.replace(_TIME, minutes.words).replace(_NEEDS, needs_words(contents))
+    for cell, further in zip(cells, is_further(cells), strict=True):
+        if further and FURTHER in cell.metadata.get("tags", ()):
+            cell.source = marked(EXERCISE.sub(lambda m: contents.exercise(m[1]).heading, cell.source))
     learner, solved = (_notebook(cells, contents, solutions=solutions) for solutions in (False, True))
     return Built(contents.notebook, *map(_written, (learner, solved, _proved(learner, solved, contents))))
 
@@ -121,7 +132,14 @@ def build_file(path: Path) -> Built:
         raise ExerciseError(
             f"{path.name} should be {contents.notebook}.py, as chapter {contents.number} is named {contents.name!r}"
         )
-    return build(path.read_text(encoding="utf-8"), contents)
+    kept = chapter_recording(contents.notebook)
+    seconds = {id: one.seconds for id, one in load(kept).measurements.items()} if kept.is_file() else {}
+    return build(path.read_text(encoding="utf-8"), contents, seconds)
+
+
+def needs_words(contents: Chapter) -> str:
+    """What the chapter's measurements need, and what happens without it."""
+    return f"To measure: {words(contents.needs)}. Whatever is missing is replayed from the chapter's recording, and says so."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -204,18 +222,25 @@ def _cell(cell: Any, contents: Chapter, *, solutions: bool) -> Any:
     metadata: dict[str, Any] = {"tags": list(cell.metadata["tags"])} if cell.metadata.get("tags") else {}
     if cell.cell_type == "markdown":
         return nbformat.v4.new_markdown_cell(
-            _EXERCISE.sub(lambda m: contents.exercise(m[1]).heading, cell.source), metadata=metadata
+            EXERCISE.sub(lambda m: contents.exercise(m[1]).heading, cell.source), metadata=metadata
         )
     if cell.cell_type != "code":
         return nbformat.v4.new_raw_cell(cell.source, metadata=metadata)
     id = cell.metadata.get("exercise")
     if id is None:
-        if "imports" in metadata.get("tags", ()) or _only_shows(cell.source):
+        if folded(cell):
             metadata |= _FOLDED
         return nbformat.v4.new_code_cell(cell.source, metadata=metadata)
     metadata["exercise"] = id
     code = solution_of(cell.source, contents.exercise(id)) if solutions else cell.source
     return nbformat.v4.new_code_cell(code, metadata=metadata)
+
+
+def folded(cell: Any) -> bool:
+    """Whether the notebook hides the cell's code: it only imports, asks or shows."""
+    if cell.cell_type != "code" or "exercise" in cell.metadata:
+        return False
+    return "imports" in cell.metadata.get("tags", ()) or _only_shows(cell.source)
 
 
 def _only_shows(code: str) -> bool:

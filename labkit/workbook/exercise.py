@@ -11,12 +11,14 @@ And an answer that never ends can be interrupted on every platform: at the time 
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import copy
 import ctypes
 import inspect
 import math
 import random
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -232,7 +234,7 @@ def run_check(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
     Whatever the answer raises, and an endless loop of it, becomes part of the verdict and is not raised. Raises
     `ExerciseError` for a check that yields no outcome. A Ctrl-C in the caller's thread interrupts the wait as usual.
     """
-    if isinstance(answer, EllipsisType):
+    if isinstance(answer, EllipsisType) or _has_blank(answer):
         return _blank(exercise)
     found: list[Verdict | ExerciseError] = []
 
@@ -301,6 +303,23 @@ def _blank(exercise: Exercise) -> Verdict:
         note=f"`{exercise.answer}` is still blank: fill in the `...` and run its cell again.",
         blank=True,
     )
+
+
+def _has_blank(answer: Any) -> bool:
+    """Whether the source of a function or class, where it can be had, still holds a `...` that stands for missing code."""
+    if not (inspect.isfunction(answer) or inspect.isclass(answer)):
+        return False
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(answer)))
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return inspect.isfunction(answer) and answer.__code__.co_code == _does_nothing.__code__.co_code
+    return any(
+        isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and part.value.value is Ellipsis
+        for part in ast.walk(tree)
+    )
+
+
+def _does_nothing() -> None: ...
 
 
 def _interrupt(worker: threading.Thread) -> None:

@@ -54,6 +54,11 @@ def data_dir() -> Path:
     return repo_root() / "data"
 
 
+def chapter_recording(notebook: str) -> Path:
+    """The committed recording of the chapter with that notebook's name; it may not be there yet."""
+    return data_dir() / "recordings" / "chapters" / f"{notebook}.jsonl"
+
+
 def state_dir() -> Path:
     """The folder of this user's own state: `LABKIT_STATE`, else `.labkit/` in the clone. It is created when missing.
 

@@ -46,11 +46,15 @@ def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], caption: st
     )
 
 
-def show_html(html: str, text: str) -> None:
-    """Display HTML together with a plain text of the same content, for readers that show no HTML."""
+def show_html(html: str, text: str, *, recorded: str = "") -> None:
+    """Display HTML together with a plain text of the same content, for readers that show no HTML.
+
+    `recorded` is the id of a measurement that the text says is replayed; the output's metadata keeps it.
+    """
     from IPython.display import display
 
-    display({"text/html": html, "text/plain": text}, raw=True)
+    metadata = {"labkit": {"recorded": recorded}} if recorded else {}
+    display({"text/html": html, "text/plain": text}, metadata=metadata, raw=True)
 
 
 def show_widget(widget: Any) -> None:

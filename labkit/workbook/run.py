@@ -29,11 +29,13 @@ import papermill
 import psutil
 
 from labkit.engines import running_engines
+from labkit.workbook.bench import RECORD
 from labkit.workbook.book import PROFILES
 from labkit.workbook.build import PROOF, build_file, sources
 from labkit.workbook.charts import MIME
 from labkit.workbook.exercise import ExerciseError
-from labkit.workbook.paths import notebooks_dir
+from labkit.workbook.paths import chapter_recording, notebooks_dir
+from labkit.workbook.recorded import load
 
 KINDS = ("learner", "solved", "proved")
 _SAMPLE_S = 0.25
@@ -44,7 +46,10 @@ _MODEL = re.compile(r"\bIPY_MODEL_(\w+)")
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """One executed notebook: wall time in seconds, peak memory in MiB, number of charts, and the problems found."""
+    """One executed notebook: wall time in seconds, peak memory in MiB, number of charts, and the problems found.
+
+    `recorded` are the ids of the measurements that it did not make but replayed.
+    """
 
     notebook: str
     kind: str
@@ -53,6 +58,7 @@ class Ran:
     peak_mib: float
     charts: int
     problems: tuple[str, ...]
+    recorded: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -130,14 +136,14 @@ def run_notebook(path: Path, out: Path, *, profile: str, kind: str, engine: str 
         if (state / "recordings").exists():  # a chapter keeps them for machines that cannot measure
             shutil.copytree(state / "recordings", out / "recordings", dirs_exist_ok=True)
     wall = time.perf_counter() - started
-    charts = 0
+    charts, recorded = 0, tuple[str, ...]()
     if executed.exists():
         notebook = nbformat.read(executed, as_version=4)
         problems += inspect_outputs(notebook)[0]
         without_proof(notebook)
-        charts = inspect_outputs(notebook)[1]
+        charts, recorded = inspect_outputs(notebook)[1], replayed(notebook)
         nbformat.write(notebook, executed)
-    return Ran(path.stem, kind, profile, round(wall, 1), round(peak.mib, 1), charts, tuple(problems))
+    return Ran(path.stem, kind, profile, round(wall, 1), round(peak.mib, 1), charts, tuple(problems), recorded)
 
 
 def inspect_outputs(notebook: Any) -> tuple[list[str], int]:
@@ -166,6 +172,13 @@ def inspect_outputs(notebook: Any) -> tuple[list[str], int]:
                 if not _has_rows(output["data"][MIME]):
                     problems.append(f"cell {number} shows a chart without data")
     return problems, charts
+
+
+def replayed(notebook: Any) -> tuple[str, ...]:
+    """The ids of the measurements that an executed notebook replayed from a recording."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    marks = [output.get("metadata", {}).get("labkit", {}).get("recorded") for output in outputs]
+    return tuple(dict.fromkeys(mark for mark in marks if mark))
 
 
 def without_proof(notebook: Any) -> None:
@@ -231,16 +244,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--as", dest="kind", default="learner", choices=KINDS, help="blank exercises, solved ones, or both in one run"
     )
     parser.add_argument("--profile", default="ci", choices=PROFILES)
-    parser.add_argument("--engine", default="auto", help="as for connect(); record:FILE makes a recording for a replay")
+    parser.add_argument("--engine", default="auto", help="as for connect(); 'replay' shows the recordings")
     parser.add_argument("--out", type=Path, default=Path("build/notebooks"))
+    parser.add_argument(
+        "--record", action="store_true", help="run solved, and keep what each chapter measures in data/recordings/chapters"
+    )
     options = parser.parse_args(arguments)
+    engine, kind = (RECORD, "solved") if options.record else (options.engine, options.kind)
     try:
-        ran = run_all(options.names, options.out, profile=options.profile, kind=options.kind, engine=options.engine)
+        ran = run_all(options.names, options.out, profile=options.profile, kind=kind, engine=engine)
     except ExerciseError as error:
         parser.error(str(error))
     for one in ran:
         for problem in one.problems:
             print(f"{one.notebook}: {problem}", file=sys.stderr)
+        if options.record and one.ok:
+            kept = chapter_recording(one.notebook)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(options.out / kind / "recordings" / kept.name, kept)
+            loaded = load(kept)
+            print(f"{one.notebook}: {len(loaded.measurements)} measurements kept, quiet machine: {loaded.quiet}")
     return 0 if ran and all(one.ok for one in ran) else 1
 
 
@@ -248,7 +271,11 @@ def _write_report(ran: Sequence[Ran], out: Path) -> None:
     path = out / "report.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     fresh = {(r.notebook, r.kind) for r in ran}
-    kept = [Ran(**{**r, "problems": tuple(r["problems"])}) for r in before if (r["notebook"], r["kind"]) not in fresh]
+    kept = [
+        Ran(**{**r, "problems": tuple(r["problems"]), "recorded": tuple(r["recorded"])})
+        for r in before
+        if (r["notebook"], r["kind"]) not in fresh
+    ]
     rows = sorted([*kept, *ran], key=lambda r: (r.notebook, KINDS.index(r.kind)))
     path.write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n", encoding="utf-8")
     (out / "report.md").write_text(report_markdown(rows), encoding="utf-8")

@@ -8,6 +8,7 @@ from typing import Any
 
 import jupytext
 
+from labkit.workbook.build import folded
 from labkit.workbook.chapters import Chapter
 
 SECTIONS = ("Predict", "Run", "Move", "Do", "So what", "Quiz", "Next")
@@ -16,6 +17,7 @@ _MONEY = re.compile(r"[$€£]|\b(bill|cost|costs|price|dollars?|cents?|money|pa
 _MEASURED = re.compile(r"\d[\d,.]*\s?(ms|µs|s|seconds?|tok/s|tokens/s|tokens per second|req/s)(?![\w/])")
 _ABSOLUTE = re.compile(r"""["'`(\s](/(home|root|work|opt|tmp|Users|usr|var)/|[A-Z]:\\)""")
 _FORBIDDEN = {
+    "await connect(": "connect with book.connect(), which finds a recording where there is no engine",
     "%pip": "versions live in one place: no installing in a chapter",
     "!pip": "versions live in one place: no installing in a chapter",
     ".display(": "show a chart with show(), which demands a text alternative",
@@ -23,7 +25,16 @@ _FORBIDDEN = {
     "JupyterChart": "use live_chart(), which needs no network",
 }
 _PARAMETERS = frozenset({"profile", "engine", "seed", "solutions"})
+_LINES = 40
 _QUIZZES = 3
+_COMPARES = re.compile(
+    r"\b(fast|slow|cheap|dear|long|short|high|low|larg|small|few|great|strong|weak)(er|est)\b|\b(better|best|worse|worst|"
+    r"wins?|beats?|half|halves|halved|twice|doubles?|doubled|outweighs?|more than|less than|most of|hardly|barely|"
+    r"nearly all|nobody|never)\b",
+    re.IGNORECASE,
+)
+_REASONED = "reasoned"
+_LOOKS = re.compile(r"\b(show|live_chart)\(|\bbook\.(measure|reveal|claim)\(")
 _BEFORE_THE_BILL = "00"  # chapter 00 builds the meter; the bill's first line comes in chapter 01
 _EXERCISES = 3
 
@@ -31,7 +42,14 @@ _EXERCISES = 3
 def problems(source: str, contents: Chapter) -> list[str]:
     """What is missing from, or forbidden in, a chapter's source; empty for a good one."""
     cells = jupytext.reads(source, fmt="py:percent").cells
-    return [*_opening(cells, contents), *_sections(cells), *_prose(cells), *_code(cells), *_declared(cells, contents)]
+    return [
+        *_opening(cells, contents),
+        *_sections(cells),
+        *_prose(cells),
+        *_findings(cells),
+        *_code(cells),
+        *_declared(cells, contents),
+    ]
 
 
 def _opening(cells: list[Any], contents: Chapter) -> list[str]:
@@ -41,6 +59,7 @@ def _opening(cells: list[Any], contents: Chapter) -> list[str]:
         found.append(f"the first cell must start with '# {contents.number} · '")
     places = [first.find(words) for words in _OPENING]
     found += [f"the first cell lacks {words}" for words, place in zip(_OPENING, places, strict=True) if place < 0]
+    found += [f"the first cell must leave {mark} to the build" for mark in ("{{time}}", "{{needs}}") if mark not in first]
     question = first.partition(_OPENING[0])[2].partition("\n\n")[0]
     if question and not _MONEY.search(question):
         found.append("the question has no money in it")
@@ -72,6 +91,65 @@ def _prose(cells: list[Any]) -> list[str]:
     return found
 
 
+def _findings(cells: list[Any]) -> list[str]:
+    """Comparisons that are stated whatever the run measured: in titles, in shown texts, and in prose under a result."""
+    found, seen = [], False
+    for cell in cells:
+        if cell.cell_type == "code":
+            seen = seen or bool(_LOOKS.search(cell.source))
+            if _REASONED not in cell.metadata.get("tags", ()):
+                found += [
+                    f"{text[:70]!r} compares whatever the run measured ({word!r}): make it depend on the run, as with "
+                    f"book.finding, or tag the cell {_REASONED} where it is true by arithmetic or definition"
+                    for text, word in _unconditional(cell.source)
+                ]
+            continue
+        if seen and _REASONED not in cell.metadata.get("tags", ()) and (word := _COMPARES.search(_first_part(cell.source))):
+            found.append(
+                f"the prose under a result compares whatever the run measured ({word[0]!r} in {cell.source[:50]!r}): "
+                f"state it with book.finding, or tag the cell {_REASONED} where it is true by arithmetic or definition"
+            )
+        seen = False
+    return found
+
+
+def _first_part(prose: str) -> str:
+    """The prose of a cell up to its first heading: what speaks of the result above it."""
+    return re.split(r"^(#+ |\{\{exercise)", prose, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def _unconditional(code: str) -> list[tuple[str, str]]:
+    """Texts in chart titles and in `Markdown(…)` that compare, outside of any condition; each with the comparing word."""
+    try:
+        tree = ast.parse(code)
+    except SyntaxError:
+        return []
+    texts: list[ast.expr] = []
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call):
+            texts += [keyword.value for keyword in call.keywords if keyword.arg == "title" and _of_a_chart(call)]
+            if isinstance(call.func, ast.Name) and call.func.id == "Markdown":
+                texts += call.args
+    found = []
+    for text in texts:
+        found += [(constant, word[0]) for constant in _plain(text) if (word := _COMPARES.search(constant))]
+    return found
+
+
+def _of_a_chart(call: ast.Call) -> bool:
+    """Whether a title is a chart's, and not an axis's or a legend's."""
+    return isinstance(call.func, ast.Attribute) and call.func.attr == "properties"
+
+
+def _plain(part: ast.AST) -> list[str]:
+    """The constant texts of an expression that stand there whatever its values are."""
+    if isinstance(part, ast.IfExp | ast.Call | ast.Subscript | ast.BoolOp):
+        return []
+    if isinstance(part, ast.Constant):
+        return [part.value] if isinstance(part.value, str) else []
+    return [text for child in ast.iter_child_nodes(part) for text in _plain(child)]
+
+
 def _code(cells: list[Any]) -> list[str]:
     found = []
     for cell in cells:
@@ -86,6 +164,12 @@ def _code(cells: list[Any]) -> list[str]:
         except SyntaxError as error:
             found.append(f"a cell is not Python: {error.msg}: {cell.source.splitlines()[0]}")
             continue
+        lines = sum(1 for line in cell.source.splitlines() if line.strip())
+        if lines > _LINES and not folded(cell):
+            found.append(
+                f"a cell shows {lines} lines of code, more than {_LINES}: {cell.source.splitlines()[0]!r}; measure in one "
+                "cell and draw in the next, which is folded"
+            )
         set_here = {
             t.id for node in tree.body if isinstance(node, ast.Assign) for t in node.targets if isinstance(t, ast.Name)
         }

@@ -7,7 +7,7 @@
 # **You will be able to** read the receipt of an answer: tokens in, tokens out, time to first token, time per token, money;
 # derive every latency from four raw timestamps; and write a *lever*: ten lines that wrap any engine and change what it costs.
 #
-# **Time.** 25 minutes. **Needs.** Nothing: no account, no GPU, no download. A real engine starts on this machine.
+# **Time.** {{time}} **Needs.** No account, no GPU, no download: a real engine starts on this machine. {{needs}}
 
 # %% tags=["imports"]
 from collections.abc import AsyncGenerator
@@ -20,7 +20,6 @@ import pandas as pd
 from IPython.display import Markdown
 
 from labkit.cost import price_of, price_request, self_defined
-from labkit.engines import connect
 from labkit.ledger import Booked, Ledger
 from labkit.request import Chunk, Event, Handler, Lever, Message, Request, Usage, complete, stack
 from labkit.workbook import PALETTE, Figure, live_chart, show, state_dir
@@ -87,9 +86,8 @@ book.predict_choice(
 # OpenAI-compatible service, the same cells run on that instead.
 
 # %%
-live = await connect(book.engine, model="small", progress=print)
-source = live.provenance.caption()
-print(source)
+live = await book.connect("small")
+print(live.provenance.caption())
 
 # %% [markdown]
 # ### One answer, as it arrives
@@ -101,17 +99,18 @@ print(source)
 # %%
 request = Request(messages=conversation, max_tokens=64, tenant="trailhead", user="you", feature="support-chat")
 
-await complete(live, request)  # the first request of an engine's life warms it up; the one we look at is the second
-chunks = []
-async for event in live(request):
-    if isinstance(event, Chunk):
-        print(event.text, end="", flush=True)
-        chunks.append(event)
-    else:
-        done = event
+
+async def one_answer(_):
+    return [event async for event in live(request)]
+
+
+answers = await book.measure("one answer", one_answer, rounds=book.pick(ci=6, learn=12), needs=("answers",))
+*chunks, done = answers.value[-1]  # the first request of an engine's life warms it up; look at the last
+for chunk in chunks:
+    print(f"{1000 * (chunk.at - done.timing.sent):6.1f} ms  {chunk.text!r}")
 
 # %% [markdown]
-# That was quick. Here is when each piece arrived; time zero is the moment the request left this notebook.
+# That was quick. Here is when each piece arrived, drawn; time zero is the moment the request left this notebook.
 
 # %%
 arrivals = pd.DataFrame(
@@ -131,18 +130,21 @@ line = (
         tooltip=["text:N", alt.Tooltip("ms:Q", format=".1f"), "tokens:Q"],
     )
 )
-first = (
+rule = (
     alt.Chart(pd.DataFrame({"ms": [ttft_ms], "label": [f"first token: {ttft_ms:.0f} ms"]}))
     .mark_rule(strokeDash=[4, 3], color=PALETTE["red"], size=2)
     .encode(x="ms:Q", tooltip="label:N")
 )
 show(
-    (line + first).properties(title=f"{100 * ttft_ms / e2e_ms:.0f} % of the wait was over before the first word"),
+    (line + rule).properties(title=f"{100 * ttft_ms / e2e_ms:.0f} % of the wait was over before the first word"),
     alt=f"Step line of tokens received against time. A dashed rule marks the first token at {ttft_ms:.0f} ms; the last of "
     f"{arrivals.tokens.iloc[-1]} tokens arrives after {arrivals.ms.iloc[-1]:.0f} ms.",
-    source=source,
+    source=answers.source,
 )
-book.reveal("00.ttft_share", 100 * ttft_ms / e2e_ms, unit="%")
+
+# %%
+shares = [100 * answer[-1].timing.ttft / answer[-1].timing.e2e for answer in answers.value[1:]]
+book.reveal("00.ttft_share", shares, unit="%")
 
 # %% [markdown]
 # Two things shape that picture, and they cost different things. Before the dashed rule the engine *reads*: it works through
@@ -181,15 +183,20 @@ Markdown(
 # The engine keeps its own counters and publishes them at `/metrics`, for whoever operates it. Read them before and after one
 # request: if the receipt is honest, the difference is the receipt.
 
+
 # %%
-before = await live.metrics()
-answer = await complete(live, request)
-after = await live.metrics()
-counted = after - before
+async def both_counts():
+    before = await live.metrics()
+    answer = await complete(live, request)
+    counted = await live.metrics() - before
+    return answer.done.usage, int(counted.prompt_tokens), int(counted.generation_tokens)
+
+
+receipt, prompt_tokens, generation_tokens = (await book.measure("two witnesses", both_counts)).value
 witnesses = pd.DataFrame(
     {
-        "our receipt": [answer.done.usage.input_tokens, answer.done.usage.output_tokens],
-        "the engine's counters": [int(counted.prompt_tokens), int(counted.generation_tokens)],
+        "our receipt": [receipt.input_tokens, receipt.output_tokens],
+        "the engine's counters": [prompt_tokens, generation_tokens],
     },
     index=["input tokens", "output tokens"],
 )
@@ -217,30 +224,38 @@ ledger = Ledger(state_dir() / "ledger.sqlite")
 price = price_of("gpt-5-mini")
 kept = stack(Booked(ledger, {"*": price}, provider="lab"), engine=live)
 
-answer = await complete(kept, request)
-row = ledger.frame({"gen_ai.response.id": answer.done.response_id}).iloc[-1]
-row[row.notna() & (row.astype(str) != "")].astype(str).to_frame("value")
 
-# %% [markdown]
+async def one_row():
+    answer = await complete(kept, request)
+    row = ledger.frame({"gen_ai.response.id": answer.done.response_id}).iloc[-1]
+    return row[row.notna() & (row.astype(str) != "")].astype(str).to_dict()
+
+
+row = (await book.measure("one row", one_row, needs=("answers",))).value
+pd.Series(row, name="value").to_frame()
+
+# %% [markdown] tags=["reasoned"]
 # The names are OpenTelemetry's conventions for generative AI, so the same rows mean the same thing in any dashboard that
 # speaks them. Mind one trap that costs real money: `gen_ai.usage.input_tokens` **includes** the cached tokens. Add the two
 # and you have billed a token twice.
 #
 # ### One number is never enough
 #
-# You have looked at one answer. Ask for five lengths, several times each. The engine is told to go on to exactly that many
+# You have looked at one length of answer. Ask for five, in several rounds. The engine is told to go on to exactly that many
 # tokens, whether the answer makes sense or not: this is about time.
 
+
 # %%
-repeats = book.pick(ci=3, learn=8, gpu=8)
-runs = []
-for n in (4, 8, 16, 32, 64):
-    for _ in range(repeats):
-        run = await complete(kept, replace(request, max_tokens=n, extra={"ignore_eos": True}, feature="length-sweep"))
-        runs.append(
-            {"tokens": run.done.usage.output_tokens, "ms": 1000 * run.done.timing.e2e, "TTFT": 1000 * run.done.timing.ttft}
-        )
-runs = pd.DataFrame(runs)
+async def five_lengths(_):
+    rows = []
+    for n in (4, 8, 16, 32, 64):
+        run = (await complete(kept, replace(request, max_tokens=n, extra={"ignore_eos": True}, feature="length-sweep"))).done
+        rows.append({"tokens": run.usage.output_tokens, "ms": 1000 * run.timing.e2e, "TTFT": 1000 * run.timing.ttft})
+    return rows
+
+
+sweep = await book.measure("five lengths", five_lengths, rounds=book.pick(ci=3, learn=8), needs=("answers",))
+runs = pd.DataFrame([row for rows in sweep.value for row in rows])
 longest = runs[runs.tokens == runs.tokens.max()]
 ttft = runs.TTFT.median()
 tpot = ((longest.ms - longest.TTFT) / (longest.tokens - 1)).median()
@@ -274,7 +289,7 @@ def what_if(output_tokens, dollars_per_mtok_out):
     return Figure(
         chart.properties(title={"text": title, "subtitle": f"{share:.0f} % of the money is output"}),
         alt=f"{title}; {share:.0f} % of it for output. Measured points lie around a straight line from {ttft:.0f} ms.",
-        source=f"Points measured: {source}. Line: TTFT + (n − 1)·TPOT. Input at {price.model}'s list price ({price.source}).",
+        source=f"Points measured: {sweep.source}. Line: TTFT + (n − 1)·TPOT. Input at {price.model}'s list price ({price.source}).",
     )
 
 
@@ -284,8 +299,8 @@ live_chart(
     dollars_per_mtok_out=w.FloatSlider(2.0, min=0.0, max=30.0, step=0.5, description="$ per M output"),
 )
 
-# %% [markdown]
-# Double the answer and both bills nearly double. That is why the length of answers has a chapter of its own (10), and why
+# %% [markdown] tags=["reasoned"]
+# By this sentence both bills grow with every further token. That is why the length of answers has a chapter of its own (10), and why
 # nearly everything else in this book is about one of two things: reading less, or writing faster.
 
 # %% [markdown]
@@ -367,7 +382,13 @@ book.check("00.3", Capped)
 
 # %%
 guarded = stack(book.reference("00.3")(5), engine=kept)
-cut = await complete(guarded, request)
+
+
+async def one_cut():
+    return await complete(guarded, request)
+
+
+cut = (await book.measure("one answer, capped", one_cut, needs=("answers",))).value
 print(f"{cut.text!r}: {cut.done.usage.output_tokens} output tokens, finish reason {cut.done.finish_reason!r}")
 
 # %% [markdown]
@@ -396,7 +417,7 @@ bill
 # %%
 dearest, cheapest = max(costs.values(), key=lambda c: c.total), min(costs.values(), key=lambda c: c.total)
 Markdown(
-    f"The same tokens cost **{dearest.total / cheapest.total:.1f} times** as much at the dearest of these as at the cheapest. "
+    f"Between these price lists, the bill for the same tokens differs by a factor of **{dearest.total / cheapest.total:.1f}**. "
     f"And these are short prompts: a real portal sends pages of instructions and history with every question. Chapter 01 "
     f"builds that bill. Pressure relieved so far: none. What you gained is the meter, and every chapter reads it: "
     f"**{len(ledger)} rows** are in your ledger now. In production, the signal to watch is output tokens per answer, by "
@@ -413,27 +434,36 @@ book.recap()
 book.quiz(
     "00.q1",
     "A receipt says input_tokens=900 and cached_tokens=640. How many tokens did the engine have to compute in prefill?",
-    options=("260", "900", "1,540"),
     answer="260",
     why="Cached tokens are part of the input tokens: 900 − 640 had to be computed.",
+    wrong={
+        "900": "That is everything the prompt holds. 640 of it came from the cache and were not computed again.",
+        "1,540": "That adds the cached tokens to a number that has them in it already: each would be counted, and billed, twice.",
+    },
 )
 
 # %%
 book.quiz(
     "00.q2",
     "An answer gets twice as long. Which of these changes least?",
-    options=("TTFT", "E2E", "the output cost"),
     answer="TTFT",
-    why="TTFT is over before the second token is written; E2E and the output cost grow with the length.",
+    why="TTFT is over before the second token is written.",
+    wrong={
+        "E2E": "It ends with the last token, so each further token adds one TPOT to it.",
+        "the output cost": "Output is paid by the token: an answer of twice the length costs twice as much.",
+    },
 )
 
 # %%
 book.quiz(
     "00.q3",
     "A user closes the browser tab in the middle of an answer. What is in the ledger?",
-    options=("nothing, there was no answer", "one row, with what was generated until then"),
     answer="one row, with what was generated until then",
     why="The ledger books attempts. What the engine wrote has to be paid for, whether or not somebody reads it.",
+    wrong={
+        "nothing, there was no answer": "The engine read the prompt and wrote a part. A book without that row is short of money "
+        "that was spent.",
+    },
 )
 
 # %% [markdown]
@@ -442,5 +472,5 @@ book.quiz(
 # **01 · Cost anatomy**: the portal's whole monthly bill, from tokens to a forecast, and which of its parts to attack first.
 
 # %%
-await live.aclose()
+await book.close()
 book.progress()

@@ -19,6 +19,8 @@ __all__ = ["Chapter", "chapter", "chapters"]
 class Chapter:
     """The declared contents of one chapter. `number` is two digits; `name` completes the notebook's file name.
 
+    `needs` are what its measurements need of an engine, of those in `labkit.workbook.needs`.
+
     Raises `ExerciseError` for a number that is not two digits, and for ids that are doubled or belong to another chapter.
     """
 
@@ -29,6 +31,7 @@ class Chapter:
     predictions: tuple[str, ...] = ()
     quizzes: tuple[str, ...] = ()
     claims: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ("answers",)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\d\d", self.number):

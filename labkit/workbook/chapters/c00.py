@@ -140,6 +140,7 @@ CHAPTER = Chapter(
     title="Start here: one answer and its receipt",
     predictions=("00.input_tokens", "00.ttft_share", "00.counters"),
     quizzes=("00.q1", "00.q2", "00.q3"),
+    needs=("answers", "metrics"),
     exercises=(
         Exercise(
             id="00.1",
