@@ -26,7 +26,7 @@ def test_the_guides_example_lacks_nothing_but_its_size():
         ("{{time}}", "10 minutes.", "{{time}}"),
         ("{{needs}}", "Nothing.", "{{needs}}"),
         ("usage = Usage(", "live = await connect('small')\nusage = Usage(", "book.connect"),
-        ("import ipywidgets as w", "a = 1\n" * 40 + "import ipywidgets as w", "lines of code, more than 40"),
+        ("def cached_share(", "a = 1\n" * 40 + "def cached_share(", "lines of code, more than 40"),
     ],
 )
 def test_a_missing_bone_is_named(old, new, words):
