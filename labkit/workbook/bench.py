@@ -11,17 +11,14 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
-from labkit.engines import Engine, connect, machine
-from labkit.engines.engine import Connection
-from labkit.engines.metrics import MetricsSnapshot
-from labkit.engines.models import tokenizer_folder
-from labkit.engines.provenance import today
+from labkit.engines import Engine, absent, connect, machine
 from labkit.load import Noise, gauge
-from labkit.request import EngineError, Handler, LabError
+from labkit.request import LabError
 from labkit.workbook import needs as _needs
 from labkit.workbook import progress
 from labkit.workbook.exercise import ExerciseError
@@ -114,7 +111,9 @@ class Bench:
             self._writer.measured(id, value, engines, seconds, self.noise)
         if not self.noise.quiet:
             self._warn(self.noise)
-        return Result(value, captions(engines) or f"{machine()} · measured live {today()[:10]}", recorded=False)
+        return Result(
+            value, captions(engines) or f"{machine()} · measured live {datetime.now(UTC):%Y-%m-%d}", recorded=False
+        )
 
     def revealed(self, id: str, result: str | Spread) -> None:
         """Note a result for the recording, where this run makes one."""
@@ -171,13 +170,7 @@ class Bench:
         """An engine that refuses every request, with the recording's provenance and the tokenizer of the lab's own model."""
         recorded = [one for kept in self.recording().measurements.values() for one in kept.engines]
         provenance = next((one for one in recorded if one.model == model), recorded[0])
-        return Engine(
-            model=model,
-            context_window=None,
-            provenance=provenance,
-            tokenizer_path=tokenizer_folder(model),
-            connection=cast(Connection, _Nobody(f"there is no engine here to ask: {why}")),
-        )
+        return absent(model, provenance, why)
 
     def _replayed(self, id: str, missing: Collection[str]) -> Result[Any]:
         recording = self.recording()
@@ -215,22 +208,3 @@ class Bench:
         beside = f" Results stand beside those of a quiet machine: {self.recording().caption()}." if quiet else ""
         text = f"Just now, {noise}. Timings of this cell belong to this moment.{beside}"
         show_html(panel_html("This machine is busy.", escape(text)), f"This machine is busy. {text}")
-
-
-class _Nobody:
-    """The connection of a stand-in engine."""
-
-    def __init__(self, why: str) -> None:
-        self._why = why
-        self.url = ""
-        self.api_key = ""
-        self.log = None
-
-    async def handler(self) -> Handler:
-        raise EngineError(self._why)
-
-    async def metrics(self) -> MetricsSnapshot:
-        raise EngineError(self._why)
-
-    async def aclose(self) -> None:
-        """Nothing is open."""

@@ -9,6 +9,7 @@ closes it when the process ends, however it ends, SIGKILL included. An engine wi
 without engines exits after a short linger, and engines die with their host. Nothing is left behind to clean up.
 """
 
+from labkit.engines.host.arguments import has_avx512
 from labkit.engines.host.block_frames import CONFIG_KEY as BLOCK_FRAMES
 from labkit.engines.host.block_frames import SOCKET_NAME
 from labkit.engines.host.client import EngineInfo, Lease, lease_engine, running_engines
@@ -25,6 +26,7 @@ __all__ = [
     "EngineInfo",
     "Lease",
     "LoggedStep",
+    "has_avx512",
     "lease_engine",
     "read_step_log",
     "running_engines",
