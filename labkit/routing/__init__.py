@@ -9,10 +9,11 @@ on a part of the traffic. Each chooser is a value that is placed over models by 
 
     stack(Booked(ledger), Cascade(policy, SequenceLogprob(), logprobs=0), engine={"small": small, "large": large})
 
-To find out whether routing pays, use `evaluate` and `metrics` on recorded outcomes (frontier, oracle, intervals, RouteLLM's
-metrics, calibration error), and `sequential` and `experiment` on live traffic.
+To find out whether routing pays, use `evaluate`, `bounds` and `metrics` on recorded outcomes (frontier, coin, oracle,
+intervals, RouteLLM's metrics, calibration error), and `sequential` and `experiment` on live traffic.
 """
 
+from labkit.routing.bounds import coin_cost, coin_quality, least_cost, oracle_cost
 from labkit.routing.calibration import Calibration, calibrate
 from labkit.routing.cascade import Cascade
 from labkit.routing.classifier import Classifier, Weights
@@ -96,12 +97,16 @@ __all__ = [
     "bootstrap",
     "calibrate",
     "cascade_cost",
+    "coin_cost",
+    "coin_quality",
     "cpt",
     "drift",
     "ece",
     "expected_cascade_cost",
     "frontier",
     "knn_scores",
+    "least_cost",
+    "oracle_cost",
     "pgr",
     "psi",
     "reliability",
