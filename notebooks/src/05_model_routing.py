@@ -6,10 +6,10 @@
 # the quality. What does one really save here, what does it cost in wrong answers, and who decides, question by question?
 #
 # **You will be able to** measure which signal tells a right answer from a wrong one, and what it costs to ask it; draw the
-# frontier of cost and quality with its intervals; set a threshold that keeps a promise on traffic nobody has seen; say why
-# the textbook formula for a cascade's bill is too low; and run an A/B test that you may look at whenever you like.
+# frontier of cost and quality with its intervals; set a threshold that keeps a promise on traffic nobody has seen; say what
+# the textbook formula for a cascade's bill leaves out; and price the wrong answers that a saving is paid with.
 #
-# **Time.** 75 minutes. **Needs.** Chapter 01's bill; two small engines start on this machine.
+# **Time.** {{time}} **Needs.** Chapter 01's bill. {{needs}}
 
 # %% tags=["imports"]
 import asyncio
@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
+from statistics import median
 
 import altair as alt
 import ipywidgets as w
@@ -29,7 +30,6 @@ from IPython.display import Markdown
 from sklearn.metrics import roc_auc_score
 
 from labkit.cost import price_of, price_request
-from labkit.engines import connect
 from labkit.lab import examples, families, grade
 from labkit.ledger import Booked, Ledger, spend, waste
 from labkit.request import Completion, EngineError, Message, Request, clock, complete, stack
@@ -68,16 +68,20 @@ from labkit.routing import (
     bootstrap,
     calibrate,
     cascade_cost,
+    coin_cost,
+    coin_quality,
     cpt,
     drift,
     ece,
     frontier,
     knn_scores,
+    least_cost,
+    oracle_cost,
     reliability,
     utility,
     verdict,
 )
-from labkit.workbook import PALETTE, Figure, live_chart, show
+from labkit.workbook import PALETTE, Figure, below, live_chart, show, spread
 
 # %% [markdown]
 # ## Predict
@@ -85,7 +89,8 @@ from labkit.workbook import PALETTE, Figure, live_chart, show
 # %%
 book.predict(
     "05.saving",
-    "A router may lose five hundredths of the large model's quality, no more. Which share of the always-large bill does it save?",
+    "A router's threshold is set beforehand, so that it should lose five hundredths of the large model's quality, no more. "
+    "Which share of the always-large bill does it then save?",
     low=0,
     high=100,
     unit="%",
@@ -118,30 +123,31 @@ book.predict_choice(
 # ### The same questions to both
 #
 # The lab's own two models answer seven kinds of questions of the support desk, whose right answers a program knows. So
-# “quality” here is no opinion: it is the share of answers that are right. Both run live. Their tokens are counted, and priced
-# like those of a small and a large model that you can buy; the two price lists stand in for the lab's models, which nobody sells.
+# “quality” here is no opinion: it is the share of answers that are right. Their tokens are counted, and priced like those of
+# a small and a large model that you can buy; the two price lists stand in for the lab's models, which nobody sells.
 
 # %% tags=["constants"]
 PAIR = ("gpt-5-nano", "gpt-5-mini")
 SHARE_OF_LARGE = 0.95  # the promise: this share of the large model's quality
 REQUESTS_PER_MONTH = 100_000 * 4 * 30  # the portal of chapter 01
+CALL_USD = 5  # what one call to a person at the desk costs: an assumption, put in yours
 
 # %%
-small = await connect(book.engine, model="small", progress=print)
-large = await connect(book.engine, model="large", progress=print)
-SMALL, LARGE = small.model, large.model
-source = f"{small.provenance.caption()}; {large.provenance.caption()}"
-prices = dict(zip((SMALL, LARGE), map(price_of, PAIR), strict=True))
-priced_as = f"priced as {PAIR[0]} and {PAIR[1]}, {prices[SMALL].source}"
-ledger = Ledger(":memory:")
-books = Booked(ledger, prices, provider="lab")
-models = {SMALL: stack(books, engine=small), LARGE: stack(books, engine=large)}
-per_family = book.pick(ci=24, learn=80, gpu=80)
+small = await book.connect("small")
+large = await book.connect("large")
+prices = dict(zip((small.model, large.model), map(price_of, PAIR), strict=True))
+priced_as = f"priced as {PAIR[0]} and {PAIR[1]}, {price_of(PAIR[0]).source}"
 pd.set_option("display.max_colwidth", None)
 
 
-def questions(split, n, which):
-    found = [e for family in families() for e in examples(split, family, n, 10 * seed + which)]
+def priced(ledger):
+    """Both models by name; each answer is priced, and booked in the ledger."""
+    books = Booked(ledger, prices, provider="lab")
+    return {small.model: stack(books, engine=small), large.model: stack(books, engine=large)}
+
+
+def questions(split, per_family, which):
+    found = [e for family in families() for e in examples(split, family, per_family, 10 * seed + which)]
     book.rng(f"order {split} {which}").shuffle(found)
     return found
 
@@ -160,31 +166,91 @@ async def answers(handler, asked, at_once=16, **more):
     return await asyncio.gather(*(one(example) for example in asked))
 
 
-def usd(answered):
-    return np.array([float(a.done.cost) for a in answered])
+# %% [markdown]
+# First one question of each kind, to see what they are.
 
 
-def rights(asked, answered):
-    return np.array([grade(e, a.text) for e, a in zip(asked, answered, strict=True)], float)
+# %%
+async def first_try():
+    asked = [e for family in families() for e in examples("dev", family, 2, 10 * seed + 9)]
+    said = [await answers(engine, asked, model=engine.model) for engine in (small, large)]
+    rows = [
+        {
+            "kind": e.family,
+            "the customer": e.messages[-1].content,
+            "small": a.text,
+            "large": b.text,
+            "right": e.answer,
+            "small right": grade(e, a.text),
+            "large right": grade(e, b.text),
+        }
+        for e, a, b in zip(asked, *said, strict=True)
+    ]
+    return {"models": [small.model, large.model], "rows": rows}
+
+
+tried = await book.measure("a first try", first_try)
+sample = pd.DataFrame(tried.value["rows"])
+sample.groupby("kind", sort=False).first()[["the customer", "small", "large", "right"]]
+
+# %%
+# Two models, of which both can answer here, and the large one more: else there is nothing to route, and the recording is shown.
+routable = len(set(tried.value["models"])) == 2 and 0 < sample["small right"].sum() < sample["large right"].sum()
+ready = None if routable else ("vllm",)
+SMALL, LARGE = tried.value["models"] if routable else ("small", "large")
+Markdown(
+    "Two models that can play these two parts."
+    if routable
+    else "The models of this endpoint cannot play these two parts: it takes two, that know answers to such questions, the large one "
+    "more of them. What follows is shown from the recording."
+)
+
+# %% [markdown]
+# Now many, to both. Beside each answer of the small model stands what three **judges** make of it: they look at how probable
+# the model itself found its words.
+
+# %%
+per_family = book.pick(ci=24, learn=80)
+judges = {
+    "whole answer": SequenceLogprob("total"),  # the probability of all its tokens together
+    "mean per token": SequenceLogprob("mean"),  # their geometric mean
+    "margin": Margin("min"),  # how far the likeliest token was ahead of the next, where that is least
+}
+
+
+async def both(asked):
+    """What both models make of the questions: a row each."""
+    models = priced(Ledger(":memory:"))
+    of_small = await answers(models[SMALL], asked, model=SMALL, logprobs=2)
+    of_large = await answers(models[LARGE], asked, model=LARGE)
+    rows = [
+        {
+            "family": e.family,
+            "hard": e.difficulty == "hard",
+            "question": e.messages[-1].content,
+            "small said": a.text,
+            "small right": float(grade(e, a.text)),
+            "large right": float(grade(e, b.text)),
+            "small USD": float(a.done.cost),
+            "large USD": float(b.done.cost),
+            "small used": a.done.usage,
+            "large used": b.done.usage,
+            **{name: judge(ask(e), a).value for name, judge in judges.items()},
+        }
+        for e, a, b in zip(asked, of_small, of_large, strict=True)
+    ]
+    return pd.DataFrame(rows)
 
 
 test = questions("test", per_family, 0)
-of_small = await answers(models[SMALL], test, model=SMALL, logprobs=2, feature="outcomes")
-of_large = await answers(models[LARGE], test, model=LARGE, feature="outcomes")
-by_request = pd.DataFrame(
-    {
-        "family": [e.family for e in test],
-        "hard": [e.difficulty == "hard" for e in test],
-        "small right": rights(test, of_small),
-        "large right": rights(test, of_large),
-        "small USD": usd(of_small),
-        "large USD": usd(of_large),
-    }
-)
-kinds = by_request.groupby("family", sort=False).mean(numeric_only=True).loc[list(families())]
-kinds["share of the large bill"] = by_request.groupby("family")["large USD"].sum() / by_request["large USD"].sum()
-needs = kinds[kinds["large right"] - kinds["small right"] > 0.1]
-needed_share = 100 * needs["share of the large bill"].sum()
+measured = await book.measure("both models", lambda: both(test), needs=ready)
+found, source = measured.value, measured.source
+
+# %%
+kinds = found.groupby("family", sort=False).mean(numeric_only=True).loc[list(families())]
+kinds["share of the large bill"] = found.groupby("family")["large USD"].sum() / found["large USD"].sum()
+kinds["share of the questions"] = found.groupby("family").size() / len(found)
+needy = kinds[kinds["large right"] - kinds["small right"] > 0.1]
 right = kinds.reset_index().melt("family", ["small right", "large right"], "model", "right")
 right["model"] = right.model.str.removesuffix(" right")
 right["percent"] = 100 * right.right
@@ -213,7 +279,8 @@ show(
         )
         .properties(width=200, height=200),
     ).properties(
-        title=f"{len(needs)} of {len(kinds)} kinds need the large model, and they are {needed_share:.0f} % of its bill"
+        title=f"{len(needy)} of {len(kinds)} kinds need the large model, and they are "
+        f"{100 * needy['share of the large bill'].sum():.0f} % of its bill"
     ),
     alt="Right answers by family and model, and each family's share of the always-large bill. "
     + " ".join(
@@ -221,33 +288,49 @@ show(
         f"{100 * r['share of the large bill']:.0f} % of the bill."
         for f, r in kinds.iterrows()
     ),
-    source=f"{len(test)} questions to both, {priced_as}. {source}",
+    source=f"{len(found)} questions to both, {priced_as}. {source}",
+)
+
+# %%
+others = kinds.drop(needy.index)[["share of the questions", "share of the large bill"]].sum()
+so_many = (
+    f"The kinds that the small model answers about as well are {100 * others.iloc[0]:.0f} % of the questions and "
+    f"**{100 * others.iloc[1]:.0f} %** of the large model's bill"
+)
+book.finding(
+    bool(others.iloc[1] < others.iloc[0]),
+    f"{so_many}: the large model thinks where there is something to think about, and answers easy questions cheaply as well. "
+    "That second number is all that could be saved by sending whole kinds to the small model.",
+    f"{so_many}. That second number is what sending whole kinds to the small model could save.",
 )
 
 # %% [markdown]
-# Look at the right half before you hope. The questions that could go to the small model are the ones that the large model
-# answers cheaply as well: it only thinks where there is something to think about. Keep this in mind for the savings.
-#
 # ### Who can tell?
 #
 # A **signal** scores a question before anybody answers it. A **judge** scores the small model's answer. The learnt ones are
-# trained on questions that neither the models nor this test have seen: answered live by the small model, graded, split in two.
-# One half trains the classifier, the other sets calibrations and thresholds. (Not on the model's own training questions: it
-# is right more often on those, and a router that believed it would be too trusting.)
+# trained on questions that neither the models nor this test have seen: answered by the small model, graded, split in two.
+# One half trains the classifier, the other sets calibrations and thresholds. (Not on the model's own training questions: a
+# model knows those, and a router that learnt from them would trust it too much.)
+
 
 # %%
-train = questions("dev", per_family, 1)
-texts = [example.messages[-1].content for example in train]
-known = [each for each in questions("dev", per_family, 2) if each.messages[-1].content not in texts]  # none in both
-asked_text = [example.messages[-1].content for example in test]
-trained_on = rights(train, await answers(models[SMALL], train, model=SMALL, feature="training"))
-known_small = await answers(models[SMALL], known, model=SMALL, logprobs=2, feature="training")
-known_large = await answers(models[LARGE], known, model=LARGE, feature="training")
-known_right = rights(known, known_small)
+async def learning():
+    train = questions("dev", per_family, 1)
+    texts = {example.messages[-1].content for example in train}
+    other = [e for e in questions("dev", per_family, 2) if e.messages[-1].content not in texts]  # none in both
+    said = await answers(small, train, model=SMALL)
+    graded = [(e.messages[-1].content, float(grade(e, a.text))) for e, a in zip(train, said, strict=True)]
+    known = (await both(other)).drop(columns=["small used", "large used", "small said"])
+    return {"train": pd.DataFrame(graded, columns=["question", "right"]), "known": known}
 
+
+learnt = await book.measure("questions to learn from", learning, needs=ready)
+train, known = learnt.value["train"], learnt.value["known"]
+
+# %%
 words = HashedWords()  # words and pairs of words as a vector
-classifier = Classifier.train(texts, trained_on, words, seed=seed)
-vectors = words.encode(texts)
+vectors = words.encode(list(train.question))
+classifier = Classifier.train(list(train.question), train.right, words, seed=seed)
 by_rules = Rules(
     (
         Rule(0.1, words={"euros each", "at", "basket", "days ago"}),  # sums and returns
@@ -255,105 +338,137 @@ by_rules = Rules(
         Rule(0.3, min_chars=400),
     )
 )
-sampled = SelfConsistency(models[SMALL], n=3)
+before = {  # each from the text of one question
+    "rules": lambda text: by_rules(Request((Message("user", text),))).value,
+    "nearest questions": lambda text: knn_scores(vectors, train.right, words.encode([text]))[0],
+    "classifier": lambda text: classifier.predict([text])[0],
+}
+
+
+async def deciding(_):
+    """Milliseconds that one decision takes, by signal."""
+    took = {}
+    for name, signal in before.items():
+        begun = clock.now()
+        for text in found.question[:50]:
+            signal(text)
+        took[name] = 1000 * (clock.now() - begun) / len(found.question[:50])
+    return took
+
+
+decided_in = pd.DataFrame((await book.measure("deciding", deciding, rounds=5, needs=())).value).median()
+scores = {name: np.array([signal(text) for text in found.question]) for name, signal in before.items()}
+scores |= {name: found[name].to_numpy() for name in judges}
 
 # %%
-clocked = {}
-
-
-def timed(name, scores):
-    """Milliseconds that one decision takes."""
-    begun = clock.now()
-    found = np.array(scores())
-    clocked[name] = 1000 * (clock.now() - begun) / len(found)
-    return found
-
-
-gate = asyncio.Semaphore(5)  # of fifteen samples
-
-
-async def sample(example, answer):
-    async with gate:
-        return (await sampled(ask(example, model=SMALL, feature="samples"), answer)).value
-
-
-judges = {
-    "whole answer": SequenceLogprob("total"),
-    "mean per token": SequenceLogprob("mean"),
-    "margin": Margin("min"),
-}
-scores = {
-    "rules": timed("rules", lambda: [by_rules(ask(e)).value for e in test]),
-    "nearest questions": timed(
-        "nearest questions", lambda: [knn_scores(vectors, trained_on, words.encode([t]))[0] for t in asked_text]
-    ),
-    "classifier": timed("classifier", lambda: [classifier(ask(e)).value for e in test]),
-    **{
-        name: timed(name, lambda judge=judge: [judge(ask(e), a).value for e, a in zip(test, of_small, strict=True)])
-        for name, judge in judges.items()
-    },
-}
-begun = clock.now()
-scores["three samples agree"] = np.array(await asyncio.gather(*(sample(e, a) for e, a in zip(test, of_small, strict=True))))
-clocked["three samples agree"] = 1000 * (clock.now() - begun) / len(test)
-small_right = by_request["small right"].to_numpy()
-known_scores = {
-    name: np.array([judge(ask(e), a).value for e, a in zip(known, known_small, strict=True)])
-    for name, judge in judges.items()
-}
-sampling_usd = spend(ledger, ("labkit.feature",)).set_index("labkit.feature")["labkit.cost"]["samples"]
-signals = pd.DataFrame(
+small_right = found["small right"].to_numpy()
+ranked = {name: roc_auc_score(small_right, s) for name, s in scores.items()}
+pd.DataFrame(
     {
-        "when": ["before"] * 3 + ["after"] * 4,
-        "ranks right above wrong": [f"{100 * roc_auc_score(small_right, s):.1f} %" for s in scores.values()],
+        "when": ["before"] * len(before) + ["after"] * len(judges),
+        "ranks right above wrong": [f"{100 * rank:.1f} %" for rank in ranked.values()],
         "calibration error": [f"{100 * ece(s, small_right):.1f} %" for s in scores.values()],
-        "ms a decision": [f"{clocked[name]:.2f}" for name in scores],
-        "USD per 1,000, extra": [
-            f"{1000 * float(sampling_usd) / len(test):.4f}" if name == "three samples agree" else "0" for name in scores
-        ],
+        "ms a decision": [*(f"{decided_in[name]:.2f}" for name in before), *("comes with the answer" for _ in judges)],
     },
     index=list(scores),
 )
-ranked = {name: roc_auc_score(small_right, s) for name, s in scores.items()}
-contenders = {
-    "the probability of its whole answer": ranked["whole answer"],
-    "its mean probability per token": ranked["mean per token"],
-    "a classifier that reads the question": ranked["classifier"],
-}
-book.reveal("05.sure", max(contenders, key=contenders.get))
-signals
+
 
 # %%
-picks = np.random.default_rng(seed).integers(len(test), size=(300, len(test)))
-gap = [
-    100
-    * (
-        roc_auc_score(small_right[i], scores["classifier"][i])
-        - roc_auc_score(small_right[i], scores["nearest questions"][i])
-    )
-    for i in picks
-]
-low, high = np.quantile(gap, [0.025, 0.975])
-beaten = "beats" if low > 0 else "loses to" if high < 0 else "cannot be told from"
-Markdown(
-    f"The trained classifier **{beaten}** a look-up of the twenty nearest questions: {low:+.1f} to {high:+.1f} points "
-    "(95 %, paired). Anything you train has to beat that, and a rule written in a minute."
+def lead(one, other, resamples=300):
+    """By how many points `one` ranks better than `other`: an interval of 95 %, paired."""
+    picks = np.random.default_rng(seed).integers(len(small_right), size=(resamples, len(small_right)))
+    picks = [i for i in picks if 0 < small_right[i].mean() < 1]  # ranking takes right and wrong ones
+    gaps = [roc_auc_score(small_right[i], scores[one][i]) - roc_auc_score(small_right[i], scores[other][i]) for i in picks]
+    return 100 * np.quantile(gaps, [0.025, 0.975])
+
+
+# %%
+contenders = {
+    "whole answer": "the probability of its whole answer",
+    "mean per token": "its mean probability per token",
+    "classifier": "a classifier that reads the question",
+}
+first, second, _ = sorted(contenders, key=ranked.get, reverse=True)
+low, high = lead(first, second)
+book.reveal(
+    "05.sure",
+    contenders[first] if low > 0 else None,
+    unsure=f"On these {len(found)} questions {contenders[first]} ranks {low:+.1f} to {high:+.1f} points above "
+    f"{contenders[second]} (95 %, paired), which may be chance",
 )
 
+# %% [markdown] tags=["reasoned"]
+# *Ranks* is the chance that a right answer scores higher than a wrong one; 50 % is a coin. The *calibration error* is how far
+# scores lie from the share that is right, on average.
+#
+# The mean per token is what most APIs make easy. An answer of ten words with one guess in it still has a fine mean; the
+# product shows the guess.
+
+# %%
+low, high = lead("classifier", "nearest questions")
+span = f"{low:+.1f} to {high:+.1f} points (95 %, paired)"
+book.finding(
+    True if low > 0 else False if high < 0 else None,
+    f"The trained classifier **beats** a look-up of the twenty nearest questions: {span}.",
+    f"The trained classifier **loses to** a look-up of the twenty nearest questions: {span}.",
+    f"The trained classifier **cannot be told from** a look-up of the twenty nearest questions: {span}. Whatever you train has "
+    "to be worth more than that look-up, and than a rule written in a minute.",
+)
+
+# %% [markdown] tags=["further", "reasoned"]
+# #### Ask three more times
+#
+# A judge that needs no log-probabilities: ask the small model three more times, with some chance in its words (a temperature of
+# 0.7), and count how many of the three agree with its answer. It costs money, and an error that the model is sure of is
+# repeated three times.
+
+
+# %%
+async def three_samples():
+    ledger = Ledger(":memory:")
+    models = priced(ledger)
+    sampled, gate = SelfConsistency(models[SMALL], n=3), asyncio.Semaphore(5)
+
+    async def one(example, answer):
+        async with gate:
+            return await sampled(ask(example, model=SMALL, feature="samples"), answer)
+
+    said = await answers(small, test, model=SMALL)
+    judged = await asyncio.gather(*(one(e, a) for e, a in zip(test, said, strict=True)))
+    return [{"agree": s.value, "USD": float(s.cost), "ms": 1000 * s.seconds} for s in judged]
+
+
+sampling = await book.measure("three samples", three_samples, needs=ready)
+
+# %%
+samples = pd.DataFrame(sampling.value)
+scores["three samples agree"] = samples.agree.to_numpy()
+low, high = lead("three samples agree", "whole answer")
+pd.Series(
+    {
+        "ranks right above wrong": f"{100 * roc_auc_score(small_right, samples.agree):.1f} %",
+        "points above the probability of the whole answer (95 %, paired)": f"{low:+.1f} to {high:+.1f}",
+        "calibration error": f"{100 * ece(samples.agree, small_right):.1f} %",
+        "ms a decision, five at a time": f"{samples.ms.median():.0f}",
+        "extra USD per 1,000 questions": f"{1000 * samples.USD.mean():.4f}",
+        "the small model's answers, USD per 1,000": f"{1000 * found['small USD'].mean():.4f}",
+    },
+    name="three samples agree",
+).to_frame()
+
 # %% [markdown]
-# *Ranks* is the chance that a right answer scores higher than a wrong one; 50 % is a coin. On traffic this tidy even rules do well.
-#
-# The mean per token is what most APIs make easy. An answer of ten words with one guess in it still has a fine mean; its
-# product shows the guess. Asking three more times costs real money, and a sure error is repeated three times.
-#
 # ### A score is not a probability
 #
 # “Go up below 0.9” makes sense only if answers scored 0.9 are right nine times in ten. Sort the answers into bins by score and
-# count.
+# count. Where scores and shares differ, **Platt scaling** bends the scores: two numbers, a slope and an offset on the log-odds,
+# fitted so that the scores of the known questions fit their verdicts.
 
 # %%
-calibration = calibrate(known_scores["whole answer"], known_right)
+calibration = calibrate(known["whole answer"], known["small right"])
 scores["whole answer, calibrated"] = calibration.all(scores["whole answer"])
+
+# %%
 named = ("mean per token", "whole answer, calibrated")
 errors = {name: 100 * ece(scores[name], small_right) for name in named}
 bins = pd.concat([reliability(scores[name], small_right).assign(signal=name) for name in named])
@@ -365,12 +480,13 @@ show(
         .mark_line(strokeWidth=1)
         .encode(x="score %:Q", y="right %:Q", color=alt.Color("signal:N", title=None, sort=list(named)))
         + alt.Chart(bins)
-        .mark_circle(opacity=1)
+        .mark_point(filled=True, opacity=1)
         .encode(
             x=alt.X("score %:Q", title="what the score says (%)"),
             y=alt.Y("right %:Q", title="answers that were right (%)"),
             size=alt.Size("count:Q", title="answers", legend=alt.Legend(symbolFillColor=PALETTE["grey"])),
             color=alt.Color("signal:N", title=None, sort=list(named)),
+            shape=alt.Shape("signal:N", title=None, sort=list(named)),
             tooltip=["signal:N", "count:Q", alt.Tooltip("score %:Q", format=".0f"), alt.Tooltip("right %:Q", format=".0f")],
         )
     ).properties(
@@ -381,35 +497,43 @@ show(
         f"{r.signal}, {r['count']} answers scored {r['score %']:.0f} %: {r['right %']:.0f} % right."
         for _, r in bins.iterrows()
     ),
-    source=f"Calibrated on {len(known)} other questions (Platt). {source}",
+    source=f"Calibrated on {len(known)} other questions (Platt 1999). {source}",
 )
 
-# %% [markdown]
-# Below the diagonal a model boasts; above it, it is too modest. The mean boasts where it hurts, on the hard questions, and no
-# threshold on it means what it seems to mean.
-#
+# %%
+hard = found.hard.to_numpy()
+said, was = 100 * scores["mean per token"][hard].mean(), 100 * small_right[hard].mean()
+book.finding(
+    bool(said > was + 10),
+    f"Below the diagonal a model boasts; above it, it is too modest. On the hard questions the mean says **{said:.0f} %**, and "
+    f"**{was:.0f} %** of those answers are right: it boasts where that hurts, and no threshold on it means what it seems to.",
+    "Below the diagonal a model boasts; above it, it is too modest. On the hard questions the mean says "
+    f"{said:.0f} %, and {was:.0f} % of those answers are right.",
+)
+
+# %% [markdown] tags=["reasoned"]
 # ### The frontier
 #
 # A threshold turns a score into a router. Every threshold is a point: what a request costs, and how often it is answered
 # right. Two routers choose *before*. A **cascade** asks the small model first and the large one where it doubts, and pays for
 # both; one of ours goes by doubt alone, the other by doubt *per dollar* that the large answer is likely to cost. The straight
-# line is a coin that picks the model: who is not above it has no router.
+# line is a coin that picks the model: a router that is not above it decides no better than the coin.
+
 
 # %%
-columns = {
-    "right_small": small_right,
-    "right_large": by_request["large right"].to_numpy(),
-    "cost_small": by_request["small USD"].to_numpy(),
-    "cost_large": by_request["large USD"].to_numpy(),
-}
-known_columns = {
-    "right_small": known_right,
-    "right_large": rights(known, known_large),
-    "cost_small": usd(known_small),
-    "cost_large": usd(known_large),
-}
-known_text = [example.messages[-1].content for example in known]
-known_vectors, known_dear = words.encode(known_text), known_columns["cost_large"]
+def columns_of(rows):
+    """The columns of `Outcomes` besides the score."""
+    names = {
+        "right_small": "small right",
+        "right_large": "large right",
+        "cost_small": "small USD",
+        "cost_large": "large USD",
+    }
+    return {column: rows[name].to_numpy() for column, name in names.items()}
+
+
+columns, known_columns = columns_of(found), columns_of(known)
+known_vectors, known_dear = words.encode(list(known.question)), known_columns["cost_large"]
 least = known_dear.min()
 
 
@@ -419,25 +543,21 @@ def per_dollar(sure, dear):
 
 
 # What a large answer will cost is looked up, too: the mean of the ten nearest known questions.
-dear = knn_scores(known_vectors, known_dear, words.encode(asked_text), k=10)
+dear = knn_scores(known_vectors, known_dear, words.encode(list(found.question)), k=10)
 scores["doubt per dollar"] = per_dollar(scores["whole answer, calibrated"], dear)
 routers = {
-    "cascade, whole answer": ("cascade", "whole answer, calibrated"),
-    "cascade, doubt per dollar": ("cascade", "doubt per dollar"),
-    "before, classifier": ("before", "classifier"),
-    "before, nearest questions": ("before", "nearest questions"),
+    "cascade by doubt": ("cascade", "whole answer, calibrated"),
+    "cascade by doubt per dollar": ("cascade", "doubt per dollar"),
+    "classifier before": ("before", "classifier"),
+    "look-up before": ("before", "nearest questions"),
 }
 outcomes = {name: Outcomes(scores[signal], **columns) for name, (_, signal) in routers.items()}
-fixed = baselines(outcomes["cascade, whole answer"])
+doubt = outcomes["cascade by doubt"]
+fixed = baselines(doubt)
+full = fixed.cost["always large"]
+promised = SHARE_OF_LARGE * fixed.quality["always large"]
 
-
-def oracle_usd(o, quality):
-    """The least mean cost of any router, all-knowing included, that gets this share right."""
-    extra = np.sort((o.cost_large - o.cost_small)[o.right_large > o.right_small])
-    up = math.ceil(round((quality - o.right_small.mean()) * len(o), 6))
-    return o.cost_small.mean() + extra[: max(0, up)].sum() / len(o) if up <= len(extra) else math.nan
-
-
+# %%
 curves = pd.concat(
     [frontier(outcomes[name], way).assign(router=name) for name, (way, _) in routers.items()]
     + [fixed.loc[["always small", "always large"]].assign(router="a coin")]
@@ -446,20 +566,7 @@ curves["usd"], curves["percent"] = 1000 * curves.cost, 100 * curves.quality
 marks = fixed.loc[["always small", "always large", "oracle"]].reset_index(names="what")
 marks["usd"], marks["percent"] = 1000 * marks.cost, 100 * marks.quality
 names = [*routers, "a coin"]
-promised = SHARE_OF_LARGE * fixed.quality["always large"]
-
-
-def usd_at(name, quality):
-    """The least mean cost at which a router reaches this quality; NaN where it never does."""
-    table = frontier(outcomes[name], routers[name][0])
-    return float(table[table.quality >= quality].cost.min())
-
-
-needed = {name: usd_at(name, promised) for name in routers}
-coin = fixed.cost["always small"] + (fixed.cost["always large"] - fixed.cost["always small"]) * (
-    promised - fixed.quality["always small"]
-) / (fixed.quality["always large"] - fixed.quality["always small"])
-cheapest = min(needed, key=needed.get)
+needed = {name: least_cost(outcomes[name], promised, way) for name, (way, _) in routers.items()}
 base = alt.Chart(marks).encode(x="usd:Q", y="percent:Q")
 show(
     (
@@ -476,7 +583,7 @@ show(
             ),
             strokeDash=alt.StrokeDash(
                 "router:N",
-                scale=alt.Scale(domain=names, range=[[1, 0], [6, 2], [1, 0], [2, 2], [1, 0]]),
+                scale=alt.Scale(domain=names, range=[[1, 0], [6, 2], [8, 2, 2, 2], [2, 2], [1, 0]]),
                 title=None,
                 sort=names,
             ),
@@ -487,152 +594,173 @@ show(
         + base.transform_filter("datum.what != 'always small'").mark_text(align="right", dx=-8, dy=-8).encode(text="what:N")
         + base.transform_filter("datum.what == 'always small'").mark_text(align="left", dx=10, dy=-2).encode(text="what:N")
     ).properties(
-        title=f"At 95 % of the quality: a coin costs {100 * coin / fixed.cost['always large']:.0f} % of always large, "
-        f"the best router {100 * needed[cheapest] / fixed.cost['always large']:.0f} %, "
-        f"an oracle {100 * oracle_usd(outcomes[cheapest], promised) / fixed.cost['always large']:.0f} %"
+        title={
+            "text": "At 95 % of the quality, in percent of the always-large bill",
+            "subtitle": f"a coin {100 * coin_cost(doubt, promised) / full:.0f} %, "
+            + ", ".join(f"{name} {100 * usd / full:.0f} %" for name, usd in needed.items() if name.startswith("cascade"))
+            + f", an oracle {100 * oracle_cost(doubt, promised) / full:.0f} %",
+        }
     ),
     alt="Quality against cost for all thresholds; the dashed line is 95 % of the large model's quality. "
     + " ".join(f"{m.what}: {m.percent:.1f} % right at {m.usd:.4f} USD per 1,000." for m in marks.itertuples())
     + " To the dashed line: "
     + " ".join(f"{name} {1000 * usd:.4f} USD." for name, usd in needed.items()),
-    source=f"{len(test)} questions, every threshold, {priced_as}. {source}",
+    source=f"{len(found)} questions, every threshold, {priced_as}. {source}",
 )
+
+# %%
+by_doubt = frontier(doubt, "cascade")
+under = by_doubt[by_doubt.quality < [coin_quality(doubt, cost) - 1e-9 for cost in by_doubt.cost]]
+under = under[(under.share_large > 0) & (under.share_large < 1)]
+dearest = columns["cost_large"][doubt.score <= np.quantile(doubt.score, 0.1)].mean() / full
+book.finding(
+    len(under) > 0.1 * len(by_doubt),
+    f"At {100 * len(under) / len(by_doubt):.0f} % of its thresholds the cascade by doubt alone lies **below the coin**. It pays "
+    f"for both answers, and the tenth of the questions that it doubts most costs {dearest:.1f} times the average large answer. "
+    f"Ask for doubt *per dollar* instead, and the same two models give another line: {100 * needed[names[0]] / full:.0f} % of "
+    f"always large by doubt alone, **{100 * needed[names[1]] / full:.0f} %** per dollar, at 95 % of the quality.",
+    "The cascade by doubt alone lies above the coin (nearly) everywhere. At 95 % of the quality it costs "
+    f"{100 * needed[names[0]] / full:.0f} % of always large, and by doubt *per dollar* {100 * needed[names[1]] / full:.0f} %.",
+)
+
+# %%
+best_possible = 100 * (1 - oracle_cost(doubt, promised) / full)
+book.finding(
+    best_possible < 72,
+    f"An all-knowing router would save **{best_possible:.0f} %** at that quality. So no router at all can save the advertised "
+    "72 to 80 % on this traffic at these prices: the bill sits where the large model is needed, as the first chart shows.",
+    f"An all-knowing router would save **{best_possible:.0f} %** at that quality.",
+)
+
+# %% [markdown] tags=["further", "reasoned"]
+# #### By calls, as routers are often sold
+#
+# The same with 95 % intervals (a bootstrap over questions, paired, so that a hard question is hard for all). **APGR**, the
+# average performance gap recovered, is RouteLLM's area under the curve *by calls*: 50 % is a coin, 100 % would be perfect.
+# **Calls at 95 %** is the share sent up to recover 95 % of the gap between the models. The saving is what the invoice says at
+# 95 % of the large model's quality, with the threshold that looks best on these very questions.
 
 
 # %%
-def coin_of(usd):
-    """The quality of a coin that costs as much."""
-    low, high = fixed.cost["always small"], fixed.cost["always large"]
-    gap = fixed.quality["always large"] - fixed.quality["always small"]
-    return fixed.quality["always small"] + gap * (usd - low) / (high - low)
+def saving(way):
+    return lambda o: 1 - least_cost(o, SHARE_OF_LARGE * o.right_large.mean(), way) / o.cost_large.mean()
 
 
-by_doubt = frontier(outcomes["cascade, whole answer"], "cascade")
-below = by_doubt[(by_doubt.quality < coin_of(by_doubt.cost)) & (by_doubt.share_large < 0.5)]
-Markdown(
-    (
-        f"Up to {1000 * below.cost.max():.3f} USD per 1,000, which is as far as {100 * below.share_large.max():.0f} % of the "
-        "calls, the cascade by doubt alone lies **below the coin** in places: the questions that it doubts most are the "
-        "longest sums, the dearest of all to send up. "
-        if len(below)
-        else "The cascade by doubt alone lies above the coin everywhere. "
-    )
-    + "Ask for doubt *per dollar* instead, and the same two models give another line. At 95 % of the quality the first costs "
-    f"{100 * needed['cascade, whole answer'] / fixed.cost['always large']:.0f} % of always large, the second "
-    f"**{100 * needed['cascade, doubt per dollar'] / fixed.cost['always large']:.0f} %**. The gain is largest where the "
-    "budget is small. Counted by calls (APGR, below) the second need not even look better, and nobody is billed by the call."
-)
-
-# %% [markdown]
-# The same in numbers, with 95 % intervals (a bootstrap over questions, paired, so that a hard question is hard for all).
-# **APGR** is RouteLLM's area under the curve *by calls*: half is a coin, a whole would be perfect. **Calls at 95 %** is the share sent up
-# to recover 95 % of the gap between the models. The saving is what the invoice says at 95 % of the large model's quality.
+resamples = book.pick(ci=200, learn=1000)
 
 
-# %%
-def saving(name):
-    way, _ = routers[name]
-
-    def statistic(o):
-        table = frontier(o, way)
-        return 1 - float(table[table.quality >= SHARE_OF_LARGE * o.right_large.mean()].cost.min()) / o.cost_large.mean()
-
-    return statistic
+def within(statistic, name, scale=100):
+    """A statistic of a router in words, with its interval."""
+    seen = bootstrap(outcomes[name], statistic, seed=seed, resamples=resamples)
+    return f"{scale * seen.estimate:.1f} ({scale * seen.low:.1f} to {scale * seen.high:.1f})"
 
 
-def within(found, scale=100):
-    return f"{scale * found.estimate:.1f} ({scale * found.low:.1f} to {scale * found.high:.1f})"
-
-
-resamples = book.pick(ci=300, learn=1000, gpu=1000)
-area = {name: bootstrap(outcomes[name], apgr, seed=seed, resamples=resamples) for name in routers}
-savings = {name: bootstrap(outcomes[name], saving(name), seed=seed, resamples=resamples) for name in routers}
-best_possible = 1 - oracle_usd(outcomes[cheapest], promised) / fixed.cost["always large"]
-book.reveal("05.saving", 100 * savings[cheapest].estimate, unit="%")
 pd.DataFrame(
-    {
-        "APGR (%)": [within(area[name]) for name in routers],
-        "calls at 95 % (%)": [
-            within(bootstrap(outcomes[name], lambda o: cpt(o, 0.95), seed=seed, resamples=resamples)) for name in routers
-        ],
-        "saved at 95 % quality (%)": [within(savings[name]) for name in routers],
-    },
-    index=list(routers),
-)
-
-# %%
-Markdown(
-    f"An all-knowing router would save **{100 * best_possible:.0f} %** at that quality"
-    + (", so no router can save the advertised 72 to 80 % on this traffic at these prices" if best_possible < 0.72 else "")
-    + ". The first chart says why: the bill sits where the large model is needed. "
-    "*Calls* saved look better than money saved, because the calls that remain are the dear ones."
-)
+    [
+        {
+            "router": name,
+            "APGR (%)": within(apgr, name),
+            "calls at 95 % of the gap (%)": within(lambda o: cpt(o, 0.95), name),
+            "saved at 95 % of the quality (%)": within(saving(way), name),
+        }
+        for name, (way, _) in routers.items()
+    ]
+).set_index("router")
 
 # %% [markdown]
 # ### A promise, and traffic nobody has seen
 #
-# The curve above looked for its best point *on the test itself*. In life the threshold comes first. The promise: 95 % of the large
-# model's quality. It is set on the other half of the known questions, with a margin for their being few (exercise 05.2 is
-# this rule), and then judged here.
+# The curve above looked for its best point *on the test itself*. In life the threshold comes first. The promise: 95 % of the
+# large model's quality. The threshold is set on the other half of the known questions, with a margin for their being few
+# (exercise 05.2 is this rule), and then judged here, on questions that had no part in it. What it saves here is what one
+# takes home.
 
 # %%
 choose = book.reference("05.2")
 # What a known question costs is foreseen from its ten nearest others: the nearest of all is itself, and is taken out.
 foreseen = (11 * knn_scores(known_vectors, known_dear, known_vectors, k=11) - known_dear) / 10
-known_sure = calibration.all(known_scores["whole answer"])
+known_sure = calibration.all(known["whole answer"])
 known_outcomes = {
-    "cascade, whole answer": Outcomes(known_sure, **known_columns),
-    "cascade, doubt per dollar": Outcomes(per_dollar(known_sure, foreseen), **known_columns),
-    "before, classifier": Outcomes(classifier.predict(known_text), **known_columns),
+    "cascade by doubt": Outcomes(known_sure, **known_columns),
+    "cascade by doubt per dollar": Outcomes(per_dollar(known_sure, foreseen), **known_columns),
+    "classifier before": Outcomes(classifier.predict(list(known.question)), **known_columns),
 }
 sla = SHARE_OF_LARGE * known_columns["right_large"].mean()
 thresholds = {name: choose(o, sla) for name, o in known_outcomes.items()}
 
 
-def over_coin(threshold, way):
-    """By how much a router's quality is above that of the coin that costs the same."""
-    quality, cost = at_threshold(threshold, "quality", way), at_threshold(threshold, "cost", way)
-
-    def statistic(o):
-        low, high = o.cost_small.mean(), o.cost_large.mean()
-        slope = (o.right_large.mean() - o.right_small.mean()) / (high - low)
-        return quality(o) - (o.right_small.mean() + slope * (cost(o) - low))
-
-    return statistic
+# %%
+def at(name, column, o=None):
+    """The quality or cost of a router at the threshold set for it."""
+    return at_threshold(thresholds[name], column, routers[name][0])(outcomes[name] if o is None else o)
 
 
-def beyond_oracle(threshold, way):
-    """How much more a router pays than an all-knowing one with the same quality."""
-    quality, cost = at_threshold(threshold, "quality", way), at_threshold(threshold, "cost", way)
-    return lambda o: cost(o) / oracle_usd(o, quality(o)) - 1
+def statistics(name):
+    """What a router at its threshold is judged by, each with its interval."""
+    kept = {
+        "quality": lambda o: at(name, "quality", o),
+        "of the large model's": lambda o: at(name, "quality", o) / o.right_large.mean(),
+        "saved": lambda o: 1 - at(name, "cost", o) / o.cost_large.mean(),
+        "above the coin": lambda o: at(name, "quality", o) - coin_quality(o, at(name, "cost", o)),
+        "dearer than the oracle": lambda o: at(name, "cost", o) / oracle_cost(o, at(name, "quality", o)) - 1,
+    }
+    draws = book.pick(ci=300, learn=2000)
+    return {what: bootstrap(outcomes[name], kept[what], seed=seed, resamples=draws) for what in kept}
 
 
-kept = []
-for name, threshold in thresholds.items():
-    way, o = routers[name][0], outcomes[name]
+judged = {name: statistics(name) for name in thresholds}
+home = min(thresholds, key=lambda name: at(name, "cost", known_outcomes[name]))  # chosen by what was known
+home_saves = judged[home]["saved"]
 
-    def interval(statistic, o=o):
-        return bootstrap(o, statistic, seed=seed, resamples=2 * resamples)
 
-    quality = interval(at_threshold(threshold, "quality", way))
-    kept.append(
-        {
-            "router": name,
-            "threshold": f"{threshold:.2f}",
-            "sent up": f"{100 * (o.score < threshold).mean():.0f} %",
-            "right answers (%)": within(quality),
-            "promised": f"{100 * promised:.1f} %",
-            "kept": "yes" if quality.estimate >= promised else "NO",
-            "above the coin of equal cost (points)": within(interval(over_coin(threshold, way))),
-            "dearer than the oracle (%)": within(interval(beyond_oracle(threshold, way))),
+def words_of(interval):
+    return f"{100 * interval.estimate:.1f} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+
+
+pd.DataFrame(
+    {
+        name: {
+            "threshold": f"{thresholds[name]:.2f}",
+            "sent up": f"{100 * (outcomes[name].score < thresholds[name]).mean():.0f} %",
+            "right answers (%)": words_of(found_here["quality"]),
+            f"of the large model's, promised {100 * SHARE_OF_LARGE:.0f} (%)": words_of(found_here["of the large model's"]),
+            "saved (%)": words_of(found_here["saved"]),
+            "above the coin of equal cost (points)": words_of(found_here["above the coin"]),
+            "dearer than the oracle (%)": words_of(found_here["dearer than the oracle"]),
         }
-    )
-pd.DataFrame(kept).set_index("router").T
+        for name, found_here in judged.items()
+    }
+)
+
+# %%
+book.reveal("05.saving", 100 * home_saves.estimate, unit="%")
+
+# %%
+kept = judged[home]["of the large model's"]
+of_large = f"{100 * kept.estimate:.1f} % ({100 * kept.low:.1f} to {100 * kept.high:.1f})"
+book.finding(
+    True if kept.low >= SHARE_OF_LARGE else False if kept.high < SHARE_OF_LARGE else None,
+    f"The promise is **kept**: {home} has {of_large} of the large model's quality. It saves {words_of(home_saves)} %.",
+    f"The promise is **broken**: {home} has {of_large} of the large model's quality, though its threshold was set with a margin. "
+    f"It saves {words_of(home_saves)} %, at a quality that nobody was promised.",
+    f"On these {len(found)} questions {home} has {of_large} of the large model's quality: "
+    + ("above the promise, " if kept.estimate >= SHARE_OF_LARGE else "**below the promise**, ")
+    + "with an interval that reaches over it. So this test alone cannot say whether the promise is kept. A promise takes more "
+    f"questions than a demonstration does. The saving is {words_of(home_saves)} %.",
+)
+
+# %%
+earned = {name: one["above the coin"] for name, one in judged.items()}
+worth = [name for name, one in earned.items() if one.low > 0]
+Markdown(
+    (f"Surely above the coin that costs the same: **{'; '.join(worth)}**. " if worth else "None is surely above the coin. ")
+    + "The last line of the table is the distance to the oracle that gets as many right: what other signals could still bring. "
+    "Three savings have been named by now: the oracle's, the one whose threshold is picked afterwards, on these very questions, "
+    "and the one whose threshold was set beforehand. The last is what one takes home: "
+    f"**{100 * home_saves.estimate:.0f} %**, and the bill below uses it."
+)
 
 # %% [markdown]
-# Where the interval above the coin excludes zero, the router has earned its keep. The last line is the distance to the oracle
-# that gets as many right: all that better signals could still bring.
-#
 # ### The bill, and the formula
 #
 # A cascade's cost is commonly given as **c_small + (1 − p) · c_large**, p being the share that stays small. Now it is no longer
@@ -640,10 +768,10 @@ pd.DataFrame(kept).set_index("router").T
 # and the formula stands beside.
 
 # %%
-policy = RoutingPolicy("v1", (SMALL, LARGE), (min(1.0, thresholds["cascade, whole answer"]),))
-policy_before = RoutingPolicy("v1", (SMALL, LARGE), (min(1.0, thresholds["before, classifier"]),))
-policy_dollar = RoutingPolicy("v1", (SMALL, LARGE), (min(1.0, thresholds["cascade, doubt per dollar"]),))
+policies = {name: RoutingPolicy("v1", (SMALL, LARGE), (min(1.0, threshold),)) for name, threshold in thresholds.items()}
+policy = policies["cascade by doubt"]
 sure_enough = CalibratedJudge(SequenceLogprob("total"), calibration)
+ROUNDS = 6
 
 
 async def worth_it(request, answer):
@@ -653,45 +781,63 @@ async def worth_it(request, answer):
     return replace(score, value=float(per_dollar(score.value, likely)), name="doubt per dollar")
 
 
-ways = {
-    "always small": Fallback((SMALL,))(models),
-    "always large": Fallback((LARGE,))(models),
-    "route before": Route(policy_before, classifier)(models),
-    "cascade": Cascade(policy, sure_enough, logprobs=0)(models),
-    "cascade, per dollar": Cascade(policy_dollar, worth_it, logprobs=0)(models),
-}
-half = test[: len(test) // 2]
-live = {name: await answers(way, half, at_once=8, feature=name) for name, way in ways.items()}
-booked_usd = spend(ledger, ("labkit.feature",)).set_index("labkit.feature")["labkit.cost"].astype(float)
-rows = []
-for name, found in live.items():
-    waits = [1000 * a.done.timing.e2e for a in found]
-    rows.append(
-        {
-            "way": name,
-            "right answers": f"{100 * rights(half, found).mean():.1f} %",
-            "answered by large": f"{100 * np.mean([a.done.model == LARGE for a in found]):.0f} %",
-            "USD per 1,000 (ledger)": f"{1000 * booked_usd[name] / len(half):.4f}",
-            "wait, median (ms)": f"{np.median(waits):.0f}",
-            "wait, p95 (ms)": f"{np.percentile(waits, 95):.0f}",
-        }
-    )
-pd.DataFrame(rows).set_index("way")
+async def five_ways(round):
+    """A part of half the test, through the handlers of five ways, one after the other."""
+    ledger = Ledger(":memory:")
+    models = priced(ledger)
+    ways = {
+        "always small": Fallback((SMALL,))(models),
+        "always large": Fallback((LARGE,))(models),
+        "classifier before": Route(policies["classifier before"], classifier)(models),
+        "cascade by doubt": Cascade(policy, sure_enough, logprobs=0)(models),
+        "cascade by doubt per dollar": Cascade(policies["cascade by doubt per dollar"], worth_it, logprobs=0)(models),
+    }
+    rows, part = [], range(round, len(test), 2 * ROUNDS)
+    for name, way in ways.items():
+        for i, a in zip(part, await answers(way, [test[i] for i in part], at_once=4, feature=name), strict=True):
+            row = {"way": name, "question": i, "right": grade(test[i], a.text), "large": a.done.model == LARGE}
+            rows.append({**row, "ms": 1000 * a.done.timing.e2e})
+    booked = spend(ledger, ("labkit.feature",)).set_index("labkit.feature")["labkit.cost"]
+    return {"rows": rows, "booked": {name: float(booked[name]) for name in ways}}
+
+
+went = await book.measure("five ways", five_ways, rounds=ROUNDS, needs=ready)
 
 # %%
-o = outcomes["cascade, whole answer"].take(np.arange(len(half)))
-said = cascade_cost(o, policy.thresholds[0])
-up = o.score < policy.thresholds[0]
+live = pd.DataFrame([{**row, "round": i} for i, one in enumerate(went.value) for row in one["rows"]])
+ways = list(went.value[0]["booked"])
+asked_rows = live[live.way == ways[0]].question.to_numpy()
+booked_usd = {way: sum(one["booked"][way] for one in went.value) / len(asked_rows) for way in ways}
+waits = {way: list(live[live.way == way].groupby("round").ms.median()) for way in ways}
+
+
+def span(rounds):
+    seen = spread(rounds)
+    return f"{seen.median:.0f} ({seen.low:.0f} to {seen.high:.0f})"
+
+
+pd.DataFrame(
+    [
+        {
+            "way": way,
+            "right answers": f"{100 * one.right.mean():.1f} %",
+            "answered by large": f"{100 * one.large.mean():.0f} %",
+            "USD per 1,000 (ledger)": f"{1000 * booked_usd[way]:.4f}",
+            "median wait (ms), with the interval of its rounds": span(waits[way]),
+            "one in twenty waits longer than (ms)": f"{one.ms.quantile(0.95):.0f}",
+        }
+        for way, one in live.groupby("way", sort=False)
+    ]
+).set_index("way")
+
+# %%
+half = doubt.take(asked_rows)
+up = half.score < policy.thresholds[0]
 bars = {
-    "formula, average large answer": said.expected,
-    "formula, large answers of those sent up": o.cost_small.mean() + up.mean() * o.cost_large[up].mean(),
-    "the ledger, live": booked_usd["cascade"] / len(half),
+    "formula, average large answer": cascade_cost(half, policy.thresholds[0]).expected,
+    "formula, large answers of those sent up": half.cost_small.mean() + (up * half.cost_large).mean(),
+    "the ledger": booked_usd["cascade by doubt"],
 }
-short = 100 * (1 - bars["formula, average large answer"] / bars["the ledger, live"])
-thirty = outcomes["cascade, whole answer"]
-at_thirty = np.sort(thirty.score)[round(0.3 * len(thirty))]
-share_at_thirty = 100 * cascade_cost(thirty, at_thirty).measured / thirty.cost_large.mean()
-book.reveal("05.calls", share_at_thirty, unit="%")
 formula = pd.DataFrame({"how": list(bars), "usd": [1000 * usd for usd in bars.values()]})
 show(
     alt.Chart(formula)
@@ -704,111 +850,168 @@ show(
         ),
         tooltip=["how:N", alt.Tooltip("usd:Q", format=".4f")],
     )
-    .properties(height=110, title=f"The textbook formula misses {short:.0f} % of the cascade's bill"),
+    .properties(
+        height=110,
+        title=f"The textbook formula comes to {100 * formula.usd[0] / formula.usd[2]:.0f} % of the bill that was booked",
+    ),
     alt="Cost of the cascade per 1,000 requests. "
     + " ".join(f"{name}: {1000 * usd:.4f} USD." for name, usd in bars.items()),
-    source=f"{len(half)} questions, {100 * up.mean():.0f} % sent up; {priced_as}. {source}",
+    source=f"{len(half)} questions, {100 * up.mean():.0f} % sent up; {priced_as}. {went.source}",
+)
+
+
+# %%
+def beside_formula(o):
+    """What a cascade costs, as a share of what the formula says."""
+    cost = cascade_cost(o, policy.thresholds[0])
+    return cost.measured / cost.expected
+
+
+def of_average(o):
+    """The large answers of those sent up, in average large answers."""
+    return o.cost_large[o.score < policy.thresholds[0]].mean() / o.cost_large.mean()
+
+
+at_thirty = np.sort(doubt.score)[round(0.3 * len(doubt))]
+book.reveal("05.calls", 100 * cascade_cost(doubt, at_thirty).measured / full, unit="%")
+off = bootstrap(doubt, beside_formula, seed=seed, resamples=300)
+dearer = bootstrap(doubt, of_average, seed=seed, resamples=300)
+
+# %%
+times = f"{dearer.estimate:.2f} ({dearer.low:.2f} to {dearer.high:.2f}) times the average large answer"
+book.finding(
+    True if dearer.low > 1 else False if dearer.high < 1 else None,
+    f"The formula multiplies two averages, as if they had nothing to do with one another. But what went up cost {times}: what is "
+    "hard goes up, and hard answers are long. Put in the price of *those that went up*, and the formula holds.",
+    f"The formula multiplies two averages. What went up cost {times} here, so the formula says too much. With the price of "
+    "*those that went up* it holds.",
+    f"The formula multiplies two averages. What went up cost {times}: on these questions the two cannot be told apart.",
+)
+
+# %% [markdown] tags=["reasoned"]
+# So when somebody sells you a cascade by the share of calls it avoids, ask for the tokens of the calls that remain.
+#
+# The wait is the other price. A cascade holds the small answer back until it has judged it, and whoever goes up waits for
+# both. (A part of the waits above is this machine's: two engines share its cores.)
+
+# %%
+waited, plain = spread(waits["cascade by doubt"]).median, spread(waits["always large"]).median
+book.finding(
+    below(waits["always large"], waits["cascade by doubt"]),
+    f"Here the cascade's median wait is **longer** than that of always large: {waited:.0f} against {plain:.0f} ms.",
+    f"Here the cascade's median wait is **shorter** than that of always large, {waited:.0f} against {plain:.0f} ms: those who "
+    "stay with the small model wait less, and they outnumber those who wait for both.",
+    f"Between the cascade's median wait ({waited:.0f} ms) and that of always large ({plain:.0f} ms) these rounds cannot tell.",
 )
 
 # %% [markdown]
-# The formula multiplies two averages, and they are not independent: what goes up is hard, and hard answers are long. Put in the
-# price of *those that went up*, and it holds. So when somebody sells you a cascade by the share of calls it avoids, ask for
-# the tokens.
-#
-# The wait is the other price. A cascade holds the small answer back until it has judged it, and whoever goes up waits twice.
-# (A part of it is this machine's: here two engines share the cores, and a router keeps both of them busy.)
-#
 # ### When to go up
 #
-# Confidence is one reason of five. Here is one question for each, through one stack: who *asks* for a person's care goes
+# Doubt is one reason of five. Here is one question for each, through one stack: who *asks* for a person's care goes
 # straight up; after the answer come the validators, then the score. Watch the first row closely.
 
 # %%
-order_schema = {
-    "type": "object",
-    "required": ["order", "name", "product", "quantity"],
-    "properties": {"quantity": {"type": "integer"}},
-}
+order_schema = {"type": "object", "required": ["order", "name", "product", "quantity"]}
+is_an_order = Valid((Finished(), JsonSchema(order_schema)))
+
+
+def dearest_line(question):
+    """Euros of the dearest line of an order; 0 where there is none."""
+    lines = re.findall(r"(\d+) x .*? at (\d+) euros", question)
+    return max((int(n) * int(each) for n, each in lines), default=0)
+
+
+def covers(question, answer):
+    """Whether an answer is a total that is not below the dearest line of the order."""
+    total = re.fullmatch(r"(\d+) EUR", answer.strip())
+    return total is not None and int(total[1]) >= dearest_line(question)
 
 
 def covers_its_lines(request, answer):
-    """A judge of our own: no total may be below the dearest line of the order that it sums up."""
-    lines = re.findall(r"(\d+) x .*? at (\d+) euros", request.messages[-1].content)
-    least = max((int(n) * int(each) for n, each in lines), default=0)
-    total = re.fullmatch(r"(\d+) EUR", answer.text.strip())
-    fits = total is not None and int(total[1]) >= least
-    return Score(float(fits), "covers-its-lines", reason="" if fits else f"a line alone is {least} EUR")
+    """A judge of our own, for a rule of our own."""
+    question = request.messages[-1].content
+    fits = covers(question, answer.text)
+    return Score(float(fits), "covers-its-lines", reason="" if fits else f"a line alone is {dearest_line(question)} EUR")
 
 
 checks = {
-    "extract": (Valid((Finished(), JsonSchema(order_schema))),),
+    "extract": (is_an_order,),
     "total": (covers_its_lines,),
     "returns": (Valid((UnsafePhrases(("manager review",)),)),),  # promises somebody's time: not unchecked
 }
-heard = {}
 
 
-async def careful(request, answer):
-    score = await verdict(AllOf((*checks.get(request.feature, ()), sure_enough)), request, answer)
-    heard[request.workflow] = answer, score
-    return score
+def of_the_test(family, fits=lambda row: True):
+    """The first of the test's questions of that family whose row fits; else the first of the family."""
+    rows = found[found.family == family]
+    return test[rows.index[[*np.flatnonzero([fits(row) for _, row in rows.iterrows()]), 0][0]]]
 
 
-def note(request, decision):
-    decided[request.workflow] = decision
+# %%
+def one_request_each():
+    form, faq = of_the_test("extract"), of_the_test("faq")
+    total = of_the_test("total", lambda row: not covers(row.question, row["small said"]))
+    refund = of_the_test("policy", lambda row: row["small said"] == "manager review")
+    doubtful = test[found[found.family == "summary"]["whole answer"].idxmin()]
+    odd = Message("user", 'My order "TS-46906" has 4 of "Brenflen "Pro" boots" in it, and I am "Hera".')
+    person = Message("user", "I want to talk to a human. " + faq.messages[-1].content)
+    return {
+        "not valid JSON": replace(ask(form, feature="extract"), messages=(form.messages[0], odd)),
+        "breaks a business rule": ask(total, feature="total"),
+        "not sure enough": ask(doubtful),
+        "unsafe unchecked": ask(refund, feature="returns"),
+        "the user asks": replace(ask(faq), messages=(faq.messages[0], person)),
+        "no reason": ask(faq),
+    }
 
 
-decided = {}
-by_judge = Cascade(policy, careful, logprobs=0, context=RoutingContext(observe=note))
-desk = stack(
-    Route(RoutingPolicy("v1", ("cascade", LARGE), (0.5,)), AsksForAgent()),
-    engine={"cascade": by_judge(models), LARGE: models[LARGE]},
+async def reasons_to_go_up():
+    heard = {}
+
+    async def careful(request, answer):
+        score = await verdict(AllOf((*checks.get(request.feature, ()), sure_enough)), request, answer)
+        heard[request.workflow] = answer, score
+        return score
+
+    models = priced(Ledger(":memory:"))
+    by_judge = Cascade(policy, careful, logprobs=0)(models)
+    first_look = Route(RoutingPolicy("v1", ("cascade", LARGE), (0.5,)), AsksForAgent())
+    desk = stack(first_look, engine={"cascade": by_judge, LARGE: models[LARGE]})
+    rows = []
+    for why, request in one_request_each().items():
+        got = await complete(desk, replace(request, workflow=why, logprobs=0))
+        row = {"reason": why, "the small model said": "(not asked)", "sure of it": "", "the judge": ""}
+        if why in heard:
+            answer, score = heard[why]
+            sure = SequenceLogprob("total")(request, answer).value
+            row |= {"the small model said": answer.text, "sure of it": f"{100 * sure:.1f} %"}
+            row["the judge"] = f"{score.value:.2f} {score.reason}"[:70]
+        fits = [(await verdict(check, request, got)).value > 0 for check in checks.get(request.feature, ())]
+        row |= {"answered by": got.done.model, "delivered": got.text}
+        rows.append({**row, "the same check on it": "" if not fits else "passes" if all(fits) else "FAILS"})
+    return rows
+
+
+went_up = pd.DataFrame((await book.measure("reasons to go up", reasons_to_go_up, needs=ready)).value).set_index("reason")
+went_up
+
+# %%
+odd = went_up.loc["not valid JSON"]
+book.finding(
+    odd["the judge"].startswith("0.00") and odd["the same check on it"] == "FAILS",
+    f"The first answer is broken JSON, and the model finds it {odd['sure of it']} probable: it has never seen a quotation mark "
+    "inside a name. The validator sends it up, and **what the large model delivers is broken as well**. Nobody checks the last "
+    "rung of a cascade: the answer is delivered because there is no one left to ask. Put the same validator behind the last "
+    "model, and decide what is sent when it refuses: an error, or a person.",
+    f"The first answer came with a probability of {odd['sure of it']}, and the validator had its own opinion of it. Mind that "
+    "the last rung of a cascade is checked by no one, unless you put the same validator behind it.",
 )
 
+# %% [markdown] tags=["reasoned"]
+# Confidence does not replace a validator, and a validator does not replace confidence. Nor is the large model's answer right
+# because it is the large model's: read the column of what was delivered.
 
-def a_test_question(family, fits):
-    """One that the small model answered so above; else any."""
-    found = [e for e, a in zip(test, of_small, strict=True) if e.family == family]
-    return next((e for e, a in zip(test, of_small, strict=True) if e.family == family and fits(ask(e), a)), found[0])
-
-
-form = a_test_question("extract", lambda request, answer: True)
-faq = a_test_question("faq", lambda request, answer: True)
-shaky = {id(e): s for e, s in zip(test, scores["whole answer, calibrated"], strict=True) if e.family == "summary"}
-unsure = next(e for e in test if id(e) == min(shaky, key=shaky.get))
-short_of = a_test_question("total", lambda request, answer: covers_its_lines(request, answer).value == 0)
-refund = a_test_question("policy", lambda request, answer: answer.text == "manager review")
-odd = Message("user", 'My order "TS-46906" has 4 of "Brenflen "Pro" boots" in it, and I am "Hera".')
-person = Message("user", "I want to talk to a human. " + faq.messages[-1].content)
-triggers = {
-    "not valid JSON": replace(ask(form, feature="extract"), messages=(form.messages[0], odd)),
-    "breaks a business rule": ask(short_of, feature="total"),
-    "not sure enough": ask(unsure),
-    "unsafe unchecked": ask(refund, feature="returns"),
-    "the user asks": replace(ask(faq), messages=(faq.messages[0], person)),
-    "no reason": ask(faq),
-}
-rows = []
-for why, request in triggers.items():
-    got = await complete(desk, replace(request, workflow=why))
-    answer, score = heard.get(why, (None, None))
-    rows.append(
-        {
-            "reason": why,
-            "the small model said": "(not asked)" if answer is None else answer.text,
-            "sure of it": "" if answer is None else f"{100 * SequenceLogprob('total')(request, answer).value:.1f} %",
-            "the judge": "" if score is None else f"{score.value:.2f} {score.reason}"[:70],
-            "answered by": got.done.model,
-            "delivered": got.text,
-        }
-    )
-pd.DataFrame(rows).set_index("reason")
-
-# %% [markdown]
-# The first answer is broken JSON, and the model is all but certain of it: it has never seen a quotation mark inside a name.
-# Confidence does not replace a validator, and a validator does not replace confidence. (Nor is the large model's answer right
-# because it is the large model's: read it.)
-#
+# %% [markdown] tags=["further"]
 # ### What no score may overrule
 #
 # Some things are not for a score to decide. A **floor**: refunds get the large model, always. A **budget**: who has spent it gets
@@ -823,30 +1026,36 @@ strict = replace(
     sticky="user",
     fallbacks={LARGE: (SMALL,)},
 )
-spent = {"spendthrift": Decimal("0.02")}
-watched = RoutingContext(observe=note, spent=lambda tenant: spent.get(tenant, Decimal(0)))
-guarded = Cascade(strict, sure_enough, logprobs=0, context=watched)(models)
-cases = {
-    "an easy question": ask(faq),
-    "an easy question, but about a refund": ask(faq, feature="refund"),
-    "an unsure answer of a tenant who has spent the budget": ask(unsure, tenant="spendthrift"),
-    "an unsure answer, user 7": ask(unsure, user="7"),
-    "then an easy question, user 7": ask(faq, user="7"),
-}
-rows = []
-for what, request in cases.items():
-    got = await complete(guarded, replace(request, workflow=what))
-    rows.append(
-        {
-            "request": what,
-            "decided by": {"score": "the score", "only": "floor or session", "budget": "the budget"}[decided[what].why],
-            "asked": " > ".join(decided[what].models),
-            "answered by": got.done.model,
-        }
-    )
-pd.DataFrame(rows).set_index("request")
 
-# %% [markdown]
+
+async def policy_first():
+    decided, spent = {}, {"spendthrift": Decimal("0.02")}
+
+    def note(request, decision):
+        decided[request.workflow] = decision
+
+    watched = RoutingContext(observe=note, spent=lambda tenant: spent.get(tenant, Decimal(0)))
+    guarded = Cascade(strict, sure_enough, logprobs=0, context=watched)(priced(Ledger(":memory:")))
+    faq, unsure = of_the_test("faq"), test[found[found.family == "summary"]["whole answer"].idxmin()]
+    cases = {
+        "an easy question": ask(faq),
+        "an easy question, but about a refund": ask(faq, feature="refund"),
+        "an unsure answer of a tenant who has spent the budget": ask(unsure, tenant="spendthrift"),
+        "an unsure answer, user 7": ask(unsure, user="7"),
+        "then an easy question, user 7": ask(faq, user="7"),
+    }
+    by = {"score": "the score", "only": "floor or session", "budget": "the budget"}
+    rows = []
+    for what, request in cases.items():
+        got = await complete(guarded, replace(request, workflow=what))
+        how = {"decided by": by[decided[what].why], "asked": " > ".join(decided[what].models)}
+        rows.append({"request": what, **how, "answered by": got.done.model})
+    return rows
+
+
+pd.DataFrame((await book.measure("what no score may overrule", policy_first, needs=ready)).value).set_index("request")
+
+# %% [markdown] tags=["further"]
 # ### When the large engine is down
 #
 # Now the large engine hangs: it takes requests and says nothing. **Fallback** waits, gives up and asks the small one; the
@@ -854,7 +1063,7 @@ pd.DataFrame(rows).set_index("request")
 # listens to the first to speak. Six requests each; the small engine is real, the hang is planted.
 
 # %% tags=["constants"]
-GIVE_UP_S, IMPATIENT_S = 0.4, 0.1
+GIVE_UP_S, IMPATIENT_S = 0.3, 0.1
 
 
 # %%
@@ -864,136 +1073,178 @@ async def hangs(request):
     yield
 
 
-broken = {LARGE: stack(books, engine=hangs), SMALL: models[SMALL]}
-breaker = Breaker(failures=3, cool_down_s=60)
-plans = {
-    "fallback + breaker": Fallback((LARGE, SMALL), breaker, first_token_s=GIVE_UP_S)(broken),
-    "hedge": Hedge(IMPATIENT_S)(broken),
-}
-rows = []
-for plan, handler in plans.items():
-    for i in range(1, 7):
-        done = (await complete(handler, ask(faq, feature=plan))).done
-        rows.append({"plan": plan, "request": i, "ms": 1000 * done.timing.e2e})
-down = pd.DataFrame(rows)
-last = down[down.request == 6].set_index("plan").ms
-attempts = spend(ledger, ("labkit.feature",)).set_index("labkit.feature").attempts
+async def six_requests(_):
+    ledger = Ledger(":memory:")
+    models = {**priced(ledger), LARGE: stack(Booked(ledger, prices, provider="lab"), engine=hangs)}
+    faq = of_the_test("faq")
+    plans = {
+        "fallback + breaker": Fallback((LARGE, SMALL), Breaker(failures=3, cool_down_s=60), first_token_s=GIVE_UP_S)(models),
+        "hedge": Hedge(IMPATIENT_S)({LARGE: models[LARGE], SMALL: models[SMALL]}),
+    }
+    rows = []
+    for plan, handler in plans.items():
+        for i in range(1, 7):
+            done = (await complete(handler, ask(faq, feature=plan))).done
+            rows.append({"plan": plan, "request": i, "ms": 1000 * done.timing.e2e})
+    attempts = spend(ledger, ("labkit.feature",)).set_index("labkit.feature").attempts
+    return {"rows": rows, "attempts": {plan: int(attempts[plan]) for plan in plans}}
+
+
+async def a_refund():
+    """What a request under a floor gets while the only model that it may go to hangs."""
+    models = {**priced(Ledger(":memory:")), LARGE: hangs}
+    patient = RoutingContext(first_token_s=GIVE_UP_S)
+    try:
+        got = await complete(Route(replace(strict, budgets={}), classifier, patient)(models), ask(test[0], feature="refund"))
+    except EngineError as error:
+        return {"error": str(error)}
+    return {"answered by": got.done.model}
+
+
+outage = await book.measure("the large engine hangs", six_requests, rounds=5, needs=ready)
+refund = (await book.measure("a refund meanwhile", a_refund, needs=ready)).value
+
+# %%
+down = pd.DataFrame([{**row, "round": i} for i, one in enumerate(outage.value) for row in one["rows"]])
+plans = list(down.plan.unique())
+middle = down.groupby(["plan", "request"], sort=False).ms.median().reset_index()
+last = {plan: list(down[(down.plan == plan) & (down.request == down.request.max())].ms) for plan in plans}
+attempts = outage.value[-1]["attempts"]
+coloured = alt.Color("plan:N", title=None, sort=plans)
 show(
-    alt.Chart(down)
-    .mark_line(point=True)
-    .encode(
-        x=alt.X("request:O", title="request, one after the other", axis=alt.Axis(labelAngle=0)),
-        y=alt.Y("ms:Q", title="wait for the whole answer (ms)", scale=alt.Scale(domainMin=0)),
-        color=alt.Color("plan:N", title=None, sort=list(plans)),
-    )
-    .properties(
+    (
+        alt.Chart(middle)
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("request:O", title="request, one after the other", axis=alt.Axis(labelAngle=0)),
+            y=alt.Y("ms:Q", title="wait for the whole answer (ms)", scale=alt.Scale(domainMin=0)),
+            color=coloured,
+            strokeDash=alt.StrokeDash("plan:N", title=None, sort=plans),
+        )
+        + alt.Chart(down).mark_circle(opacity=0.3).encode(x="request:O", y="ms:Q", color=coloured)
+    ).properties(
         width=480,
         height=200,
-        title=f"The breaker learns: its sixth request waits {last['fallback + breaker']:.0f} ms, a hedge's {last['hedge']:.0f} ms",
+        title=f"The sixth request waits {median(last[plans[0]]):.0f} ms with {plans[0]}, {median(last[plans[1]]):.0f} ms with a hedge",
     ),
-    alt="Wait for each of six requests while the large engine hangs. "
-    + " ".join(f"{p}: {', '.join(f'{ms:.0f}' for ms in g.ms)} ms." for p, g in down.groupby("plan", sort=False)),
-    source=f"{attempts['fallback + breaker']} attempts booked for six requests with the breaker, {attempts['hedge']} with the hedge. "
-    f"A planted hang; answers from {small.provenance.caption()}",
+    alt="Wait for each of six requests while the large engine hangs, medians of the rounds. "
+    + " ".join(f"{p}: {', '.join(f'{ms:.0f}' for ms in g.ms)} ms." for p, g in middle.groupby("plan", sort=False)),
+    source=f"{attempts[plans[0]]} attempts booked for six requests with the breaker, {attempts[plans[1]]} with the hedge; "
+    f"{len(outage.value)} rounds. The hang is planted. {outage.source}",
 )
 
 # %%
-try:
-    patience = RoutingContext(first_token_s=GIVE_UP_S)
-    protected = Route(replace(strict, budgets={}), classifier, patience)(broken)
-    await complete(protected, ask(faq, feature="refund"))
-except EngineError as error:
-    told = str(error)
-Markdown(
-    f"And a refund while it is down? The floor leaves nobody to fall back to: “{told}”. An error is the right answer here. "
-    "What everybody else got are answers of the small model: read the first chart again for what they are worth."
+book.finding(
+    below(last["fallback + breaker"], last["hedge"]),
+    "The breaker has learnt: by the sixth request it no longer asks the engine that hangs, while the hedge is impatient anew each "
+    "time, and pays for an attempt that comes to nothing.",
+    "By the sixth request the hedge still answers sooner than the breaker.",
 )
 
-# %% [markdown]
+# %%
+Markdown(
+    (
+        f"And a refund while it is down? The floor leaves no one to fall back to: “{refund['error']}”. An error is the right answer "
+        "here. "
+        if "error" in refund
+        else f"A refund while it is down was answered by {refund['answered by']}, against the floor. "
+    )
+    + "What everybody else got are answers of the small model: see the first chart for what they are worth."
+)
+
+# %% [markdown] tags=["further"]
 # ### An A/B test that you may look at
 #
 # The cascade goes into production as a **shadow** first: the large model answers, as today; the cascade answers the same question in
 # its shadow, and nobody sees it but the books. Each pair of verdicts is evidence. May one stop when it looks clear? With an
-# ordinary test, no. Here is what becomes of 5 % when one looks after every pair, in tests of A *against itself*:
+# ordinary test, no. Here is what becomes of 5 % when one looks after every pair from the twentieth on, in tests of A *against itself*:
 
 # %% tags=["constants"]
 ALPHA = 0.05
-NOT_WORSE_BY = 0.10  # the loss in quality that would be accepted, as a difference of shares
 
 # %%
 coins = np.random.default_rng(seed)
 tests, length = 1000, 400
 same = coins.choice([1, 0, -1], p=[0.1, 0.8, 0.1], size=(tests, length))
-seen = np.arange(length) >= 20
+looked = np.arange(1, length + 1) >= 20
 z = same.cumsum(axis=1) / np.sqrt(np.maximum((same**2).cumsum(axis=1), 1))
-peeked = 100 * ((z > 1.645) & seen).any(axis=1).mean()
+peeked = 100 * ((z > 1.645) & looked).any(axis=1).mean()
 once = 100 * (z[:, -1] > 1.645).mean()
 betting = 100 * np.mean([book.reference("05.4")(row, ALPHA, 0.3) is not None for row in same.tolist()])
+
+# %%
 Markdown(
-    f"Looked at once, at the end, a z-test finds a winner in {once:.1f} % of {tests:,} tests. Looked at after every pair, in "
-    f"**{peeked:.0f} %**. The betting test of exercise 05.4, looked at after every pair: **{betting:.1f} %**."
+    f"Looked at once, at the end, a z-test finds a winner in {once:.1f} % of {tests:,} tests. Looked at after every pair from the "
+    f"twentieth on, in **{peeked:.0f} %**. The betting test of exercise 05.4, looked at after every pair: **{betting:.1f} %**."
 )
 
-# %% [markdown]
+# %% [markdown] tags=["reasoned"]
 # So this one bets. A stake of 1 is put on “B is better”, again and again; under the null hypothesis it stays 1 on average, and it
 # reaches 1/α with a probability of α at most, *whenever* one looks. Turned around, it is an interval that holds all the time.
 #
-# Two questions to the same new traffic, live. Is the cascade better than always small? And is it at least not much worse than
-# always large? Each is closed when its interval says so; the shadow ends with the last one, or with the questions.
+# Two questions to the same new traffic. Is the cascade better than always small? And does it keep the promise, so that it is
+# worse than always large by less than the five hundredths that were allowed? Each is closed when its interval says so; the
+# shadow ends with the last one, or with the questions.
 
 # %%
-fresh = questions("test", book.pick(ci=20, learn=80, gpu=80), 5)
-by_id = {e.id: e for e in fresh}
-trials = {"always small": PairedTest(ALPHA), "always large": PairedTest(ALPHA, NOT_WORSE_BY)}
-closed, track, first_said, under_way = {}, [], {}, Copies()
+allowed = (1 - SHARE_OF_LARGE) * fixed.quality[
+    "always large"
+]  # the promise as a difference of shares, set before the first pair
 
 
-def listening(request, answer):
-    """The cascade's judge, which keeps what the small model said: the third arm costs nothing."""
-    first_said[request.workflow] = answer.text
-    return sure_enough(request, answer)
+async def in_its_shadow():
+    ledger, fresh = Ledger(":memory:"), questions("test", book.pick(ci=20, learn=80), 5)
+    models, by_id = priced(ledger), {e.id: e for e in fresh}
+    trials = {"always small": PairedTest(ALPHA), "always large": PairedTest(ALPHA, allowed)}
+    closed, track, first_said, under_way = {}, [], {}, Copies()
+
+    def listening(request, answer):
+        """The cascade's judge, which keeps what the small model said: the third arm costs nothing."""
+        first_said[request.workflow] = answer.text
+        return sure_enough(request, answer)
+
+    def compare(request, main, copy):
+        example = by_id[request.workflow]
+        rivals = {"always small": first_said[example.id], "always large": main.text}
+        for rival in rivals.keys() - closed.keys():  # what comes after the verdict is not looked at
+            trials[rival] = trial = trials[rival].seen(grade(example, rivals[rival]), grade(example, copy.text))
+            pairs, (low, high) = trial.wins + trial.ties + trial.losses, trial.interval
+            track.append({"rival": rival, "pairs": pairs, "low": low, "high": high, "difference": trial.difference})
+            if trial.verdict != "go on":
+                closed[rival] = trial.verdict
+
+    shadow = Shadow(1.0, at_most=16, compare=compare, copies=under_way)
+    cascade = Cascade(policy, listening, logprobs=0)(models)
+    desk, sent = stack(shadow, engine={"large": Fallback((LARGE,))(models), "cascade": cascade}), 0
+    while sent < len(fresh) and len(closed) < len(trials):
+        batch = fresh[sent : sent + 16]
+        await asyncio.gather(*(complete(desk, ask(e, workflow=e.id, feature="a/b")) for e in batch))
+        await under_way.finished()
+        sent += len(batch)
+    extra = float(waste(ledger).query("reason == 'shadow'")["labkit.cost"].sum())
+    all_usd = float(spend(ledger)["labkit.cost"].sum())
+    return {"track": pd.DataFrame(track).round(4), "closed": closed, "sent": sent, "extra": extra / (all_usd - extra)}
 
 
-def compare(request, main, copy):
-    example = by_id[request.workflow]
-    of_cascade = grade(example, copy.text)
-    seen = {"always small": grade(example, first_said[example.id]), "always large": grade(example, main.text)}
-    for rival, right_a in seen.items():
-        if rival in closed:  # what comes after the verdict is not looked at
-            continue
-        trials[rival] = trial = trials[rival].seen(right_a, of_cascade)
-        low, high = (100 * bound for bound in trial.interval)
-        pairs = trial.wins + trial.ties + trial.losses
-        track.append({"rival": rival, "pairs": pairs, "low": low, "high": high, "difference": 100 * trial.difference})
-        if trial.verdict != "go on":
-            closed[rival] = pairs
+shadowed = await book.measure("the cascade in shadow", in_its_shadow, needs=ready)
 
-
-in_shadow = stack(
-    Shadow(1.0, at_most=16, compare=compare, copies=under_way),
-    engine={"large": Fallback((LARGE,))(models), "cascade": Cascade(policy, listening, logprobs=0)(models)},
-)
-sent = 0
-while sent < len(fresh) and len(closed) < len(trials):
-    batch = fresh[sent : sent + 16]
-    await asyncio.gather(*(complete(in_shadow, ask(e, workflow=e.id, feature="a/b")) for e in batch))
-    await under_way.finished()
-    sent += len(batch)
-track = pd.DataFrame(track)
+# %%
+ab = shadowed.value
+track = ab["track"].copy()
+track[["low", "high", "difference"]] *= 100
 ends = track.groupby("rival").last()
 told = [
-    f"{rival}: “{trials[rival].verdict}” after {closed[rival]} pairs"
-    if rival in closed
-    else f"{rival}: open after {ends.pairs[rival]} pairs"
-    for rival in trials
+    f"{rival}: “{ab['closed'][rival]}” after {pairs} pairs"
+    if rival in ab["closed"]
+    else f"{rival}: open after {pairs} pairs"
+    for rival, pairs in ends.pairs.items()
 ]
 base = alt.Chart(track).encode(
     x=alt.X("pairs:Q", title="pairs seen"),
     color=alt.Color(
         "rival:N",
         title="cascade less",
-        sort=list(trials),
-        scale=alt.Scale(domain=list(trials), range=[PALETTE["orange"], PALETTE["blue"]]),
+        scale=alt.Scale(domain=["always small", "always large"], range=[PALETTE["orange"], PALETTE["blue"]]),
     ),
 )
 show(
@@ -1002,25 +1253,41 @@ show(
             y=alt.Y("low:Q", title="difference in right answers (points)", scale=alt.Scale(domain=[-50, 60], clamp=True)),
             y2="high:Q",
         )
-        + base.mark_line().encode(y="difference:Q")
-        + alt.Chart(pd.DataFrame({"y": [-100 * NOT_WORSE_BY, 0]})).mark_rule(strokeDash=[4, 3]).encode(y="y:Q")
+        + base.mark_line().encode(y="difference:Q", strokeDash=alt.StrokeDash("rival:N", title="cascade less"))
+        + alt.Chart(pd.DataFrame({"y": [-100 * allowed, 0]})).mark_rule(strokeDash=[4, 3]).encode(y="y:Q")
     ).properties(title=["Cascade (B) against…", *told]),
     alt="Difference in right answers with its interval against pairs seen. "
     + " ".join(
         f"Cascade less {rival}: {e.difference:+.1f} points, {e.low:.1f} to {e.high:.1f}, after {int(e.pairs)} pairs."
         for rival, e in ends.iterrows()
     ),
-    source=f"New questions, live, in shadow. Dashed: no difference, and the loss that would be accepted. {source}",
-)
-shadow_usd = float(waste(ledger).query("reason == 'shadow'")["labkit.cost"].sum())
-main_usd = float(spend(ledger, ("labkit.feature",)).set_index("labkit.feature")["labkit.cost"]["a/b"]) - shadow_usd
-Markdown(
-    f"The shadow cost **{100 * shadow_usd / main_usd:.0f} %** on top of the bill while it ran ({sent} questions). A test is a "
-    "purchase, and it stands in the ledger as one. A large difference is cheap to prove. A small one is not: to tell a loss half as "
-    "large takes about four times the pairs, and a promise of 95 % *is* a loss of some points."
+    source=f"New questions, in shadow. Dashed: no difference, and the loss that was allowed ({100 * allowed:.1f} points). "
+    f"{shadowed.source}",
 )
 
-# %% [markdown]
+
+# %%
+def pairs_until(wins, losses, margin):
+    """After how many pairs with these shares the test says "not worse"; None where it does not within 20,000."""
+    for n in np.unique(np.geomspace(20, 20_000, 80).astype(int)):
+        counts = round(wins * n), n - round(wins * n) - round(losses * n), round(losses * n)
+        if PairedTest(ALPHA, margin, *counts).verdict == "B is not worse":
+            return int(n)
+    return None
+
+
+a_loss_of = 0.5 * allowed  # a cascade that loses half of what it may
+take = {margin: pairs_until(0.02, 0.02 + a_loss_of, margin) for margin in (allowed, 2 * allowed)}
+
+# %% tags=["reasoned"]
+Markdown(
+    f"The shadow cost **{100 * ab['extra']:.0f} %** on top of the bill while it ran ({ab['sent']} questions). A test is a "
+    "purchase, and it stands in the ledger as one. A large difference is cheap to prove, a small one is not. By arithmetic: a "
+    f"cascade that loses half of what it may would need about **{take[allowed] or 'more than 20,000'} pairs** to be shown as good "
+    f"enough, and about {take[2 * allowed] or 'more than 20,000'} if twice the loss were allowed."
+)
+
+# %% [markdown] tags=["further"]
 # ### Letting the traffic choose, and noticing that it changed
 #
 # **Thompson sampling** needs no calibration set: it tries thresholds on live traffic, each as often as it may still be the best.
@@ -1030,23 +1297,22 @@ Markdown(
 WORTH_USD = 0.0005  # of a right answer
 
 # %%
-o = outcomes["cascade, whole answer"]
 arms = (0.0, 0.3, 0.6, 0.9, 0.97, 1.0)
-most = float((o.cost_small + o.cost_large).max())
+most = float((doubt.cost_small + doubt.cost_large).max())
 
 
 def gains(threshold):
-    up = o.score < threshold
-    cost = o.cost_small + np.where(up, o.cost_large, 0.0)
+    up = doubt.score < threshold
+    cost = doubt.cost_small + np.where(up, doubt.cost_large, 0.0)
     return [
         utility(r, c, worth=WORTH_USD, cost_max=most)
-        for r, c in zip(np.where(up, o.right_large, o.right_small), cost, strict=True)
+        for r, c in zip(np.where(up, doubt.right_large, doubt.right_small), cost, strict=True)
     ]
 
 
 table = {threshold: gains(threshold) for threshold in arms}
 bandit = Thompson(arms, seed)
-draws = np.random.default_rng(seed).integers(len(o), size=book.pick(ci=3000, learn=10_000, gpu=10_000))
+draws = np.random.default_rng(seed).integers(len(doubt), size=book.pick(ci=3000, learn=10_000))
 for i in draws:
     chosen = bandit.choose()
     bandit.learn(chosen, table[chosen][i])
@@ -1060,8 +1326,10 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# A threshold is right for a mix of questions. When the mix moves, nobody sends a notice; the families of the requests do. A
-# quiet week and a sale, in which baskets are asked about twice as often:
+# A threshold is right for a mix of questions. When the mix moves, nobody sends a notice; the families of the requests do. The
+# **PSI**, the population stability index, sums (q − p) · ln(q / p) over the families, p and q being their shares before and
+# after: by custom, below 0.1 the mix is stable, above 0.25 it has moved. A quiet week, and a sale in which baskets are asked
+# about two times as often:
 
 # %%
 dice = book.rng("weeks")
@@ -1072,11 +1340,11 @@ weeks = {
 }
 then = dice.choices(mix, k=600)
 rows = []
-family = by_request.family.to_numpy()
+family = found.family.to_numpy()
 for week, kinds_asked in weeks.items():
     moved = drift(then, kinds_asked, seed=seed)
     picked = np.array([dice.choice(np.flatnonzero(family == kind)) for kind in kinds_asked])
-    now = o.take(picked)
+    now = doubt.take(picked)
     rows.append(
         {
             "week": week,
@@ -1103,18 +1371,14 @@ PAIRS = {
     "gpt-5-nano and gpt-5": ("gpt-5-nano", "gpt-5"),
     "claude-haiku-4-5 and claude-sonnet-4-5": ("claude-haiku-4-5", "claude-sonnet-4-5"),
 }
-
-
-def repriced(pair):
-    a, b = map(price_of, pair)
-    return (
-        np.array([float(price_request(x.done.usage, a).total) for x in of_small]),
-        np.array([float(price_request(x.done.usage, b).total) for x in of_large]),
+at_prices = {
+    name: tuple(
+        np.array([float(price_request(usage, price_of(model)).total) for usage in found[used]])
+        for model, used in zip(pair, ("small used", "large used"), strict=True)
     )
-
-
-at_prices = {name: repriced(pair) for name, pair in PAIRS.items()}
-easy_rows, hard_rows = np.flatnonzero(~by_request.hard), np.flatnonzero(by_request.hard)
+    for name, pair in PAIRS.items()
+}
+easy_rows, hard_rows = np.flatnonzero(~hard), np.flatnonzero(hard)
 
 
 def mixed(pair, hard_percent):
@@ -1122,10 +1386,11 @@ def mixed(pair, hard_percent):
     n = round(10 * hard_percent)
     rows = np.concatenate([np.resize(hard_rows, n), np.resize(easy_rows, 1000 - n)])
     cost_small, cost_large = at_prices[pair]
-    priced = {**columns, "cost_small": cost_small, "cost_large": cost_large}
-    return Outcomes(scores["whole answer, calibrated"], **priced).take(rows)
+    priced_anew = {**columns, "cost_small": cost_small, "cost_large": cost_large}
+    return Outcomes(scores["whole answer, calibrated"], **priced_anew).take(rows)
 
 
+# %%
 def trade(threshold, promise, hard, prices):
     o = mixed(prices, hard)
     full, wanted = o.cost_large.mean(), promise / 100 * o.right_large.mean()
@@ -1153,12 +1418,14 @@ def trade(threshold, promise, hard, prices):
         + alt.Chart(ends).mark_line(color=PALETTE["grey"], point=True).encode(x=x, y=y)
         + alt.Chart(ends).mark_text(align="left", dx=6, dy=12).encode(x=x, y=y, text="what:N")
         + alt.Chart(pd.DataFrame({"percent": [100 * wanted]})).mark_rule(strokeDash=[4, 3]).encode(y=y)
-        + alt.Chart(pd.DataFrame([here])).mark_point(filled=True, size=160, color=ink).encode(x=x, y=y)
+        + alt.Chart(pd.DataFrame([here]))
+        .mark_point(filled=True, size=160, color=ink, shape="circle" if keeps else "cross")
+        .encode(x=x, y=y)
     )
     return Figure(
         chart.properties(title=title),
         alt=f"Quality of a cascade against its bill, with the chosen threshold at {here['cost']:.0f} % of the bill. {title}.",
-        source=f"Computed from the outcomes measured above, mixed anew; {prices}.",
+        source=f"Computed from the outcomes measured above, mixed anew; {prices}. {source}",
     )
 
 
@@ -1166,19 +1433,19 @@ live_chart(
     trade,
     threshold=w.FloatSlider(0.5, min=0, max=1, step=0.01, description="threshold", readout_format=".2f"),
     promise=w.IntSlider(95, 80, 100, 1, description="promise, % of large's quality"),
-    hard=w.IntSlider(round(100 * float(by_request.hard.mean())), 0, 100, 1, description="hard questions (%)"),
+    hard=w.IntSlider(round(100 * float(found.hard.mean())), 0, 100, 1, description="hard questions (%)"),
     prices=w.Dropdown(options=list(PAIRS), description="prices"),
 )
 
-# %% [markdown]
-# Find the share of hard questions at which the advertised saving comes true. Then make all of them hard and move the threshold up
-# until the cascade costs more than always large: now the small model is paid in vain.
+# %% [markdown] tags=["reasoned"]
+# Is there a share of hard questions at which the advertised saving comes true? Then make all of them hard and move the threshold
+# up: where nearly all go up, the small model is paid in vain, and the cascade costs more than always large.
 
 # %% [markdown]
 # ## Do
 #
 # {{exercise 05.1}}
-# The two bills of the chart above: return the mean cost of a request by the formula, and as it really is.
+# The two bills of the section on the formula: return the mean cost of a request by the formula, and as it really is.
 
 
 # %% exercise="05.1"
@@ -1207,8 +1474,10 @@ def choose_threshold(known: Outcomes, sla: float) -> float:
 # %%
 book.check("05.2", choose_threshold)
 
-# %% [markdown]
-# Your rule on this chapter's own engines: it sees the known questions and is scored on the test, beside the lab's rule, the one
+# %% [markdown] tags=["further"]
+# #### Your rule on this chapter's engines
+#
+# It sees the known questions and is scored on the test, beside the lab's rule, the one
 # that trusts its small sample, and the oracle. (While yours is blank, its row is missing.)
 
 
@@ -1219,15 +1488,14 @@ def just_enough(known, sla):
 
 
 def scored(choose):
-    t = choose(known_outcomes["cascade, whole answer"], sla)
-    o = outcomes["cascade, whole answer"]
-    quality, cost = at_threshold(t, "quality", "cascade")(o), at_threshold(t, "cost", "cascade")(o)
+    t = choose(known_outcomes["cascade by doubt"], sla)
+    quality, cost = at_threshold(t, "quality", "cascade")(doubt), at_threshold(t, "cost", "cascade")(doubt)
     return {
         "threshold": f"{t:.3f}",
         "right answers": f"{100 * quality:.1f} %",
-        "promise kept": "yes" if quality >= promised else "NO",
-        "of the always-large bill": f"{100 * cost / o.cost_large.mean():.0f} %",
-        "oracle, same quality": f"{100 * oracle_usd(o, quality) / o.cost_large.mean():.0f} %",
+        "promise kept on these questions": "yes" if quality >= promised else "NO",
+        "of the always-large bill": f"{100 * cost / full:.0f} %",
+        "oracle, same quality": f"{100 * oracle_cost(doubt, quality) / full:.0f} %",
     }
 
 
@@ -1236,7 +1504,7 @@ with suppress(Exception):  # a blank or broken answer has no row
     board = {"yours": scored(choose_threshold), **board}
 pd.DataFrame(board).T
 
-# %% [markdown]
+# %% [markdown] tags=["further"]
 # {{exercise 05.3}}
 # Write the judge: 0 for an answer that was cut off (its `finish_reason` is not `stop`), that says something unsafe (in any
 # spelling), or that is no JSON where JSON is wanted; else the probability of the whole answer.
@@ -1251,7 +1519,7 @@ def confidence(answer: Completion, unsafe: Sequence[str], wants_json: bool) -> f
 # %%
 book.check("05.3", confidence)
 
-# %% [markdown]
+# %% [markdown] tags=["further"]
 # {{exercise 05.4}}
 # Write the test that may be looked at. `differences` are +1 (B alone was right), −1 (A alone) or 0, in order. Begin with a
 # stake of 1, bet the share `bet` of it on B each time, and return after how many pairs the stake is 1/`alpha` or more; None where it
@@ -1270,46 +1538,67 @@ book.check("05.4", stop_after)
 # %% [markdown]
 # ## So what
 #
-# The portal's month, with the answers measured here:
+# The portal's month, with the answers measured here. A saving is paid for in wrong answers, so the last column says what one
+# of them is sold for: the **break-even**. If a wrong answer costs you more than that, in a second call, a return, or a customer,
+# then always large is the cheaper way.
 
 # %%
-o = outcomes["cascade, whole answer"]
-before, by_dollar = outcomes["before, classifier"], outcomes["cascade, doubt per dollar"]
 month = {
-    "always large": (o.cost_large.mean(), o.right_large.mean()),
-    "route before": tuple(at_threshold(policy_before.thresholds[0], c, "before")(before) for c in ("cost", "quality")),
-    "cascade": tuple(at_threshold(policy.thresholds[0], c, "cascade")(o) for c in ("cost", "quality")),
-    "cascade, per dollar": tuple(
-        at_threshold(policy_dollar.thresholds[0], c, "cascade")(by_dollar) for c in ("cost", "quality")
-    ),
-    "always small": (o.cost_small.mean(), o.right_small.mean()),
+    "always large": (full, fixed.quality["always large"]),
+    **{name: (at(name, "cost"), at(name, "quality")) for name in thresholds},
+    "always small": (fixed.cost["always small"], fixed.quality["always small"]),
     "oracle": (fixed.cost["oracle"], fixed.quality["oracle"]),
 }
+
+
+def per_wrong_answer(cost, quality):
+    """USD saved for each answer that is wrong now and was right with always large; None where no more are wrong."""
+    lost = fixed.quality["always large"] - quality
+    return (full - cost) / lost if lost > 0 else None
+
+
+sold_for = {name: per_wrong_answer(*one) for name, one in month.items()}
 pd.DataFrame(
     {
         "USD a month": [f"{cost * REQUESTS_PER_MONTH:,.0f}" for cost, _ in month.values()],
-        "of always large": [f"{100 * cost / o.cost_large.mean():.0f} %" for cost, _ in month.values()],
+        "of always large": [f"{100 * cost / full:.0f} %" for cost, _ in month.values()],
         "right answers": [f"{100 * quality:.1f} %" for _, quality in month.values()],
-        "wrong answers a month": [f"{(1 - quality) * REQUESTS_PER_MONTH:,.0f}" for _, quality in month.values()],
+        "more wrong answers a month": [
+            f"{(fixed.quality['always large'] - quality) * REQUESTS_PER_MONTH:+,.0f}" for _, quality in month.values()
+        ],
+        "saved per wrong answer (USD)": ["none is sold" if sold is None else f"{sold:.5f}" for sold in sold_for.values()],
     },
     index=list(month),
 )
 
-# %% [markdown]
+# %%
+saved_usd = (full - at(home, "cost")) * REQUESTS_PER_MONTH
+lost = (fixed.quality["always large"] - at(home, "quality")) * REQUESTS_PER_MONTH
+in_money = f"{home} saves **{saved_usd:,.0f} USD a month**"
+each = sold_for[home] or math.inf
+book.finding(
+    lost > 0,
+    f"{in_money}, and sells **{lost:,.0f} right answers** for it, at {100 * each:.3f} cents each. If one in {CALL_USD / each:,.0f} of "
+    f"those customers calls a person at the desk ({CALL_USD} USD a call), the saving is gone. A promise of "
+    f"{100 * SHARE_OF_LARGE:.0f} % sounds like a detail, and this is what it says. So route where a wrong answer is noticed at "
+    "once and costs little, and set a floor where it does not.",
+    f"{in_money}, and on these questions it gives up no right answer for it.",
+)
+
+# %% [markdown] tags=["reasoned"]
 # And the advertised 72 to 80 %? It depends on two things that the advertisement leaves out: how many questions are hard, and how
-# far the prices are apart. The same measured answers, mixed and priced anew:
+# far the prices are apart. The same measured answers, mixed and priced anew, each router with the threshold that looks best:
 
 # %%
 rows = []
 for pair in PAIRS:
-    for hard in range(5, 101, 5):
-        o = mixed(pair, hard)
-        full, wanted = o.cost_large.mean(), SHARE_OF_LARGE * o.right_large.mean()
-        table = frontier(o, "cascade")
-        reached = table[table.quality >= wanted]
+    for hard_percent in range(5, 101, 5):
+        o = mixed(pair, hard_percent)
+        all_large, wanted = o.cost_large.mean(), SHARE_OF_LARGE * o.right_large.mean()
+        usd = {"cascade": least_cost(o, wanted, "cascade"), "oracle": oracle_cost(o, wanted)}
         rows += [
-            {"prices": pair, "hard": hard, "router": "cascade", "saved": 100 * (1 - reached.cost.min() / full)},
-            {"prices": pair, "hard": hard, "router": "oracle", "saved": 100 * (1 - oracle_usd(o, wanted) / full)},
+            {"prices": pair, "hard": hard_percent, "router": router, "saved": 100 * (1 - cost / all_large)}
+            for router, cost in usd.items()
         ]
 claim = pd.DataFrame(rows)
 mine = claim[(claim.prices == next(iter(PAIRS))) & (claim.router == "cascade")]
@@ -1321,6 +1610,7 @@ lines = (
         x=alt.X("hard:Q", title="hard questions (%)"),
         y=alt.Y("saved:Q", title="saved at 95 % of the quality (%)"),
         color=alt.Color("router:N", title=None, scale=alt.Scale(range=[PALETTE["blue"], PALETTE["red"]])),
+        strokeDash=alt.StrokeDash("router:N", title=None),
     )
 )
 band = (
@@ -1336,7 +1626,7 @@ show(
     .properties(
         title=f"72 to 80 % comes true where at most {enough:.0f} % of the questions are hard ({next(iter(PAIRS))})"
         if enough > 0
-        else f"Where questions are hard, 72 to 80 % does not come true ({next(iter(PAIRS))})"
+        else f"72 to 80 % comes true at no share of hard questions tried ({next(iter(PAIRS))})"
     ),
     alt="Saving of the cascade and of an oracle at 95 % of the large model's quality, against the share of hard questions. "
     + " ".join(
@@ -1345,20 +1635,21 @@ show(
         + "."
         for (pair, router), g in claim.groupby(["prices", "router"], sort=False)
     ),
-    source=f"The {len(test)} questions measured above, mixed anew, thresholds at their best; grey: the claim. {source}",
+    source=f"The {len(found)} questions measured above, mixed anew, thresholds at their best; grey: the claim. {source}",
 )
 
 # %%
-best = savings["cascade, whole answer"]
 book.claim(
     "05.formula",
     "A cascade costs c_small + (1 − p)·c_large.",
-    claimed=1000 * bars["formula, average large answer"],
-    measured=1000 * bars["the ledger, live"],
-    unit="USD per 1,000 questions",
-    where=f"{len(half)} questions, live, {100 * up.mean():.0f} % sent up; the formula with the average large answer",
-    unless="What goes up is harder, so its large answers are longer than average. With the cost of those that do go up the formula "
-    f"says {1000 * bars['formula, large answers of those sent up']:.3g}.",
+    claimed=100,
+    measured=100 * off.estimate,
+    interval=(100 * off.low, 100 * off.high),
+    unit="% of what the formula says",
+    where=f"{len(found)} questions, {100 * (doubt.score < policy.thresholds[0]).mean():.0f} % sent up, the formula with the average "
+    "large answer; resampled",
+    unless=f"It holds where what goes up is no harder than the rest. Here those large answers cost {times}. With their own price "
+    "the formula holds by arithmetic.",
     source=f"{priced_as}. {source}",
     tolerance=0.05,
 )
@@ -1366,11 +1657,11 @@ book.claim(
     "05.cascade",
     "Cascades save 72 to 80 % at 95 % of the large model's quality.",
     claimed=(72, 80),
-    measured=100 * best.estimate,
-    interval=(100 * best.low, 100 * best.high),
+    measured=100 * home_saves.estimate,
+    interval=(100 * home_saves.low, 100 * home_saves.high),
     unit="% of the large model's bill",
-    where=f"{len(test)} questions, sent up by doubt, the threshold at its best",
-    unless=f"An oracle saves {100 * best_possible:.0f} % here; "
+    where=f"{len(found)} questions, {home}, its threshold set beforehand on {len(known)} others; it has {of_large} of the quality",
+    unless=f"An oracle saves {best_possible:.0f} % here; "
     + (
         f"72 % comes true where at most {enough:.0f} % of the questions are hard."
         if enough > 0
@@ -1379,19 +1670,19 @@ book.claim(
     source=f"{priced_as}. {source}",
 )
 book.bill(
-    "a cascade",
+    "a router",
     of="all of it, with the large model",
-    before=month["always large"][0] * REQUESTS_PER_MONTH,
-    after=month["cascade"][0] * REQUESTS_PER_MONTH,
-    source=f"Right answers: {100 * month['always large'][1]:.1f} % before, {100 * month['cascade'][1]:.1f} % after. {priced_as}. {source}",
+    before=full * REQUESTS_PER_MONTH,
+    after=at(home, "cost") * REQUESTS_PER_MONTH,
+    source=f"{home}. Right answers: {100 * fixed.quality['always large']:.1f} % before, {100 * at(home, 'quality'):.1f} % after. "
+    f"{priced_as}. {source}",
 )
 
 # %%
 Markdown(
-    f"By doubt per dollar it is {within(savings['cascade, doubt per dollar'])} %. The pressure relieved: tokens "
-    f"of the large model. Where it moved: into waiting (whoever goes up waits for both), into an evaluation set that must be kept "
-    f"fresh, and into wrong answers that look like all the others. In production, watch the share sent up by kind of question, the "
-    f"calibration error on graded samples, and the large model's tokens per request that reaches it."
+    "The pressure relieved: tokens of the large model. Where it moved: into waiting (whoever goes up waits for both), into an "
+    "evaluation set that must be kept fresh, and into wrong answers that look like all the others. In production, watch the share "
+    "sent up by kind of question, the calibration error on graded samples, and the large model's tokens per request that reaches it."
 )
 
 # %%
@@ -1403,28 +1694,42 @@ book.recap()
 # %%
 book.quiz(
     "05.q1",
-    "A cascade avoids 70 % of the calls to the large model. Its bill falls by…",
-    options=("less than 70 %", "exactly 70 %", "more than 70 %"),
+    "A cascade avoids 70 % of the calls to the large model; the questions that remain are the hard ones. Its bill falls by…",
     answer="less than 70 %",
     why="The small model is paid for every request, and the calls that remain are the ones with long answers.",
+    wrong={
+        "exactly 70 %": "That would take a small model that is free, and calls that all cost the same. The hard ones remain, and "
+        "they are the dear ones.",
+        "more than 70 %": "Each avoided call saves at most an average large answer, and hard questions, which remain, cost more "
+        "than the average.",
+    },
 )
 
 # %%
 book.quiz(
     "05.q2",
     "The small model returns broken JSON with a probability of 99.8 %. What would have stopped it?",
-    options=("a validator", "a higher threshold", "a better calibration"),
     answer="a validator",
-    why="It is sure. Calibration makes scores true on average, over the traffic it was fitted on; it cannot see a single odd input.",
+    why="It reads the answer itself. How sure the model is does not matter to it.",
+    wrong={
+        "a higher threshold": "The model is all but sure of it: a threshold above 99.8 % sends nearly everything up, and still "
+        "lets pass what the model is surer of.",
+        "a better calibration": "Calibration makes scores true on average, over the traffic it was fitted on. It cannot see a "
+        "single odd input.",
+    },
 )
 
 # %%
 book.quiz(
     "05.q3",
-    "An A/B test is looked at daily and stopped when p < 0.05 for the first time. Its error rate is…",
-    options=("well above 5 %", "5 %", "below 5 %"),
-    answer="well above 5 %",
-    why="Each look is another chance to be fooled. Fix the number of pairs beforehand, or use a test that allows for looking.",
+    "On 200 known questions you take the threshold that is just good enough for the promise. On new traffic it keeps the promise…",
+    answer="about every other time",
+    why="The known questions were as often kind to it as not. To keep a promise, ask for more than the promise on the sample.",
+    wrong={
+        "nearly always": "That would take a margin. 200 questions may flatter a threshold by points, and the one that just passes "
+        "is likely to have been flattered.",
+        "nearly never": "The sample errs to both sides: the threshold that just passes may as well be better than it looks.",
+    },
 )
 
 # %% [markdown]
@@ -1434,6 +1739,5 @@ book.quiz(
 # answer is the first that is of use?
 
 # %%
-await small.aclose()
-await large.aclose()
+await book.close()
 book.progress()

@@ -316,6 +316,7 @@ CHAPTER = Chapter(
     predictions=("05.saving", "05.calls", "05.sure"),
     quizzes=("05.q1", "05.q2", "05.q3"),
     claims=("05.formula", "05.cascade"),
+    needs=("answers", "logprobs"),
     exercises=(
         Exercise(
             id="05.1",
