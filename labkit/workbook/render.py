@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from labkit.extras import extra
+
 _EDGE = {
     "good": "var(--jp-success-color1, #2e7d32)",
     "bad": "var(--jp-warn-color1, #b26a00)",
@@ -48,14 +50,16 @@ def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], caption: st
 
 def show_html(html: str, text: str) -> None:
     """Display HTML together with a plain text of the same content, for readers that show no HTML."""
-    from IPython.display import display
+    with extra("workbook"):
+        from IPython.display import display
 
     display({"text/html": html, "text/plain": text}, raw=True)
 
 
 def show_widget(widget: Any) -> None:
     """Display an ipywidget."""
-    from IPython.display import display
+    with extra("workbook"):
+        from IPython.display import display
 
     display(widget)
 
