@@ -12,7 +12,7 @@ from typing import Any
 
 from labkit.workbook import bill, claims
 from labkit.workbook.bill import BillLine
-from labkit.workbook.chapters import Chapter, chapter, chapters
+from labkit.workbook.chapters import Chapter, chapter
 from labkit.workbook.claims import Claim
 from labkit.workbook.exercise import CheckFailed, Exercise, ExerciseError, Verdict, run_check
 from labkit.workbook.paths import repo_root, state_dir
@@ -26,6 +26,7 @@ from labkit.workbook.prediction import (
     score_number,
     standing,
 )
+from labkit.workbook.progress import CAPTION, HEADER, progress_rows
 from labkit.workbook.render import code_html, panel_html, show_html, show_widget, table_html, table_text
 from labkit.workbook.store import JOURNAL, Journal
 
@@ -267,22 +268,8 @@ class Book:
 
         Of a quiz question only the first try counts.
         """
-        header = ("chapter", "exercises", "predictions", "quiz, first try")
-        rows = [self._progress_row(c) for c in chapters()]
-        show_html(table_html(header, rows, "Your progress"), table_text(header, rows, "Your progress"))
-
-    def _progress_row(self, contents: Chapter) -> tuple[str, str, str, str]:
-        passed = {e["item"] for e in self._journal.entries("check") if e["ok"]}
-        first: dict[str, bool] = {}
-        for tried in self._journal.entries("quiz"):
-            first.setdefault(tried["item"], tried["ok"])
-        states = {id: standing(self._journal, id) for id in contents.predictions}
-        return (
-            f"{contents.number} · {contents.title}",
-            _bar(sum(e.id in passed for e in contents.exercises), len(contents.exercises)),
-            _bar(sum(s.revealed and s.guess is not None for s in states.values()), len(states)),
-            _bar(sum(first.get(q, False) for q in contents.quizzes), len(contents.quizzes)),
-        )
+        rows = progress_rows(self._journal)
+        show_html(table_html(HEADER, rows, CAPTION), table_text(HEADER, rows, CAPTION))
 
     def _declared(self, id: str, group: str) -> str:
         there: tuple[str, ...] = getattr(self.chapter, group)
@@ -382,10 +369,6 @@ def _guess_text(asked: Question, state: Standing) -> str:
 
 def _tone(good: bool) -> str:
     return "good" if good else "bad"
-
-
-def _bar(done: int, total: int) -> str:
-    return f"{'■' * done}{'□' * (total - done)} {done}/{total}"
 
 
 def _source(exercise: Exercise) -> str:
