@@ -1,19 +1,22 @@
 """Generate the notebooks from their percent-format sources: `python -m labkit.workbook.build [--check]`.
 
-A source holds the solutions; the learner's notebook gets a stub in the place of each. Marks in the cells that carry
-`exercise="NN.k"` say where (see `notebooks/AUTHORING.md`). The build adds the papermill `parameters` cell and the cell that
-opens the chapter, and folds the code of cells that only import, ask or show. A built notebook depends only on the source and
-the chapter's declaration, so `--check` compares it byte by byte with the committed one. Built notebooks hold no outputs, so
-`--check` also refuses a committed notebook that holds some.
+A cell that carries `exercise="NN.k"` holds what the learner sees, the start of an answer. In the solved notebook, the body
+of that function or class is the body of the exercise's reference in `labkit.workbook.chapters`. The build adds the papermill
+`parameters` cell and the cell that opens the chapter, and folds the code of cells that only import, ask or show. A built
+notebook depends only on the source and the chapter's declaration, so `--check` compares it byte by byte with the committed
+one. Built notebooks hold no outputs, so `--check` also refuses a committed notebook that holds some.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import copy
 import hashlib
+import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +26,7 @@ import jupytext
 import nbformat
 
 from labkit.workbook.chapters import Chapter, chapter
-from labkit.workbook.exercise import ExerciseError
+from labkit.workbook.exercise import Exercise, ExerciseError
 from labkit.workbook.paths import notebooks_dir, sources_dir
 
 _PARAMETERS = """\
@@ -46,11 +49,8 @@ _METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-_SOLUTION = re.compile(
-    r"^(?P<indent>[ \t]*)# BEGIN SOLUTION\n(?P<body>.*?)^[ \t]*# END SOLUTION\n?"
-    r"(?:[ \t]*# BEGIN STUB\n(?P<stub>.*?)^[ \t]*# END STUB\n?)?",
-    re.MULTILINE | re.DOTALL,
-)
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _FOLDED = {"jupyter": {"source_hidden": True}}  # JupyterLab shows a bar that opens with a click
 _WORDS = frozenset({"predict", "predict_choice", "reveal", "quiz", "claim", "bill", "recap", "progress"})
 _SHOWS = frozenset({"Markdown", "show", "live_chart"})
@@ -84,27 +84,22 @@ def sources(names: Sequence[str] = ()) -> tuple[Path, ...]:
     return tuple(there[name] for name in names or there)
 
 
-def stub_of(code: str) -> str:
-    """The learner's version of an exercise cell: each solution is replaced by its stub.
+def solution_of(code: str, exercise: Exercise) -> str:
+    """The solved version of an exercise's cell: its function or class, with the body of the exercise's reference.
 
-    Raises `ExerciseError` for a mark that has no partner.
+    Raises `ExerciseError` for a cell that does not end by defining the exercise's answer, and for an answer that takes other
+    arguments than the reference.
     """
-
-    def replaced(match: re.Match[str]) -> str:
-        indent, stub = match["indent"], match["stub"]
-        if stub is None:
-            return f"{indent}...  # your code here\n"
-        return "".join(re.sub(r"^([ \t]*)# ?", r"\1", line).rstrip() + "\n" for line in stub.splitlines())
-
-    return _checked(_SOLUTION.sub(replaced, _ended(code)), code)
-
-
-def solution_of(code: str) -> str:
-    """The solved version of an exercise cell: the marks and the stubs are taken out.
-
-    Raises `ExerciseError` for a mark that has no partner.
-    """
-    return _checked(_SOLUTION.sub(lambda match: match["body"], _ended(code)), code)
+    lines, reference = code.splitlines(), textwrap.dedent(inspect.getsource(exercise.reference)).splitlines()
+    asked, solved = ast.parse(code).body[-1], ast.parse("\n".join(reference)).body[-1]
+    if not isinstance(asked, _DEFINITIONS) or asked.name != exercise.answer:
+        raise ExerciseError(f"exercise {exercise.id}: its cell must end with the definition of {exercise.answer}")
+    if not isinstance(solved, _DEFINITIONS) or _interface(asked) != _interface(solved):
+        raise ExerciseError(
+            f"exercise {exercise.id}: {exercise.answer} is {_interface(asked)} in the notebook's source, and its reference "
+            f"in the chapter's module is {_interface(solved) if isinstance(solved, _DEFINITIONS) else 'no definition'}"
+        )
+    return "\n".join([*lines[: _body_begins(asked)], *reference[_body_begins(solved) :]])
 
 
 def build(source: str, contents: Chapter) -> Built:
@@ -215,21 +210,11 @@ def _cell(cell: Any, contents: Chapter, *, solutions: bool) -> Any:
         return nbformat.v4.new_raw_cell(cell.source, metadata=metadata)
     id = cell.metadata.get("exercise")
     if id is None:
-        if "# BEGIN SOLUTION" in cell.source:
-            raise ExerciseError(
-                f'{contents.notebook}: a cell with a solution lacks its mark; write `# %% exercise="NN.k"` above it'
-            )
         if "imports" in metadata.get("tags", ()) or _only_shows(cell.source):
             metadata |= _FOLDED
         return nbformat.v4.new_code_cell(cell.source, metadata=metadata)
-    contents.exercise(id)
-    if "# BEGIN SOLUTION" not in cell.source:
-        raise ExerciseError(f"{contents.notebook}: the cell of exercise {id} has no # BEGIN SOLUTION … # END SOLUTION")
     metadata["exercise"] = id
-    try:
-        code = solution_of(cell.source) if solutions else stub_of(cell.source)
-    except ExerciseError as error:
-        raise ExerciseError(f"{contents.notebook}, exercise {id}: {error}") from error
+    code = solution_of(cell.source, contents.exercise(id)) if solutions else cell.source
     return nbformat.v4.new_code_cell(code, metadata=metadata)
 
 
@@ -255,15 +240,24 @@ def _only_shows(code: str) -> bool:
     return not any(isinstance(part, unseen) for part in ast.walk(tree))
 
 
-def _ended(code: str) -> str:
-    return code if code.endswith("\n") else code + "\n"
+def _interface(definition: Definition) -> str:
+    """What a caller of the function or class sees, without types: its kind, and its arguments or its methods'."""
+    if isinstance(definition, ast.ClassDef):
+        methods = [part for part in definition.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)]
+        return f"a class with {'; '.join(map(_interface, methods))}"
+    bare = copy.deepcopy(definition.args)
+    for argument in ast.walk(bare):
+        if isinstance(argument, ast.arg):
+            argument.annotation = None
+    kind = "an async function" if isinstance(definition, ast.AsyncFunctionDef) else "a function"
+    return f"{kind} of ({ast.unparse(bare)})"
 
 
-def _checked(made: str, code: str) -> str:
-    left = re.search(r"# (BEGIN|END) (SOLUTION|STUB)", made)
-    if left:
-        raise ExerciseError(f"the mark `{left[0]}` has no partner in:\n{code}")
-    return made.rstrip("\n")
+def _body_begins(definition: Definition) -> int:
+    """The number of the lines up to the body: the signature and the docstring."""
+    first = definition.body[0]
+    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    return (first.end_lineno or first.lineno) if documented else first.lineno - 1
 
 
 if __name__ == "__main__":

@@ -299,9 +299,7 @@ live_chart(
 # %% exercise="00.1"
 def full_price_tokens(usage: Usage) -> int:
     """Input tokens that were neither read from a cache nor written to one."""
-    # BEGIN SOLUTION
-    return usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -316,11 +314,7 @@ book.check("00.1", full_price_tokens)
 # %% exercise="00.2"
 def time_per_output_token(sent: float, first_token: float, done: float, output_tokens: int) -> float | None:
     """TPOT in seconds; None where it is undefined."""
-    # BEGIN SOLUTION
-    if output_tokens < 2:
-        return None
-    return (done - first_token) / (output_tokens - 1)
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -358,16 +352,9 @@ class Capped(Lever):
 
     def over(self, inner: Handler) -> Handler:
         async def handle(request: Request) -> AsyncGenerator[Event, None]:
-            # BEGIN SOLUTION
-            async with aclosing(inner(replace(request, max_tokens=min(request.max_tokens, self.ceiling)))) as events:
+            async with aclosing(inner(request)) as events:
                 async for event in events:
                     yield event
-            # END SOLUTION
-            # BEGIN STUB
-            # async with aclosing(inner(request)) as events:
-            #     async for event in events:
-            #         yield event
-            # END STUB
 
         return handle
 

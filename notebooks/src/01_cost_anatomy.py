@@ -455,14 +455,7 @@ live_chart(cache_worth, input_tokens=w.IntSlider(2000, 100, 20_000, 100, descrip
 # %% exercise="01.1"
 def bill(usage: Usage, rates: Mapping[str, Decimal]) -> Decimal:
     """Cost of one request in dollars."""
-    # BEGIN SOLUTION
-    return (
-        usage.fresh_input_tokens * rates["input"]
-        + usage.cached_tokens * rates["cached"]
-        + usage.cache_write_tokens * rates["cache_write"]
-        + usage.output_tokens * rates["output"]
-    ) / 1_000_000
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -477,10 +470,7 @@ book.check("01.1", bill)
 # %% exercise="01.2"
 def monthly(users: int, requests_a_day: float, cost_per_attempt: Decimal, retry_rate: float, days: int) -> Decimal:
     """Dollars a month, retries included."""
-    # BEGIN SOLUTION
-    attempts = 1 + Decimal(str(retry_rate))
-    return users * Decimal(str(requests_a_day)) * days * attempts * cost_per_attempt
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -496,13 +486,7 @@ book.check("01.2", monthly)
 def tornado_order(cost: Callable[..., float], base: Mapping[str, float], by: float) -> list[str]:
     """Names of the settings, widest swing first."""
 
-    # BEGIN SOLUTION
-    def width(name: str) -> float:
-        low, high = (cost(**{**base, name: base[name] * factor}) for factor in (1 - by, 1 + by))
-        return abs(high - low)
-
-    return sorted(base, key=width, reverse=True)
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -518,21 +502,7 @@ book.check("01.3", tornado_order)
 # %% exercise="01.4"
 def within_budget(inner: Handler, dollars: Decimal, price: Callable[[Usage], Decimal]) -> Handler:
     """Refuse requests once `dollars` have been spent."""
-    # BEGIN SOLUTION
-    spent = Decimal(0)
-
-    async def handle(request: Request) -> AsyncGenerator[Event, None]:
-        nonlocal spent
-        if spent >= dollars:
-            raise RuntimeError(f"{spent} of {dollars} dollars are spent")
-        async with aclosing(inner(request)) as events:
-            async for event in events:
-                if isinstance(event, Done):
-                    spent += price(event.usage)
-                yield event
-
-    return handle
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%

@@ -525,12 +525,7 @@ live_chart(
 # %% exercise="02.1"
 def three_clocks(sent: float, arrivals: Sequence[float], tokens: int) -> tuple[float, float | None, float]:
     """TTFT, TPOT (None for one token) and the longest pause between chunks (0 for a single chunk)."""
-    # BEGIN SOLUTION
-    ttft = arrivals[0] - sent
-    tpot = (arrivals[-1] - arrivals[0]) / (tokens - 1) if tokens > 1 else None
-    pause = max((b - a for a, b in pairwise(arrivals)), default=0.0)
-    return ttft, tpot, pause
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -545,10 +540,7 @@ book.check("02.1", three_clocks)
 # %% exercise="02.2"
 def goodput(answers: Sequence[tuple[float | None, float | None]], seconds: float, ttft: float, tpot: float) -> float:
     """Requests per second within both limits. Answers are (TTFT, TPOT); a TTFT of None failed, a TPOT of None had one token."""
-    # BEGIN SOLUTION
-    met = sum(1 for first, per in answers if first is not None and first <= ttft and (per is None or per <= tpot))
-    return met / seconds
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -571,9 +563,7 @@ def decode_step(
     flops: float,
 ) -> float:
     """Seconds of one decode step: the slower of weights and arithmetic, then the reading of every sequence's KV cache."""
-    # BEGIN SOLUTION
-    return max(weight_bytes / bandwidth, batch * flops_per_token / flops) + batch * context * kv_bytes_per_token / bandwidth
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -611,23 +601,12 @@ promised.round(1)
 async def send_on_time(handler: Handler, requests: Sequence[Request], times: Sequence[float]) -> list[float]:
     """Send each request at its time (seconds from now); return TTFTs, from when they were due, in order."""
     begin = clock.now()
-    # BEGIN SOLUTION
-
-    async def one(request: Request, due: float) -> float:
+    found = []
+    for request, due in zip(requests, times, strict=True):
         await asyncio.sleep(max(0.0, begin + due - clock.now()))
-        answer = await complete(handler, request)
-        return answer.chunks[0].at - (begin + due)
-
-    return list(await asyncio.gather(*(one(r, t) for r, t in zip(requests, times, strict=True))))
-    # END SOLUTION
-    # BEGIN STUB
-    # found = []
-    # for request, due in zip(requests, times, strict=True):
-    #     await asyncio.sleep(max(0.0, begin + due - clock.now()))
-    #     sent = clock.now()
-    #     found.append((await complete(handler, request)).chunks[0].at - sent)
-    # return found
-    # END STUB
+        sent = clock.now()
+        found.append((await complete(handler, request)).chunks[0].at - sent)
+    return found
 
 
 # %%

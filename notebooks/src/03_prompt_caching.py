@@ -424,9 +424,7 @@ live_chart(
 # %% exercise="03.1"
 def cached_tokens(shared: int, prompt: int, block: int) -> int:
     """Tokens of a prompt that a prefix cache with blocks of this size serves."""
-    # BEGIN SOLUTION
-    return min(shared, prompt - 1) // block * block
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -441,10 +439,7 @@ book.check("03.1", cached_tokens)
 # %% exercise="03.2"
 def input_saving(usages: Sequence[Usage], plain: float, cached: float, write: float) -> float:
     """Share of the input bill saved, against `plain` for every input token; below 0 where caching cost more than it saved."""
-    # BEGIN SOLUTION
-    paid = sum(u.fresh_input_tokens * plain + u.cached_tokens * cached + u.cache_write_tokens * write for u in usages)
-    return 1 - paid / (plain * sum(u.input_tokens for u in usages))
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -459,9 +454,7 @@ book.check("03.2", input_saving)
 # %% exercise="03.3"
 def stable_first(parts: Mapping[str, Sequence[str]]) -> list[str]:
     """Names of the parts in the order in which they should stand."""
-    # BEGIN SOLUTION
-    return sorted(parts, key=lambda name: len(set(parts[name])))
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -477,21 +470,7 @@ book.check("03.3", stable_first)
 # %% exercise="03.4"
 def count_hits(requests: Sequence[Sequence[int]], capacity: int) -> int:
     """Blocks served from the cache over all requests."""
-    # BEGIN SOLUTION
-    kept: OrderedDict[int, None] = OrderedDict()
-    hits = 0
-    for ids in requests:
-        for id in ids:
-            if id not in kept:
-                break
-            hits += 1
-        for id in reversed(ids[:capacity]):
-            kept[id] = None
-            kept.move_to_end(id)
-        while len(kept) > capacity:
-            kept.popitem(last=False)
-    return hits
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%

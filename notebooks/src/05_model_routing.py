@@ -1186,12 +1186,7 @@ def cascade_bill(
     scores: Sequence[float], small: Sequence[float], large: Sequence[float], threshold: float
 ) -> tuple[float, float]:
     """Mean cost by c_small + (1 − p) · c_large from averages, and request by request; scores below the threshold go up."""
-    # BEGIN SOLUTION
-    n = len(scores)
-    up = [score < threshold for score in scores]
-    formula = sum(small) / n + sum(up) / n * sum(large) / n
-    return formula, sum(s + (c if goes else 0.0) for s, c, goes in zip(small, large, up, strict=True)) / n
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -1206,12 +1201,7 @@ book.check("05.1", cascade_bill)
 # %% exercise="05.2"
 def choose_threshold(known: Outcomes, sla: float) -> float:
     """The cheapest threshold of a cascade that keeps the quality at `sla` or above with 95 % confidence."""
-    # BEGIN SOLUTION
-    table = frontier(known, "cascade")
-    surely = table.quality - 1.645 * np.sqrt(table.quality * (1 - table.quality) / len(known))
-    kept = table[surely >= sla]
-    return float(kept.sort_values("cost")["threshold"].iloc[0]) if len(kept) else math.inf
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -1255,18 +1245,7 @@ pd.DataFrame(board).T
 # %% exercise="05.3"
 def confidence(answer: Completion, unsafe: Sequence[str], wants_json: bool) -> float:
     """How likely this answer may be delivered, 0 to 1."""
-    # BEGIN SOLUTION
-    text = answer.text.casefold()
-    if answer.done.finish_reason != "stop" or any(phrase.casefold() in text for phrase in unsafe):
-        return 0.0
-    if wants_json:
-        try:
-            json.loads(answer.text)
-        except ValueError:
-            return 0.0
-    said = [token.logprob for token in answer.logprobs]
-    return math.exp(sum(said)) if said else 0.0
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -1282,14 +1261,7 @@ book.check("05.3", confidence)
 # %% exercise="05.4"
 def stop_after(differences: Sequence[int], alpha: float, bet: float) -> int | None:
     """Pairs after which B may be called better, with a probability of `alpha` at most of ever being wrong."""
-    # BEGIN SOLUTION
-    stake = 1.0
-    for seen, difference in enumerate(differences, 1):
-        stake *= 1 + bet * difference
-        if stake >= 1 / alpha:
-            return seen
-    return None
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%

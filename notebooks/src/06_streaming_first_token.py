@@ -12,7 +12,6 @@
 
 # %% tags=["imports"]
 import asyncio
-import codecs
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import aclosing
@@ -706,10 +705,7 @@ live_chart(
 # %% exercise="06.1"
 def two_readings(first: float, gap: float, words: int, rate: float) -> tuple[tuple[float, float], tuple[float, float]]:
     """((start, finish) streamed, (start, finish) shown when whole), in seconds since the send."""
-    # BEGIN SOLUTION
-    last = first + (words - 1) * gap
-    return (first, max(first + words / rate, last + 1 / rate)), (last, last + words / rate)
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -725,16 +721,7 @@ book.check("06.1", two_readings)
 # %% exercise="06.2"
 def whole_items(pieces: Iterable[str]) -> Iterator[str]:
     """The items of a streamed list, each at the piece that completes it."""
-    # BEGIN SOLUTION
-    line = ""
-    for piece in pieces:
-        *whole, line = (line + piece).split("\n")
-        for each in whole:
-            if each.startswith("- "):
-                yield each[2:].strip()
-    if line.startswith("- "):
-        yield line[2:].strip()
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -769,13 +756,7 @@ pd.DataFrame([(f"{clock_now['ms']:.0f}", item) for item in book.reference("06.2"
 # %% exercise="06.3"
 def going_in_circles(text: str) -> bool:
     """Whether to stop, from the text so far."""
-    # BEGIN SOLUTION
-    for size in range(15, len(text) // 4 + 1):
-        passage = text[-size:]
-        if passage.strip() and text.endswith(passage * 4):
-            return True
-    return False
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -793,23 +774,7 @@ book.check("06.3", going_in_circles)
 # %% exercise="06.4"
 def messages(pieces: Iterable[bytes]) -> Iterator[tuple[str, str]]:
     """(id, data) of each event, as soon as it is whole."""
-    # BEGIN SOLUTION
-    text = codecs.getincrementaldecoder("utf-8")()
-    rest, id, data = "", "", []
-    for piece in pieces:
-        *lines, rest = (rest + text.decode(piece)).split("\n")
-        for line in lines:
-            line = line.removesuffix("\r")
-            name, _, value = line.partition(":")
-            if not line:
-                if data:
-                    yield id, "\n".join(data)
-                data = []
-            elif name == "data":
-                data.append(value.removeprefix(" "))
-            elif name == "id":
-                id = value.removeprefix(" ")
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%

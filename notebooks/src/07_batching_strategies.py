@@ -971,10 +971,7 @@ live_chart(
 # %% exercise="07.1"
 def idle_share(outputs: Sequence[int], seats: int) -> float:
     """Share of the seats, over all steps, in which nobody sits; 0 when all are taken all the time."""
-    # BEGIN SOLUTION
-    paid = sum(seats * max(outputs[i : i + seats]) for i in range(0, len(outputs), seats))
-    return 1 - sum(outputs) / paid
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -989,10 +986,7 @@ book.check("07.1", idle_share)
 # %% exercise="07.2"
 def batching_law(small: tuple[int, float], large: tuple[int, float], batch: int) -> tuple[float, float]:
     """α, and (seconds of a batch of `batch`) / (seconds of a batch of 1)."""
-    # BEGIN SOLUTION
-    alpha = math.log(large[1] / small[1]) / math.log(large[0] / small[0])
-    return alpha, batch ** (1 - alpha)
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -1008,11 +1002,7 @@ book.check("07.2", batching_law)
 # %% exercise="07.3"
 def start_by(oldest: float, waiting: int, run_s: Callable[[int], float], max_size: int, budget_s: float) -> float:
     """The time at which to start the batch if nobody else has joined by then; a time in the past means at once."""
-    # BEGIN SOLUTION
-    if waiting >= max_size:
-        return oldest
-    return oldest + budget_s - run_s(waiting + 1)
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -1033,26 +1023,7 @@ def short_first(view: View, patience_s: float) -> StepPlan:
     budget = view.limits.token_budget
     seats = view.limits.max_sequences - len(view.running)
     tokens: dict[int, int] = {}
-    # BEGIN SOLUTION
-    writing = [job for job in view.running if view.fed[job] >= view.jobs[job].prompt]
-    reading = [job for job in view.running if view.fed[job] < view.jobs[job].prompt]
-    for job in writing:
-        tokens[job] = 1
-        budget -= 1
-
-    def turn(job: int) -> tuple[float, float]:
-        arrival, left = view.jobs[job].arrival, view.jobs[job].prompt - view.fed[job]
-        return (0.0, arrival) if view.now - arrival >= patience_s else (1.0, left)
-
-    for job in sorted([*reading, *view.waiting], key=turn):
-        new = min(view.jobs[job].prompt - view.fed[job], budget)
-        if new < 1 or (job in view.waiting and not seats):
-            continue
-        seats -= job in view.waiting
-        tokens[job] = new
-        budget -= new
-    return StepPlan(tokens)
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%

@@ -1326,15 +1326,7 @@ live_chart(
 # %% exercise="08.1"
 def token_bytes(config: Mapping[str, Any], value_bytes: int) -> int:
     """Bytes of KV cache per token."""
-    # BEGIN SOLUTION
-    if config.get("kv_lora_rank"):
-        values = config["kv_lora_rank"] + config["qk_rope_head_dim"]
-    else:
-        heads = config["num_attention_heads"]
-        size = config.get("head_dim") or config["hidden_size"] // heads
-        values = 2 * (config.get("num_key_value_heads") or heads) * size
-    return config["num_hidden_layers"] * values * value_bytes
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -1350,12 +1342,7 @@ book.check("08.1", token_bytes)
 # %% exercise="08.2"
 def blocks_and_slots(tokens: Sequence[int], shared: int, block: int) -> tuple[int, int]:
     """(blocks held, empty slots in them)."""
-    # BEGIN SOLUTION
-    common = shared // block
-    blocks = common + sum(-(-each // block) - common for each in tokens)
-    stored = common * block + sum(each - common * block for each in tokens)
-    return blocks, blocks * block - stored
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -1374,14 +1361,7 @@ def sessions_that_fit(
     memory: int, weights: int, token: int, context: int, block: int, step_s: Callable[[int], float], tokens_per_s: float
 ) -> tuple[int, str]:
     """(sessions, "memory" or "speed")."""
-    # BEGIN SOLUTION
-    blocks = (memory - weights) // (token * block) - 1
-    by_memory = max(0, blocks // -(-context // block))
-    by_speed = 0
-    while by_speed < by_memory and step_s(by_speed + 1) * tokens_per_s <= 1:
-        by_speed += 1
-    return (by_memory, "memory") if by_speed >= by_memory else (by_speed, "speed")
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%
@@ -1399,11 +1379,7 @@ book.check("08.3", sessions_that_fit)
 # %% exercise="08.4"
 def evict(free: Sequence[Block], now: int) -> Block:
     """The free block whose content is forgotten next."""
-    # BEGIN SOLUTION
-    if now - free[0].freed > 40:
-        return free[0]
-    return next((block for block in free if not block.hits), free[0])
-    # END SOLUTION
+    ...  # your code here
 
 
 # %%

@@ -1,11 +1,16 @@
 """Every chapter there is, found by itself: its shape, its committed notebooks, and the proof of its exercises."""
 
+import ast
+import builtins
+import dis
+import inspect
 from typing import Any
 
 import jupytext
+import nbformat
 import pytest
 
-from labkit.workbook.build import main, solution_of, sources, stub_of
+from labkit.workbook.build import build_file, main, solution_of, sources
 from labkit.workbook.chapters import chapter
 from labkit.workbook.exercise import Exercise, run_check
 from labkit.workbook.shape import problems
@@ -16,11 +21,12 @@ EXERCISES = [
 ]
 
 
-def answer_of(path: Any, exercise: Exercise, make: Any) -> Any:
+def answer_of(path: Any, exercise: Exercise, *, solved: bool) -> Any:
     """What the exercise's cell defines, after the chapter's cells tagged `imports` alone."""
     cells = jupytext.read(path, fmt="py:percent").cells
     code = [cell.source for cell in cells if "imports" in cell.metadata.get("tags", ())]
-    code += [make(cell.source) for cell in cells if cell.metadata.get("exercise") == exercise.id]
+    (asked,) = (cell.source for cell in cells if cell.metadata.get("exercise") == exercise.id)
+    code.append(solution_of(asked, exercise) if solved else asked)
     names: dict[str, Any] = {"__name__": "__main__"}
     for part in code:
         exec(compile(part, f"<exercise {exercise.id}>", "exec"), names)
@@ -40,16 +46,41 @@ def test_a_chapter_has_its_bones(path):
     assert problems(path.read_text(encoding="utf-8"), chapter(path.stem[:2])) == []
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_a_chapter_imports_nothing_that_neither_it_nor_a_solution_uses(path):
+    cells = nbformat.reads(build_file(path).solved, as_version=4).cells
+    tree = ast.parse("\n".join(cell.source for cell in cells if cell.cell_type == "code"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {(alias.asname or alias.name).partition(".")[0] for node in imports for alias in node.names}
+    assert names - {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} == set()
+
+
 @pytest.mark.parametrize(("path", "exercise"), EXERCISES)
 @pytest.mark.parametrize("seed", range(3))
 def test_the_solution_passes(path, exercise, seed):
-    verdict = run_check(exercise, answer_of(path, exercise, solution_of), seed)
+    verdict = run_check(exercise, answer_of(path, exercise, solved=True), seed)
     assert verdict.ok, str(verdict)
 
 
 @pytest.mark.parametrize(("path", "exercise"), EXERCISES)
+def test_a_solution_uses_only_names_that_its_notebook_has(path, exercise):
+    """A name that is missing would raise, and raising is what some checks ask for."""
+    answer = answer_of(path, exercise, solved=True)
+    functions = [answer] if inspect.isfunction(answer) else [f for f in vars(answer).values() if inspect.isfunction(f)]
+    for function in functions:
+        names = used_names(function.__code__)
+        assert names <= set(dir(builtins)) | set(function.__globals__)
+
+
+def used_names(code):
+    """The global names that a code object and those within it load."""
+    found = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
+    return found.union(*(used_names(part) for part in code.co_consts if inspect.iscode(part)))
+
+
+@pytest.mark.parametrize(("path", "exercise"), EXERCISES)
 def test_the_blank_stub_fails(path, exercise):
-    assert not run_check(exercise, answer_of(path, exercise, stub_of)).ok
+    assert not run_check(exercise, answer_of(path, exercise, solved=False)).ok
 
 
 @pytest.mark.parametrize("exercise", [each.values[1] for each in EXERCISES], ids=lambda exercise: exercise.id)

@@ -1,29 +1,60 @@
+import re
+from dataclasses import replace
+from typing import Any
+
 import nbformat
 import pytest
 
 from labkit.workbook import ExerciseError
-from labkit.workbook.build import build, main, solution_of, sources, stub_of
+from labkit.workbook.build import build, main, solution_of, sources
 from labkit.workbook.paths import notebooks_dir
-from tests.workbook.tiny import CHAPTER, SOURCE
+from tests.workbook.tiny import CHAPTER, EXERCISE, SOURCE
 
-CODE = "def f(x):\n    # BEGIN SOLUTION\n    return x + 1\n    # END SOLUTION"
-
-
-def test_the_stub_hides_the_solution_and_the_solution_hides_the_marks():
-    assert stub_of(CODE) == "def f(x):\n    ...  # your code here"
-    assert solution_of(CODE) == "def f(x):\n    return x + 1"
-
-
-def test_a_written_stub_replaces_the_solution_uncommented():
-    code = CODE + "\n    # BEGIN STUB\n    # y = 1\n    # return ...\n    # END STUB"
-    assert stub_of(code) == "def f(x):\n    y = 1\n    return ..."
-    assert solution_of(code) == "def f(x):\n    return x + 1"
+STUB = """\
+def cached_share(usage):
+    \"\"\"The share.\"\"\"
+    ...  # your code here
+"""
 
 
-@pytest.mark.parametrize("mark", ["BEGIN SOLUTION", "END SOLUTION", "BEGIN STUB"])
-def test_a_lone_mark_is_refused(mark):
-    with pytest.raises(ExerciseError, match=mark):
-        stub_of(f"x = 1\n# {mark}\n")
+def test_the_solution_is_the_references_body_under_the_learners_signature():
+    solved = solution_of(STUB, EXERCISE)
+    assert solved == STUB.replace(
+        "...  # your code here\n", "return usage.cached_tokens / usage.input_tokens if usage.input_tokens else 0.0"
+    )
+
+
+class Doubled:
+    """Doubles."""
+
+    def of(self, number: int, *, times: int = 2) -> int:
+        """`number` several times."""
+        # not a shift: times may be 3
+        return number * times
+
+
+def test_of_a_class_all_methods_are_taken_and_what_stands_before_it_stays():
+    stub = "START = 1\n\n\nclass Doubled:\n    def of(self, number, *, times=2):\n        ..."
+    exercise = replace(EXERCISE, answer="Doubled", reference=Doubled)
+    assert solution_of(stub, exercise).splitlines()[:4] == ["START = 1", "", "", "class Doubled:"]
+    names: dict[str, Any] = {}
+    exec(solution_of(stub, exercise), names)
+    assert names["Doubled"]().of(4, times=3) == 12
+
+
+@pytest.mark.parametrize(
+    ("stub", "said"),
+    [
+        (STUB.replace("(usage)", "(used)"), "used"),
+        (STUB.replace("(usage)", "(usage, *, more=1)"), "more=1"),
+        (STUB.replace("def", "async def"), "async function"),
+        (STUB.replace("cached_share", "another"), "cached_share"),
+        (STUB + "\nprint(1)\n", "must end"),
+    ],
+)
+def test_a_start_that_its_solution_does_not_fit_is_refused(stub, said):
+    with pytest.raises(ExerciseError, match=re.escape(said)):
+        solution_of(stub, EXERCISE)
 
 
 def test_the_two_notebooks_are_valid_blank_deterministic_and_differ_in_the_exercise_and_the_parameter_only():
@@ -37,13 +68,7 @@ def test_the_two_notebooks_are_valid_blank_deterministic_and_differ_in_the_exerc
         assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
     differ = [a.metadata for a, b in zip(learner.cells, solved.cells, strict=True) if a.source != b.source]
     assert differ == [{"tags": ["parameters"]}, {"exercise": "99.1"}]
-    assert "BEGIN" not in built.learner + built.solved
     assert "cached_tokens / usage.input_tokens if" not in built.learner
-
-
-def test_a_solution_without_its_mark_cannot_leak():
-    with pytest.raises(ExerciseError, match="lacks its mark"):
-        build(SOURCE.replace('# %% exercise="99.1"', "# %%"), CHAPTER)
 
 
 def test_an_unknown_notebook_is_named(capsys):

@@ -22,7 +22,7 @@ def bill(usage: Usage, rates: Mapping[str, Decimal]) -> Decimal:
         + usage.cached_tokens * rates["cached"]
         + usage.cache_write_tokens * rates["cache_write"]
         + usage.output_tokens * rates["output"]
-    ) / _MTOK
+    ) / 1_000_000
 
 
 def _check_bill(answer: Callable[..., Decimal], rng: random.Random) -> Iterator[Outcome]:
@@ -114,18 +114,14 @@ def _check_tornado(answer: Callable[..., list[str]], rng: random.Random) -> Iter
         yield equals("the order of the settings", list(call(answer, cost, base, 0.1)), expected)
 
 
-class BudgetSpent(Exception):
-    """The tenant's money is gone; nothing was sent to the engine."""
-
-
 def within_budget(inner: Handler, dollars: Decimal, price: Callable[[Usage], Decimal]) -> Handler:
-    """`inner`, but once `dollars` have been spent, requests are refused with `BudgetSpent` before they reach `inner`."""
+    """`inner`, but once `dollars` have been spent, requests are refused with a `RuntimeError` before they reach `inner`."""
     spent = Decimal(0)
 
     async def handle(request: Request) -> AsyncGenerator[Event, None]:
         nonlocal spent
         if spent >= dollars:
-            raise BudgetSpent(f"{spent} of {dollars} dollars are spent")
+            raise RuntimeError(f"{spent} of {dollars} dollars are spent")
         async with aclosing(inner(request)) as events:
             async for event in events:
                 if isinstance(event, Done):

@@ -206,15 +206,12 @@ def _check_fits(answer: Fits, rng: random.Random) -> Iterator[Outcome]:
         )
 
 
-PATIENCE = 40
-
-
 def keep_what_came_back(free: Sequence[Block], now: int) -> Block:
     """Evict the oldest free block that no prompt ever found, or the oldest of all when every block was found.
 
-    But if nobody has held the oldest block for more than `PATIENCE` prompts, evict that one.
+    But if nobody has held the oldest block for more than 40 prompts, evict that one.
     """
-    if now - free[0].freed > PATIENCE:
+    if now - free[0].freed > 40:
         return free[0]
     return next((block for block in free if not block.hits), free[0])
 
@@ -444,8 +441,8 @@ CHAPTER = Chapter(
                 "their `hits` are 0.",
                 "So give away the first block in `free` with no hits, if there is one. But chats end, and their blocks keep "
                 "their hits: what becomes of those?",
-                "`now - free[0].freed` says for how many prompts nobody has held the oldest block. Above some "
-                f"{PATIENCE}, let it go first.",
+                "`now - free[0].freed` says for how many prompts nobody has held the oldest block. Above some 40, let "
+                "it go first.",
             ),
             wrong=(
                 lambda free, now: free[0],
@@ -456,8 +453,11 @@ CHAPTER = Chapter(
                 lambda free, now: Block(free[0].id),
             ),
             equivalent={
-                "line 6: now - free[0].freed > PATIENCE -> now - free[0].freed >= PATIENCE": "how long to be patient is the "
-                "learner's choice; a prompt more or less serves as much",
+                **{
+                    f"line 6: now - free[0].freed > 40 -> now - free[0].freed {other}": "how long to be patient is the "
+                    "learner's choice: at these the cache still serves a twentieth more than LRU and hoards nothing"
+                    for other in (">= 40", "> 41", "> 39", "> 80")
+                },
                 "line 8: free[0] -> free[-1]": "which one goes when every free block was found is the learner's choice; "
                 "this one serves as much, and lets go of old ones by the rule above",
             },
