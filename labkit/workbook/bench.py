@@ -19,8 +19,8 @@ from typing import Any, Generic, TypeVar
 from labkit.engines import Engine, absent, connect, machine
 from labkit.load import Noise, gauge
 from labkit.request import LabError
+from labkit.workbook import bars
 from labkit.workbook import needs as _needs
-from labkit.workbook import progress
 from labkit.workbook.exercise import ExerciseError
 from labkit.workbook.recorded import Recorded, Writer, captions, load, value_of
 from labkit.workbook.render import panel_html, show_html
@@ -142,7 +142,7 @@ class Bench:
             last = step
             show(step)
 
-        with progress.steps(model, quiet=self._quiet) as show:
+        with bars.steps(model, quiet=self._quiet) as show:
             engine = await connect(self._engine, model, progress=report, **arguments)
         print(f"{model}: {last}")
         try:
@@ -190,12 +190,12 @@ class Bench:
         return Result(value_of(kept), source, recorded=True)
 
     async def _timed(self, id: str, work: Callable[..., Awaitable[Any]]) -> Any:
-        return await progress.timed(work(), id, about_s=self._recorded_seconds(id), quiet=self._quiet)
+        return await bars.timed(work(), id, about_s=self._recorded_seconds(id), quiet=self._quiet)
 
     async def _in_rounds(self, id: str, work: Callable[..., Awaitable[Any]], rounds: int) -> list[Any]:
         if rounds < 1:
             raise ExerciseError(f"measurement {id}: rounds={rounds} must be at least 1")
-        return [await work(number) for number in progress.track(range(rounds), id, quiet=self._quiet)]
+        return [await work(number) for number in bars.track(range(rounds), id, quiet=self._quiet)]
 
     def _recorded_seconds(self, id: str) -> float | None:
         if not self._path.is_file():

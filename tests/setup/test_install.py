@@ -1,11 +1,10 @@
-"""The set-up's own decisions, and the wheel that the package builds."""
+"""The set-up's own decisions."""
 
 import importlib.util
 import json
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -228,20 +227,3 @@ def test_a_python_named_by_hand_is_used_or_refused(tmp_path):
     done = python_sh(tmp_path, PYTHON="/no/such/python")
     assert done.returncode == 1
     assert "PYTHON=/no/such/python" in done.stderr
-
-
-def test_the_package_builds_a_wheel_with_all_rooms_and_the_command(tmp_path):
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(REPO)]
-    subprocess.run(command, check=True, timeout=300)
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-        entry_points = archive.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
-    modules = {p.relative_to(REPO).as_posix() for p in (REPO / "labkit").rglob("*.py")}
-    assert modules <= names
-    assert "labkit/py.typed" in names
-    data = {p.relative_to(REPO).as_posix() for p in (REPO / "labkit" / "data").rglob("*") if p.suffix == ".json"}
-    assert "labkit/data/prices/hosts.json" in data
-    assert data <= names
-    assert "labkit = labkit.cli:main" in entry_points
-    assert not [n for n in names if n.startswith(("tests/", "notebooks/", "data/"))]
