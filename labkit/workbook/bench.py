@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from labkit.engines import Engine, absent, connect, machine
-from labkit.load import Noise, gauge
 from labkit.request import LabError
 from labkit.workbook import bars
 from labkit.workbook import needs as _needs
 from labkit.workbook.exercise import ExerciseError
+from labkit.workbook.noise import Noise, gauge
 from labkit.workbook.recorded import Recorded, Writer, captions, load, value_of
 from labkit.workbook.render import panel_html, show_html
 from labkit.workbook.rounds import Spread
