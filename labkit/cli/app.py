@@ -176,7 +176,7 @@ def record(
 @engine.command(name="list")
 def list_() -> None:
     """The engines that run now, who holds them, and where their logs are."""
-    from labkit.engines import running_engines
+    from labkit.engines import running_engines, running_host
 
     engines = asyncio.run(running_engines())
     for one in engines:
@@ -184,23 +184,25 @@ def list_() -> None:
         print(f"{one.model}  {one.url}  pid {one.pid}  {state}  used by {one.leases}  log {one.log}")
     if not engines:
         print("no engine is running")
+        if host := asyncio.run(running_host()):
+            print(f"vLLM is kept imported for the next one by pid {host}; `labkit engine stop` ends it now")
 
 
 @engine.command()
 def stop() -> None:
-    """Stop every engine of this user, also those that a notebook is using."""
+    """Stop every engine of this user, also those that a notebook is using, and the process that keeps vLLM imported."""
     import psutil
 
-    from labkit.engines import running_engines
+    from labkit.engines import running_engines, running_host
 
-    engines = asyncio.run(running_engines())
-    for pid in {one.host_pid for one in engines}:
+    engines, pid = asyncio.run(running_engines()), asyncio.run(running_host())
+    if pid is not None:
         try:
             host = psutil.Process(pid)
             host.terminate()
             host.wait(timeout=30)
         except psutil.NoSuchProcess:
-            continue
+            pass
         except psutil.TimeoutExpired:
             print(
                 f"error: the engine host (pid {pid}) did not end within 30 s of SIGTERM. Fix: kill -9 {pid}", file=sys.stderr

@@ -79,6 +79,7 @@ def test_torch_comes_from_its_own_index_when_no_folder_has_the_right_one(install
 def test_a_second_call_installs_nothing_and_a_changed_pin_does(install, monkeypatch, tmp_path):
     ran = []
     monkeypatch.setattr(install, "run", lambda command, *_: ran.append(command))
+    monkeypatch.setattr(install, "keep_bytecode", lambda *_: None)
     monkeypatch.setenv("LABKIT_ENGINE", "cpu")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     monkeypatch.setattr(install, "torch_source", lambda *_: [])
@@ -98,6 +99,26 @@ def test_a_failed_step_leaves_no_stamp_and_says_what_to_do(install, monkeypatch)
     with pytest.raises(SystemExit, match="Fix: say this"):
         install.run([sys.executable, "-c", "raise SystemExit(3)"], dict(os.environ), "say this")
     assert not install.STAMP.exists()
+
+
+def test_bytecode_is_kept_where_python_is_told_to_write_none_and_a_broken_import_stops_nothing(
+    install, monkeypatch, tmp_path
+):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text("")
+    monkeypatch.setattr(install, "BIN", Path(sys.executable).parent)
+    monkeypatch.setattr(install, "REPO", tmp_path)
+    environment = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(tmp_path)}
+    install.keep_bytecode(["import one", "import nonesuch", "import two"], environment)
+    assert {path.name.partition(".")[0] for path in (tmp_path / "__pycache__").iterdir()} == {"one", "two"}
+
+
+def test_what_the_set_up_imports_is_there_to_be_imported(install):
+    """The import is tried in another process, because the test's own has imported much of it."""
+    done = subprocess.run([sys.executable, "-c", install.CHAPTER], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    function = install.ENGINES["cpu"].partition(";")[0]
+    assert subprocess.run([sys.executable, "-c", function], check=False).returncode == 0
 
 
 FOLDERS = ["lab #1 {x},[b] %20", 'it\'s "Übung" $HOME;&|`x`']
