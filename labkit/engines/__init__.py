@@ -5,7 +5,7 @@ makes live engines fast to start, shares them between the user's processes, and 
 engine's own counters; `recorder` records answers and `replay` plays them back. `absent` stands in where there is none.
 """
 
-from labkit.engines.choice import connect, prepare
+from labkit.engines.choice import connect, has_vllm, prepare
 from labkit.engines.endpoint import Dialect, OpenAIEngine
 from labkit.engines.engine import Engine
 from labkit.engines.errors import EngineArgumentError, EngineRestarted, EngineStartError, MetricMissing, RecordingError
@@ -40,6 +40,7 @@ __all__ = [
     "connect",
     "gpu",
     "has_avx512",
+    "has_vllm",
     "lab_model",
     "machine",
     "parse_metrics",

@@ -38,7 +38,8 @@ async def connect(
     - "replay": a recording;
     - "record:FILE": live, and each answer is written to FILE for a replay, with the engine's counters for it. Nobody else
       should use that engine meanwhile;
-    - "auto": the endpoint when LABKIT_BASE_URL is set, else vLLM when it is installed, else a replay.
+    - "auto": the endpoint when LABKIT_BASE_URL is set, else vLLM when it is installed and LABKIT_ENGINE is not "none", else
+      a replay.
 
     `model`: "small" or "large" (the lab's own, or the ones that LABKIT_SMALL and LABKIT_LARGE name), a folder, or a hub id.
     `progress` is called with each step of the start-up and, every five seconds, with how long it has taken and how long it
@@ -63,13 +64,18 @@ async def connect(
     return await source.connect(report)
 
 
+def has_vllm() -> bool:
+    """Whether "auto" would start vLLM on this machine: it is installed, and LABKIT_ENGINE does not say "none"."""
+    return importlib.util.find_spec("vllm") is not None and os.environ.get("LABKIT_ENGINE") != "none"
+
+
 def prepare(engine: str = "auto", model: str = "small") -> None:
     """Start to import vLLM in the background, if `connect(engine, model)` would start an engine here: call it early.
 
     Returns at once, says nothing and raises nothing: what goes wrong is told by `connect`. A second call does nothing.
     """
     with contextlib.suppress(Exception):
-        if importlib.util.find_spec("vllm") and isinstance(_choose(engine, Live(model), None), Live):
+        if has_vllm() and isinstance(_choose(engine, Live(model), None), Live):
             start_host()
 
 
@@ -87,7 +93,7 @@ async def _recording(live: Live, report: Progress, path: Path) -> Engine:
 def _choose(engine: str, live: Live, recording: Path | str | None) -> EngineSource:
     address = os.environ.get("LABKIT_BASE_URL", "")
     if engine == "auto":
-        engine = "endpoint" if address else "vllm" if importlib.util.find_spec("vllm") else "replay"
+        engine = "endpoint" if address else "vllm" if has_vllm() else "replay"
     if engine == "endpoint" and not address:
         raise InvalidValue("engine 'endpoint' needs LABKIT_BASE_URL, an address like http://127.0.0.1:8000/v1")
     match engine:

@@ -6,7 +6,6 @@ the chapter's recording, and says so. What a replayed measurement would have ask
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import time
 from collections.abc import Awaitable, Callable, Collection
@@ -16,7 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from labkit.engines import Engine, absent, connect, machine
+from labkit.engines import Engine, absent, connect, has_vllm, machine, prepare
 from labkit.request import LabError
 from labkit.workbook import bars
 from labkit.workbook import needs as _needs
@@ -61,6 +60,10 @@ class Bench:
         self._met: frozenset[str] | None = None
         self._why = ""
         self.noise: Noise | None = None
+
+    def prepare(self) -> None:
+        """Begin to start an engine in the background, if this machine has one: a reader reads a page first."""
+        prepare(self._engine)
 
     async def connect(self, model: str, **arguments: Any) -> Engine:
         """An engine that serves `model`, or a stand-in that answers nothing where this machine has none."""
@@ -155,11 +158,11 @@ class Bench:
         """Why this machine cannot have an engine at all, or an empty text."""
         if self._engine != "auto" or os.environ.get("LABKIT_BASE_URL"):
             return "" if self._engine != "replay" else "This run was asked for the recording."
+        if has_vllm():
+            return ""
         if os.environ.get("LABKIT_ENGINE") == "none":
             return "LABKIT_ENGINE=none asks for no engine."
-        if importlib.util.find_spec("vllm") is None:
-            return "vLLM is not installed here, and LABKIT_BASE_URL names no endpoint."
-        return ""
+        return "vLLM is not installed here, and LABKIT_BASE_URL names no endpoint."
 
     def _opened(self, engine: Engine, met: frozenset[str]) -> Engine:
         self._open.append(engine)

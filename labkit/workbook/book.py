@@ -423,6 +423,8 @@ def open_chapter(
         writes=state_dir() / "recordings" / f"{contents.notebook}.jsonl",
         quiet=profile == "ci",
     )
+    if profile != "ci":
+        bench.prepare()
     return Book(contents, profile=profile, engine=engine, seed=seed, solutions=solutions, journal=journal, bench=bench)
 
 
