@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
+from labkit.data import clone_path
 from labkit.extras import extra
 from labkit.lab.models import MODELS, model_spec
 from labkit.lab.tasks import examples, families
 
 app = typer.Typer(help="The lab's own data and models.", no_args_is_help=True, add_completion=False)
-_MODELS = Path(__file__).resolve().parents[2] / "data" / "models"
+_MODELS = clone_path("models")
 
 
 @app.command()

@@ -94,6 +94,17 @@ def knows(model_type: str) -> bool:
     return model_type in CONFIG_MAPPING
 
 
+def builds(given: Mapping[str, Any]) -> bool:
+    """Whether the installed transformers has this configuration's architecture, and builds it as the configuration says.
+
+    Its MPT keeps a key and a value for every query head, whatever the configuration says of shared ones.
+    """
+    attention = given.get("attn_config")
+    if given.get("model_type") == "mpt" and isinstance(attention, Mapping):
+        return not attention.get("kv_n_heads") and attention.get("attn_type", "multihead_attention") == "multihead_attention"
+    return knows(str(given.get("model_type")))
+
+
 def build(given: Mapping[str, Any]) -> Built:
     """Build the model of a configuration that transformers knows, and count its parameters and cache.
 
