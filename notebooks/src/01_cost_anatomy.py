@@ -313,8 +313,9 @@ book.reveal(
 
 
 # %%
-def cost_at(model: str, tokens: int, batch: bool = False) -> float:
-    return float(price_request(Usage(tokens, 500), price_of(model), batch=batch).total)
+def cost_at(model: str, tokens: int) -> float:
+    """US dollars of a request with that many input tokens and 500 output tokens."""
+    return float(price_request(Usage(tokens, 500), price_of(model)).total)
 
 
 tiered = ["gemini-2.5-pro", "claude-haiku-5-5"]

@@ -29,7 +29,7 @@ from labkit.lab import Deck, draw_policy
 from labkit.load import ExactLengths
 from labkit.request import Message, Request, Usage, clock, complete
 from labkit.tokens import tokenizer
-from labkit.workbook import PALETTE, Figure, below, live_chart, show
+from labkit.workbook import PALETTE, Figure, below, live_chart, show, spread
 
 # %% [markdown]
 # ## Predict
@@ -107,16 +107,19 @@ book.reveal("03.warm", left, unit="%")
 shown = twice.melt(
     id_vars=["prompt_tokens"], value_vars=["cold_ttft_s", "warm_ttft_s"], var_name="time", value_name="seconds"
 ).assign(ms=lambda d: 1000 * d.seconds, time=lambda d: d.time.map({"cold_ttft_s": "first time", "warm_ttft_s": "again"}))
+which = {"title": None, "sort": ["first time", "again"]}
 base = alt.Chart(shown).encode(
     x=alt.X("prompt_tokens:Q", title="prompt tokens"),
     y=alt.Y("ms:Q", title="TTFT (ms)", scale=alt.Scale(domainMin=0)),
-    color=alt.Color("time:N", title=None, sort=["first time", "again"]),
-    shape=alt.Shape("time:N", title=None, sort=["first time", "again"]),
+    color=alt.Color("time:N", **which),
 )
+points = base.mark_point(size=40, opacity=0.35).encode(shape=alt.Shape("time:N", legend=None, **which))
+lines = base.mark_line().encode(y="median(ms):Q", strokeDash=alt.StrokeDash("time:N", legend=None, **which))
+share = spread(left)
 show(
-    (
-        base.mark_point(size=40, opacity=0.35) + base.mark_line().encode(y="median(ms):Q", shape=alt.value("circle"))
-    ).properties(title=f"Read before, {longest:,.0f} tokens take {np.median(left):.0f} % of the time"),
+    (points + lines).properties(
+        title=f"Read before, {longest:,.0f} tokens take {share.median:.0f} % of the time ({share.words('{:.0f}')})"
+    ),
     alt="TTFT of a prompt sent for the first time and again, medians: "
     + " ".join(f"{n} tokens {1000 * r.cold_ttft_s:.1f} and {1000 * r.warm_ttft_s:.1f} ms." for n, r in middle.iterrows()),
     source=f"Points: each pair; lines: medians. {pairs.source}",

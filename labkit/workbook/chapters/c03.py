@@ -207,7 +207,7 @@ CHAPTER = Chapter(
     predictions=("03.warm", "03.clock", "03.once"),
     quizzes=("03.q1", "03.q2", "03.q3"),
     claims=("03.share",),
-    needs=("metrics", "tokenizer"),
+    needs=("answers", "metrics", "tokenizer"),
     exercises=(
         Exercise(
             id="03.1",
