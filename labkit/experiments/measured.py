@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.engines import Provenance, RecordingError, recordings_dir
+from labkit.extras import extra
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +41,8 @@ class Measured:
 
     def frame(self) -> pd.DataFrame:
         """The rows as a table."""
-        import pandas as pd
+        with extra("analysis"):
+            import pandas as pd
 
         return pd.DataFrame([dict(row) for row in self.rows])
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from labkit.extras import extra
 from labkit.latency.weights import Matrix
 from labkit.request import InvalidValue
 
@@ -87,7 +88,8 @@ class Built:
 
 def knows(model_type: str) -> bool:
     """Whether the installed transformers has this architecture."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    with extra("models"):
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     return model_type in CONFIG_MAPPING
 
@@ -127,8 +129,9 @@ def _errors() -> tuple[type[Exception], ...]:
 
 
 def _model(given: Mapping[str, Any]) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM
+    with extra("models"):
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM
 
     plain = {key: value for key, value in given.items() if key not in _NOT_SHAPE}
     try:

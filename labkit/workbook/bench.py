@@ -6,25 +6,21 @@ the chapter's recording, and says so. What a replayed measurement would have ask
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
-from labkit.engines import Engine, connect, machine
-from labkit.engines.engine import Connection
-from labkit.engines.metrics import MetricsSnapshot
-from labkit.engines.models import tokenizer_folder
-from labkit.engines.provenance import today
-from labkit.load import Noise, gauge
-from labkit.request import EngineError, Handler, LabError
+from labkit.engines import Engine, absent, connect, has_vllm, machine, prepare
+from labkit.request import LabError
+from labkit.workbook import bars
 from labkit.workbook import needs as _needs
-from labkit.workbook import progress
 from labkit.workbook.exercise import ExerciseError
+from labkit.workbook.noise import Noise, gauge
 from labkit.workbook.recorded import Recorded, Writer, captions, load, value_of
 from labkit.workbook.render import panel_html, show_html
 from labkit.workbook.rounds import Spread
@@ -64,6 +60,10 @@ class Bench:
         self._met: frozenset[str] | None = None
         self._why = ""
         self.noise: Noise | None = None
+
+    def prepare(self) -> None:
+        """Begin to start an engine in the background, if this machine has one: a reader reads a page first."""
+        prepare(self._engine)
 
     async def connect(self, model: str, **arguments: Any) -> Engine:
         """An engine that serves `model`, or a stand-in that answers nothing where this machine has none."""
@@ -114,7 +114,9 @@ class Bench:
             self._writer.measured(id, value, engines, seconds, self.noise)
         if not self.noise.quiet:
             self._warn(self.noise)
-        return Result(value, captions(engines) or f"{machine()} · measured live {today()[:10]}", recorded=False)
+        return Result(
+            value, captions(engines) or f"{machine()} · measured live {datetime.now(UTC):%Y-%m-%d}", recorded=False
+        )
 
     def revealed(self, id: str, result: str | Spread) -> None:
         """Note a result for the recording, where this run makes one."""
@@ -143,7 +145,7 @@ class Bench:
             last = step
             show(step)
 
-        with progress.steps(model, quiet=self._quiet) as show:
+        with bars.steps(model, quiet=self._quiet) as show:
             engine = await connect(self._engine, model, progress=report, **arguments)
         print(f"{model}: {last}")
         try:
@@ -156,11 +158,11 @@ class Bench:
         """Why this machine cannot have an engine at all, or an empty text."""
         if self._engine != "auto" or os.environ.get("LABKIT_BASE_URL"):
             return "" if self._engine != "replay" else "This run was asked for the recording."
+        if has_vllm():
+            return ""
         if os.environ.get("LABKIT_ENGINE") == "none":
             return "LABKIT_ENGINE=none asks for no engine."
-        if importlib.util.find_spec("vllm") is None:
-            return "vLLM is not installed here, and LABKIT_BASE_URL names no endpoint."
-        return ""
+        return "vLLM is not installed here, and LABKIT_BASE_URL names no endpoint."
 
     def _opened(self, engine: Engine, met: frozenset[str]) -> Engine:
         self._open.append(engine)
@@ -171,13 +173,7 @@ class Bench:
         """An engine that refuses every request, with the recording's provenance and the tokenizer of the lab's own model."""
         recorded = [one for kept in self.recording().measurements.values() for one in kept.engines]
         provenance = next((one for one in recorded if one.model == model), recorded[0])
-        return Engine(
-            model=model,
-            context_window=None,
-            provenance=provenance,
-            tokenizer_path=tokenizer_folder(model),
-            connection=cast(Connection, _Nobody(f"there is no engine here to ask: {why}")),
-        )
+        return absent(model, provenance, why)
 
     def _replayed(self, id: str, missing: Collection[str]) -> Result[Any]:
         recording = self.recording()
@@ -197,12 +193,12 @@ class Bench:
         return Result(value_of(kept), source, recorded=True)
 
     async def _timed(self, id: str, work: Callable[..., Awaitable[Any]]) -> Any:
-        return await progress.timed(work(), id, about_s=self._recorded_seconds(id), quiet=self._quiet)
+        return await bars.timed(work(), id, about_s=self._recorded_seconds(id), quiet=self._quiet)
 
     async def _in_rounds(self, id: str, work: Callable[..., Awaitable[Any]], rounds: int) -> list[Any]:
         if rounds < 1:
             raise ExerciseError(f"measurement {id}: rounds={rounds} must be at least 1")
-        return [await work(number) for number in progress.track(range(rounds), id, quiet=self._quiet)]
+        return [await work(number) for number in bars.track(range(rounds), id, quiet=self._quiet)]
 
     def _recorded_seconds(self, id: str) -> float | None:
         if not self._path.is_file():
@@ -215,22 +211,3 @@ class Bench:
         beside = f" Results stand beside those of a quiet machine: {self.recording().caption()}." if quiet else ""
         text = f"Just now, {noise}. Timings of this cell belong to this moment.{beside}"
         show_html(panel_html("This machine is busy.", escape(text)), f"This machine is busy. {text}")
-
-
-class _Nobody:
-    """The connection of a stand-in engine."""
-
-    def __init__(self, why: str) -> None:
-        self._why = why
-        self.url = ""
-        self.api_key = ""
-        self.log = None
-
-    async def handler(self) -> Handler:
-        raise EngineError(self._why)
-
-    async def metrics(self) -> MetricsSnapshot:
-        raise EngineError(self._why)
-
-    async def aclose(self) -> None:
-        """Nothing is open."""

@@ -11,10 +11,10 @@ from html import escape
 from typing import Any, TypeVar
 
 from labkit.engines import Engine
-from labkit.workbook import bill, claims, progress
+from labkit.workbook import bars, bill, claims
 from labkit.workbook.bench import Bench, Result
 from labkit.workbook.bill import BillLine
-from labkit.workbook.chapters import Chapter, chapter, chapters
+from labkit.workbook.chapters import Chapter, chapter
 from labkit.workbook.claims import Claim
 from labkit.workbook.exercise import CheckFailed, Exercise, ExerciseError, Verdict, run_check
 from labkit.workbook.paths import chapter_recording, state_dir
@@ -29,6 +29,7 @@ from labkit.workbook.prediction import (
     score_number,
     standing,
 )
+from labkit.workbook.progress import CAPTION, HEADER, progress_rows
 from labkit.workbook.render import code_html, panel_html, show_html, show_widget, table_html, table_text
 from labkit.workbook.rounds import Spread, spread
 from labkit.workbook.store import JOURNAL, Journal
@@ -105,7 +106,7 @@ class Book:
 
     def track(self, items: Iterable[T], what: str) -> Iterator[T]:
         """The items, under a bar that shows how far work over them is; for any loop that takes more than a moment."""
-        return progress.track(items, what, quiet=self.profile == "ci")
+        return bars.track(items, what, quiet=self.profile == "ci")
 
     def finding(self, ok: bool | None, if_so: str, if_not: str, cannot_tell: str = "") -> None:
         """State, in markdown, what this run found: `if_so` when `ok`, `if_not` when not.
@@ -344,22 +345,8 @@ class Book:
 
         Of a quiz question only the first try counts.
         """
-        header = ("chapter", "exercises", "predictions", "quiz, first try")
-        rows = [self._progress_row(c) for c in chapters()]
-        show_html(table_html(header, rows, "Your progress"), table_text(header, rows, "Your progress"))
-
-    def _progress_row(self, contents: Chapter) -> tuple[str, str, str, str]:
-        passed = {e["item"] for e in self._journal.entries("check") if e["ok"]}
-        first: dict[str, bool] = {}
-        for tried in self._journal.entries("quiz"):
-            first.setdefault(tried["item"], tried["ok"])
-        states = {id: standing(self._journal, id) for id in contents.predictions}
-        return (
-            f"{contents.number} · {contents.title}",
-            _bar(sum(e.id in passed for e in contents.exercises), len(contents.exercises)),
-            _bar(sum(s.revealed and s.guess is not None for s in states.values()), len(states)),
-            _bar(sum(first.get(q, False) for q in contents.quizzes), len(contents.quizzes)),
-        )
+        rows = progress_rows(self._journal)
+        show_html(table_html(HEADER, rows, CAPTION), table_text(HEADER, rows, CAPTION))
 
     def _declared(self, id: str, group: str) -> str:
         there: tuple[str, ...] = getattr(self.chapter, group)
@@ -436,6 +423,8 @@ def open_chapter(
         writes=state_dir() / "recordings" / f"{contents.notebook}.jsonl",
         quiet=profile == "ci",
     )
+    if profile != "ci":
+        bench.prepare()
     return Book(contents, profile=profile, engine=engine, seed=seed, solutions=solutions, journal=journal, bench=bench)
 
 
@@ -488,10 +477,6 @@ def _guess_text(asked: Question, state: Standing) -> str:
 
 def _tone(good: bool) -> str:
     return "good" if good else "bad"
-
-
-def _bar(done: int, total: int) -> str:
-    return f"{'■' * done}{'□' * (total - done)} {done}/{total}"
 
 
 def _source(exercise: Exercise) -> str:

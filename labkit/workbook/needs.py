@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from labkit.engines import Engine, MetricMissing
-from labkit.engines.host.arguments import has_avx512
+from labkit.engines import Engine, MetricMissing, has_avx512
 from labkit.request import EngineError, Message, Request, complete
 from labkit.workbook.exercise import ExerciseError
 

@@ -1,17 +1,28 @@
 import pytest
 
-from labkit.workbook import CheckFailed, ExerciseError, open_chapter
-from labkit.workbook.book import Book
-from labkit.workbook.prediction import ChoiceQuestion, NumberQuestion, number_text, score_choice, score_number, standing
+from labkit.workbook import CheckFailed, ExerciseError, open_chapter, spread
+from labkit.workbook.prediction import (
+    ChoiceQuestion,
+    NumberQuestion,
+    cannot_tell,
+    number_text,
+    score_choice,
+    score_number,
+    standing,
+)
 from labkit.workbook.store import Journal
-from tests.workbook.tiny import CHAPTER, cached_share
+from tests.workbook.tiny import NoBench, book_of, cached_share
 
 NUMBER = NumberQuestion("99.share", "?", 0, 100, "%")
+TIMES = NumberQuestion("99.times", "?", 0, 100, "times")
 
 
 def book(journal=None, **fields):
-    chosen = {"profile": "ci", "engine": "auto", "seed": 0, "solutions": False} | fields
-    return Book(CHAPTER, journal=journal or Journal(None), **chosen)
+    return book_of(journal=journal or Journal(None), **fields)
+
+
+def one(number):
+    return spread([number])
 
 
 def test_a_guess_counts_until_its_first_reveal_and_not_after():
@@ -51,27 +62,102 @@ def test_a_committed_guess_is_shown_beside_the_result_and_in_the_recap(capsys):
     b.recap()
     out = capsys.readouterr().out
     assert "You predicted 32 %; the result is 64 %" in out
-    assert out.count("×2.0 too low") == 4  # HTML and text, of the result and of the recap
+    assert out.count("32 percentage points too low") == 4  # HTML and text, of the result and of the recap
 
 
 @pytest.mark.parametrize(
     ("guess", "actual", "value", "close"), [(10, 10, 1, True), (10, 40, 4, False), (40, 10, 4, False), (12, 10, 1.2, True)]
 )
 def test_a_number_is_scored_by_its_ratio(guess, actual, value, close):
-    score = score_number(NUMBER, guess, actual)
+    score = score_number(TIMES, guess, one(actual))
     assert (score.metric, score.close) == ("ratio", close)
     assert score.value == pytest.approx(value)
 
 
+@pytest.mark.parametrize(("guess", "actual", "points", "close"), [(2, 1, 1, True), (50, 0, 50, False), (31, 45, 14, False)])
+def test_a_share_is_scored_in_percentage_points(guess, actual, points, close):
+    score = score_number(NUMBER, guess, one(actual))
+    assert (score.metric, score.value, score.close) == ("points", points, close)
+
+
 def test_a_result_of_zero_is_scored_by_distance():
-    score = score_number(NUMBER, 50, 0)
+    score = score_number(TIMES, 50, one(0))
     assert (score.metric, score.value) == ("range", 0.5)
+
+
+@pytest.mark.parametrize(("guess", "value"), [(3, 1), (2, 1), (4, 1), (8, 2), (1, 2)])
+def test_a_guess_within_the_rounds_cannot_be_told_from_the_result(guess, value):
+    score = score_number(TIMES, guess, spread([2, 3, 4]))
+    assert score.value == pytest.approx(value)
+    assert ("spot on: this run says 2 to 4 in 3 rounds" in score.words) == (value == 1)
+
+
+@pytest.mark.parametrize(
+    ("question", "rounds", "tells"),
+    [
+        (TIMES, [2, 3, 4], True),
+        (TIMES, [2, 3, 7], False),
+        (TIMES, [-1, 2], False),
+        (TIMES, [0, 0], True),
+        (NUMBER, [20, 65], True),
+        (NUMBER, [20, 75], False),
+    ],
+)
+def test_rounds_too_far_apart_tell_nothing(question, rounds, tells):
+    assert (cannot_tell(question, spread(rounds)) == "") is tells
+
+
+def test_a_result_that_cannot_be_told_is_held_back_and_the_prediction_stays_open(capsys):
+    journal = Journal(None)
+    journal.append("commit", "99.share", value=32.0, unit="%")
+    b = book(journal, bench=NoBench((spread([41.0, 44.0, 42.0]), "a quiet machine's caption")))
+    b.predict("99.share", "Which?", low=0, high=100, unit="%")
+    b.reveal("99.share", [10, 50, 90], unit="%")
+    out = capsys.readouterr().out
+    assert "This run cannot tell. Which? 3 rounds lie between 10 % and 90 %. Run the measuring cell again" in out
+    assert "On a quiet machine: 42 % (41 to 44 in 3 rounds) (a quiet machine's caption)." in out
+    assert not standing(journal, "99.share").revealed
+    b.reveal("99.share", None, unit="%", unsure="the engine was restarted")
+    assert "The engine was restarted." in capsys.readouterr().out
+    with pytest.raises(ExerciseError, match="unsure"):
+        b.reveal("99.share", None, unit="%")
+
+
+def test_rounds_are_shown_with_their_interval_and_told_to_the_recording(capsys):
+    b = book()
+    b.predict("99.share", "Which?", low=0, high=100, unit="%")
+    b.reveal("99.share", [60.0, 64.0, 66.0], unit="%")
+    assert "Result: 64 % (60 to 66 in 3 rounds)" in capsys.readouterr().out
+    assert b._bench.said == {"99.share": spread([60, 64, 66])}
+
+
+@pytest.mark.parametrize(("ok", "said"), [(True, "so"), (False, "not"), (None, "unknown")])
+def test_a_finding_says_what_the_run_found(ok, said, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda made: shown.append(made.data))
+    book().finding(ok, "so", "not", "unknown")
+    book().finding(ok, "so", "not")
+    assert shown[0] == said
+    assert ("cannot tell" in shown[1]) is (ok is None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{}, {"yes": "it is the answer"}, {"no": " "}],
+    ids=["no other option", "the answer among the wrong ones", "no reason"],
+)
+def test_a_quiz_without_a_reason_for_each_option_is_refused(wrong):
+    with pytest.raises(ExerciseError, match=r"99\.q1"):
+        book().quiz("99.q1", "Is it?", answer="yes", why="It is.", wrong=wrong)
 
 
 @pytest.mark.parametrize(("guess", "sure", "brier"), [("a", 1, 0), ("b", 1, 2), ("a", 1 / 3, 2 / 3), ("b", 1 / 3, 2 / 3)])
 def test_a_choice_is_scored_by_brier(guess, sure, brier):
     question = ChoiceQuestion("99.x", "?", ("a", "b", "c"))
-    assert score_choice(question, guess, sure, "a").value == pytest.approx(brier)
+    score = score_choice(question, guess, sure, "a")
+    assert score.value == pytest.approx(brier)
+    against = "as good as" if brier == 2 / 3 else "better than" if brier < 2 / 3 else "worse than"
+    assert f"{against} an even guess" in score.words
 
 
 @pytest.mark.parametrize(
@@ -81,7 +167,9 @@ def test_numbers_are_shown_to_three_figures(value, text):
     assert number_text(value) == text
 
 
-@pytest.mark.parametrize(("actual", "unit"), [(1, "ms"), ("x", "%"), (float("nan"), "%"), (None, "%")])
+@pytest.mark.parametrize(
+    ("actual", "unit"), [(1, "ms"), ("x", "%"), (float("nan"), "%"), (None, "%"), ([], "%"), ([1, float("nan")], "%")]
+)
 def test_a_result_that_does_not_fit_its_question_is_refused(actual, unit):
     b = book()
     b.predict("99.share", "Which?", low=0, high=100, unit="%")

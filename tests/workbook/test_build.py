@@ -79,7 +79,8 @@ def test_an_unknown_notebook_is_named(capsys):
 @pytest.mark.parametrize(
     ("code", "folded"),
     [
-        ('book.quiz("99.q2", "?", options=("a", "b"), answer="a", why="So.")', True),
+        ('book.quiz("99.q2", "?", answer="a", why="So.", wrong={"b": "No."})', True),
+        ('book.finding(found > 2, "So.", "Not so.")', True),
         ("n = 2\nMarkdown(f'{n}')", True),
         ('book.check("99.1", cached_share)', False),
         ("chart = alt.Chart(rows)\nshow(chart, alt='', source='')", True),

@@ -25,7 +25,7 @@ def claim(low: float, high: float, measured: float, **more) -> Claim:
 
 
 def book(journal: Journal) -> Book:
-    return Book(CHAPTER, profile="ci", engine="auto", seed=0, solutions=False, journal=journal)
+    return tiny.book_of(CHAPTER, journal=journal)
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,10 @@ from collections import Counter
 import ipywidgets as w
 import pytest
 
-from labkit.workbook.book import Book
 from labkit.workbook.build import sources
 from labkit.workbook.chapters import chapter, chapters
 from labkit.workbook.store import Journal
-from tests.workbook.tiny import CHAPTER
+from tests.workbook.tiny import CHAPTER, book_of
 
 
 def widgets_of(monkeypatch, use):
@@ -17,7 +16,7 @@ def widgets_of(monkeypatch, use):
     shown: list[w.Widget] = []
     monkeypatch.setattr("labkit.workbook.book.show_widget", shown.append)
     journal = Journal(None)
-    use(Book(CHAPTER, profile="learn", engine="auto", seed=0, solutions=False, journal=journal))
+    use(book_of(profile="learn", journal=journal))
     return shown, journal
 
 
@@ -82,15 +81,17 @@ def test_a_committed_choice_may_change_in_its_confidence_alone(monkeypatch):
     assert [(e["value"], e["confidence"]) for e in journal.entries("commit")] == [("no", 0.7), ("no", 0.6)]
 
 
-def test_a_quiz_says_why_only_when_right(monkeypatch):
+def test_a_quiz_says_of_each_option_why_it_is_right_or_wrong(monkeypatch):
     def use(book):
-        book.quiz("99.q1", "?", options=("yes", "no"), answer="yes", why="Because.")
+        book.quiz("99.q1", "?", answer="yes", why="Because.", wrong={"no": "For <that> reason."})
 
     (form,), journal = widgets_of(monkeypatch, use)
     (radio,), (check,), (feedback,) = all_of(form, w.RadioButtons), all_of(form, w.Button), all_of(form, w.HTML)
     radio.value = "no"
     check.click()
     assert "Because" not in feedback.value
+    assert "For &lt;that&gt; reason." in feedback.value
+    assert "Try again" in feedback.value
     radio.value = "yes"
     check.click()
     assert "Because" in feedback.value
@@ -112,7 +113,7 @@ def orders(monkeypatch, seed):
     monkeypatch.setattr("labkit.workbook.book.show_widget", forms.append)
     monkeypatch.setattr("labkit.workbook.book.show_html", lambda html, text: texts.append(text))
     for number, id, given in quizzes():
-        asking = Book(chapter(number), profile="learn", engine="auto", seed=seed, solutions=False, journal=Journal(None))
+        asking = book_of(chapter(number), profile="learn", seed=seed)
         asking.quiz(id, **given)
         (radio,) = all_of(forms[-1], w.RadioButtons)
         found[id] = tuple(radio.options), tuple(re.findall(r"\( \) (.*)", texts[-1]))
@@ -124,7 +125,7 @@ def test_the_place_of_a_right_answer_gives_nothing_away_in_any_chapter(monkeypat
     assert len(asked) == sum(len(c.quizzes) for c in chapters())
     for id, (radio, printed) in shown.items():
         assert radio == printed
-        assert sorted(radio) == sorted(asked[id]["options"])
+        assert sorted(radio) == sorted([asked[id]["answer"], *asked[id]["wrong"]])
     places = Counter(radio.index(asked[id]["answer"]) for id, (radio, _) in shown.items())
     assert max(places.values()) <= 0.5 * len(shown)
     assert min(places[place] for place in range(3)) >= 0.15 * len(shown)
@@ -141,7 +142,7 @@ def test_the_place_of_a_right_answer_gives_nothing_away_in_any_chapter(monkeypat
 )
 def test_a_quiz_shows_numbers_by_size_yes_before_no_and_others_shuffled(options, shown, monkeypatch):
     def use(book):
-        book.quiz("99.q1", "?", options=options, answer=options[0], why="Because.")
+        book.quiz("99.q1", "?", answer=options[0], why="Because.", wrong=dict.fromkeys(options[1:], "Not so."))
 
     (form,), journal = widgets_of(monkeypatch, use)
     (radio,), (check,) = all_of(form, w.RadioButtons), all_of(form, w.Button)
@@ -153,11 +154,11 @@ def test_a_quiz_shows_numbers_by_size_yes_before_no_and_others_shuffled(options,
 
 @pytest.mark.parametrize(("tries", "score"), [((), "0/1"), ((True,), "1/1"), ((False, True), "0/1"), ((True, False), "1/1")])
 def test_only_the_first_try_of_a_quiz_counts(tries, score, monkeypatch, capsys):
-    monkeypatch.setattr("labkit.workbook.book.chapters", lambda: (CHAPTER,))
+    monkeypatch.setattr("labkit.workbook.progress.chapters", lambda: (CHAPTER,))
     journal = Journal(None)
     for ok in tries:
         journal.append("quiz", "99.q1", choice="an option", ok=ok)
-    Book(CHAPTER, profile="ci", engine="auto", seed=0, solutions=False, journal=journal).progress()
+    book_of(journal=journal).progress()
     assert re.findall(r"\d/\d", capsys.readouterr().out)[-1] == score
 
 
@@ -166,8 +167,7 @@ def test_an_answer_given_before_options_were_shuffled_is_still_chosen(monkeypatc
     journal.append("quiz", "99.q1", choice="b", ok=False)
     forms = []
     monkeypatch.setattr("labkit.workbook.book.show_widget", forms.append)
-    book = Book(CHAPTER, profile="learn", engine="auto", seed=0, solutions=False, journal=journal)
-    book.quiz("99.q1", "?", options=("a", "b", "c"), answer="a", why="So.")
+    book_of(profile="learn", journal=journal).quiz("99.q1", "?", answer="a", why="So.", wrong={"b": "No.", "c": "No."})
     assert all_of(forms[0], w.RadioButtons)[0].value == "b"
 
 

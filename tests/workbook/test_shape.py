@@ -23,8 +23,48 @@ def test_the_guides_example_lacks_nothing_but_its_size():
         ("usage = Usage(", "seed = 3\nusage = Usage(", "overwrites the parameter seed"),
         ("Chapter 01.", "See `/home/me/x`.", "absolute path"),
         ('book.reveal("99.cheaper", "no")', "pass", "book.reveal"),
+        ("{{time}}", "10 minutes.", "{{time}}"),
+        ("{{needs}}", "Nothing.", "{{needs}}"),
+        ("usage = Usage(", "live = await connect('small')\nusage = Usage(", "book.connect"),
+        ("def cached_share(", "a = 1\n" * 40 + "def cached_share(", "lines of code, more than 40"),
     ],
 )
 def test_a_missing_bone_is_named(old, new, words):
     assert old in SOURCE
     assert any(words in problem for problem in problems(SOURCE.replace(old, new), CHAPTER))
+
+
+UNDER = """
+# %%
+show(chart, alt="", source="")
+
+# %% [markdown]{tags}
+# {prose}
+#
+# ### The next part
+#
+# What is faster here is another matter.
+"""
+
+
+@pytest.mark.parametrize(
+    ("cell", "refused"),
+    [
+        ('chart.properties(title="Caching is faster")', "faster"),
+        ('chart.properties(title=f"{n} users: half of the time")', "half"),
+        ('chart.properties(title="Caching is faster" if fast else "It is not")', ""),
+        ('chart.properties(title=f"{n} times")', ""),
+        ('alt.X("n:Q", title="lower is better")', ""),
+        ('Markdown(f"It was **{n} ms**, twice the other.")', "twice"),
+        ('Markdown(f\'It was {n} ms: {"less" if n < 2 else "never so much"}.\')', ""),
+        ('book.finding(below(a, b), "It is faster.", "It is slower.")', ""),
+        (UNDER.format(tags="", prose="The second one was cheaper."), "cheaper"),
+        (UNDER.format(tags="", prose="Two numbers, one of each."), ""),
+        (UNDER.format(tags=' tags=["reasoned"]', prose="More tokens never take fewer steps."), ""),
+    ],
+)
+def test_what_is_said_of_a_result_must_depend_on_it(cell, refused):
+    source = SOURCE.replace("# %% [markdown]\n# ## Move", f"# %%\n{cell}\n\n# %% [markdown]\n# ## Move")
+    found = set(problems(source, CHAPTER)) - SIZE
+    assert len(found) == bool(refused)
+    assert all(refused in problem for problem in found)

@@ -15,7 +15,7 @@ import labkit
 from labkit.engines.endpoint import OpenAIEngine
 from labkit.engines.engine import Engine
 from labkit.engines.errors import EngineStartError
-from labkit.engines.host import Lease, lease_engine
+from labkit.engines.host import LINGER_S, Lease, lease_engine
 from labkit.engines.host.arguments import model_name
 from labkit.engines.metrics import MetricsSnapshot, parse_metrics
 from labkit.engines.models import lab_model
@@ -37,7 +37,7 @@ class Live:
     model: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     idle_s: float = 1200.0
-    linger_s: float = 20.0
+    linger_s: float = LINGER_S
     stall_s: float = 120.0
 
     def __post_init__(self) -> None:
