@@ -58,6 +58,7 @@ class Book:
         self._bench = bench
         self._asked: dict[str, Question] = {}
         self._actual: dict[str, Spread | str] = {}
+        self._held: set[str] = set()  # results that this run could not tell
 
     def rng(self, name: str) -> random.Random:
         """A random generator for `name` alone. It gives the same numbers in every run with this seed."""
@@ -186,6 +187,7 @@ class Book:
             self._hold_back(id, asked, wide)
             return
         self._actual[id] = value
+        self._held.discard(id)
         state = standing(self._journal, id)
         if state.guess is None and not state.revealed and self.profile != "ci" and not self.solutions:
             message = "No prediction yet: commit one above and run this cell again."
@@ -199,16 +201,17 @@ class Book:
         """Show all predictions of the chapter beside their results."""
         rows = []
         for id in self.chapter.predictions:
-            asked = self._asked.get(id)
-            value = self._actual.get(id)
-            if asked is None or value is None:
+            asked, value = self._asked.get(id), self._actual.get(id)
+            if asked is None:
                 rows.append((id, "-", "-", "not run yet"))
                 continue
             state = standing(self._journal, id)
+            guess = _guess_text(asked, state)
+            if value is None:
+                rows.append((asked.question, guess, "-", "this run cannot tell" if id in self._held else "not run yet"))
+                continue
             score = _score(asked, state, value)
-            rows.append(
-                (asked.question, _guess_text(asked, state), _text(asked, value), score.words if score else "no prediction")
-            )
+            rows.append((asked.question, guess, _text(asked, value), score.words if score else "no prediction"))
         header, caption = ("question", "you predicted", "result", "score"), "Predictions and results"
         show_html(table_html(header, rows, caption), table_text(header, rows, caption))
 
@@ -367,6 +370,8 @@ class Book:
 
     def _hold_back(self, id: str, asked: Question, why: str) -> None:
         """Say that this run cannot tell, and what a quiet machine found where that is known. The prediction stays open."""
+        self._held.add(id)
+        self._actual.pop(id, None)
         beside = self._quiet_words(id, asked)
         body = f"{asked.question} {why[:1].upper()}{why[1:]}. Run the measuring cell again in a quieter moment.{beside}"
         body = body.replace("..", ".")
