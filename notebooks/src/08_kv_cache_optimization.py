@@ -163,7 +163,7 @@ show(
     .mark_line()
     .encode(
         x=alt.X("tokens:Q", title="tokens in the session", scale=LOG_TOKENS, axis=TOKEN_AXIS),
-        y=alt.Y("GB:Q", title="keys and values, GB (bf16)", scale=alt.Scale(type="log")),
+        y=alt.Y("GB:Q", title="keys and values, GB (bf16)", scale=alt.Scale(type="log", domain=[0.005, 50], nice=False)),
         color=alt.Color("model:N", title=None, sort=labels),
         strokeDash=alt.StrokeDash("model:N", sort=labels, legend=None),
     )
@@ -667,8 +667,8 @@ show(
         + speed.mark_tick(color=PALETTE["red"], thickness=3, size=22).encode(x=alt.X("median(per_s):Q"))
     ).properties(
         height=130,
-        title=f"Output tokens a second: {cost.per_s['roomy']:.0f} with room, {cost.per_s['tight']:.0f} without, "
-        f"{cost.per_s['tight, few seats']:.0f} with {FEW_SEATS} seats",
+        title=f"Output tokens a second: {cost.per_s['roomy']:,.0f} with room, {cost.per_s['tight']:,.0f} without, "
+        f"{cost.per_s['tight, few seats']:,.0f} with {FEW_SEATS} seats",
     ),
     alt="Output tokens a second in each round, with the median. "
     + " ".join(f"{name}: median {value:.0f}." for name, value in cost.per_s.items()),
@@ -817,7 +817,7 @@ show(
         alt.Chart(pd.DataFrame({"sessions": share.index, "share": share.values}))
         .mark_line(point=alt.OverlayMarkDef(size=70, filled=True), color=PALETTE["blue"])
         .encode(
-            x=alt.X("sessions:Q", title="sessions that take turns"),
+            x=alt.X("sessions:Q", title="sessions that take turns", axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y("share:Q", title=f"history found at turn {last_turn} (%)", scale=alt.Scale(domain=[0, 100])),
         )
         + alt.Chart(pd.DataFrame({"fit": [fit]}))
