@@ -105,21 +105,6 @@ def recordings(
     return tuple(sorted(chosen, key=lambda m: m.provenance.date, reverse=True))
 
 
-def keep(
-    experiment: str, variant: str, provenance: Provenance, rows: Sequence[Mapping[str, float]], folder: Path
-) -> Measured:
-    """Write what was measured here to `folder`/<device>, for machines that cannot measure it, and return it.
-
-    It replaces a recording of the same name in one step. Raises `RecordingError` for provenance that is not full, and for
-    numbers of a replay or of the modelled engine; the earlier recording then stays.
-    """
-    _check_measured(provenance)
-    path = recording_path(folder, provenance, recording_name(experiment, provenance.model, variant))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, [_header(experiment, variant, provenance), *rows, _END])
-    return Measured(experiment, variant, provenance, tuple(rows), complete=True)
-
-
 def recording_name(experiment: str, model: str, variant: str) -> str:
     """The name of a recording's file, without the ending; a folder or a hub id counts by its last part."""
     return f"{experiment}-{Path(model).stem if '/' in model else model}-{variant}"

@@ -240,3 +240,14 @@ def test_progress_tells_the_way_to_a_ready_engine(
     assert "loading weights… " in line
     assert line.rstrip().endswith("s")
     assert line.count("\n") == 1
+
+
+def test_where_an_engine_came_from_names_no_folder_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    plugin = str(Path(live_source.__file__).parent / "plugin.py")
+    given = {"additional_config": {"log": str(tmp_path / "run" / "0.jsonl"), "fps": 10}, "plugin": plugin, "block_size": 32}
+    assert live_source._portable(given) == {
+        "additional_config": {"log": "0.jsonl", "fps": 10},
+        "plugin": "labkit/engines/sources/plugin.py",
+        "block_size": 32,
+    }

@@ -338,6 +338,7 @@ CHAPTER = Chapter(
     predictions=("08.session", "08.twice", "08.fp8"),
     quizzes=("08.q1", "08.q2", "08.q3"),
     claims=("08.seven",),
+    needs=("vllm",),
     exercises=(
         Exercise(
             id="08.1",
