@@ -13,6 +13,7 @@ from labkit.caches import CacheError
 from labkit.cost import UnknownPrice
 from labkit.embeddings import BadVector
 from labkit.engines import EngineArgumentError, EngineRestarted, EngineStartError, MetricMissing, RecordingError
+from labkit.extras import MissingExtra
 from labkit.ledger import InvalidRow, LedgerError
 from labkit.request import (
     ContextWindowExceeded,
@@ -37,6 +38,7 @@ STATUS: Mapping[type[LabError], int] = {
     QueueFull: 429,
     LabError: 500,
     InvalidValue: 500,
+    MissingExtra: 500,
     LedgerError: 500,
     CacheError: 500,
     UnknownPrice: 500,

@@ -25,6 +25,12 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAMP = VENV / "labkit-pins.json"
 PINS = REPO / "requirements"
 PYTHONS = ((3, 11), (3, 12), (3, 13))
+# What JupyterLab and a chapter import, and what its engine does.
+CHAPTER = "import ipykernel.kernelapp, jupyterlab.labapp, labkit.workbook, labkit.load, labkit.stacks"
+ENGINES = {
+    "cpu": "from labkit.engines.host.child import preload; preload()",
+    "gpu": "import vllm.entrypoints.openai.api_server",
+}
 
 
 def has_nvidia_gpu() -> bool:
@@ -122,6 +128,18 @@ def lab_defaults() -> None:
     (folder / "overrides.json").write_text(json.dumps(defaults, indent=2) + "\n")
 
 
+def keep_bytecode(statements: list[str], environment: dict[str, str]) -> None:
+    """Execute each statement in a Python of the environment, which keeps the bytecode of all that it imports.
+
+    Installers leave that to the first import, which takes twice as long for it; and where PYTHONDONTWRITEBYTECODE is set, as
+    in many containers, every import would. What cannot be imported is for `labkit doctor` to tell.
+    """
+    writing = {key: value for key, value in environment.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    for statement in statements:
+        command = [str(BIN / "python"), "-c", statement]
+        subprocess.run(command, cwd=REPO, env=writing, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+
 def main() -> None:
     """Make the environment as the pins say, unless its stamp shows that it is already."""
     if sys.version_info[:2] not in PYTHONS:
@@ -156,6 +174,8 @@ def main() -> None:
     pins = ["-r", f"{PINS.name}/common.txt", "-r", f"{PINS.name}/{engine}.txt"]
     run([*uv, *torch_source(engine, environment), *pins], environment, online)
     run([*uv, "--quiet", "--editable", "."], environment, online)
+    print("setup: compiling what chapters import", flush=True)
+    keep_bytecode([CHAPTER, *([ENGINES[engine]] if engine in ENGINES else [])], environment)
     lab_defaults()
     STAMP.write_text(json.dumps(want, indent=2) + "\n")
     print("setup: done", flush=True)

@@ -24,6 +24,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from labkit.extras import extra
 from labkit.request import InvalidValue
 
 _STEPS = np.linspace(-4, 4, 65)  # values of an entry's offset, in standard deviations
@@ -89,7 +90,8 @@ class Curve:
 
     def probability(self, score: float, offset: float = 0.0) -> float:
         """The chance that an entry's answer is right at `score`, given the entry's `offset`."""
-        from scipy.special import expit
+        with extra("semantic"):
+            from scipy.special import expit
 
         return float(expit(self.intercept + self.slope * score + offset))
 
@@ -156,8 +158,9 @@ def fit_curve(scores: ArrayLike, right: ArrayLike, entries: Sequence[object] | N
     is never negative: a higher score never makes an answer less likely to be right. Raises `InvalidValue` for fewer than 20
     comparisons, for lengths that differ, for a score that is not finite, and if all comparisons are right or all are wrong.
     """
-    from scipy.optimize import minimize
-    from scipy.special import logsumexp
+    with extra("semantic"):
+        from scipy.optimize import minimize
+        from scipy.special import logsumexp
 
     s, y = np.asarray(scores, np.float64), np.asarray(right, bool)
     if s.shape != y.shape or s.ndim != 1 or len(s) < 20:
@@ -222,7 +225,8 @@ def calibrated_threshold(scores: ArrayLike, right: ArrayLike, *, bound: float, c
     with the fewest hits that could prove anything. Raises `InvalidValue` if there is not one label per score, or if `bound`
     or `confidence` does not lie between 0 and 1.
     """
-    from scipy.stats import beta
+    with extra("semantic"):
+        from scipy.stats import beta
 
     s, y = np.asarray(scores, np.float64), np.asarray(right, bool)
     if s.shape != y.shape or s.ndim != 1:
@@ -255,8 +259,9 @@ def upper_bound(wrong: int, checked: int, confidence: float = 0.95) -> float:
     not exceed that value. It is 1 before anything was checked. Raises `InvalidValue` for counts that do not fit together and
     for a `confidence` that does not lie between 0 and 1.
     """
-    from scipy.optimize import brentq
-    from scipy.special import betaln
+    with extra("semantic"):
+        from scipy.optimize import brentq
+        from scipy.special import betaln
 
     if not 0 <= wrong <= checked:
         raise InvalidValue(f"{wrong} wrong of {checked} checked; counts go from 0 to the number checked")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from labkit.embeddings import BadVector, Vectors, is_unit
+from labkit.extras import extra
 from labkit.request import InvalidValue
 
 
@@ -49,7 +50,8 @@ class Index:
 
     def add(self, partition: Hashable, key: str, vector: Vectors) -> None:
         """Put `vector` (shape (dimension,)) under `key`; it replaces the vector that was there."""
-        import faiss  # the import takes a third of a second, so only when something is stored
+        with extra("semantic"):
+            import faiss  # the import takes a third of a second, so only when something is stored
 
         self._check(vector)
         with self._lock:
@@ -76,7 +78,8 @@ class Index:
 
         Each comes as (key, score); the score is the inner product of the two vectors.
         """
-        import faiss
+        with extra("semantic"):
+            import faiss
 
         self._check(vector)
         with self._lock:

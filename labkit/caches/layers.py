@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from labkit.caches import streams
 from labkit.caches.saved import savings
 from labkit.caches.store import Store
+from labkit.extras import extra
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,8 @@ def accounts(store: Store, ledger: Ledger | None = None) -> pd.DataFrame:
     `answers` (how many answers the layer gave) and `saved` (what these would have cost, exact decimal), and a row "single
     flight" for shared streams.
     """
-    import pandas as pd
+    with extra("analysis"):
+        import pandas as pd
 
     rows = {}
     for layer in store.layers():

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from labkit.caches import streams
+from labkit.extras import extra
 from labkit.request import Chunk, Done, Event, Handler, InvalidValue, Request, Timing, Usage, clock, complete
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ def daily_bill(
     `without` minus these four. `looking` counts a look-up for each answer of the semantic cache, and for each answer of the
     engine, since the cache was searched before the engine was asked.
     """
-    import pandas as pd  # takes a third of a second
+    with extra("analysis"):
+        import pandas as pd  # takes a third of a second
 
     days: dict[int, dict[str, float]] = {}
     for answer, item in zip(given, asked, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -27,15 +28,34 @@ app.add_typer(engine, name="engine")
 app.add_typer(ledger, name="ledger")
 
 
+class Kind(Enum):
+    """What `notebooks run` makes of the exercises."""
+
+    learner = "learner"
+    solved = "solved"
+    proved = "proved"
+
+
+class Profile(Enum):
+    """How much a notebook measures: for a check, for a learner, or with a GPU."""
+
+    ci = "ci"
+    learn = "learn"
+    gpu = "gpu"
+
+
 def main() -> None:
-    """Run the command line. Errors that the lab raises on purpose print one line and end it with status 1."""
-    from labkit.request import LabError
+    """Run the command line. Errors that the lab raises on purpose print one line, and no traceback.
+
+    The status is then 2 for a name or a value that cannot work, as for a wrong option, and 1 for all else.
+    """
+    from labkit.request import InvalidValue, LabError
 
     try:
         app()
     except (LabError, FileNotFoundError, PermissionError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, InvalidValue) else 1)
 
 
 @app.callback(invoke_without_command=True)
@@ -71,20 +91,54 @@ def lab(context: typer.Context) -> None:
     commands(args=context.args, prog_name="labkit lab")
 
 
-@notebooks.command(context_settings={**_PASS_ON, "help_option_names": []})
-def build(context: typer.Context) -> None:
+@app.command()
+def progress() -> None:
+    """Show what you have passed, predicted and answered, chapter by chapter."""
+    from labkit.workbook import progress_text
+
+    print(progress_text())
+
+
+_Notebooks = Annotated[list[str] | None, typer.Argument(help="Notebooks, such as 00_start_here; all when none is named.")]
+
+
+@notebooks.command()
+def build(
+    names: _Notebooks = None,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; status 1 when one differs.")] = False,
+) -> None:
     """Write the notebooks from their sources, or compare them with `--check`."""
+    named = _notebooks(names)
     from labkit.workbook import build_notebooks as room
 
-    sys.exit(room(context.args))
+    sys.exit(room([*named, *(["--check"] if check else [])]))
 
 
-@notebooks.command(context_settings={**_PASS_ON, "help_option_names": []})
-def run(context: typer.Context) -> None:
+@notebooks.command()
+def run(
+    names: _Notebooks = None,
+    kind: Annotated[Kind, typer.Option("--as", help="Blank exercises, solved ones, or both in one run.")] = Kind.learner,
+    profile: Annotated[Profile, typer.Option(help="How much is measured.")] = Profile.ci,
+    engine: Annotated[str, typer.Option(help="As for connect(); record:FILE makes a recording for a replay.")] = "auto",
+    out: Annotated[Path, typer.Option(help="Where the executed notebooks and the report go.")] = Path("build/notebooks"),
+) -> None:
     """Execute notebooks headless and report time and memory of each."""
+    named = _notebooks(names)
     from labkit.workbook import run_notebooks as room
 
-    sys.exit(room(context.args))
+    sys.exit(room([*named, f"--as={kind.value}", f"--profile={profile.value}", f"--engine={engine}", f"--out={out}"]))
+
+
+def _notebooks(names: list[str] | None) -> list[str]:
+    """The names as given, if every one is a notebook's: the rooms that build and run them take seconds to import."""
+    from labkit.request import InvalidValue
+    from labkit.workbook import source_names
+
+    there = source_names()
+    unknown = [name for name in names or () if name not in there]
+    if unknown:
+        raise InvalidValue(f"no notebook {', '.join(unknown)}; there are {', '.join(there) or 'none'}")
+    return names or []
 
 
 @app.command()
@@ -122,7 +176,7 @@ def record(
 @engine.command(name="list")
 def list_() -> None:
     """The engines that run now, who holds them, and where their logs are."""
-    from labkit.engines import running_engines
+    from labkit.engines import running_engines, running_host
 
     engines = asyncio.run(running_engines())
     for one in engines:
@@ -130,23 +184,25 @@ def list_() -> None:
         print(f"{one.model}  {one.url}  pid {one.pid}  {state}  used by {one.leases}  log {one.log}")
     if not engines:
         print("no engine is running")
+        if host := asyncio.run(running_host()):
+            print(f"vLLM is kept imported for the next one by pid {host}; `labkit engine stop` ends it now")
 
 
 @engine.command()
 def stop() -> None:
-    """Stop every engine of this user, also those that a notebook is using."""
+    """Stop every engine of this user, also those that a notebook is using, and the process that keeps vLLM imported."""
     import psutil
 
-    from labkit.engines import running_engines
+    from labkit.engines import running_engines, running_host
 
-    engines = asyncio.run(running_engines())
-    for pid in {one.host_pid for one in engines}:
+    engines, pid = asyncio.run(running_engines()), asyncio.run(running_host())
+    if pid is not None:
         try:
             host = psutil.Process(pid)
             host.terminate()
             host.wait(timeout=30)
         except psutil.NoSuchProcess:
-            continue
+            pass
         except psutil.TimeoutExpired:
             print(
                 f"error: the engine host (pid {pid}) did not end within 30 s of SIGTERM. Fix: kill -9 {pid}", file=sys.stderr

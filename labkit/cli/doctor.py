@@ -184,6 +184,8 @@ def check_charts(emitted: str, jupyterlab_scripts: str) -> Check:
     """JupyterLab's own scripts know the MIME type of the lab's charts, so it draws them without network or extension."""
     if emitted in jupyterlab_scripts:
         return ok("Charts", f"JupyterLab draws {emitted}")
+    if not jupyterlab_scripts:
+        return Check("Charts", Verdict.FAIL, "no JupyterLab in this environment", "run `make setup`")
     fix = "install the pinned altair and jupyterlab: remove .venv/labkit-pins.json and run `make setup`"
     return Check("Charts", Verdict.FAIL, f"JupyterLab does not know {emitted}", fix)
 
@@ -331,10 +333,12 @@ def _ports() -> tuple[bool, bool]:
 
 
 def _charts() -> tuple[str, str]:
-    from jupyterlab.commands import get_app_dir
-
     from labkit.workbook import MIME
 
+    try:
+        from jupyterlab.commands import get_app_dir
+    except ImportError:
+        return MIME, ""
     scripts = sorted((Path(get_app_dir()) / "static").glob("jlab_core*.js"))
     return MIME, "".join(script.read_text(encoding="utf-8", errors="ignore") for script in scripts)
 

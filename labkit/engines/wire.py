@@ -23,6 +23,10 @@ BASE_BYTES = 2**23
 _BOM = b"\xef\xbb\xbf"
 ENCODINGS = "gzip, deflate"
 """The content encodings an endpoint is told it may use."""
+_NO_ENCODINGS = frozenset(
+    ("", "identity", "none", "null", "utf-8", "utf8", "us-ascii", "7bit", "8bit", "binary", "chunked", "aws-chunked")
+)
+"""What servers name as a content encoding, though the body is as it is: "none" turns a proxy's compression off."""
 
 
 class Wire:
@@ -97,13 +101,14 @@ def _ended(event: SentEvent) -> bool:
 class Inflate:
     """Decompresses gzip and deflate, the latter with or without its zlib header: endpoints send both.
 
-    `encoding` is the body's Content-Encoding; a body without one is passed on. Raises `EngineError` for an encoding that
-    was not asked for, `StreamIncomplete` for damaged bytes. It has no bound: whoever reads on counts the bytes.
+    `encoding` is the body's Content-Encoding; a body without one, or with a name for none, is passed on. Raises
+    `EngineError` for an encoding that was not asked for, `StreamIncomplete` for damaged bytes. It has no bound: whoever
+    reads on counts the bytes.
     """
 
     def __init__(self, encoding: str) -> None:
-        kind = encoding.strip().lower()
-        self._plain = kind in ("", "identity")
+        kind = ", ".join(name for part in encoding.lower().split(",") if (name := part.strip()) not in _NO_ENCODINGS)
+        self._plain = not kind
         if not self._plain and kind not in ("gzip", "x-gzip", "deflate"):
             raise EngineError(
                 f"the endpoint sent its answer in the content encoding {encoding[:40]!r}, though only {ENCODINGS} were "

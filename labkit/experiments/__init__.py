@@ -7,7 +7,7 @@ elsewhere.
 """
 
 from labkit.experiments.catalogue import EXPERIMENTS, Experiment, Measurement, jobs
-from labkit.experiments.measured import RECORDINGS, Measured, keep, recordings
+from labkit.experiments.measured import RECORDINGS, Measured, recordings
 from labkit.experiments.recording import run_all
 from labkit.experiments.sweeps import concurrency, preemption, prefill, prefix_cache, speculation
 
@@ -19,7 +19,6 @@ __all__ = [
     "Measurement",
     "concurrency",
     "jobs",
-    "keep",
     "preemption",
     "prefill",
     "prefix_cache",

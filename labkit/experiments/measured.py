@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.engines import Provenance, RecordingError, recordings_dir
+from labkit.extras import extra
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +41,8 @@ class Measured:
 
     def frame(self) -> pd.DataFrame:
         """The rows as a table."""
-        import pandas as pd
+        with extra("analysis"):
+            import pandas as pd
 
         return pd.DataFrame([dict(row) for row in self.rows])
 
@@ -101,21 +103,6 @@ def recordings(
     found = [Measured.load(path) for path in sorted(folder.glob(f"*/*{SUFFIX}"))]
     chosen = [m for m in found if experiment in (None, m.experiment) and model in (None, m.provenance.model)]
     return tuple(sorted(chosen, key=lambda m: m.provenance.date, reverse=True))
-
-
-def keep(
-    experiment: str, variant: str, provenance: Provenance, rows: Sequence[Mapping[str, float]], folder: Path
-) -> Measured:
-    """Write what was measured here to `folder`/<device>, for machines that cannot measure it, and return it.
-
-    It replaces a recording of the same name in one step. Raises `RecordingError` for provenance that is not full, and for
-    numbers of a replay or of the modelled engine; the earlier recording then stays.
-    """
-    _check_measured(provenance)
-    path = recording_path(folder, provenance, recording_name(experiment, provenance.model, variant))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, [_header(experiment, variant, provenance), *rows, _END])
-    return Measured(experiment, variant, provenance, tuple(rows), complete=True)
 
 
 def recording_name(experiment: str, model: str, variant: str) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from labkit.latency import CacheLayers, Config, knows, layers_by_fields, precision_bytes, read_config, shape_of
+from labkit.latency import CacheLayers, Config, builds, layers_by_fields, precision_bytes, read_config, shape_of
 from labkit.request import InvalidValue
 
 _PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "int8")
@@ -190,7 +190,7 @@ def kv_size(config: Config, precision: str = "bf16") -> KVSize:
         raise InvalidValue(f"precision {precision!r} is no KV cache's; use one of {', '.join(_PRECISIONS)}")
     given = read_config(config)
     name, state_bytes = str(given.get("model_type", "model")), 0
-    if given.get("model_type") is None or knows(name):
+    if given.get("model_type") is None or builds(given):
         shape = shape_of(given)
         groups, state_bytes, queries = shape.layers, shape.state_bytes, shape.heads
     else:

@@ -9,6 +9,7 @@ torch, so they are imported on first use: see `labkit.lab.train` and `labkit.lab
 
 from typing import TYPE_CHECKING, Any
 
+from labkit.extras import extra
 from labkit.lab.models import MODELS, model_path
 from labkit.lab.paraphrases import meanings, pairs, questions, traffic
 from labkit.lab.tasks import Deck, Example, draw_policy, examples, families, grade, policy_example, split_of
@@ -41,7 +42,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import on first use: `long_examples` and `wilson`, which need torch, and the command line."""
     if name in ("long_examples", "wilson"):
-        from labkit.lab import evaluate
+        with extra("models"):
+            from labkit.lab import evaluate
 
         return getattr(evaluate, name)
     if name == "commands":

@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
-from labkit.lab.models import MODELS
+from labkit.data import clone_path
+from labkit.extras import extra
+from labkit.lab.models import MODELS, model_spec
 from labkit.lab.tasks import examples, families
 
 app = typer.Typer(help="The lab's own data and models.", no_args_is_help=True, add_completion=False)
-_MODELS = Path(__file__).resolve().parents[2] / "data" / "models"
+_MODELS = clone_path("models")
 
 
 @app.command()
@@ -41,7 +43,9 @@ def train(
     copy_first: Annotated[float, typer.Option(help="share of the steps, at the start, that only copies and recites")] = 0.15,
 ) -> None:
     """Train one model from a seed; the log goes to OUT/train.jsonl."""
-    from labkit.lab.train import train as run
+    model_spec(name)  # an unknown name is refused before torch is imported
+    with extra("models"):
+        from labkit.lab.train import train as run
 
     print(run(name, out or _MODELS / name, steps, seed, device, start, copy_first))
 
@@ -55,8 +59,11 @@ def evaluate(
     write: Annotated[bool, typer.Option(help="write data/models/eval.json and the model card's tables")] = False,
 ) -> None:
     """Measure accuracy by family, by prompt length, and calibration, on the test split."""
-    from labkit.lab.evaluate import card_tables, write_card
-    from labkit.lab.evaluate import evaluate as run
+    for name in names or ():
+        model_spec(name)  # an unknown name is refused before torch is imported
+    with extra("models"):
+        from labkit.lab.evaluate import card_tables, write_card
+        from labkit.lab.evaluate import evaluate as run
 
     report = run(names or list(MODELS), n, long_n, seed)
     print(card_tables(report))

@@ -16,9 +16,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from labkit.data import clone_path
 from labkit.lab.paraphrases import Part
 
-FILE = Path(__file__).parents[2] / "data" / "hard_pairs" / "pairs.csv"
+FILE = clone_path("hard_pairs", "pairs.csv")
 
 
 @dataclass(frozen=True, slots=True)

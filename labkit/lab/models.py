@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labkit.data import clone_path
 from labkit.request import InvalidValue
 
 CONTEXT_WINDOW = 2048
 # Stock vLLM and transformers load the weights; the format is in the file's name, model.safetensors.
-_FOLDER = Path(__file__).resolve().parents[2] / "data" / "models"
+_FOLDER = clone_path("models")
 
 
 @dataclass(frozen=True, slots=True)

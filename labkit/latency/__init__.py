@@ -6,7 +6,7 @@ from a catalogue, the model's from its configuration) or from a short run on a l
 """
 
 from labkit.latency.anatomy import METRICS, SLO, Sample, Summary, goodput, percentile, summary
-from labkit.latency.built import CacheLayers, knows
+from labkit.latency.built import CacheLayers, builds
 from labkit.latency.cards import GIGA, Hardware, catalogue, hardware
 from labkit.latency.fields import layers_by_fields
 from labkit.latency.fitting import (
@@ -44,12 +44,12 @@ __all__ = [
     "Summary",
     "VolleyPoint",
     "break_even_tokens",
+    "builds",
     "catalogue",
     "datasheet_model",
     "fit",
     "goodput",
     "hardware",
-    "knows",
     "kv_tokens",
     "layers_by_fields",
     "percentile",

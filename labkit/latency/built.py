@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from labkit.extras import extra
 from labkit.latency.weights import Matrix
 from labkit.request import InvalidValue
 
@@ -87,9 +88,21 @@ class Built:
 
 def knows(model_type: str) -> bool:
     """Whether the installed transformers has this architecture."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    with extra("models"):
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     return model_type in CONFIG_MAPPING
+
+
+def builds(given: Mapping[str, Any]) -> bool:
+    """Whether the installed transformers has this configuration's architecture, and builds it as the configuration says.
+
+    Its MPT keeps a key and a value for every query head, whatever the configuration says of shared ones.
+    """
+    attention = given.get("attn_config")
+    if given.get("model_type") == "mpt" and isinstance(attention, Mapping):
+        return not attention.get("kv_n_heads") and attention.get("attn_type", "multihead_attention") == "multihead_attention"
+    return knows(str(given.get("model_type")))
 
 
 def build(given: Mapping[str, Any]) -> Built:
@@ -127,8 +140,9 @@ def _errors() -> tuple[type[Exception], ...]:
 
 
 def _model(given: Mapping[str, Any]) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM
+    with extra("models"):
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM
 
     plain = {key: value for key, value in given.items() if key not in _NOT_SHAPE}
     try:

@@ -81,7 +81,7 @@ def layers_by_fields(given: Mapping[str, Any]) -> tuple[CacheLayers, ...]:
 def _kv_heads(given: Mapping[str, Any], heads: int | list[int]) -> int | list[int]:
     new = given.get("new_decoder_architecture")
     grouped = given.get("multi_query_attention")  # ChatGLM's; where it is off, the number of groups has no meaning
-    if given.get("multi_query") and not new:
+    if (given.get("multi_query") and not new) or given.get("attn_type") == "multiquery_attention":
         return 1
     names = [field for field in _KV_HEADS if grouped is not False or field != "multi_query_group_num"]
     if all(given.get(field) is None for field in names):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from labkit.extras import extra
 from labkit.latency.model import LatencyModel, StepWork
 from labkit.request import LabError
 
@@ -137,7 +138,8 @@ def fit(
     Raises `CalibrationError` for too few points, for durations that are not finite and above 0, and for points that leave a
     constant undetermined (all steps with the same number of new tokens, sequences or pairs, or all prompts of one length).
     """
-    from scipy.optimize import least_squares  # not above: it takes a second to import
+    with extra("analysis"):
+        from scipy.optimize import least_squares  # not above: it takes a second to import
 
     steps, first_tokens, volleys = tuple(steps), tuple(first_tokens), tuple(volleys)
     _check(steps, first_tokens, volleys)

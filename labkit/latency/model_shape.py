@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.data import path as data_path
-from labkit.latency.built import CacheLayers, Weight, build, knows
+from labkit.latency.built import CacheLayers, Weight, build, builds, knows
 from labkit.latency.weights import PLAIN_BYTES, QUANTIZED_BYTES, computed, precision_bytes, scheme
 from labkit.request import InvalidValue
 
@@ -143,6 +143,10 @@ def shape_names() -> tuple[str, ...]:
 
 def shape_path(model: str | Path) -> Path:
     """The path of a model's configuration: in its folder, or by a name in `shape_names()`; else raises `InvalidValue`."""
+    if not isinstance(model, str | Path):
+        raise InvalidValue(
+            f"{model!r:.60} is no model configuration; give its fields, a folder with a config.json, or a name"
+        )
     path = Path(model)
     if path.is_dir():
         path /= "config.json"
@@ -200,12 +204,13 @@ def _counted(name: str, text: str) -> ModelShape:
     model_type = given.get("model_type")
     if not model_type:
         raise InvalidValue("the configuration has no model_type; take the model's whole config.json")
-    if not knows(model_type):
+    if not builds(given):
         import transformers
 
+        why = "its own has no shared key heads" if knows(model_type) else "it has no such architecture"
         raise InvalidValue(
-            f"transformers {transformers.__version__} cannot build a model of model_type {model_type!r} (it has no such "
-            "architecture), so its parameters cannot be counted; kv_size may still count its cache"
+            f"transformers {transformers.__version__} cannot build a model of model_type {model_type!r} ({why}), so its "
+            "parameters cannot be counted; kv_size may still count its cache"
         )
     built = build(given)
     nested = given.get("text_config")

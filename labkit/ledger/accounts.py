@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from labkit.extras import extra
 from labkit.ledger.store import Ledger, check_names
 from labkit.request import TOKEN_KINDS, Usage
 
@@ -67,7 +68,8 @@ def waste(ledger: Ledger, by: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def _totals(ledger: Ledger, by: tuple[str, ...], wasted: bool = False) -> pd.DataFrame:
-    import pandas as pd
+    with extra("analysis"):
+        import pandas as pd
 
     check_names(by, ledger.path)
     by = tuple(dict.fromkeys((*by, "labkit.currency")))

@@ -23,6 +23,7 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from labkit.extras import MissingExtra
 from labkit.ledger.errors import LedgerError
 from labkit.ledger.row import COLUMNS, DERIVED, KINDS, Kind, Row
 from labkit.ledger.tables import frame_of, write_parquet
@@ -239,7 +240,7 @@ class Ledger:
             raise LedgerError(f"the ledger {self.path} {error}", self.path) from error
         except FileTrouble as error:
             raise self._error(error, "read", ()) from error
-        except LedgerError:
+        except (LedgerError, MissingExtra):
             raise
         except _DAMAGED as error:
             raise self._damaged(error, "read", ()) from error

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
+from labkit.extras import extra
 from labkit.ledger.row import COST_PLACES, KINDS, Kind, from_sql
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ def frame_of(names: Sequence[str], table: Sequence[Sequence[Any]]) -> pd.DataFra
 
     A column with the name of an attribute has its type; for others, pandas guesses the type.
     """
-    import pandas as pd
+    with extra("analysis"):
+        import pandas as pd
 
     columns = list(zip(*table, strict=True)) if table else [()] * len(names)
     return pd.DataFrame(
@@ -31,8 +33,9 @@ def frame_of(names: Sequence[str], table: Sequence[Sequence[Any]]) -> pd.DataFra
 
 def write_parquet(cursor: sqlite3.Cursor, sink: IO[bytes]) -> int:
     """Write the rows of `cursor`, with all attributes in their order, to `sink` as Parquet; returns the number of rows."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    with extra("analysis"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
     types = {name: _arrow(kind) for name, kind in KINDS.items()}
     schema = pa.schema(list(types.items()))

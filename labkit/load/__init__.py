@@ -7,7 +7,6 @@ timestamp, and the probe that fits a latency model to a live engine. Everything 
 from labkit.load.arrivals import by_hour, constant, from_times, gamma, poisson
 from labkit.load.forecast import compare, error_table, settings_of
 from labkit.load.generate import Run, closed_loop, open_loop
-from labkit.load.noise import Noise, gauge
 from labkit.load.probing import ProbePlan, probe
 from labkit.load.prompts import ExactLengths, MakeRequest
 from labkit.load.traces import TraceRequest, as_load, read_trace, scaled, traces_dir
@@ -16,7 +15,6 @@ from labkit.load.views import TwoViews, two_views
 __all__ = [
     "ExactLengths",
     "MakeRequest",
-    "Noise",
     "ProbePlan",
     "Run",
     "TraceRequest",
@@ -29,7 +27,6 @@ __all__ = [
     "error_table",
     "from_times",
     "gamma",
-    "gauge",
     "open_loop",
     "poisson",
     "probe",

@@ -79,7 +79,7 @@ async def open_loop(handler: Handler, load: Iterable[tuple[float, Request]], tim
     """
     begin = clock.now()
     tasks: list[asyncio.Task[Sample]] = []
-    gone = _Gone()
+    gone, reason = _Gone(), ""
     before = 0.0
     try:
         for at, request in load:
@@ -87,14 +87,14 @@ async def open_loop(handler: Handler, load: Iterable[tuple[float, Request]], tim
                 raise InvalidValue(f"a request is due at {at} s, after one at {before} s; sort the load by time")
             before = at
             await clock.sleep_until(begin + at)
-            if gone.stops():
+            if reason := gone.why:
                 break
             tasks.append(asyncio.create_task(_sample_of(handler, request, begin + at, timeout_s, gone)))
         samples = await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
-    return Run(tuple(samples), begin, clock.now(), "open loop", not gone.reason, gone.reason)
+    return Run(tuple(samples), begin, clock.now(), "open loop", not reason, reason)
 
 
 async def closed_loop(handler: Handler, requests: Iterable[Request], concurrency: int, timeout_s: float = 300.0) -> Run:
@@ -104,13 +104,15 @@ async def closed_loop(handler: Handler, requests: Iterable[Request], concurrency
     """
     if concurrency < 1:
         raise InvalidValue(f"concurrency is {concurrency}; keep at least 1 request under way")
-    begin, gone = clock.now(), _Gone()
+    begin, gone, reason = clock.now(), _Gone(), ""
     left: Iterator[Request] = iter(requests)
     samples: list[Sample] = []
 
     async def worker() -> None:
+        nonlocal reason
         for request in left:
-            if gone.stops():
+            if gone.why:
+                reason = gone.why
                 return
             samples.append(await _sample_of(handler, request, clock.now(), timeout_s, gone))
 
@@ -118,26 +120,20 @@ async def closed_loop(handler: Handler, requests: Iterable[Request], concurrency
         for _ in range(concurrency):
             group.create_task(worker())
     ordered = sorted(samples, key=lambda sample: sample.due)
-    return Run(tuple(ordered), begin, clock.now(), f"closed loop of {concurrency}", not gone.reason, gone.reason)
+    return Run(tuple(ordered), begin, clock.now(), f"closed loop of {concurrency}", not reason, reason)
 
 
 class _Gone:
-    """Counts failures in a row; once there are `_GONE` of them, `stops` ends the load, and then `reason` says why."""
+    """Counts failures in a row. Once there are `_GONE` of them `why` says so for good, and no more requests are sent."""
 
     def __init__(self) -> None:
-        self.reason = ""
+        self.why = ""
         self._in_a_row = 0
-        self._why = ""
-
-    def stops(self) -> bool:
-        """Whether the next request is not to be sent."""
-        self.reason = self._why
-        return bool(self.reason)
 
     def count(self, error: str) -> None:
         self._in_a_row = self._in_a_row + 1 if error else 0
-        if self._in_a_row >= _GONE and not self._why:
-            self._why = f"{_GONE} requests in a row failed, the last with: {error}"
+        if self._in_a_row >= _GONE and not self.why:
+            self.why = f"{_GONE} requests in a row failed, the last with: {error}"
 
 
 async def _sample_of(handler: Handler, request: Request, due: float, timeout_s: float, gone: _Gone) -> Sample:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from labkit.extras import extra
 from labkit.request import InvalidValue, Message, Request
 
 # (prompt tokens, output tokens) → a request of exactly these lengths.
@@ -23,7 +24,8 @@ class ExactLengths:
     """
 
     def __init__(self, tokenizer_path: str, seed: int = 0) -> None:
-        from transformers import AutoTokenizer
+        with extra("models"):
+            from transformers import AutoTokenizer
 
         self._tokenizer = AutoTokenizer.from_pretrained(tokenizer_path)
         if not self._tokenizer.chat_template:

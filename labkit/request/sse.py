@@ -99,6 +99,8 @@ class Decoder:
             self._id = value
         elif name == "retry" and re.fullmatch(r"[0-9]{1,15}", value):
             self.retry_ms = int(value)
+        elif name.startswith("\ufeff"):  # some servers begin every event with a BOM, not only the stream
+            self._take(line[1:])
 
     def _send(self) -> SentEvent:
         self.last_event_id = self._id

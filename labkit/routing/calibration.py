@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from labkit.extras import extra
 from labkit.request import InvalidValue
 
 Method = Literal["platt", "isotonic"]
@@ -64,8 +65,9 @@ def calibrate(raw: ArrayLike, right: ArrayLike, method: Method = "platt") -> Cal
     Platt it also raises where higher scores go with fewer right answers: such a score has to be turned around first.
     """
     _check_method(method)
-    from sklearn.isotonic import IsotonicRegression  # not above: scikit-learn takes seconds to import
-    from sklearn.linear_model import LogisticRegression
+    with extra("analysis"):
+        from sklearn.isotonic import IsotonicRegression  # not above: scikit-learn takes seconds to import
+        from sklearn.linear_model import LogisticRegression
 
     raws, rights = np.asarray(raw, float), np.asarray(right, float)
     if raws.shape != rights.shape or raws.ndim != 1:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from labkit.extras import extra
 from labkit.request import InvalidValue, Request
 from labkit.routing.calibration import Calibration, Method, calibrate
 from labkit.routing.signals import Score, question
@@ -92,8 +93,9 @@ class Classifier:
         on the same side. Raises `InvalidValue` where the number of verdicts is not that of the texts, and where fewer than
         8 different texts were right or fewer than 8 were wrong.
         """
-        from sklearn.linear_model import LogisticRegression  # not above: scikit-learn takes seconds to import
-        from sklearn.model_selection import StratifiedGroupKFold
+        with extra("analysis"):
+            from sklearn.linear_model import LogisticRegression  # not above: scikit-learn takes seconds to import
+            from sklearn.model_selection import StratifiedGroupKFold
 
         rights = np.asarray(right, int)
         if len(texts) != rights.size:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from labkit.extras import extra
 from labkit.request import InvalidValue
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def frontier(outcomes: Outcomes, way: Way = "before") -> pd.DataFrame:
     (mean per request), `efficient` (no other threshold is at least as good for less, or better for the same cost). Raises
     `InvalidValue` for an unknown `way`.
     """
-    import pandas as pd  # not above: it takes half a second to import
+    with extra("analysis"):
+        import pandas as pd  # not above: it takes half a second to import
 
     if way not in ("before", "cascade"):
         raise InvalidValue(f'a router decides "before" the answer or as a "cascade", not {way!r}')
@@ -100,7 +102,8 @@ def baselines(outcomes: Outcomes) -> pd.DataFrame:
     "random half" (what a fair coin is expected to give; other shares lie on the straight line between small and large);
     "oracle" (knows the outcomes: for each request the better answer, or the cheaper one where both are equally good).
     """
-    import pandas as pd
+    with extra("analysis"):
+        import pandas as pd
 
     small = outcomes.right_small.mean(), outcomes.cost_small.mean()
     large = outcomes.right_large.mean(), outcomes.cost_large.mean()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from labkit.extras import extra
 from labkit.request import InvalidValue
 
 
@@ -109,7 +110,8 @@ def drift(
     (`seed`). `matters` is the PSI from which a drift is worth a new calibration. One test a day at `alpha` raises
     `alpha` × 365 false alarms a year. Raises `InvalidValue` for a sample without requests.
     """
-    from scipy.stats import MonteCarloMethod, chi2_contingency  # not above: it takes a second to import
+    with extra("analysis"):
+        from scipy.stats import MonteCarloMethod, chi2_contingency  # not above: it takes a second to import
 
     then, now = Counter(before), Counter(after)
     found = psi(then, now)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labkit.extras import extra
 from labkit.request import InvalidValue
 from labkit.routing.checks import is_whole
 
@@ -41,7 +42,8 @@ class HashedWords:
 
     @cached_property
     def _hash(self) -> Any:
-        from sklearn.feature_extraction.text import HashingVectorizer  # not above: it takes seconds to import
+        with extra("analysis"):
+            from sklearn.feature_extraction.text import HashingVectorizer  # not above: it takes seconds to import
 
         return HashingVectorizer(n_features=self.dimension, ngram_range=(1, 2), token_pattern=_TOKEN, norm="l2")
 

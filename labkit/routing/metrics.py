@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from labkit.extras import extra
 from labkit.request import InvalidValue
 from labkit.routing.evaluate import Floats, Outcomes, frontier
 
@@ -65,7 +66,8 @@ def reliability(score: ArrayLike, right: ArrayLike, bins: int = 10) -> pd.DataFr
     Columns: `low` and `high` of the bin (it holds scores in (low, high]; a score of 0 is in the first bin), `count`, `score`
     (mean) and `right` (mean). Raises `InvalidValue` for columns that do not match and for scores outside 0 to 1.
     """
-    import pandas as pd  # not above: it takes half a second to import
+    with extra("analysis"):
+        import pandas as pd  # not above: it takes half a second to import
 
     scores, rights = np.asarray(score, float), np.asarray(right, float)
     if scores.shape != rights.shape or scores.ndim != 1 or not scores.size or bins < 1:
@@ -99,7 +101,8 @@ def knn_scores(known: ArrayLike, right: ArrayLike, asked: ArrayLike, k: int = 20
     for each row of `asked`. A trained router that does not beat this baseline has learnt no more than a look-up. Raises
     `InvalidValue` for shapes that do not match and for a `k` outside 1 to the number of known rows.
     """
-    from sklearn.neighbors import NearestNeighbors  # not above: scikit-learn takes seconds to import
+    with extra("analysis"):
+        from sklearn.neighbors import NearestNeighbors  # not above: scikit-learn takes seconds to import
 
     vectors, rights, queries = np.asarray(known, float), np.asarray(right, float), np.asarray(asked, float)
     if vectors.ndim != 2 or len(vectors) != rights.size or queries.ndim != 2 or queries.shape[1] != vectors.shape[1]:

@@ -24,6 +24,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from labkit.extras import extra
 from labkit.request import InvalidValue
 
 Finding = Literal["B is better", "B is worse", "B is not worse", "go on"]
@@ -41,7 +42,8 @@ def log_evidence(wins: ArrayLike, ties: ArrayLike, losses: ArrayLike, difference
     """
     if not -1 <= difference <= 1:
         raise InvalidValue(f"the difference of two proportions lies from −1 to 1; {difference} does not")
-    from scipy.special import logsumexp  # not above: scipy takes half a second to import
+    with extra("analysis"):
+        from scipy.special import logsumexp  # not above: scipy takes half a second to import
 
     counts = [np.asarray(count, float)[..., None] for count in (wins, ties, losses)]
     growth = [np.log1p(_BETS * (outcome - difference)) for outcome in (1, 0, -1)]
@@ -104,7 +106,8 @@ class PairedTest:
 
 def _least(wins: int, ties: int, losses: int, alpha: float) -> float:
     """The smallest difference that betting on B does not reject at alpha / 2."""
-    from scipy.optimize import brentq
+    with extra("analysis"):
+        from scipy.optimize import brentq
 
     needed = math.log(2 / alpha)
 

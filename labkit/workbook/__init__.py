@@ -9,6 +9,7 @@ chapter's exercises are declared in `labkit.workbook.chapters`, with the classes
 
 from typing import TYPE_CHECKING, Any
 
+from labkit.extras import extra
 from labkit.workbook.bench import Result
 from labkit.workbook.book import Book, open_chapter
 from labkit.workbook.chapters import Chapter
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from labkit.workbook.run import main as run_notebooks
 
 from labkit.workbook.charts import MIME
-from labkit.workbook.paths import notebooks_dir, repo_root
+from labkit.workbook.paths import notebooks_dir, repo_root, source_names
+from labkit.workbook.progress import progress_text
 
 __all__ = [
     "MIME",
@@ -50,9 +52,11 @@ __all__ = [
     "live_chart",
     "notebooks_dir",
     "open_chapter",
+    "progress_text",
     "repo_root",
     "run_notebooks",
     "show",
+    "source_names",
     "spread",
     "state_dir",
     "watch_blocks",
@@ -61,20 +65,21 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import the heavy parts on first use: the builder, the runner, the calculator and the live viewer of KV blocks."""
-    if name == "build_notebooks":
-        from labkit.workbook.build import main
+    with extra("workbook"):
+        if name == "build_notebooks":
+            from labkit.workbook.build import main
 
-        return main
-    if name == "run_notebooks":
-        from labkit.workbook.run import main
+            return main
+        if name == "run_notebooks":
+            from labkit.workbook.run import main
 
-        return main
-    if name == "dashboard":
-        from labkit.workbook.calculator import dashboard
+            return main
+        if name == "dashboard":
+            from labkit.workbook.calculator import dashboard
 
-        return dashboard
-    if name in ("Seen", "watch_blocks"):
-        from labkit.workbook import blocks
+            return dashboard
+        if name in ("Seen", "watch_blocks"):
+            from labkit.workbook import blocks
 
-        return getattr(blocks, name)
+            return getattr(blocks, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

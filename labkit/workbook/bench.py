@@ -6,7 +6,6 @@ the chapter's recording, and says so. What a replayed measurement would have ask
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import time
 from collections.abc import Awaitable, Callable, Collection
@@ -16,12 +15,12 @@ from html import escape
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from labkit.engines import Engine, absent, connect, machine
-from labkit.load import Noise, gauge
+from labkit.engines import Engine, absent, connect, has_vllm, machine, prepare
 from labkit.request import LabError
+from labkit.workbook import bars
 from labkit.workbook import needs as _needs
-from labkit.workbook import progress
 from labkit.workbook.exercise import ExerciseError
+from labkit.workbook.noise import Noise, gauge
 from labkit.workbook.recorded import Recorded, Writer, captions, load, value_of
 from labkit.workbook.render import panel_html, show_html
 from labkit.workbook.rounds import Spread
@@ -61,6 +60,10 @@ class Bench:
         self._met: frozenset[str] | None = None
         self._why = ""
         self.noise: Noise | None = None
+
+    def prepare(self) -> None:
+        """Begin to start an engine in the background, if this machine has one: a reader reads a page first."""
+        prepare(self._engine)
 
     async def connect(self, model: str, **arguments: Any) -> Engine:
         """An engine that serves `model`, or a stand-in that answers nothing where this machine has none."""
@@ -142,7 +145,7 @@ class Bench:
             last = step
             show(step)
 
-        with progress.steps(model, quiet=self._quiet) as show:
+        with bars.steps(model, quiet=self._quiet) as show:
             engine = await connect(self._engine, model, progress=report, **arguments)
         print(f"{model}: {last}")
         try:
@@ -155,11 +158,11 @@ class Bench:
         """Why this machine cannot have an engine at all, or an empty text."""
         if self._engine != "auto" or os.environ.get("LABKIT_BASE_URL"):
             return "" if self._engine != "replay" else "This run was asked for the recording."
+        if has_vllm():
+            return ""
         if os.environ.get("LABKIT_ENGINE") == "none":
             return "LABKIT_ENGINE=none asks for no engine."
-        if importlib.util.find_spec("vllm") is None:
-            return "vLLM is not installed here, and LABKIT_BASE_URL names no endpoint."
-        return ""
+        return "vLLM is not installed here, and LABKIT_BASE_URL names no endpoint."
 
     def _opened(self, engine: Engine, met: frozenset[str]) -> Engine:
         self._open.append(engine)
@@ -190,12 +193,12 @@ class Bench:
         return Result(value_of(kept), source, recorded=True)
 
     async def _timed(self, id: str, work: Callable[..., Awaitable[Any]]) -> Any:
-        return await progress.timed(work(), id, about_s=self._recorded_seconds(id), quiet=self._quiet)
+        return await bars.timed(work(), id, about_s=self._recorded_seconds(id), quiet=self._quiet)
 
     async def _in_rounds(self, id: str, work: Callable[..., Awaitable[Any]], rounds: int) -> list[Any]:
         if rounds < 1:
             raise ExerciseError(f"measurement {id}: rounds={rounds} must be at least 1")
-        return [await work(number) for number in progress.track(range(rounds), id, quiet=self._quiet)]
+        return [await work(number) for number in bars.track(range(rounds), id, quiet=self._quiet)]
 
     def _recorded_seconds(self, id: str) -> float | None:
         if not self._path.is_file():

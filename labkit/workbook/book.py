@@ -11,10 +11,10 @@ from html import escape
 from typing import Any, TypeVar
 
 from labkit.engines import Engine
-from labkit.workbook import bill, claims, progress
+from labkit.workbook import bars, bill, claims
 from labkit.workbook.bench import Bench, Result
 from labkit.workbook.bill import BillLine
-from labkit.workbook.chapters import Chapter, chapter, chapters
+from labkit.workbook.chapters import Chapter, chapter
 from labkit.workbook.claims import Claim
 from labkit.workbook.exercise import CheckFailed, Exercise, ExerciseError, Verdict, run_check
 from labkit.workbook.paths import chapter_recording, state_dir
@@ -29,6 +29,7 @@ from labkit.workbook.prediction import (
     score_number,
     standing,
 )
+from labkit.workbook.progress import CAPTION, HEADER, progress_rows
 from labkit.workbook.render import code_html, panel_html, show_html, show_widget, table_html, table_text
 from labkit.workbook.rounds import Spread, spread
 from labkit.workbook.store import JOURNAL, Journal
@@ -57,6 +58,7 @@ class Book:
         self._bench = bench
         self._asked: dict[str, Question] = {}
         self._actual: dict[str, Spread | str] = {}
+        self._held: set[str] = set()  # results that this run could not tell
 
     def rng(self, name: str) -> random.Random:
         """A random generator for `name` alone. It gives the same numbers in every run with this seed."""
@@ -105,7 +107,7 @@ class Book:
 
     def track(self, items: Iterable[T], what: str) -> Iterator[T]:
         """The items, under a bar that shows how far work over them is; for any loop that takes more than a moment."""
-        return progress.track(items, what, quiet=self.profile == "ci")
+        return bars.track(items, what, quiet=self.profile == "ci")
 
     def finding(self, ok: bool | None, if_so: str, if_not: str, cannot_tell: str = "") -> None:
         """State, in markdown, what this run found: `if_so` when `ok`, `if_not` when not.
@@ -185,6 +187,7 @@ class Book:
             self._hold_back(id, asked, wide)
             return
         self._actual[id] = value
+        self._held.discard(id)
         state = standing(self._journal, id)
         if state.guess is None and not state.revealed and self.profile != "ci" and not self.solutions:
             message = "No prediction yet: commit one above and run this cell again."
@@ -198,16 +201,17 @@ class Book:
         """Show all predictions of the chapter beside their results."""
         rows = []
         for id in self.chapter.predictions:
-            asked = self._asked.get(id)
-            value = self._actual.get(id)
-            if asked is None or value is None:
+            asked, value = self._asked.get(id), self._actual.get(id)
+            if asked is None:
                 rows.append((id, "-", "-", "not run yet"))
                 continue
             state = standing(self._journal, id)
+            guess = _guess_text(asked, state)
+            if value is None:
+                rows.append((asked.question, guess, "-", "this run cannot tell" if id in self._held else "not run yet"))
+                continue
             score = _score(asked, state, value)
-            rows.append(
-                (asked.question, _guess_text(asked, state), _text(asked, value), score.words if score else "no prediction")
-            )
+            rows.append((asked.question, guess, _text(asked, value), score.words if score else "no prediction"))
         header, caption = ("question", "you predicted", "result", "score"), "Predictions and results"
         show_html(table_html(header, rows, caption), table_text(header, rows, caption))
 
@@ -344,22 +348,8 @@ class Book:
 
         Of a quiz question only the first try counts.
         """
-        header = ("chapter", "exercises", "predictions", "quiz, first try")
-        rows = [self._progress_row(c) for c in chapters()]
-        show_html(table_html(header, rows, "Your progress"), table_text(header, rows, "Your progress"))
-
-    def _progress_row(self, contents: Chapter) -> tuple[str, str, str, str]:
-        passed = {e["item"] for e in self._journal.entries("check") if e["ok"]}
-        first: dict[str, bool] = {}
-        for tried in self._journal.entries("quiz"):
-            first.setdefault(tried["item"], tried["ok"])
-        states = {id: standing(self._journal, id) for id in contents.predictions}
-        return (
-            f"{contents.number} · {contents.title}",
-            _bar(sum(e.id in passed for e in contents.exercises), len(contents.exercises)),
-            _bar(sum(s.revealed and s.guess is not None for s in states.values()), len(states)),
-            _bar(sum(first.get(q, False) for q in contents.quizzes), len(contents.quizzes)),
-        )
+        rows = progress_rows(self._journal)
+        show_html(table_html(HEADER, rows, CAPTION), table_text(HEADER, rows, CAPTION))
 
     def _declared(self, id: str, group: str) -> str:
         there: tuple[str, ...] = getattr(self.chapter, group)
@@ -380,6 +370,8 @@ class Book:
 
     def _hold_back(self, id: str, asked: Question, why: str) -> None:
         """Say that this run cannot tell, and what a quiet machine found where that is known. The prediction stays open."""
+        self._held.add(id)
+        self._actual.pop(id, None)
         beside = self._quiet_words(id, asked)
         body = f"{asked.question} {why[:1].upper()}{why[1:]}. Run the measuring cell again in a quieter moment.{beside}"
         body = body.replace("..", ".")
@@ -436,6 +428,8 @@ def open_chapter(
         writes=state_dir() / "recordings" / f"{contents.notebook}.jsonl",
         quiet=profile == "ci",
     )
+    if profile != "ci":
+        bench.prepare()
     return Book(contents, profile=profile, engine=engine, seed=seed, solutions=solutions, journal=journal, bench=bench)
 
 
@@ -488,10 +482,6 @@ def _guess_text(asked: Question, state: Standing) -> str:
 
 def _tone(good: bool) -> str:
     return "good" if good else "bad"
-
-
-def _bar(done: int, total: int) -> str:
-    return f"{'■' * done}{'□' * (total - done)} {done}/{total}"
 
 
 def _source(exercise: Exercise) -> str:

@@ -29,7 +29,7 @@ from labkit.workbook.chapters import Chapter, chapter
 from labkit.workbook.exercise import Exercise, ExerciseError
 from labkit.workbook.minutes import EXERCISE, FURTHER, estimate, is_further, marked
 from labkit.workbook.needs import words
-from labkit.workbook.paths import chapter_recording, notebooks_dir, sources_dir
+from labkit.workbook.paths import chapter_recording, notebooks_dir, source_names, sources_dir
 from labkit.workbook.recorded import load
 
 _PARAMETERS = """\
@@ -80,7 +80,7 @@ class Built:
 
 def sources(names: Sequence[str] = ()) -> tuple[Path, ...]:
     """The chapter sources: the named ones, or all. For an unknown name, raises `ExerciseError` that lists the known ones."""
-    there = {path.stem: path for path in sorted(sources_dir().glob("[0-9][0-9]_*.py"))}
+    there = {name: sources_dir() / f"{name}.py" for name in source_names()}
     unknown = [name for name in names if name not in there]
     if unknown:
         raise ExerciseError(f"no notebook source named {', '.join(unknown)}; there are {', '.join(there) or 'none'}")

@@ -15,6 +15,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
+from labkit.extras import extra
 from labkit.workbook.exercise import ExerciseError
 
 _PACKAGE = "labkit."
@@ -23,7 +24,9 @@ _PACKAGE = "labkit."
 def to_json(value: Any) -> Any:
     """`value` in plain JSON values. Raises `ExerciseError` for a value that cannot be kept, and names its type."""
     import numpy as np
-    import pandas as pd
+
+    with extra("analysis"):
+        import pandas as pd
 
     match value:
         case None | bool() | str():
@@ -94,7 +97,8 @@ def from_json(kept: Any) -> Any:
 
             return np.array(from_json(content))
         case "$frame":
-            import pandas as pd
+            with extra("analysis"):
+                import pandas as pd
 
             columns, index = from_json(content["columns"]), from_json(content["index"])
             return pd.DataFrame(from_json(content["rows"]), columns=columns, index=index)

@@ -49,6 +49,11 @@ def sources_dir() -> Path:
     return repo_root() / _MARK
 
 
+def source_names() -> tuple[str, ...]:
+    """The names of the notebooks that have a source, such as "00_start_here", in order."""
+    return tuple(sorted(path.stem for path in sources_dir().glob("[0-9][0-9]_*.py")))
+
+
 def data_dir() -> Path:
     """Committed data: lab models, recordings, price tables."""
     return repo_root() / "data"

@@ -1,49 +1,46 @@
-"""Bars for what takes more than a moment: what runs, how far it is, how long still. tqdm draws them, also in a terminal."""
+"""How far a learner is, from the journal: the table that a notebook's `book.progress()` and `labkit progress` show."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from labkit.extras import extra
+from labkit.workbook.chapters import Chapter, chapters
+from labkit.workbook.paths import state_dir
+from labkit.workbook.prediction import standing
+from labkit.workbook.render import table_text
+from labkit.workbook.store import JOURNAL, Journal
 
-from tqdm.auto import tqdm
-
-T = TypeVar("T")
-_TICK_S = 0.25
-
-
-def track(items: Iterable[T], what: str, *, quiet: bool) -> Iterator[T]:
-    """The items, with a bar that `what` names, which moves on with each; no bar when `quiet`."""
-    yield from tqdm(items, desc=what, leave=False, disable=quiet)
+CAPTION = "Your progress"
+HEADER = ("chapter", "exercises", "predictions", "quiz, first try")
 
 
-async def timed(work: Awaitable[T], what: str, *, about_s: float | None, quiet: bool) -> T:
-    """Await `work` under a bar of its seconds, of about `about_s` in all where that is known; no bar when `quiet`."""
-    if quiet:
-        return await work
-    shape = "{desc}: {elapsed}" if about_s is None else "{desc}: {percentage:3.0f}% |{bar}| {elapsed} of about {total:.0f} s"
-    with tqdm(total=about_s, desc=what, leave=False, bar_format=shape) as bar:
-        ticks = asyncio.ensure_future(_ticks(bar, about_s))
-        try:
-            return await work
-        finally:
-            ticks.cancel()
+def progress_rows(journal: Journal) -> list[tuple[str, str, str, str]]:
+    """One row for each chapter, with the columns of `HEADER`.
+
+    They count exercises passed, predictions scored, and quiz questions that were right at the first try. Raises
+    `MissingExtra` where the chapters cannot be imported without the extra "workbook".
+    """
+    with extra("workbook"):
+        return [_row(journal, contents) for contents in chapters()]
 
 
-@contextmanager
-def steps(what: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """A line that says which step of something runs and for how long; the body calls it with each step's name."""
-    with tqdm(desc=what, leave=False, disable=quiet, bar_format="{desc}: {elapsed}") as bar:
-
-        def step(name: str) -> None:
-            bar.set_description_str(f"{what}: {name}", refresh=True)
-
-        yield step
+def progress_text() -> str:
+    """The table of this user's own journal as text. Raises `RepositoryNotFound` away from the clone."""
+    return table_text(HEADER, progress_rows(Journal(state_dir() / JOURNAL)), CAPTION)
 
 
-async def _ticks(bar: Any, about_s: float | None) -> None:
-    while True:
-        await asyncio.sleep(_TICK_S)
-        bar.update(min(_TICK_S, max(0.0, about_s - bar.n)) if about_s is not None else _TICK_S)
-        bar.refresh()
+def _row(journal: Journal, contents: Chapter) -> tuple[str, str, str, str]:
+    passed = {e["item"] for e in journal.entries("check") if e["ok"]}
+    first: dict[str, bool] = {}
+    for tried in journal.entries("quiz"):
+        first.setdefault(tried["item"], tried["ok"])
+    states = {id: standing(journal, id) for id in contents.predictions}
+    return (
+        f"{contents.number} · {contents.title}",
+        _bar(sum(e.id in passed for e in contents.exercises), len(contents.exercises)),
+        _bar(sum(s.revealed and s.guess is not None for s in states.values()), len(states)),
+        _bar(sum(first.get(q, False) for q in contents.quizzes), len(contents.quizzes)),
+    )
+
+
+def _bar(done: int, total: int) -> str:
+    return f"{'■' * done}{'□' * (total - done)} {done}/{total}"

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from labkit.engines import Provenance, RecordingError
-from labkit.load import Noise
 from labkit.workbook.exercise import ExerciseError
 from labkit.workbook.kept import from_json, to_json
+from labkit.workbook.noise import Noise
 from labkit.workbook.rounds import Spread
 
 FORMAT = 1

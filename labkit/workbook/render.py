@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from labkit.extras import extra
+
 _EDGE = {
     "good": "var(--jp-success-color1, #2e7d32)",
     "bad": "var(--jp-warn-color1, #b26a00)",
@@ -51,7 +53,8 @@ def show_html(html: str, text: str, *, recorded: str = "") -> None:
 
     `recorded` is the id of a measurement that the text says is replayed; the output's metadata keeps it.
     """
-    from IPython.display import display
+    with extra("workbook"):
+        from IPython.display import display
 
     metadata = {"labkit": {"recorded": recorded}} if recorded else {}
     display({"text/html": html, "text/plain": text}, metadata=metadata, raw=True)
@@ -59,7 +62,8 @@ def show_html(html: str, text: str, *, recorded: str = "") -> None:
 
 def show_widget(widget: Any) -> None:
     """Display an ipywidget."""
-    from IPython.display import display
+    with extra("workbook"):
+        from IPython.display import display
 
     display(widget)
 

@@ -5,9 +5,9 @@
 # instructions in front of every question, the answers, the thinking nobody reads, or the calls that fail?
 #
 # **You will be able to** split any bill by kind of token, price a whole workflow from its ledger, read a price list with
-# tiers and batch discounts, compare an API with a machine of your own, and say which assumption moves a forecast most.
+# tiers and batch discounts, turn a machine's hour into a price per token, and say which decision takes most off a month.
 #
-# **Time.** 45 minutes. **Needs.** Nothing beyond chapter 00; two small engines start on this machine.
+# **Time.** {{time}} **Needs.** Chapter 00 before. {{needs}}
 
 # %% tags=["imports"]
 import asyncio
@@ -26,20 +26,17 @@ from labkit.cost import (
     Cost,
     Scenario,
     cost_per_mtok,
-    host,
     listed,
     month,
     price_named,
     price_of,
     price_request,
-    tornado,
 )
-from labkit.engines import connect
 from labkit.lab import examples, grade
 from labkit.ledger import Booked, Ledger
 from labkit.request import Done, Event, Handler, Request, Usage, clock, complete, stack
 from labkit.tokens import available, tokenizer
-from labkit.workbook import PALETTE, Figure, dashboard, live_chart, show, state_dir
+from labkit.workbook import PALETTE, Figure, below, dashboard, live_chart, show, state_dir
 
 # %% [markdown]
 # ## Predict
@@ -57,8 +54,8 @@ book.predict(
 # %%
 book.predict(
     "01.hidden",
-    "In the support workflow below, which share of the money buys tokens that the customer never sees: prompts, thinking, a "
-    "first try that failed, a shadow call?",
+    "In the support workflow below, which share of the money buys tokens that the customer never sees: prompts, thinking, "
+    "steps in between, a first try that failed, a shadow call?",
     low=0,
     high=100,
     unit="%",
@@ -87,10 +84,11 @@ texts = {
     "a line of code": "total = sum(line.quantity * line.price for line in order.lines) * (1 - discount)",
     "digits": "48213 90417 33805 71264 58029 16473 20958 64301 77512 39846",
 }
-names = available()
+names = available()  # those whose files are on this machine
+tokenizers = {name: tokenizer(name) for name in names}
 counts = pd.DataFrame(
     [
-        {"text": label, "tokenizer": name, "tokens": tokenizer(name).count(text)}
+        {"text": label, "tokenizer": name, "tokens": tokenizers[name].count(text)}
         for name in names
         for label, text in texts.items()
     ]
@@ -120,37 +118,38 @@ show(
 # %%
 wide = counts.pivot(index="text", columns="tokenizer", values="tokens")
 production = "mistral-tekken" if "mistral-tekken" in names else names[-1]
-ratio = 100 * wide.loc["the same as JSON", production] / wide.loc["a sentence", production]
-book.reveal("01.json", float(ratio), unit="tokens")
+ratios = 100 * wide.loc["the same as JSON"] / wide.loc["a sentence"]
+book.reveal("01.json", float(ratios[production]), unit="tokens")
 Markdown(
-    f"With **{production}**, made for production models, the JSON takes {ratio:.0f} tokens for every 100 of the sentence. The "
-    "lab's own tokenizer, trained on this shop's traffic, and MiniLM's, made for search, disagree. So: **count with the "
-    "tokenizer of the model that you pay for**, and distrust every rule of thumb of the kind “a token is three quarters of a word”."
+    f"With **{production}**, made for production models, the JSON takes {ratios[production]:.0f} tokens for every 100 of the "
+    f"sentence. With the others here: {', '.join(f'{name} {ratios[name]:.0f}' for name in names if name != production)}. (`lab` "
+    "is the lab's own, trained on this shop's traffic; `minilm` was made for search.) So **count with the tokenizer of the model "
+    "that you pay for**, and distrust every rule of thumb of the kind “a token is three quarters of a word”."
 )
 
 # %% [markdown]
 # ### One support case is more than one call
 #
-# A customer sees one answer. The portal makes several calls for it: name the **intent**, **extract** the order, **decide** by
-# the returns policy. We run that workflow live, on the lab's two models: the small one answers at once, the large one writes
-# its steps first (**reasoning** tokens, billed as output). Two things happen that happen in every production system:
+# A customer sees one answer: may this order be returned? The portal makes several calls for it: name the **intent**,
+# **extract** the order, **decide** by the returns policy. We run that workflow live, on the lab's two models: the small one
+# answers at once, the large one writes its steps first (**reasoning** tokens, billed as output). Two things are built in that
+# happen in every production system:
 #
-# - the extraction is first tried with too few output tokens, comes back cut off, fails its check and is **retried**;
+# - the extraction is first tried with too few output tokens. Its answer comes back cut off, fails its check, and is **retried**;
 # - the decision is also sent to the small model as **shadow** traffic, to see whether it could take over. Nobody reads that
 #   answer. It is paid for all the same.
 
 # %%
-small = await connect(book.engine, model="small", progress=print)
-large = await connect(book.engine, model="large", progress=print)
-source = f"{small.provenance.caption()}; {large.provenance.caption()}"
+small = await book.connect("small")
+large = await book.connect("large")
 ledger = Ledger(state_dir() / "ledger.sqlite")
-books = Booked(ledger, provider="lab")
-desk = {"small": stack(books, engine=small), "large": stack(books, engine=large)}
+booked = Booked(ledger, provider="lab")
+desk = {"small": stack(booked, engine=small), "large": stack(booked, engine=large)}
 
 
 # %%
-async def support_case(number: int) -> None:
-    """One workflow: intent, extraction with a retry, decision with a shadow. Every attempt lands in the ledger."""
+async def support_case(number):
+    """One workflow: intent, extraction with a retry, decision with a shadow. Every attempt is a row of the ledger."""
     workflow = f"case-{book.seed}-{number}-{clock.unix_now():.3f}"
 
     async def ask(model, family, **changes):
@@ -163,59 +162,62 @@ async def support_case(number: int) -> None:
     if not await ask("small", "extract", max_tokens=16):
         await ask("small", "extract", attempt=2)
     await asyncio.gather(ask("large", "policy"), ask("small", "policy", shadow=True, idempotency_key=f"{workflow}/shadow"))
+    rows = ledger.frame({"labkit.workflow": workflow})
+    return [{"case": number, **attempt} for attempt in map(attempt_of, rows.to_dict("records"))]
 
 
-cases = book.pick(ci=3, learn=10, gpu=30)
-for number in range(cases):
-    await support_case(number)
-calls = ledger.frame().tail(5 * cases)
-calls = calls[calls["labkit.workflow"] != ""]
-calls[
-    [
-        "labkit.feature",
-        "labkit.attempt",
-        "labkit.shadow",
-        "gen_ai.response.model",
-        "gen_ai.usage.input_tokens",
-        "gen_ai.usage.output_tokens",
-        "gen_ai.usage.reasoning.output_tokens",
-        "gen_ai.response.finish_reasons",
-    ]
-].head(5)
-
-# %% [markdown]
-# Five attempts for one customer's question. Now price those rows. The lab's models have no list price, so we ask: *what would
-# these very tokens cost at a provider's price?*
-
-
-# %%
-def usage_of(row) -> Usage:
-    tokens = [
+def attempt_of(row):
+    """What the bill needs of a ledger row."""
+    kinds = (
         "input_tokens",
         "output_tokens",
         "cache_read.input_tokens",
         "cache_creation.input_tokens",
         "reasoning.output_tokens",
-    ]
-    counted = [row[f"gen_ai.usage.{name}"] for name in tokens]
-    return Usage(*(0 if pd.isna(n) else int(n) for n in counted))
+    )
+    counted = [row[f"gen_ai.usage.{kind}"] for kind in kinds]
+    return {
+        "feature": row["labkit.feature"],
+        "attempt": int(row["labkit.attempt"]),
+        "shadow": bool(row["labkit.shadow"]),
+        "model": str(row["gen_ai.response.model"]),
+        "usage": Usage(*(0 if pd.isna(n) else int(n) for n in counted)),
+    }
 
 
+# %%
+measured = await book.measure("support cases", support_case, rounds=book.pick(ci=3, learn=10, gpu=30))
+calls = pd.DataFrame([attempt for case in measured.value for attempt in case])
+cases = len(measured.value)
+calls["retried"] = calls.attempt < calls.groupby(["case", "feature", "shadow"]).attempt.transform("max")
+tokens = pd.DataFrame(
+    [{"input": u.input_tokens, "output": u.output_tokens, "… of it reasoning": u.reasoning_tokens} for u in calls.usage]
+)
+pd.concat([calls.drop(columns=["usage", "case"]), tokens], axis=1)[calls.case == 0].set_index("feature")
+
+# %%
+Markdown(
+    f"Those are the attempts of the first of {cases} customers. All together made **{len(calls) / cases:.1f} attempts a question**: "
+    f"{calls.retried.sum()} tries had to be repeated, {calls.shadow.sum()} calls were shadows. Now price those rows. The lab's "
+    "models have no list price, so we ask: *what would these very tokens cost at a provider's price?*"
+)
+
+# %%
 price = price_of("gpt-5-mini")
 rows = []
-for _, row in calls.iterrows():
-    cost = price_request(usage_of(row), price)
-    step = row["labkit.feature"]
-    if row["labkit.shadow"]:
-        step += " (shadow)"
-    elif "length" in str(row["gen_ai.response.finish_reasons"]) and step == "extract":
-        step += " (failed)"
+for call in calls.itertuples():
+    cost = price_request(call.usage, price)
+    step = call.feature + (" (shadow)" if call.shadow else " (failed)" if call.retried else "")
     rows += [
         {"step": step, "kind": kind.replace("_", " "), "usd": float(getattr(cost, kind)) / cases} for kind in TOKEN_KINDS
     ]
 money = pd.DataFrame(rows).groupby(["step", "kind"], as_index=False).usd.sum()
 total = money.usd.sum()
-unseen = 1 - money[(money.kind == "visible output") & ~money.step.str.contains(r"\(")].usd.sum() / total
+seen = money[(money.kind == "visible output") & (money.step == "policy")].usd.sum()  # the one answer that is shown
+unseen = 1 - seen / total
+book.reveal("01.hidden", 100 * unseen, unit="%")
+
+# %% tags=["reasoned"]
 show(
     alt.Chart(money[money.usd > 0])
     .mark_bar()
@@ -232,17 +234,30 @@ show(
         ),
         tooltip=["step:N", "kind:N", alt.Tooltip("usd:Q", format=".3g")],
     )
-    .properties(height=150, title=f"{100 * unseen:.0f} % of the money buys tokens that no customer ever sees"),
+    .properties(height=150, title=f"{100 * unseen:.0f} % of the money buys tokens that the customer never sees"),
     alt="Stacked bars of dollars per support case by step. "
     + " ".join(f"{step}: {100 * part.usd.sum() / total:.0f} % of the case." for step, part in money.groupby("step")),
-    source=f"Tokens measured over {cases} cases: {source}. Priced as {price.model}, {price.source}.",
+    source=f"Tokens measured over {cases} cases: {measured.source}. Priced as {price.model}, {price.source}.",
 )
-book.reveal("01.hidden", 100 * unseen, unit="%")
+
+# %%
+parts = {
+    "reading: all prompts": money[money.kind.str.contains("input|write")].usd.sum(),
+    "thinking": money[money.kind == "reasoning"].usd.sum(),
+    "what the steps in between wrote": money[
+        (money.kind == "visible output") & money.step.isin(["intent", "extract"])
+    ].usd.sum(),
+    "what failed tries and shadows wrote": money[
+        (money.kind == "visible output") & money.step.str.contains(r"\(")
+    ].usd.sum(),
+    "the answer on the customer's screen": seen,
+}
+Markdown(
+    "\n".join(f"- {what}: **{100 * usd / total:.0f} %**" for what, usd in sorted(parts.items(), key=lambda part: -part[1]))
+    + "\n\nThat is how to read a bill: by what was bought, not by the call. Each of these lines has a chapter that shrinks it."
+)
 
 # %% [markdown]
-# That is the first lesson of cost anatomy: the answer on the customer's screen is a small part of the bill. Prompts, thinking,
-# failed attempts and shadow traffic are the rest, and each has a chapter that shrinks it.
-#
 # ### Reading a price list
 #
 # Prices come per million tokens and kind. The claim you will hear most is that output costs three to ten times as much as
@@ -290,7 +305,7 @@ book.reveal(
     "nearly all models" if holds_for >= 0.9 else "more than half of them" if holds_for > 0.5 else "less than half of them",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["reasoned"]
 # Two lines of a price list surprise people in their first month:
 #
 # - **Context tiers.** Above a number of input tokens the *whole* request moves to a higher rate, not only the part above.
@@ -298,8 +313,9 @@ book.reveal(
 
 
 # %%
-def cost_at(model: str, tokens: int, batch: bool = False) -> float:
-    return float(price_request(Usage(tokens, 500), price_of(model), batch=batch).total)
+def cost_at(model: str, tokens: int) -> float:
+    """US dollars of a request with that many input tokens and 500 output tokens."""
+    return float(price_request(Usage(tokens, 500), price_of(model)).total)
 
 
 tiered = ["gemini-2.5-pro", "claude-haiku-5-5"]
@@ -308,6 +324,8 @@ steps = pd.DataFrame(
 )
 jump = {m: cost_at(m, price_of(m).tiers[0][0] + 1) / cost_at(m, price_of(m).tiers[0][0]) for m in tiered}
 worst = max(jump, key=jump.get)
+
+# %%
 show(
     alt.Chart(steps)
     .mark_line(interpolate="step-after")
@@ -323,41 +341,79 @@ show(
     source=f"{price.source}, today's price.",
 )
 
+# %%
+by_model = {name: price_named(name) for name in Scenario().models}
+offered = {name: p for name, p in by_model.items() if p.batch is not None}
+thousand = {
+    batch: [
+        1000 * sum((price_request(u, p, batch=batch) for u in calls.usage), Cost()).total / cases for p in offered.values()
+    ]
+    for batch in (False, True)
+}
+pd.DataFrame(
+    {
+        "at once (USD)": [f"{usd:.3f}" for usd in thousand[False]],
+        "as a batch (USD)": [f"{usd:.3f}" for usd in thousand[True]],
+        "discount": [f"{100 * (1 - b / a):.0f} %" for a, b in zip(thousand[False], thousand[True], strict=True)],
+    },
+    index=pd.Index(list(offered), name="1,000 support cases with"),
+)
+
+# %% [markdown] tags=["reasoned"]
+# A customer who waits for an answer cannot be put in a batch. Shadow calls can: nobody waits for them.
+
 # %% [markdown]
 # ### A machine of your own
 #
 # The third term of **C = C_in + C_out + C_infra** has no price per token; it has a price per hour. Tokens per second make it
-# one. We measure what the large model on *this* machine does with one request at a time, and with sixteen.
+# one. We measure what an engine of our own does with one request at a time, and with sixteen, in turns. Suppose that its
+# machine costs ten cents an hour; put in what yours costs.
+
+# %% tags=["constants"]
+USD_PER_HOUR = Decimal("0.10")
 
 
 # %%
-async def output_rate(concurrency: int) -> float:
+async def output_rates(_):
+    """Output tokens a second of the large model, with one request at a time and with sixteen."""
     task = next(examples("test", "policy", 1))
-    started = clock.now()
     request = Request(task.messages, max_tokens=64, extra={"ignore_eos": True}, feature="rate", tenant="trailhead")
-    answers = await asyncio.gather(*(complete(large, replace(request, user=str(i))) for i in range(concurrency)))
-    return sum(a.done.usage.output_tokens for a in answers) / (clock.now() - started)
+    rates = {}
+    for n in (1, 16):
+        started = clock.now()
+        answers = await asyncio.gather(*(complete(large, replace(request, user=str(i))) for i in range(n)))
+        rates[n] = sum(a.done.usage.output_tokens for a in answers) / (clock.now() - started)
+    return rates
 
 
-await output_rate(16)  # warm up
-machine = host("cpu2")
-rates = {n: max([await output_rate(n) for _ in range(3)]) for n in (1, 16)}
-own = pd.DataFrame(
+rated = await book.measure("one and sixteen at a time", output_rates, rounds=book.pick(ci=6, learn=10), needs=("vllm",))
+rates = pd.DataFrame(rated.value[1:])  # the first round warms up
+together = rates[16] / rates[1]
+middle = rates.median()
+pd.DataFrame(
     {
-        "output tokens/s": [f"{r:,.0f}" for r in rates.values()],
-        "USD per million, always busy": [f"{cost_per_mtok(machine.usd_per_hour, r):.3f}" for r in rates.values()],
-        "… busy a tenth of the time": [f"{cost_per_mtok(machine.usd_per_hour, r, 0.1):.3f}" for r in rates.values()],
+        "output tokens/s": [f"{r:,.0f}" for r in middle],
+        "USD per million, always busy": [f"{cost_per_mtok(USD_PER_HOUR, r):.3f}" for r in middle],
+        "… busy a tenth of the time": [f"{cost_per_mtok(USD_PER_HOUR, r, 0.1):.3f}" for r in middle],
     },
-    index=pd.Index([f"{n} at a time" for n in rates], name="requests"),
+    index=pd.Index([f"{n} at a time" for n in middle.index], name="requests"),
 )
-own
 
 # %%
+book.finding(
+    below(rates[1].tolist(), rates[16].tolist()),
+    f"Same machine, same model, same hour: with sixteen requests at a time it wrote **{together.median():.1f} times** as many tokens "
+    f"as with one ({together.min():.1f} to {together.max():.1f} in {len(together)} rounds), so each cost that much less. Chapter 07 "
+    "is about why.",
+    f"In this run sixteen requests at a time wrote {together.median():.1f} times the tokens of one: nothing was gained by company. "
+    "Look for what else keeps this machine busy.",
+)
+
+# %% tags=["reasoned"]
 Markdown(
-    f"Same machine, same model, same hour: sixteen requests together make a token **{rates[16] / rates[1]:.1f} times** cheaper "
-    "than one by one (chapter 07 is about why), and an idle machine makes it ten times dearer. Price assumed: "
-    f"{machine.usd_per_hour} USD an hour, for two rented cores ({machine.source}, {machine.as_of}). The lab's model "
-    "is tiny; read the *ratios*, not the dollars."
+    "And whatever was measured: a machine that is busy a tenth of the time makes each token ten times as dear, since its hour costs "
+    "the same. The lab's model is tiny, so read the *ratios*, not the dollars. "
+    f"({rated.source})"
 )
 
 # %% [markdown]
@@ -369,50 +425,50 @@ Markdown(
 USERS, CASES_PER_USER, DAYS = 100_000, 1.0, 30
 
 # %%
-useful = calls[~calls["labkit.shadow"] & (calls["labkit.attempt"] == 1)]
-tokens = calls[["gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"]].astype(float).mean()
-thinking = calls["gen_ai.usage.reasoning.output_tokens"].fillna(0).astype(float).sum()
+useful = calls[~calls.shadow & (calls.attempt == 1)]
+mean = tokens.mean()
 portal = Scenario(
     users=USERS,
     requests_per_user=CASES_PER_USER * len(useful) / cases,
-    input_tokens=round(tokens.iloc[0]),
-    output_tokens=max(1, round(tokens.iloc[1])),
-    reasoning_share=round(thinking / max(1.0, calls["gen_ai.usage.output_tokens"].astype(float).sum()), 2),
-    retry_rate=round(float((calls["labkit.attempt"] > 1).sum() / len(useful)), 2),
-    shadow_share=round(float(calls["labkit.shadow"].sum() / len(useful)), 2),
+    input_tokens=round(mean["input"]),
+    output_tokens=max(1, round(mean["output"])),
+    reasoning_share=round(float(mean["… of it reasoning"] / mean["output"]), 2),
+    retry_rate=round(float((calls.attempt > 1).sum() / len(useful)), 2),
+    shadow_share=round(float(calls.shadow.sum() / len(useful)), 2),
     days=DAYS,
 )
-exact = {
-    name: sum((price_request(usage_of(r), price_named(name)) for _, r in calls.iterrows()), Cost()).total
-    * int(USERS * CASES_PER_USER * DAYS)
-    / cases
-    for name in portal.models
-}
-forecast = pd.DataFrame(
+scale = Decimal(str(USERS * CASES_PER_USER * DAYS)) / cases
+exact = {name: sum((price_request(u, p) for u in calls.usage), Cost()).total * scale for name, p in by_model.items()}
+averaged = {one.name: one.total for one in month(portal) if one.name in exact}
+pd.DataFrame(
     {
-        "from the calculator (USD/month)": [f"{m.total:,.2f}" for m in month(portal)[:3]],
-        "from every ledger row (USD/month)": [f"{exact[m.name]:,.2f}" for m in month(portal)[:3]],
+        "from the calculator (USD/month)": [f"{averaged[name]:,.2f}" for name in exact],
+        "from every ledger row (USD/month)": [f"{exact[name]:,.2f}" for name in exact],
+        "difference": [f"{100 * (averaged[name] / exact[name] - 1):+.1f} %" for name in exact],
     },
-    index=[m.name for m in month(portal)[:3]],
+    index=list(exact),
 )
-forecast
 
-# %% [markdown]
-# Two ways to the same month: the calculator multiplies *averages*, the right column prices *every row* and scales the sum. They
-# differ by the rounding of averages (whole tokens, shares in percent), and that is all. When yours differ by more, a kind of token is being
-# counted twice.
+# %% [markdown] tags=["reasoned"]
+# Two ways to the same month: the calculator multiplies *averages*, the next column prices *every row* and scales the sum. They
+# differ by the rounding of averages (whole tokens, shares in percent), and that is all. When yours differ by more, a kind of
+# token is being counted twice.
 
 # %% [markdown]
 # ## Move
 #
-# The calculator, opened on the portal's own numbers. Try three things: let the cache serve half of the input; let the model
-# think twice as much; put everything on a machine of your own. Which one would you take to your boss? The tornado below answers
-# the question in the title of this chapter. (In `notebooks/apps`, `voila calculator.ipynb` serves it as an app.)
+# The calculator, opened on the portal's own numbers. Try three things. Let the cache serve one half of the input. Set *Output
+# tokens* to twice what it is. Then drag *Reasoning share* from one end to the other: the colours change and the total stays,
+# because thinking is billed as output and is in its count already. The tornado at the bottom moves one setting at a time, also
+# those that nobody decides, such as how many users there are; *So what* has a fairer contest. (In `notebooks/apps`, `voila
+# calculator.ipynb` serves the calculator as an app.)
 
 # %%
 dashboard(portal)
 
-# %% [markdown]
+# %% [markdown] tags=["further"]
+# ### Two settings at once
+#
 # One setting at a time is honest about one setting. Some come in pairs: here is what the cache is worth, depending on how long
 # the prompt is.
 
@@ -492,11 +548,12 @@ def tornado_order(cost: Callable[..., float], base: Mapping[str, float], by: flo
 # %%
 book.check("01.3", tornado_order)
 
-# %% [markdown]
+# %% [markdown] tags=["further"]
 # {{exercise 01.4}}
-# The piece that gateways are sold for: a handler around another one that lets requests through while there is money, and refuses them, *before*
-# the engine hears of them, once `dollars` have been spent. `price(usage)` is the cost of an answer. (The last request may
-# overshoot: its cost is known only when it is done.)
+# The piece that gateways are sold for: a handler around another one that lets requests through while there is money, and
+# refuses them, *before* the engine hears of them, once `dollars` have been spent: it raises an error. `price(usage)` is the cost
+# of an answer. (The last request may overshoot: its cost is known only when it is done.) What goes through, goes through as it
+# comes, and a caller who leaves ends the engine's stream too.
 
 
 # %% exercise="01.4"
@@ -510,15 +567,46 @@ book.check("01.4", within_budget)
 
 # %% [markdown]
 # ## So what
+#
+# Which part should the portal attack first? Ask the same of every part: what would one half of it less take off the month?
 
 # %%
-first = portal.models[0]
-swings = tornado(portal, lambda s: month(s)[0].total)
-dear, cheap = max(exact.values()), min(exact.values())
+first = f"{price.provider}/{price.model}"
+cached = float(price.rates.cached_input / price.rates.fresh_input)  # what a cached token costs, in fresh ones
+reading = money[money.kind == "fresh input"].usd.sum()
+half = {
+    "read half as much": reading / 2,
+    "find half of the input in a cache": (1 - cached) * reading / 2,
+    "write half as much": money[money.kind == "visible output"].usd.sum() / 2,
+    "think half as much": money[money.kind == "reasoning"].usd.sum() / 2,
+    "let half as many tries fail": money[money.step.str.endswith("(failed)")].usd.sum() / 2,
+    "shadow half as often": money[money.step.str.endswith("(shadow)")].usd.sum() / 2,
+}
+saved = (100 * pd.Series(half) / total).sort_values(ascending=False)
+
+# %% tags=["reasoned"]
+show(
+    alt.Chart(saved.rename("share").rename_axis("what").reset_index())
+    .mark_bar(color=PALETTE["green"])
+    .encode(
+        x=alt.X("share:Q", title=f"taken off {first}'s month (%)"),
+        y=alt.Y("what:N", title=None, sort="-x", axis=alt.Axis(labelLimit=240)),
+        tooltip=["what:N", alt.Tooltip("share:Q", format=".1f")],
+    )
+    .properties(title=f"Attack first: {saved.index[0]}, and {saved.iloc[0]:.0f} % of the month is gone"),
+    alt="Bars of what each decision takes off the month. "
+    + " ".join(f"{what}: {share:.1f} %." for what, share in saved.items()),
+    source=f"The tokens measured above at {first}'s list price ({price.source}). They overlap: do not add them up. "
+    f"{measured.source}",
+)
+
+# %% tags=["reasoned"]
+dear, cheap = max(exact, key=exact.get), min(exact, key=exact.get)
 Markdown(
-    f"**Before:** a number. **Now:** {100 * unseen:.0f} % of it is tokens that customers never see; the dearest of three models "
-    f"costs {dear / cheap:.1f} times the cheapest for the very same tokens; and what moves {first}'s bill most is "
-    f"**{swings[0].name.replace('_', ' ')}**, then **{swings[1].name.replace('_', ' ')}**.\n\n"
+    f"**Before:** a number. **Now:** {100 * unseen:.0f} % of it buys tokens that the customer never sees. Of {len(saved)} decisions, "
+    f"*{saved.index[0]}* takes off most and *{saved.index[1]}* comes next. And for the very same tokens {dear} asks "
+    f"{exact[dear] / exact[cheap]:.1f} times what {cheap} asks. Whether the answers stay as good, no price list says: every later "
+    "chapter measures that beside the money.\n\n"
     "No pressure is relieved yet; you know where it is. In production, watch *dollars per workflow*, not per call: a cheaper "
     "model that needs one more retry shows up only there."
 )
@@ -532,7 +620,8 @@ book.bill(
     of=f"all of it, with {first}",
     before=exact[first],
     after=exact[first],
-    source=f"{cases} cases from the ledger, scaled to {USERS:,} users. {source}. {price_named(first).source}, {price_named(first).as_of}.",
+    source=f"{cases} cases from the ledger, scaled to {USERS:,} users. {measured.source}. "
+    f"{price_named(first).source}, {price_named(first).as_of}.",
 )
 
 # %%
@@ -544,28 +633,37 @@ book.recap()
 # %%
 book.quiz(
     "01.q1",
-    "A request moves from just under to just over a context tier. Which of its tokens get dearer?",
-    options=("only those above the tier", "all of them"),
+    "A request moves from just under to just over a context tier. Which of its input tokens get dearer?",
     answer="all of them",
     why="The tier sets the rate of the whole request, which is why a prompt should not sit just above one.",
+    wrong={
+        "those above the tier": "So it is with income tax. A context tier sets the rate of the whole request, from its first token.",
+        "those that no cache served": "Tiers have a rate for cached tokens too, and it rises with the others.",
+    },
 )
 
 # %%
 book.quiz(
     "01.q2",
-    "Shadow traffic to a second model doubles your calls. Where does it show?",
-    options=("in the latency customers see", "in the bill", "nowhere: its answers are thrown away"),
+    "Every request is also sent to a second model, as shadow traffic. Where does that show?",
     answer="in the bill",
     why="Nobody waits for it, and nobody reads it. It is paid for like any other call.",
+    wrong={
+        "in the customers' wait": "They get the first model's answer as soon as it is there; nobody waits for the shadow's.",
+        "in no place that counts": "Its answers are thrown away, but its tokens were read and written, and a provider bills both.",
+    },
 )
 
 # %%
 book.quiz(
     "01.q3",
     "Your own machine is busy a fifth of the time. What happens to its cost per token when traffic doubles and fits?",
-    options=("it stays", "it halves", "it doubles"),
     answer="it halves",
     why="The hour costs the same and serves twice as many tokens.",
+    wrong={
+        "it stays": "So it is at a provider, who charges by the token. Your own machine charges by the hour, busy or not.",
+        "it doubles": "That would need a second machine. This one had four fifths of its time left, and they were paid for.",
+    },
 )
 
 # %% [markdown]
@@ -574,6 +672,5 @@ book.quiz(
 # **02 · Latency anatomy**: the other half of the bill, which customers pay with their time.
 
 # %%
-await small.aclose()
-await large.aclose()
+await book.close()
 book.progress()

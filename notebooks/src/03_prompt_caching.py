@@ -1,14 +1,14 @@
 # %% [markdown]
 # # 03 · Prompt caching: what a stable prefix is worth
 #
-# **The question.** The portal puts the same thousand tokens of instructions in front of every question, a million times a
-# day, and pays for reading them a million times. It need not. What is it worth to have them read *once*, and which line of
-# your template quietly throws that away?
+# **The question.** The portal puts the same thousand tokens of instructions in front of every question, 400,000 times a day, and
+# pays for reading them 400,000 times. It need not. What is it worth to have them read *once*, and which line of your template
+# quietly throws that away?
 #
 # **You will be able to** say to the token what an engine's prefix cache will serve, before it does; find what breaks a prefix
 # and what that costs a month; and read a provider's caching terms (premium, discount, minimum, lifetime) as a break-even.
 #
-# **Time.** 50 minutes. **Needs.** Nothing beyond chapter 02; one small engine starts on this machine.
+# **Time.** {{time}} **Needs.** Chapters 00 to 02 before. {{needs}}
 
 # %% tags=["imports"]
 from collections import OrderedDict
@@ -24,13 +24,12 @@ from transformers import AutoTokenizer
 
 from labkit.caches import PrefixCache, lint, provider
 from labkit.cost import price_of, price_workflow
-from labkit.engines import connect
 from labkit.experiments import prefix_cache, recordings
 from labkit.lab import Deck, draw_policy
 from labkit.load import ExactLengths
 from labkit.request import Message, Request, Usage, clock, complete
 from labkit.tokens import tokenizer
-from labkit.workbook import PALETTE, Figure, live_chart, show
+from labkit.workbook import PALETTE, Figure, below, live_chart, show, spread
 
 # %% [markdown]
 # ## Predict
@@ -67,45 +66,80 @@ book.predict_choice(
 #
 # ### The same prompt, twice
 #
-# While an engine reads a prompt it computes two vectors per token and layer, the *keys* and *values* that later tokens look
-# back at. They depend on the tokens before them, and on nothing else. So if a prompt begins like one that was read before,
-# its beginning need not be read again: that is **prefix caching**, and vLLM does it by itself.
+# While an engine reads a prompt it computes, for each token and in every layer, two vectors that later tokens look back at: the
+# token's *key* and its *value*. They depend on that token and on those before it, and on nothing behind. So if a prompt begins
+# like one that was read before, its beginning need not be read again: that is **prefix caching**, and vLLM does it by itself.
 
 # %%
-live = await connect(book.engine, model="small", progress=print)
-source = live.provenance.caption()
-make = ExactLengths(str(live.tokenizer_path), seed)
-config = (await live.metrics()).cache_config
-block, blocks = int(config["block_size"]), int(config["num_gpu_blocks"])
-for n in (64, 600, 1800):
-    await complete(live, make(n, 2))  # warm-up
+live = await book.connect("small")
+if not book.lacks("tokenizer"):  # without one, what follows is replayed
+    make = ExactLengths(str(live.tokenizer_path), seed)
+    tok = AutoTokenizer.from_pretrained(live.tokenizer_path)
 
-lengths = (150, 300, 600, 1200, 1800)
-repeats = book.pick(ci=5, learn=9, gpu=9)
-twice = pd.DataFrame([await prefix_cache(live, make, prompt_tokens=n) for _ in range(repeats) for n in lengths])
+
+async def look():
+    for n in (64, 600, 1800):
+        await complete(live, make(n, 2))  # warm-up
+    config = (await live.metrics()).cache_config
+    return {"block": int(config["block_size"]), "blocks": int(config["num_gpu_blocks"])}
+
+
+async def twice_each(_):
+    """One new prompt of each length, sent twice: seconds to the first token each time, and the tokens served from the cache."""
+    return [await prefix_cache(live, make, prompt_tokens=n) for n in (150, 300, 600, 1200, 1800)]
+
+
+cache = (await book.measure("the engine's cache", look)).value
+pairs = await book.measure("the same prompt twice", twice_each, rounds=book.pick(ci=6, learn=10, gpu=10))
+twice = pd.DataFrame([row for rows in pairs.value for row in rows])
+block, lengths = cache["block"], sorted(twice.prompt_tokens.unique())
+cold, warm = (
+    {n: rows[f"{time}_ttft_s"].tolist() for n, rows in twice.groupby("prompt_tokens")} for time in ("cold", "warm")
+)
+middle = twice.groupby("prompt_tokens").median()
+longest = lengths[-1]
+left = [100 * w / c for w, c in zip(warm[longest], cold[longest], strict=True)]
+
+# %%
+book.reveal("03.warm", left, unit="%")
+
+# %%
 shown = twice.melt(
     id_vars=["prompt_tokens"], value_vars=["cold_ttft_s", "warm_ttft_s"], var_name="time", value_name="seconds"
 ).assign(ms=lambda d: 1000 * d.seconds, time=lambda d: d.time.map({"cold_ttft_s": "first time", "warm_ttft_s": "again"}))
-middle = twice.groupby("prompt_tokens").median()
-warm = 100 * float(middle.warm_ttft_s[1800] / middle.cold_ttft_s[1800])
-book.reveal("03.warm", warm, unit="%")
+which = {"title": None, "sort": ["first time", "again"]}
 base = alt.Chart(shown).encode(
     x=alt.X("prompt_tokens:Q", title="prompt tokens"),
     y=alt.Y("ms:Q", title="TTFT (ms)", scale=alt.Scale(domainMin=0)),
-    color=alt.Color("time:N", title=None, sort=["first time", "again"]),
+    color=alt.Color("time:N", **which),
 )
+points = base.mark_point(size=40, opacity=0.35).encode(shape=alt.Shape("time:N", legend=None, **which))
+lines = base.mark_line().encode(y="median(ms):Q", strokeDash=alt.StrokeDash("time:N", legend=None, **which))
+share = spread(left)
 show(
-    (base.mark_circle(size=40, opacity=0.4) + base.mark_line().encode(y="median(ms):Q")).properties(
-        title=f"Read before, 1,800 tokens take {warm:.0f} % of the time"
+    (points + lines).properties(
+        title=f"Read before, {longest:,.0f} tokens take {share.median:.0f} % of the time ({share.words('{:.0f}')})"
     ),
     alt="TTFT of a prompt sent for the first time and again, medians: "
     + " ".join(f"{n} tokens {1000 * r.cold_ttft_s:.1f} and {1000 * r.warm_ttft_s:.1f} ms." for n, r in middle.iterrows()),
-    source=f"Points: each pair; lines: medians. {source}",
+    source=f"Points: each pair; lines: medians. {pairs.source}",
 )
 
-# %% [markdown]
-# What is left is everything that is not prefill: the way there and back, and one step. The cache makes *reading* free, and
-# nothing else. And it is not quite all of the reading:
+# %%
+sooner = {n: below(warm[n], cold[n]) for n in lengths}
+said = {
+    "the second first token came sooner": [n for n in lengths if sooner[n]],
+    "it came no sooner": [n for n in lengths if sooner[n] is False],
+    "the rounds lie too far apart to tell": [n for n in lengths if sooner[n] is None],
+}
+Markdown(
+    "By these rounds: "
+    + "; ".join(f"at {', '.join(f'{n:,.0f}' for n in ns)} tokens {what}" for what, ns in said.items() if ns)
+    + ". What no cache takes away is everything that is not reading: the way there and back, and one step of the model. And it is "
+    "not quite all of the reading:"
+    if middle.cached_tokens.max() > 0
+    else "This engine served nothing from a cache, or does not report it (vLLM needs `--enable-prompt-tokens-details`)."
+)
 
 # %%
 middle.reset_index()[["prompt_tokens", "cached_tokens"]].astype(int).assign(
@@ -117,18 +151,24 @@ middle.reset_index()[["prompt_tokens", "cached_tokens"]].astype(int).assign(
 #
 # The engine keeps its cache in **blocks** of a fixed number of tokens. A block is found by a hash of its tokens *and of the
 # hash of the block before it*, so a block is only found behind the same beginning. Only full blocks are kept, and the very
-# last token is always computed, because from it comes the next one. Watch the stairs: prompts of one length that share more
-# and more of their beginning.
+# last token is always computed, because from it comes the next one. Here are prompts of one length that share
+# ever more of their beginning: if this is so, we should see stairs.
 
 # %%
-tok = AutoTokenizer.from_pretrained(live.tokenizer_path)
 words = book.rng("words").choices(["tent", "stove", "rope", "kayak", "boots", "lamp", "map", "mug"], k=1500)
 run = f"{book.seed}-{clock.unix_now():.3f}"  # a salt of this run's own: nobody else's blocks are found, nor ours by them
 
 
 def ids_of(request):
+    """A request's tokens, as the engine reads them."""
     chat = [{"role": m.role, "content": m.content} for m in request.messages]
     return tok.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+
+
+def in_common(a, b):
+    """How many tokens two requests share at their beginning."""
+    a, b = ids_of(a), ids_of(b)
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def sharing(n, i):
@@ -137,33 +177,40 @@ def sharing(n, i):
     return Request((Message("user", " ".join([*words[:n], *own])),), max_tokens=1, extra={"cache_salt": run})
 
 
-await complete(live, sharing(600, 0))  # all of the shared words are in the cache now
-stairs = []
-for n in range(20, 600, book.pick(ci=40, learn=20, gpu=20)):
-    request = sharing(n, 1)
-    a, b = ids_of(sharing(600, 0)), ids_of(request)
-    common = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    served = (await complete(live, request)).done.usage.cached_tokens
-    stairs.append(
-        {"shared": common, "served": served, "predicted": book.reference("03.1")(common, len(b), block), "prompt": len(b)}
-    )
-stairs = pd.DataFrame(stairs)
+async def climb():
+    await complete(live, sharing(600, 0))  # all of the shared words are in the cache now
+    rows = []
+    for n in range(20, 600, book.pick(ci=40, learn=20, gpu=20)):
+        usage = (await complete(live, sharing(n, 1))).done.usage
+        shared = in_common(sharing(600, 0), sharing(n, 1))
+        rows.append({"shared": shared, "prompt": usage.input_tokens, "served": usage.cached_tokens})
+    return rows
+
+
+climbed = await book.measure("shared beginnings", climb)
+stairs = pd.DataFrame(climbed.value)
+stairs["predicted"] = [book.reference("03.1")(row.shared, row.prompt, block) for row in stairs.itertuples()]
 wrong = int((stairs.served != stairs.predicted).sum())
+
+# %%
+x = alt.X("shared:Q", title="tokens shared with an earlier prompt")
 show(
     (
-        alt.Chart(stairs)
-        .mark_line(interpolate="step-after", color=PALETTE["grey"])
-        .encode(x=alt.X("shared:Q", title="tokens shared with an earlier prompt"), y=alt.Y("predicted:Q"))
+        alt.Chart(stairs).mark_line(interpolate="step-after", color=PALETTE["grey"]).encode(x=x, y=alt.Y("predicted:Q"))
         + alt.Chart(stairs)
         .mark_circle(size=60, color=PALETTE["blue"])
-        .encode(x="shared:Q", y=alt.Y("served:Q", title="tokens served from the cache"), tooltip=["shared", "served"])
-    ).properties(title=f"Shared tokens count by the {block}, rounded down"),
-    alt=f"Stairs of {block} tokens: cached tokens against shared tokens. Measured points lie on the predicted line; "
-    f"{wrong} of {len(stairs)} do not.",
-    source=f"Points: reported by the engine, request by request; line: full blocks of the shared part. {source}",
+        .encode(x=x, y=alt.Y("served:Q", title="tokens served from the cache"), tooltip=["shared", "served"])
+    ).properties(
+        title=f"Shared tokens count in blocks of {block}, rounded down"
+        if not wrong
+        else f"{wrong} of {len(stairs)} prompts were not served by full blocks of {block}"
+    ),
+    alt=f"Stairs of {block} tokens: cached tokens against shared tokens. {len(stairs) - wrong} of {len(stairs)} measured points lie "
+    "on the predicted line.",
+    source=f"Points: reported by the engine, request by request; line: full blocks of the shared part. {climbed.source}",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["reasoned"]
 # So a shared prefix shorter than one block is worth exactly nothing. (Engines differ in the size of a block, and providers in
 # the shortest prefix they cache at all.)
 #
@@ -175,7 +222,6 @@ show(
 # one tenant could learn from the speed of an answer what another one's prompts look like.
 
 # %%
-traffic = book.rng("traffic")
 deck = Deck("test", book.rng("policies"))
 shops = {
     name: f"You work at the support desk of {name}. {draw_policy(deck, 5, n).text}"
@@ -187,27 +233,36 @@ questions = [
     "What does express shipping cost?",
     "Is the tent waterproof?",
 ]
-ahead = PrefixCache(blocks, block)
-said = []
-for _ in range(book.pick(ci=30, learn=60, gpu=60)):
-    shop = traffic.choice(list(shops))
-    messages = [Message("system", shops[shop]), Message("user", traffic.choice(questions))]
-    if traffic.random() < 0.4:  # a second turn: the first answer is part of the prompt
-        messages += [Message("assistant", "Yes, within the return window."), Message("user", traffic.choice(questions))]
-    request = Request(tuple(messages), max_tokens=1, tenant=shop, extra={"cache_salt": f"{run}-{shop}"})
-    ids = ids_of(request)
-    expected = ahead.serve(ids, output=[0], salt=f"{run}-{shop}")
-    usage = (await complete(live, request)).done.usage
-    said.append({"shop": shop, "prompt": usage.input_tokens, "predicted": expected, "reported": usage.cached_tokens})
-said = pd.DataFrame(said)
-hit_share = 100 * said.reported.sum() / said.prompt.sum()
+
+
+async def foretold():
+    traffic = book.rng("traffic")
+    ahead = PrefixCache(cache["blocks"], block)
+    rows = []
+    for _ in range(book.pick(ci=30, learn=60, gpu=60)):
+        shop = traffic.choice(list(shops))
+        messages = [Message("system", shops[shop]), Message("user", traffic.choice(questions))]
+        if traffic.random() < 0.4:  # a second turn: the first answer is part of the prompt
+            messages += [Message("assistant", "Yes, within the return window."), Message("user", traffic.choice(questions))]
+        salt = f"{run}-{shop}"
+        request = Request(tuple(messages), max_tokens=1, tenant=shop, extra={"cache_salt": salt})
+        expected = ahead.serve(ids_of(request), output=[0], salt=salt)
+        usage = (await complete(live, request)).done.usage
+        rows.append({"shop": shop, "prompt": usage.input_tokens, "predicted": expected, "reported": usage.cached_tokens})
+    return rows
+
+
+served_to = pd.DataFrame((await book.measure("three shops' traffic", foretold)).value)
+
+# %%
+missed = int((served_to.predicted != served_to.reported).sum())
 Markdown(
-    f"**{len(said)} requests, {int((said.predicted != said.reported).sum())} predicted wrongly.** The cache served "
-    f"{hit_share:.0f} % of {int(said.prompt.sum()):,} input tokens."
+    f"**{len(served_to)} requests, {len(served_to) - missed if missed else 'all'} foretold to the token.** "
+    f"The cache served {100 * served_to.reported.sum() / served_to.prompt.sum():.0f} % of {int(served_to.prompt.sum()):,} input tokens."
 )
 
 # %%
-said.groupby("shop").sum(numeric_only=True).assign(
+served_to.groupby("shop").sum(numeric_only=True).assign(
     served=lambda d: (100 * d.reported / d.prompt).round(0).astype(int).astype(str) + " %"
 )
 
@@ -236,29 +291,42 @@ def clock_last(i):
 
 
 templates = {"clock first": clock_first, "instructions first": clock_last}
-asked = []
-for name, template in templates.items():
+
+
+async def both_templates(number):
+    """Twelve requests of each template in turns: input and cached tokens of each, and the median TTFT behind the first."""
+    asked = []
     for i in range(12):
-        done = (await complete(live, replace(template(i), extra={"cache_salt": f"{run}-{name.replace(' ', '-')}"}))).done
-        asked.append({"template": name, "i": i, "usage": done.usage, "ttft": done.timing.ttft})
-asked = pd.DataFrame(asked)
-by_template = {
-    name: {
-        "input": sum(u.input_tokens for u in rows.usage),
-        "cached": sum(u.cached_tokens for u in rows.usage),
-        "ttft": 1000 * float(rows.ttft[rows.i > 0].dropna().median()),
-    }
-    for name, rows in asked.groupby("template")
-}
-served = {name: 100 * t["cached"] / t["input"] for name, t in by_template.items()}
+        for name, template in templates.items():
+            salt = f"{run}-{name.replace(' ', '-')}-{number}"
+            done = (await complete(live, replace(template(i), extra={"cache_salt": salt}))).done
+            asked.append((name, i, done.usage, done.timing.ttft))
+    return [
+        {
+            "template": name,
+            "prompts": [u.input_tokens for n, _, u, _ in asked if n == name],
+            "cached": sum(u.cached_tokens for n, _, u, _ in asked if n == name),
+            "ttft_ms": 1000 * float(np.median([ttft for n, i, _, ttft in asked if n == name and i and ttft is not None])),
+            "prefix": in_common(template(0), template(1)),
+        }
+        for name, template in templates.items()
+    ]
+
+
+ordered = await book.measure("two templates", both_templates, rounds=5)
+asked = pd.DataFrame([row for rows in ordered.value for row in rows]).assign(input=lambda d: [sum(p) for p in d.prompts])
+by_template = {name: rows.reset_index(drop=True) for name, rows in asked.groupby("template")}
+served = {name: 100 * t.cached.sum() / t.input.sum() for name, t in by_template.items()}
 book.reveal("03.clock", served["clock first"], unit="%")
+
+# %%
 show(
     alt.Chart(
         pd.DataFrame(
             [
-                {"template": name, "tokens": tokens, "kind": kind}
+                {"template": name, "tokens": int(tokens), "kind": kind}
                 for name, t in by_template.items()
-                for kind, tokens in (("read again", t["input"] - t["cached"]), ("from the cache", t["cached"]))
+                for kind, tokens in (("read again", t.input[0] - t.cached[0]), ("from the cache", t.cached[0]))
             ]
         )
     )
@@ -278,15 +346,29 @@ show(
         title=f"The same words in another order: {served['clock first']:.0f} % or {served['instructions first']:.0f} % cached",
     ),
     alt=" ".join(
-        f"{name}: {t['cached']} of {t['input']} input tokens from the cache, median TTFT {t['ttft']:.1f} ms."
+        f"{name}: {t.cached[0]} of {t.input[0]} input tokens from the cache, median TTFT {t.ttft_ms.median():.1f} ms."
         for name, t in by_template.items()
     ),
-    source=source,
+    source=ordered.source,
 )
 
-# %% [markdown]
-# Nobody would have noticed: the answers are the same. That is why it pays to look. `lint` takes some requests that a template
-# made, finds the first place where they part, says what stands there, takes it out, and looks on.
+# %%
+ms = {name: t.ttft_ms.tolist() for name, t in by_template.items()}
+span = {
+    name: f"{np.median(ms[name]):.1f} ms ({min(ms[name]):.1f} to {max(ms[name]):.1f} in {len(ms[name])} rounds)"
+    for name in ms
+}
+book.finding(
+    below(ms["instructions first"], ms["clock first"]),
+    f"Customers wait by it, too: the median first token came after {span['instructions first']} with the instructions first, after "
+    f"{span['clock first']} with the clock first.",
+    f"The wait did not follow: {span['instructions first']} with the instructions first, {span['clock first']} with the clock first.",
+)
+
+# %% [markdown] tags=["reasoned"]
+# Nothing fails when a prefix breaks. The engine answers as ever; it only reads more, and no test notices that. So it pays to
+# look. `lint` takes some requests that a template made, finds the first place where they part, says what stands there, takes it
+# out, and looks on.
 
 # %% tags=["constants"]
 REQUESTS_PER_MONTH = 100_000 * 4 * 30
@@ -309,10 +391,10 @@ pd.DataFrame(
 )
 
 # %%
-left = lint([clock_last(i) for i in range(12)], counted)
+still = lint([clock_last(i) for i in range(12)], counted)
 Markdown(
-    "".join(f"- The {f.kind}: {f.fix}.\n" for f in found)
-    + f"\nIn the second template it finds {len(left)} such places. (Tokens counted with the lab's tokenizer. Money: the lost tokens of {REQUESTS_PER_MONTH:,} requests a "
+    "".join(f"- The {'text that varies' if f.kind == 'varying' else f.kind}: {f.fix}.\n" for f in found)
+    + f"\nIn the second template it finds {len(still) or 'no'} such places. (Tokens counted with the lab's tokenizer. Money: the lost tokens of {REQUESTS_PER_MONTH:,} requests a "
     f"month, at {price.model}'s difference between fresh and cached input, {price.source}.)"
 )
 
@@ -353,13 +435,13 @@ Markdown(
 # %% [markdown]
 # ## Move
 #
-# A cache pays if the next call comes before the lifetime ends. How many calls an hour does *your* prefix get? Below the crossing
-# of the lines you pay premiums for prefixes that nobody comes back to.
+# A cache pays if the next call comes before the lifetime ends. How many calls an hour does *your* prefix get? Where a line lies
+# above *no caching*, you pay premiums for prefixes that nobody comes back to.
 
 
 # %%
 def worth(prefix_tokens, rest_tokens, calls_per_hour):
-    grid = np.geomspace(0.2, 2000, 120)
+    grid = np.geomspace(0.1, 1000, 120)
     at_anthropic = ("anthropic, 5 minutes", "anthropic, 1 hour")
     rows = [{"terms": "no caching", "calls": c, "usd": 1.0} for c in grid]
     here = {}
@@ -377,9 +459,9 @@ def worth(prefix_tokens, rest_tokens, calls_per_hour):
         here[name] = relative(calls_per_hour)
     best = min(here, key=here.get)
     if here[best] < 1:
-        title = f"{calls_per_hour} calls an hour: {best} saves {100 * (1 - here[best]):.0f} % of the input bill"
+        title = f"{calls_per_hour:.3g} calls an hour: {best} saves {100 * (1 - here[best]):.0f} % of the input bill"
     else:
-        title = f"{calls_per_hour} calls an hour: caching saves nothing"
+        title = f"{calls_per_hour:.3g} calls an hour: caching saves nothing"
     data = pd.DataFrame(rows)
     lines = (
         alt.Chart(data)
@@ -407,12 +489,12 @@ live_chart(
     worth,
     prefix_tokens=w.IntSlider(2000, 200, 20_000, 100, description="prefix tokens"),
     rest_tokens=w.IntSlider(300, 50, 5000, 50, description="other tokens"),
-    calls_per_hour=w.IntSlider(20, 1, 500, 1, description="calls an hour"),
+    calls_per_hour=w.FloatLogSlider(20, min=-1, max=3, step=0.05, readout_format=".3g", description="calls an hour"),
 )
 
-# %% [markdown]
-# Find the number of calls an hour at which the two lifetimes cost the same. Then make the prefix shorter than the shortest
-# that is cached.
+# %% [markdown] tags=["reasoned"]
+# Find three numbers of calls an hour: where each lifetime begins to pay, and where the two cost the same (the lines cross below
+# one call an hour). Then take a prefix shorter than the shortest that is cached.
 
 # %% [markdown]
 # ## Do
@@ -460,7 +542,7 @@ def stable_first(parts: Mapping[str, Sequence[str]]) -> list[str]:
 # %%
 book.check("03.3", stable_first)
 
-# %% [markdown]
+# %% [markdown] tags=["further"]
 # {{exercise 03.4}}
 # Write the cache itself. Requests come as lists of block ids. Count the blocks served, in a cache of `capacity` blocks that
 # drops the least recently used first and, of one request, the tail before the beginning. Yours is checked against the lab's,
@@ -482,31 +564,26 @@ book.check("03.4", count_hits)
 # The portal's requests at a provider's terms (five minutes, a premium of a quarter): the template as it was and as it is now.
 # A thousand requests, a second apart, as long as those measured; their prefix is what two of them share, token by token.
 
-
 # %%
 terms = provider.RULES["anthropic, 5 minutes"]
 
 
 def billed(name):
-    a, b = (ids_of(templates[name](i)) for i in (0, 1))
-    prefix = next(i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
-    lengths = [usage.input_tokens for usage in asked[asked.template == name].usage]
-    return provider.serve([provider.Call(float(i), lengths[i % len(lengths)], prefix) for i in range(1000)], terms)
+    """The usage of a thousand requests of a template under these terms."""
+    prompts, prefix = by_template[name].prompts[0], int(by_template[name].prefix[0])
+    return provider.serve([provider.Call(float(i), prompts[i % len(prompts)], prefix) for i in range(1000)], terms)
 
 
 bills = {name: billed(name) for name in templates}
 month = {name: float(price_workflow(b, price).total) * REQUESTS_PER_MONTH / len(b) for name, b in bills.items()}
-share = (
-    100
-    * sum(u.cached_tokens for u in bills["instructions first"])
-    / sum(u.input_tokens for u in bills["instructions first"])
-)
+reordered = bills["instructions first"]
+share = 100 * sum(u.cached_tokens for u in reordered) / sum(u.input_tokens for u in reordered)
 saved = 100 * (1 - month["instructions first"] / month["clock first"])
 pd.DataFrame(
     {
+        "shared prefix (tokens)": [int(by_template[name].prefix[0]) for name in templates],
         "from the cache, here": [f"{served[name]:.0f} %" for name in templates],
         "input bill (USD a month)": [f"{month[name]:,.0f}" for name in templates],
-        "median TTFT here (ms)": [f"{by_template[name]['ttft']:.1f}" for name in templates],
     },
     index=list(templates),
 )
@@ -514,7 +591,7 @@ pd.DataFrame(
 # %%
 elsewhere = [m for m in recordings("prefix_cache") if m.provenance.model != "small"]
 others = "; ".join(
-    f"{100 * r.warm_ttft_s / r.cold_ttft_s:.0f} % on {m.provenance.model} ({m.caption()})"
+    f"{100 * r.warm_ttft_s / r.cold_ttft_s:.0f} % of the first one's time on {m.provenance.model} ({m.caption()})"
     for m in elsewhere[:2]
     for r in [m.frame().groupby("prompt_tokens").median().iloc[-1]]
 )
@@ -527,7 +604,7 @@ book.claim(
     where=f"the reordered template, {len(bills['instructions first']):,} requests",
     unless="Reading the cache is not free, and filling it costs a premium: the saving comes close to the share where prefixes are "
     "long, reads cheap, and the next request comes before the prefix is forgotten.",
-    source=f"Provider's terms: {terms.name}; {price.model}, {price.source}, {price.as_of}. Tokens: {source}",
+    source=f"Provider's terms: {terms.name}; {price.model}, {price.source}, {price.as_of}. Tokens: {ordered.source}",
     tolerance=0.05,
 )
 book.bill(
@@ -535,15 +612,20 @@ book.bill(
     of="input tokens",
     before=month["clock first"],
     after=month["instructions first"],
-    source=f"{REQUESTS_PER_MONTH:,} requests a month. {price.model}, {price.source}, {price.as_of}. Tokens: {source}",
+    source=f"{REQUESTS_PER_MONTH:,} requests a month. {price.model}, {price.source}, {price.as_of}. Tokens: {ordered.source}",
 )
 
 # %%
+gain = {n: [c - v for c, v in zip(cold[n], warm[n], strict=True)] for n in lengths}  # seconds, a round each
+grows = below(gain[lengths[0]], gain[longest])
 Markdown(
-    f"The pressure relieved: prefill, so TTFT and compute; the largest "
-    f"prompts gain most{': the second first token took ' + others if others else ''}. Where it moved: into memory that now "
-    f"holds other people's prefixes, and into your templates, which became an interface. In production, watch cached tokens "
-    f"over input tokens per feature, and alarm when a release makes it drop."
+    "The pressure relieved: reading, so compute and the wait for the first token. "
+    f"Here a hit took {1000 * np.median(gain[longest]):.1f} ms off a prompt of {longest:,.0f} tokens, "
+    f"{1000 * np.median(gain[lengths[0]]):.1f} ms off one of {lengths[0]:,.0f}"
+    + (": what it is worth grows with the prompt" if grows else "" if grows is None else ": more than off the long one")
+    + (f" (elsewhere, the second first token took {others})" if others else "")
+    + ". Where it moved: into memory that now holds other people's prefixes, and into your templates, which became an interface. "
+    "In production, watch cached tokens over input tokens per feature, and alarm when a release makes it drop."
 )
 
 # %%
@@ -556,31 +638,40 @@ book.recap()
 book.quiz(
     "03.q1",
     "Two requests share everything but one word in the middle. What can a prefix cache serve the second one?",
-    options=("the full blocks before that word", "everything but the block with that word", "nothing"),
     answer="the full blocks before that word",
     why="A block's hash contains the hash of the block before it, so behind the first difference nothing is found.",
+    wrong={
+        "all but the block with that word": "The blocks behind it hold the same tokens, but their keys and values depend on "
+        "everything before them, that word included. Their hashes say so.",
+        "nothing, for the prompts differ": "A prompt need not match as a whole: it is served from the front, as far as it matches.",
+    },
 )
 
 # %%
 book.quiz(
     "03.q2",
     "A prefix is used once an hour, and the provider keeps it for five minutes at a write premium of a quarter. Caching…",
-    options=("costs more than it saves", "saves nine tenths", "makes no difference"),
     answer="costs more than it saves",
-    why="Every call writes and none reads. Take the longer lifetime, or do not mark the prefix.",
+    why="Nearly every call writes and nearly none reads. Take the longer lifetime, or do not mark the prefix.",
+    wrong={
+        "saves nine tenths of the prefix": "That is the discount for reading. With an hour between calls the prefix is gone, so it is "
+        "written again, at the premium.",
+        "makes no difference to the bill": "It would if writing were free. Here each of these calls pays a quarter more for the prefix.",
+    },
 )
 
 # %%
 book.quiz(
     "03.q3",
     "Why does the cache of a shared engine need a salt per tenant?",
-    options=(
-        "a fast first token tells one tenant what another has sent",
-        "tenants would get each other's answers",
-        "hashes of different tenants collide",
-    ),
-    answer="a fast first token tells one tenant what another has sent",
+    answer="the wait for a first token tells what others sent",
     why="Keys and values are the same for the same tokens, so answers stay right; but timing leaks which prefixes are warm.",
+    wrong={
+        "tenants would get each other's answers": "A hit serves keys and values of the very same tokens. The answer is computed "
+        "from the asker's own prompt, salt or no salt.",
+        "hashes of different tenants would collide": "A hash collides as seldom with a salt as without. Equal prefixes are found "
+        "because they are equal, and that is what leaks.",
+    },
 )
 
 # %% [markdown]
@@ -590,5 +681,5 @@ book.quiz(
 # again, and how many wrong ones does that buy?
 
 # %%
-await live.aclose()
+await book.close()
 book.progress()

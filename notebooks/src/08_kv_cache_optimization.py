@@ -9,8 +9,8 @@
 # holds before it throws one out, and what that costs; decide between fewer bits, fewer seats, eviction and offload; and change
 # what the cache forgets first.
 #
-# **Time.** 75 minutes. **Needs.** Chapters 02 and 03; some small engines start on this machine, each with less memory than it
-# would like.
+# **Time.** {{time}} **Needs.** Chapters 02 and 03. Some small engines start on this machine, each with less memory than it
+# would like. {{needs}}
 
 # %% tags=["imports"]
 import asyncio
@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import altair as alt
@@ -33,10 +34,9 @@ from transformers import AutoTokenizer
 
 from labkit.caches import PrefixCache
 from labkit.cost import host
-from labkit.engines import EngineArgumentError, connect
 from labkit.engines.host import STEP_LOG, read_step_log
 from labkit.engines.modelled import Block, EngineSettings
-from labkit.experiments import keep, recordings
+from labkit.experiments import recordings
 from labkit.kvcache import (
     Allocator,
     Lengths,
@@ -54,10 +54,10 @@ from labkit.kvcache import (
     watchable,
 )
 from labkit.lab import examples, families, grade, long_examples, wilson
-from labkit.latency import datasheet_model, hardware, shape, shape_of
+from labkit.latency import datasheet_model, hardware, read_config, shape_of
 from labkit.load import ExactLengths
 from labkit.request import Message, Request, clock, complete
-from labkit.workbook import PALETTE, Figure, live_chart, show, state_dir, watch_blocks
+from labkit.workbook import PALETTE, Figure, below, live_chart, show, watch_blocks
 from labkit.workbook.chapters.c08 import chat_traffic, hit_share
 
 # %% [markdown]
@@ -107,16 +107,17 @@ book.predict_choice(
 
 # %% tags=["constants"]
 LLAMA = {"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
-LLAMA |= {"intermediate_size": 11008, "vocab_size": 32000}
+LLAMA |= {"intermediate_size": 11008, "vocab_size": 32000, "max_position_embeddings": 4096}
 MISTRAL = {"model_type": "mistral", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
 MISTRAL |= {"intermediate_size": 14336, "vocab_size": 32000, "num_key_value_heads": 8, "sliding_window": 4096}
+MISTRAL |= {"max_position_embeddings": 32768}
 GEMMA = {"model_type": "gemma", "hidden_size": 2048, "num_hidden_layers": 18, "num_attention_heads": 8, "head_dim": 256}
-GEMMA |= {"intermediate_size": 16384, "vocab_size": 256000, "num_key_value_heads": 1}
+GEMMA |= {"intermediate_size": 16384, "vocab_size": 256000, "num_key_value_heads": 1, "max_position_embeddings": 8192}
 DEEPSEEK = {"model_type": "deepseek_v2", "hidden_size": 2048, "num_hidden_layers": 27, "num_attention_heads": 16}
 DEEPSEEK |= {"num_key_value_heads": 16, "kv_lora_rank": 512, "q_lora_rank": None, "qk_rope_head_dim": 64}
 DEEPSEEK |= {"qk_nope_head_dim": 128, "v_head_dim": 128, "intermediate_size": 10944, "moe_intermediate_size": 1408}
 DEEPSEEK |= {"n_routed_experts": 64, "n_shared_experts": 2, "num_experts_per_tok": 6, "first_k_dense_replace": 1}
-DEEPSEEK |= {"vocab_size": 102400, "topk_method": "greedy", "n_group": 1, "topk_group": 1}
+DEEPSEEK |= {"vocab_size": 102400, "topk_method": "greedy", "n_group": 1, "topk_group": 1, "max_position_embeddings": 163840}
 CONFIGS = {  # the fields that matter, from each model's own config.json
     "Llama 2 7B": LLAMA,
     "Llama 3.1 8B": "llama-3.1-8b",
@@ -129,11 +130,16 @@ SESSION = 8_000  # tokens of one long conversation
 
 # %%
 sizes = {name: kv_size(config) for name, config in CONFIGS.items()}
+reads = {name: read_config(config)["max_position_embeddings"] for name, config in CONFIGS.items()}
+takes = {
+    (name, kv): f"{kv_size(config, kv).sequence_bytes(SESSION) / 1e6:,.0f}&nbsp;MB" if reads[name] >= SESSION else "–"
+    for name, config in CONFIGS.items()
+    for kv in ("bf16", "fp8")
+}
 Markdown(
-    f"| model | a token, in 16 bits | {SESSION:,} tokens | in fp8 |\n|---|---|--:|--:|\n"
+    f"| model | reads at most | a token, in 16 bits | {SESSION:,} tokens | in fp8 |\n|---|--:|---|--:|--:|\n"
     + "\n".join(
-        f"| {name} | {size.arithmetic} | {size.sequence_bytes(SESSION) / 1e6:,.0f}&nbsp;MB "
-        f"| {kv_size(CONFIGS[name], 'fp8').sequence_bytes(SESSION) / 1e6:,.0f}&nbsp;MB |"
+        f"| {name} | {reads[name]:,} tokens | {size.arithmetic} | {takes[name, 'bf16']} | {takes[name, 'fp8']} |"
         for name, size in sizes.items()
     )
 )
@@ -142,35 +148,35 @@ Markdown(
 book.reveal("08.session", sizes["Llama 3.1 8B"].sequence_bytes(SESSION) / 1e6, unit="MB")
 LOG_TOKENS = alt.Scale(type="log", domain=[500, 128_000], nice=False)
 TOKEN_AXIS = alt.Axis(values=[500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 128_000], labelAngle=-45)
-lengths = np.geomspace(500, 128_000, 40).astype(int)
 grown = pd.DataFrame(
     [
         {"model": f"{name} ({size.kind})", "tokens": int(n), "GB": size.sequence_bytes(int(n)) / 1e9}
         for name, size in sizes.items()
-        for n in lengths
+        for n in np.geomspace(500, min(128_000, reads[name]), 40)
     ]
 )
-at_32k = {name: size.sequence_bytes(32_000) / 1e9 for name, size in sizes.items()}
-small, big = min(at_32k, key=at_32k.get), max(at_32k, key=at_32k.get)
+at_4k = {name: size.sequence_bytes(4_000) / 1e9 for name, size in sizes.items()}
+small, big = min(at_4k, key=at_4k.get), max(at_4k, key=at_4k.get)
 labels = list(dict.fromkeys(grown.model))
 show(
     alt.Chart(grown)
     .mark_line()
     .encode(
         x=alt.X("tokens:Q", title="tokens in the session", scale=LOG_TOKENS, axis=TOKEN_AXIS),
-        y=alt.Y("GB:Q", title="keys and values, GB (bf16)", scale=alt.Scale(type="log")),
+        y=alt.Y("GB:Q", title="keys and values, GB (bf16)", scale=alt.Scale(type="log", domain=[0.005, 50], nice=False)),
         color=alt.Color("model:N", title=None, sort=labels),
         strokeDash=alt.StrokeDash("model:N", sort=labels, legend=None),
     )
-    .properties(title=f"A session of 32,000 tokens: {at_32k[small]:.1f} GB ({small}) to {at_32k[big]:.1f} GB ({big})"),
-    alt="Memory of one session against its length, both logarithmic. At 32,000 tokens: "
-    + ", ".join(f"{name} {gb:.2f} GB" for name, gb in at_32k.items())
+    .properties(title=f"A session of 4,000 tokens: {at_4k[small]:.2f} GB ({small}) to {at_4k[big]:.1f} GB ({big})"),
+    alt="Memory of one session against its length, both logarithmic, each line up to the model's context. At 4,000 tokens: "
+    + ", ".join(f"{name} {gb:.2f} GB" for name, gb in at_4k.items())
     + ". Mistral's line is flat beyond its window.",
-    source="Computed from the models' configurations (labkit/data/shapes, and the fields above).",
+    source="Computed from the models' configurations (labkit/data/shapes, and the fields above). A line ends where the model's "
+    "context does.",
 )
 
-# %% [markdown]
-# Mistral's line goes flat: all its layers have a window. The 7B model from before GQA needs more for a session than the 70B
+# %% [markdown] tags=["reasoned"]
+# Mistral's line goes flat: all its layers have a window. The 7B model from before GQA keeps more of each token than the 70B
 # model that came after it. Bigger weights do not mean bigger sessions.
 #
 # ### The engine's own count
@@ -195,59 +201,83 @@ ENGINES = {
 
 # %%
 folder = tempfile.TemporaryDirectory()
-logs = {name: Path(folder.name) / f"{number}.jsonl" for number, name in enumerate(ENGINES)}
-live, blocks, block_size, precision = {}, {}, {}, {}
+live, logs = {}, {}
 
 
 async def start(name):
-    """Start an engine of that kind, with a log of every step of its scheduler, and ask it what it made of its memory."""
+    """Start an engine of that kind, which logs every step of its scheduler."""
+    logs[name] = Path(folder.name) / f"{len(logs)}.jsonl"
     arguments = {"block_size": BLOCK, "max_num_seqs": SEATS, "max_num_batched_tokens": 2048, **ENGINES[name]}
-    live[name] = await connect(
-        book.engine,
-        model="large",
-        progress=print if not live else lambda step: None,
-        async_scheduling=False,
-        **arguments,
-        **watchable(10, **{STEP_LOG: str(logs[name])}),
-    )
+    seen = watchable(10, **{STEP_LOG: str(logs[name])})
+    live[name] = await book.connect("large", async_scheduling=False, **arguments, **seen)
+
+
+for name in ("roomy", "tight"):
+    await start(name)
+if not book.lacks("8-bit KV"):  # not every processor can do 8 bits
+    await start("tight, fp8")
+if not book.lacks("vllm"):
+    folder_of_model = live["roomy"].tokenizer_path
+    tokenizer = AutoTokenizer.from_pretrained(folder_of_model, model_max_length=1 << 20)  # long tasks are cut to size later
+    make = ExactLengths(folder_of_model, seed)  # fresh words every time: no prefix cache helps
+
+
+# %%
+async def clients(engine, requests, n):
+    """`n` clients who ask again as soon as they are answered: the answers in the requests' order, and the seconds it took."""
+    left, answers = iter(enumerate(requests)), {}
+
+    async def one():
+        for number, request in left:
+            answers[number] = await complete(engine, request)
+
+    begin = clock.now()
+    await asyncio.gather(*(one() for _ in range(n)))
+    return [answers[number] for number in sorted(answers)], clock.now() - begin
+
+
+async def what_it_says(name):
+    """An engine's own count of its blocks, after a warm-up: the first steps of its life are slow."""
+    await clients(live[name], [make(64, 16) for _ in range(8)], 8)
     says = (await live[name].metrics()).cache_config
-    blocks[name], block_size[name] = int(says["num_gpu_blocks"]), int(says["block_size"])
-    precision[name] = {"auto": "bf16"}.get(says["cache_dtype"], says["cache_dtype"])
-    print(f"{name}: {blocks[name]} blocks of {block_size[name]} tokens")
+    return {
+        "bytes": ENGINES[name]["kv_cache_memory_bytes"],
+        "block": int(says["block_size"]),
+        "kv": {"auto": "bf16"}.get(says["cache_dtype"], says["cache_dtype"]),
+        "blocks": int(says["num_gpu_blocks"]),
+    }
 
 
-for name in ("roomy", "tight", "tight, fp8", "roomy, large blocks"):
-    try:
-        await start(name)
-    except EngineArgumentError as error:  # not every processor can do 8 bits
-        print(f"{name}: no such engine here. {error}")
-model = live["roomy"].tokenizer_path  # the model's folder
-source = live["roomy"].provenance.caption()
-make = ExactLengths(str(model), seed)  # fresh words every time: no prefix cache helps
-counted = {
-    name: blocks_for(ENGINES[name]["kv_cache_memory_bytes"], model, block_size[name], precision[name]) for name in live
-}
-print(kv_size(model).arithmetic)
+async def all_of_them():
+    return {"config": dict(read_config(folder_of_model)), "engines": {name: await what_it_says(name) for name in live}}
+
+
+made = await book.measure("the engines' blocks", all_of_them)
+config, says = made.value["config"], made.value["engines"]
+counted = {name: blocks_for(one["bytes"], config, one["block"], one["kv"]) for name, one in says.items()}
+print(kv_size(config).arithmetic)
 pd.DataFrame(
     {
-        "bytes given": [f"{ENGINES[name]['kv_cache_memory_bytes']:,}" for name in live],
-        "bytes a block": [f"{kv_size(model, precision[name]).block_bytes(block_size[name]):,}" for name in live],
+        "bytes given": [f"{one['bytes']:,}" for one in says.values()],
+        "bytes a block": [f"{kv_size(config, one['kv']).block_bytes(one['block']):,}" for one in says.values()],
         "blocks, counted": counted.values(),
-        "blocks, the engine says": blocks.values(),
+        "blocks, the engine says": [one["blocks"] for one in says.values()],
     },
-    index=list(live),
+    index=list(says),
 )
 
 # %%
+blocks = {name: one["blocks"] for name, one in says.items()}
+blocks.setdefault("tight, fp8", blocks_for(TIGHT, config, BLOCK, "fp8"))
 Markdown(
     (
         "**Equal for every engine.** "
-        if counted == blocks
+        if all(counted[name] == blocks[name] for name in counted)
         else "**They differ, and one of the two must be explained before going on.** "
     )
     + "One of the blocks is kept back as a placeholder, so requests get one less. And at 8 bits, "
-    + ("by the engine's own count" if "tight, fp8" in live else "counted only, as this machine has no such engine")
-    + f", the same bytes make {blocks.setdefault('tight, fp8', blocks_for(TIGHT, model, BLOCK, 'fp8'))} blocks instead of {blocks['tight']}."
+    + ("by the engine's own count" if "tight, fp8" in says else "counted only, as this machine has no such engine")
+    + f", the same bytes make {blocks['tight, fp8']} blocks instead of {blocks['tight']}."
 )
 
 # %% [markdown]
@@ -277,44 +307,29 @@ book.claim(
 # answer will be. What does that cost on real traffic? Here is some: the lab's support tasks, answered live. Their lengths are
 # then laid into the memory of the roomy engine, in both ways.
 
+# %%
+answered = {}  # the answers themselves stay here: another section asks the same again
+if not book.lacks("vllm"):
+    short = [task for family in families() for task in examples("test", family, book.pick(ci=15, learn=40), seed)]
+    long = long_examples("test", book.pick(ci=8, learn=20), tokenizer, seed)  # policies of up to 1,900 tokens to read
+    asked = [Request(task.messages, max_tokens=task.max_tokens, logprobs=0) for task in short + long]
+
+
+async def support_answers():
+    answered["16 bits"], _ = await clients(live["roomy"], asked, 12)
+    usages = [answer.done.usage for answer in answered["16 bits"][: len(short)]]
+    return [(usage.input_tokens, usage.output_tokens) for usage in usages]
+
+
+lengths = await book.measure("support tasks", support_answers)
 
 # %%
-async def clients(engine, requests, n):
-    """`n` clients who ask again as soon as they are answered: the answers in the requests' order, and the seconds it took."""
-    left, answers = iter(enumerate(requests)), {}
-
-    async def one():
-        for number, request in left:
-            answers[number] = await complete(engine, request)
-
-    begin = clock.now()
-    await asyncio.gather(*(one() for _ in range(n)))
-    return [answers[number] for number in sorted(answers)], clock.now() - begin
-
-
-async def warm(name):
-    """Let an engine take its first, slower steps before anything is measured."""
-    await clients(live[name], [make(64, 16) for _ in range(8)], 8)
-
-
-for name in live:
-    await warm(name)
-tokenizer = AutoTokenizer.from_pretrained(model, model_max_length=1 << 20)  # long tasks are cut to size later
-tasks = [task for family in families() for task in examples("test", family, book.pick(ci=15, learn=40, gpu=40), seed)]
-policies = long_examples("test", book.pick(ci=8, learn=20, gpu=20), tokenizer, seed)  # of up to 1,900 tokens, for later
-tasks, long = tasks + policies, len(policies)
-asked = [Request(task.messages, max_tokens=task.max_tokens, logprobs=0) for task in tasks]
-answered = {"roomy": (await clients(live["roomy"], asked, 12))[0]}
-short = answered["roomy"][:-long]
-real = [
-    Lengths(answer.done.usage.input_tokens, answer.done.usage.output_tokens, 2048)
-    for answer in book.rng("order").sample(short, len(short))
-]
-room = (blocks["roomy"] - 1) * BLOCK
+real = [Lengths(*each, 2048) for each in book.rng("order").sample(lengths.value, len(lengths.value))]
+room, third = (blocks["roomy"] - 1) * BLOCK, range(0, len(real), 3)
 laid = {
-    "chunk of the longest": contiguous(real, room, departed=range(0, len(real), 3)),
-    "chunk of the next power of two": contiguous(real, room, chunk="pow2", departed=range(0, len(real), 3)),
-    "chunk of the true length": contiguous(real, room, chunk="oracle", departed=range(0, len(real), 3)),
+    "chunk of the longest": contiguous(real, room, departed=third),
+    "chunk of the next power of two": contiguous(real, room, chunk="pow2", departed=third),
+    "chunk of the true length": contiguous(real, room, chunk="oracle", departed=third),
     **{f"blocks of {size}": paged(real, room, size) for size in (128, 32, 16)},
 }
 parts = {
@@ -352,63 +367,18 @@ show(
     )
     .properties(
         height=190,
-        title=f"Requests at once: {worst.sequences} in chunks of the longest, {paged_one.sequences} in blocks of {BLOCK}",
+        title=f"Requests at once: {worst.sequences} in chunks for whatever may come, {paged_one.sequences} in blocks of {BLOCK}",
     ),
     alt="What the KV memory holds: "
     + " ".join(
         f"{name}: {100 * waste.utilization:.0f} % tokens, {waste.sequences} requests." for name, waste in laid.items()
     ),
-    source=f"Lengths of {len(real)} requests answered in this run, each half written; for chunks, every third has left again. Layouts computed. {source}",
+    source=f"Lengths of {len(real)} answered requests, each half written; for chunks, every third has left again. Layouts "
+    f"computed. {lengths.source}",
 )
 
 # %% [markdown]
-# With blocks nothing is reserved and no hole is too small. What is left is the rest of each request's *last* block. How much
-# that is can be counted live: the engines log every step of their scheduler, request by request. The same uneven load on two of
-# them, with blocks of different sizes; and the blocks that we count from the tokens, beside those that the engine says it holds.
-
-# %% tags=["constants"]
-CLIENTS, REQUESTS = 10, 32
-
-# %%
-draw = book.rng("load")
-load = [(draw.randrange(24, 200), 8 + min(230, int(draw.expovariate(1 / 80)))) for _ in range(REQUESTS)]  # (prompt, answer)
-
-
-async def under_load(name):
-    """The uneven load on an engine: its answers, its steps, how long it took and how often it preempted."""
-    engine, mark = live[name], len(read_step_log(logs[name]))
-    requests, before = [make(*lengths) for lengths in load], await engine.metrics()
-    answers, seconds = await clients(engine, requests, CLIENTS)
-    counted = await engine.metrics() - before
-    steps = read_step_log(logs[name])[mark:]
-    return {"requests": requests, "answers": answers, "steps": steps, "seconds": seconds, "preemptions": counted.preemptions}
-
-
-empty = []
-for name in ("roomy", "roomy, large blocks"):
-    seen = step_memory((await under_load(name))["steps"], blocks[name], block_size[name])
-    held = sum(step.blocks for step in seen)
-    empty.append(
-        {
-            "block size": block_size[name],
-            "steps": len(seen),
-            "steps where our count of blocks is the engine's": sum(step.blocks == step.engine_blocks for step in seen),
-            "empty slots a request": sum(step.empty_slots for step in seen) / sum(step.running for step in seen),
-            "by the rule (block − 1) / 2": mean_block_waste(block_size[name]),
-            "share of held memory (%)": 100 * sum(step.empty_slots for step in seen) / (held * block_size[name]),
-        }
-    )
-await live.pop("roomy, large blocks").aclose()
-empty = pd.DataFrame(empty).set_index("block size")
-empty.round(1)
-
-# %%
-low, high = empty["share of held memory (%)"][BLOCK], empty["share of held memory (%)"][128]
-Markdown(
-    f"Blocks of {BLOCK} waste {low:.0f} % of what they hold on this load, blocks of 128 waste {high:.0f} %. "
-    "So why not blocks of one token? Each block costs a lookup in every step and a hash in the prefix cache; vLLM's default is 16 "
-    "on a GPU, and 128 on a CPU, where long runs of memory are fast."
-)
+# With blocks nothing is reserved and no hole is too small. What is left is the rest of each request's *last* block.
 
 # %% [markdown]
 # ### One session too many
@@ -419,23 +389,27 @@ Markdown(
 #
 # Before anything runs: the lab's model of vLLM's scheduler needs no engine to say what will happen, only the lengths.
 
+# %% tags=["constants"]
+CLIENTS, REQUESTS = 10, 24
+draw = Random(2)  # the same load for every seed of the chapter: one that needs twice the tight engine's blocks at once
+load = [(draw.randrange(24, 200), 8 + min(230, int(draw.expovariate(1 / 80)))) for _ in range(REQUESTS)]  # (prompt, answer)
+
 # %%
-await start("tight, few seats")
-await warm("tight, few seats")
+KINDS = ("roomy", "tight", "tight, few seats", "tight, fp8")
 settings = {
     name: EngineSettings(
-        blocks[name],
+        blocks[name.removesuffix(", few seats")],  # the same bytes: seats take no memory
         BLOCK,
         max_num_seqs=ENGINES[name].get("max_num_seqs", SEATS),
         max_model_len=ENGINES[name]["max_model_len"],
     )
-    for name in ("roomy", "tight", "tight, few seats", "tight, fp8")
+    for name in KINDS
 }
 said = {name: foretold(load, CLIENTS, setting) for name, setting in settings.items()}
 most = max(step.blocks for step in step_memory(said["roomy"], blocks["roomy"], BLOCK))
 print(
-    f"{CLIENTS} clients, {REQUESTS} requests of {min(map(sum, load))} to {max(map(sum, load))} tokens: at most {most} blocks at once. "
-    f"The tight engine has {blocks['tight'] - 1}."
+    f"{CLIENTS} clients, {REQUESTS} requests of {min(map(sum, load))} to {max(map(sum, load))} tokens: at most {most} blocks at "
+    f"once. The tight engine has {blocks['tight'] - 1}."
 )
 pd.DataFrame(
     {
@@ -450,27 +424,46 @@ pd.DataFrame(
 
 
 # %%
-async def watched(name, every_s=0.05):
-    """`under_load`, and the engine's gauges meanwhile."""
-    gauges, begin = [], clock.now()
-    before = (await live[name].metrics()).preemptions
-    task = asyncio.create_task(under_load(name))
+async def under_load(name):
+    """The uneven load on an engine: its answers, its steps, how long it took and how often it preempted."""
+    engine, mark = live[name], len(read_step_log(logs[name]))
+    requests, before = [make(*lengths) for lengths in load], await engine.metrics()
+    answers, seconds = await clients(engine, requests, CLIENTS)
+    counted = await engine.metrics() - before
+    steps = read_step_log(logs[name])[mark:]
+    return {"requests": requests, "answers": answers, "steps": steps, "seconds": seconds, "preemptions": counted.preemptions}
+
+
+def ids_of(messages):
+    """The token ids of a prompt."""
+    chat = [{"role": message.role, "content": message.content} for message in messages]
+    return tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+
+
+async def gauges_of_tight(every_s=0.05):
+    """The tight engine's gauges, some twenty times a second, while the load is on."""
+    rows, begin, before = [], clock.now(), await live["tight"].metrics()
+    task = asyncio.create_task(under_load("tight"))
     while not task.done():
-        now = await live[name].metrics()
-        gauges.append(
+        now = await live["tight"].metrics()
+        rows.append(
             {
                 "s": clock.now() - begin,
                 "KV memory in use (%)": 100 * now.kv_cache_usage,
                 "running": now.requests_running,
                 "waiting": now.requests_waiting,
-                "preemptions until now": now.preemptions - before,
+                "preemptions until now": now.preemptions - before.preemptions,
             }
         )
         await asyncio.wait({task}, timeout=every_s)
-    return await task, pd.DataFrame(gauges)
+    return pd.DataFrame(rows), int((await task)["preemptions"])
 
 
-seen, gauges = await watched("tight")
+gauged = await book.measure("the tight engine's gauges", gauges_of_tight)
+gauges, thrown = gauged.value
+
+# %%
+most_used = gauges["KV memory in use (%)"].max()
 full = alt.Chart(gauges).encode(x=alt.X("s:Q", title=None))
 lines = gauges.melt(id_vars="s", value_vars=["running", "waiting", "preemptions until now"], var_name="what")
 show(
@@ -495,79 +488,86 @@ show(
             strokeDash=alt.StrokeDash("what:N", legend=None),
         )
         .properties(height=130, width=560),
-    ).properties(
-        title=f"Full at {gauges['KV memory in use (%)'].max():.0f} %: {seen['preemptions']:.0f} times somebody had to go"
-    ),
-    alt=f"The tight engine under {CLIENTS} clients: KV memory in use, up to {gauges['KV memory in use (%)'].max():.0f} %; requests "
-    f"running, at most {gauges.running.max():.0f}, and waiting, at most {gauges.waiting.max():.0f}; {seen['preemptions']:.0f} preemptions.",
-    source=f"The engine's own gauges and counters, read some twenty times a second. {source}",
+    ).properties(title=f"Up to {most_used:.0f} % of the memory in use: {thrown} times somebody had to go"),
+    alt=f"The tight engine under {CLIENTS} clients: KV memory in use, up to {most_used:.0f} %; requests running, at most "
+    f"{gauges.running.max():.0f}, and waiting, at most {gauges.waiting.max():.0f}; {thrown} preemptions.",
+    source=f"The engine's own gauges and counters, read some twenty times a second. {gauged.source}",
 )
 
-# %% [markdown]
-# ### The blocks, live
+# %% [markdown] tags=["further"]
+# ### The blocks, live, and step by step
 #
 # Gauges say how much; here is who. Each square is one block of the tight engine, drawn ten times a second from the scheduler's
 # own state, with the number of the request that holds it. Watch for a ▼: there somebody just lost a block. When the load is
 # over, the slider, or the arrow keys, step through the same frames.
+#
+# The engine's log says who ran in which step. So the lab's model can be told when each request came in, and everything else can
+# be compared: is it the same *engine*, with the same requests in the same steps, the same victims, the same blocks left over?
+
 
 # %%
-async with watch_blocks(live["tight"]) as watching:
-    loaded = await under_load("tight")
+def watched_frames(frames):
+    """How full the frames were, how many blocks preempted requests lost, and how many of those others held one frame later."""
+    taken = reused = 0
+    for frame, later in pairwise(frames):
+        victims = {request for what, request in later.events if what == "preempted"}
+        lost = {block for holder in frame.holders if holder.id in victims for block in holder.blocks}
+        taken += len(lost)
+        reused += len(lost & {block for holder in later.holders if holder.id not in victims for block in holder.blocks})
+    return {"frames": len(frames), "full": sum(frame.usage > 0.95 for frame in frames), "taken": taken, "reused": reused}
+
+
+def step_by_step(loaded):
+    """The model's steps beside the log's, with the log's arrivals."""
+    numbers = {answer.done.response_id: number for number, answer in enumerate(loaded["answers"])}
+    told = {}
+    for id in {id for step in loaded["steps"] for id, _, _ in step.tokens}:
+        number = numbers[id.rpartition("-")[0]]  # vLLM adds a suffix to the id it reports
+        told[id] = (list(ids_of(loaded["requests"][number].messages)), load[number][1])
+    again = replayed(loaded["steps"], told, settings["tight"])
+    same = sum(ours == theirs for ours, theirs in zip(again, loaded["steps"], strict=False))
+    return {
+        "steps": len(loaded["steps"]),
+        "modelled": len(again),
+        "same": same,
+        "victims": sum(len(s.preempted) for s in again),
+    }
+
+
+async def watched_load():
+    async with watch_blocks(live["tight"]) as watching:
+        loaded = await under_load("tight")
+    counts = {"fps": watching.fps or 0, "seen": watching.preemptions, "counted": int(loaded["preemptions"])}
+    return {**counts, **watched_frames(watching.frames), **step_by_step(loaded)}
+
+
+watched = (await book.measure("the blocks, live", watched_load)).value
 
 # %%
-full_frames = sum(frame.usage > 0.95 for frame in watching.frames) / max(1, len(watching.frames))
-taken = reused = 0
-for frame, later_frame in pairwise(watching.frames):
-    victims = {request for what, request in later_frame.events if what == "preempted"}
-    lost = {block for holder in frame.holders if holder.id in victims for block in holder.blocks}
-    taken += len(lost)
-    reused += len(lost & {block for holder in later_frame.holders if holder.id not in victims for block in holder.blocks})
+said_so = (
+    "and the engine counted as many" if watched["seen"] == watched["counted"] else f"the engine counted {watched['counted']}"
+)
+where_to = (
+    "what one loses, the others grow into at once."
+    if watched["reused"] > watched["taken"] / 2
+    else "the others lay free a moment, or were its own again."
+)
+agree = watched["same"] == watched["steps"] == watched["modelled"]
 Markdown(
-    f"{len(watching.frames)} frames, {watching.fps or 0:.1f} a second. In **{100 * full_frames:.0f} %** of them more than 95 % of the "
-    f"blocks were held. {watching.preemptions} preemptions were seen, "
+    f"{watched['frames']} frames, {watched['fps']:.1f} a second; {watched['full']} of them show over 95 % of the blocks held. "
+    f"{watched['seen']} preemptions were seen, {said_so}. "
     + (
-        "and the engine counted as many. "
-        if watching.preemptions == loaded["preemptions"]
-        else f"but the engine counted {loaded['preemptions']:.0f}. "
-    )
-    + (
-        f"They took {taken} blocks, and {100 * reused / taken:.0f} % of those were another request's by the next frame: "
-        + (
-            "what one loses, the others grow into at once."
-            if reused > taken / 2
-            else "the others lie free a moment, or are its own again."
-        )
-        if taken
+        f"They took {watched['taken']} blocks, and {watched['reused']} of those were another request's by the next frame: {where_to}"
+        if watched["taken"]
         else "In no frame had somebody just lost a block."
     )
-)
-
-# %% [markdown]
-# ### Step by step
-#
-# Is that what the model foretold? And is it the same *engine*: the same requests in the same steps, the same victims, the same
-# blocks left over? The log says who ran in which step. Tell the model only when each request came in, and compare everything
-# else.
-
-# %%
-ids = {answer.done.response_id: number for number, answer in enumerate(seen["answers"])}
-requests = {}
-for step in seen["steps"]:
-    for id, _, _ in step.tokens:
-        number = ids[id.rpartition("-")[0]]  # vLLM adds a suffix to the id it reports
-        chat = [{"role": m.role, "content": m.content} for m in seen["requests"][number].messages]
-        prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
-        requests[id] = (list(prompt), load[number][1])
-again = replayed(seen["steps"], requests, settings["tight"])
-same = sum(ours == theirs for ours, theirs in zip(again, seen["steps"], strict=False))
-victims = sum(len(step.preempted) for step in again)
-Markdown(
-    f"**{len(seen['steps'])} live steps; {same} of them are equal in every number**: requests, new tokens, tokens held, victims, free blocks. "
-    f"Preemptions: {sum(len(s.preempted) for s in said['tight'])} foretold from the lengths alone, {victims} with the real arrivals, "
-    f"{seen['preemptions']:.0f} counted by the engine. (On paper nobody takes time to come back; live clients do.) "
+    + f"\n\n**{watched['steps']} live steps; {watched['same']} of them are equal in every number**: requests, new tokens, tokens "
+    f"held, victims, free blocks. Preemptions: {sum(len(s.preempted) for s in said['tight'])} foretold from the lengths alone, "
+    f"{watched['victims']} with the real arrivals, {watched['counted']} counted by the engine. (On paper no client takes time to "
+    "come back; live ones do.) "
     + (
-        "So what the model says of a cache that you do not have is worth listening to; the widget below is this model."
-        if same == len(seen["steps"]) == len(again)
+        "So what the model says of a cache that you do not have is worth listening to; a chart under Move is this model."
+        if agree
         else "Where they part, the model's next steps are of another history; look at the first difference before trusting it."
     )
 )
@@ -576,48 +576,65 @@ Markdown(
 # ### What it costs
 #
 # The same load on each, in turns: enough memory; too little; too little, but never more than a few at once; and, where the
-# processor can do it, too little at 8 bits a number, for the section after the next.
+# processor can do it, too little at 8 bits a number, for a later section.
 
 # %%
-rounds, turns = [], [name for name in settings if name in live]
-for i in range(book.pick(ci=3, learn=5, gpu=5)):
-    for name in turns[:: 1 - 2 * (i % 2)]:  # forwards and backwards: a busy moment meets all of them
-        found = await under_load(name)
-        tokens = sum(new for step in found["steps"] for _, new, _ in step.tokens)
-        e2e = [answer.done.timing.e2e for answer in found["answers"]]
-        rounds.append(
-            {
-                "engine": name,
-                "preemptions": found["preemptions"],
-                "steps": len(found["steps"]),
-                "tokens": tokens,
-                "twice": computed_twice(found["steps"]),
-                "per_s": sum(output for _, output in load) / found["seconds"],
-                "ttft": np.percentile([answer.done.timing.ttft for answer in found["answers"]], 95),
-                "tpot": np.percentile([answer.tpot for answer in found["answers"]], 95),
-                "e2e": np.percentile(e2e, 95),
-                "running": statistics.mean(len(step.tokens) for step in found["steps"]),
-                "in_use": statistics.mean(1 - step.free_blocks / (blocks[name] - 1) for step in found["steps"]),
-            }
-        )
-rounds = pd.DataFrame(rounds)
+await start("tight, few seats")
+
+
+def in_numbers(name, found):
+    """What a load under `under_load` cost."""
+    p95 = {what: np.percentile([getattr(a.done.timing, what) for a in found["answers"]], 95) for what in ("ttft", "e2e")}
+    steps, tokens = found["steps"], sum(new for step in found["steps"] for _, new, _ in step.tokens)
+    return {
+        "engine": name,
+        "preemptions": found["preemptions"],
+        "steps": len(steps),
+        "tokens": tokens,
+        "again": 100 * computed_twice(steps) / tokens,
+        "per_s": sum(output for _, output in load) / found["seconds"],
+        "tpot": np.percentile([answer.tpot for answer in found["answers"]], 95),
+        "running": statistics.mean(len(step.tokens) for step in steps),
+        "in_use": statistics.mean(1 - step.free_blocks / (settings[name].num_blocks - 1) for step in steps),
+        **p95,
+    }
+
+
+async def same_load(number):
+    if number == 0:
+        await what_it_says("tight, few seats")  # warms it up as the others were
+    turns = [name for name in KINDS if name in live]
+    return [in_numbers(name, await under_load(name)) for name in turns[:: 1 - 2 * (number % 2)]]  # forwards and backwards
+
+
+loads = await book.measure("the same load on each", same_load, rounds=book.pick(ci=5, learn=7))
+rounds = pd.DataFrame([{**row, "round": number} for number, rows in enumerate(loads.value) for row in rows])
 await live.pop("tight, few seats").aclose()
-cost = rounds.groupby("engine", sort=False).median().reindex(turns)
-cost["again"] = 100 * cost.twice / cost.tokens
-book.reveal("08.twice", float(cost.again["tight"]), unit="%")
+
+
+def of(name, what, table=rounds):
+    """One number of an engine for each round."""
+    return list(table[table.engine == name].sort_values("round")[what])
+
+
+cost = rounds.groupby("engine").median().reindex([name for name in KINDS if name in set(rounds.engine)])
+book.reveal("08.twice", of("tight", "again"), unit="%")
+
+# %%
+rounds["once"] = rounds.tokens * (1 - rounds.again / 100)
 work = pd.DataFrame(
     [
         {"engine": name, "kind": kind, "order": i, "tokens": tokens}
-        for name, row in cost.iterrows()
-        for i, (kind, tokens) in enumerate({"computed once": row.tokens - row.twice, "computed again": row.twice}.items())
+        for name, row in rounds.groupby("engine").median().reindex(cost.index).iterrows()
+        for i, (kind, tokens) in enumerate({"computed once": row.once, "computed again": row.tokens - row.once}.items())
     ]
 )
-show(
+bars = (
     alt.Chart(work)
     .mark_bar()
     .encode(
         x=alt.X("tokens:Q", title=f"tokens computed for the same {REQUESTS} answers"),
-        y=alt.Y("engine:N", title=None, sort=list(settings)),
+        y=alt.Y("engine:N", title=None, sort=list(cost.index)),
         color=alt.Color(
             "kind:N",
             title=None,
@@ -625,57 +642,123 @@ show(
         ),
         order="order:Q",
     )
-    .properties(
+)
+dots = alt.Chart(rounds[["engine", "tokens"]]).mark_point(color=PALETTE["grey"], opacity=0.6).encode(
+    x="tokens:Q", y=alt.Y("engine:N", sort=list(cost.index))
+)  # fmt: skip
+show(
+    (bars + dots).properties(
         height=130,
-        title=f"{cost.preemptions['tight']:.0f} preemptions: {cost.again['tight']:.0f} % of the work is done twice",
+        title=f"Too little memory: {cost.preemptions['tight']:.0f} preemptions, {cost.again['tight']:.0f} % of the tokens computed again",
     ),
-    alt="Tokens computed once and again: "
-    + " ".join(f"{name}: {row.twice:.0f} of {row.tokens:.0f} again." for name, row in cost.iterrows()),
-    source=f"From each engine's step log, medians of {len(rounds) // len(settings)} rounds. {source}",
+    alt="Tokens computed once and again, medians of rounds: "
+    + " ".join(f"{name}: {row.again:.0f} % of {row.tokens:.0f} again." for name, row in cost.iterrows()),
+    source=f"From each engine's step log. Bars: medians of {rounds['round'].nunique()} rounds; circles: each round. {loads.source}",
 )
 
 # %%
-pd.DataFrame(
-    {
-        "preemptions": cost.preemptions.map("{:.0f}".format),
-        "steps": cost.steps.map("{:.0f}".format),
-        "answers in a step": cost.running.map("{:.1f}".format),
-        "computed again": cost.again.map("{:.0f} %".format),
-        "memory in use": (100 * cost.in_use).map("{:.0f} %".format),
-        "output tokens/s": cost.per_s.map("{:.0f}".format),
-        "(its range)": [f"{r.per_s.min():.0f} to {r.per_s.max():.0f}" for _, r in rounds.groupby("engine", sort=False)],
-        "p95 TTFT (ms)": (1000 * cost.ttft).map("{:.0f}".format),
-        "p95 TPOT (ms)": (1000 * cost.tpot).map("{:.1f}".format),
-        "p95 end to end (ms)": (1000 * cost.e2e).map("{:.0f}".format),
-    }
-).rename_axis(None)
+speed = alt.Chart(rounds[["engine", "per_s"]]).encode(
+    x=alt.X("per_s:Q", title="output tokens a second", scale=alt.Scale(domainMin=0)),
+    y=alt.Y("engine:N", title=None, sort=list(cost.index)),
+)
+show(
+    (
+        speed.mark_point(color=PALETTE["blue"], opacity=0.5)
+        + speed.mark_tick(color=PALETTE["red"], thickness=3, size=22).encode(x=alt.X("median(per_s):Q"))
+    ).properties(
+        height=130,
+        title=f"Output tokens a second: {cost.per_s['roomy']:,.0f} with room, {cost.per_s['tight']:,.0f} without, "
+        f"{cost.per_s['tight, few seats']:,.0f} with {FEW_SEATS} seats",
+    ),
+    alt="Output tokens a second in each round, with the median. "
+    + " ".join(f"{name}: median {value:.0f}." for name, value in cost.per_s.items()),
+    source=f"Circles: each of {rounds['round'].nunique()} rounds; red: their median. {loads.source}",
+)
 
 # %%
-less = 100 * (1 - cost.per_s["tight"] / cost.per_s["roomy"])
-later = cost.ttft["tight"] / cost.ttft["roomy"]
-more_steps = cost.steps["tight"] / cost.steps["roomy"]
-speeds = {name: list(found.per_s) for name, found in rounds.groupby("engine", sort=False)}  # a round met the same noise
-gains = [100 * (few / many - 1) for few, many in zip(speeds["tight, few seats"], speeds["tight"], strict=True)]
 Markdown(
-    (
-        f"Too little memory costs {less:.0f} % of the throughput here, and "
-        if less > 0
-        else "Too little memory cost no throughput in this run, but that is noise: it takes more steps. And "
+    "| | preemptions | steps | answers in a step | memory in use | p95 TTFT | p95 TPOT | p95 end to end |\n"
+    "|---|--:|--:|--:|--:|--:|--:|--:|\n"
+    + "\n".join(
+        f"| {name} | {row.preemptions:.0f} | {row.steps:.0f} | {row.running:.1f} | {100 * row.in_use:.0f} % "
+        f"| {1000 * row.ttft:.0f} ms | {1000 * row.tpot:.1f} ms | {1000 * row.e2e:.0f} ms |"
+        for name, row in cost.iterrows()
     )
-    + f"the slowest first tokens (p95) come after {later:.1f} times as long: who finds no room waits at the door, or is thrown out. "
-    f"{cost.again['tight']:.0f} % of the tokens are work done twice; the rest of the loss is company: {cost.running['tight']:.1f} answers share "
-    f"a step instead of {cost.running['roomy']:.1f}, so there are {more_steps:.1f} times the steps.\n\n"
-    + f"Is it better not to bet? With {FEW_SEATS} seats there were {cost.preemptions['tight, few seats']:.0f} preemptions, "
-    f"{100 * cost.in_use['tight, few seats']:.0f} % of the memory in use instead of {100 * cost.in_use['tight']:.0f} %, and "
+)
+
+# %%
+ratios = [tight / roomy for tight, roomy in zip(of("tight", "per_s"), of("roomy", "per_s"), strict=True)]
+facts = (
+    f"Of the tight engine's tokens, {cost.again['tight']:.0f} % are computed again. {cost.running['tight']:.1f} answers share one of its "
+    f"steps, and {cost.running['roomy']:.1f} one of the roomy engine's; it took {cost.steps['tight'] / cost.steps['roomy']:.1f} times as "
+    f"many steps. The p95 of its first token is {cost.ttft['tight'] / cost.ttft['roomy']:.1f} times the roomy engine's: who finds no room "
+    "waits at the door, or is thrown out."
+)
+book.finding(
+    below(of("tight", "per_s"), of("roomy", "per_s")),
+    f"**Too little memory costs throughput here: {100 * (1 - statistics.median(ratios)):.0f} % in the median round.** {facts}",
+    f"**Too little memory cost no throughput in these rounds.** That is a surprise. {facts}",
+    f"**Whether too little memory costs throughput, these rounds cannot tell**: they lie too far apart. {facts}",
+)
+
+# %%
+gains = [100 * (few / many - 1) for few, many in zip(of("tight, few seats", "per_s"), of("tight", "per_s"), strict=True)]
+seats = (
+    f"Instead of betting, an engine can let in only a few. With {FEW_SEATS} seats there were {cost.preemptions['tight, few seats']:.0f} "
+    f"preemptions, {100 * cost.in_use['tight, few seats']:.0f} % of the memory in use instead of {100 * cost.in_use['tight']:.0f} %, and "
     f"{statistics.median(gains):+.0f} % tokens per second (the rounds: {min(gains):+.0f} to {max(gains):+.0f} %). "
-    + (
-        "**The bet is worth it here**: a few preemptions are no illness, they are the price of memory that does not stand empty. "
-        if max(gains) < 0
-        else "**The bet is not worth it here**: fewer seats, less work done twice, more answers. "
-        if min(gains) > 0
-        else "**The rounds do not agree, so this run cannot tell**: one loses to work done twice, the other to memory that stands empty. "
-    )
-    + "So look at what preemptions cost, not at whether there are any. With fewer seats the queue only moves from inside the engine to its door."
+)
+then = (
+    " Look at what preemptions cost, not at whether there are any. With few seats the queue only moves from inside the engine to its "
+    "door."
+)
+book.finding(
+    below(of("tight, few seats", "per_s"), of("tight", "per_s")),
+    f"{seats}**The bet is worth it here**: a few preemptions are the price of memory that does not stand empty.{then}",
+    f"{seats}**The bet is not worth it here**: fewer seats, less work done twice, more answers.{then}",
+    f"{seats}**These rounds cannot tell which is better**: one loses to work done twice, the other to memory that stands empty.{then}",
+)
+
+# %% [markdown] tags=["further"]
+# ### The last block
+#
+# Blocks leave only the rest of each request's last block empty. How much that is can be counted live: the engines log every step
+# of their scheduler, request by request. The same uneven load on two of them, with blocks of different sizes; and the blocks that
+# we count from the tokens, beside those that the engine says it holds.
+
+# %%
+await start("roomy, large blocks")
+
+
+async def empty_slots():
+    rows = []
+    for name in ("roomy", "roomy, large blocks"):
+        says = await what_it_says(name)
+        seen = step_memory((await under_load(name))["steps"], says["blocks"], says["block"])
+        slots, held = sum(step.empty_slots for step in seen), sum(step.blocks for step in seen)
+        rows.append(
+            {
+                "block size": says["block"],
+                "steps": len(seen),
+                "steps where our count of blocks is the engine's": sum(step.blocks == step.engine_blocks for step in seen),
+                "empty slots a request": slots / sum(step.running for step in seen),
+                "by the rule (block − 1) / 2": mean_block_waste(says["block"]),
+                "share of held memory (%)": 100 * slots / (held * says["block"]),
+            }
+        )
+    return rows
+
+
+empty = pd.DataFrame((await book.measure("the last block", empty_slots)).value).set_index("block size")
+await live.pop("roomy, large blocks").aclose()
+empty.round(1)
+
+# %%
+Markdown(
+    "Of what they hold on this load, "
+    + " and ".join(f"blocks of {size} waste {share:.0f} %" for size, share in empty["share of held memory (%)"].items())
+    + ". So why not blocks of one token? Each block costs a lookup in every step and a hash in the prefix cache; vLLM's default "
+    "is 16 on a GPU, and 128 on a CPU, which reads long runs of memory well."
 )
 
 # %% [markdown]
@@ -699,57 +782,55 @@ def text(tokens):
     return make(tokens, 1).messages[0].content
 
 
-def ids_of(messages):
-    chat = [{"role": m.role, "content": m.content} for m in messages]
-    return tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+def said_by(role, tokens):
+    return Message(role, text(tokens))
 
 
-together = book.pick(ci=(1, 4, 5, 6, 7, 8), learn=(1, 2, 3, 4, 5, 6, 7, 8, 10), gpu=(1, 2, 3, 4, 5, 6, 7, 8, 10))
-beforehand = PrefixCache(blocks["roomy"], BLOCK)
-turns = []
-for n in together:
-    histories = [[Message("system", text(OPENING))] for _ in range(n)]
-    for turn in range(1, TURNS + 1):
-        for history in histories:  # one after another: session 1, 2, … n, and 1 again
-            history.append(Message("user", text(QUESTION)))
-            expected = beforehand.serve(ids_of(history), output=[0])
-            request = Request(tuple(history), max_tokens=1, extra={"ignore_eos": True, "skip_special_tokens": False})
-            done = (await complete(live["roomy"], request)).done
-            turns.append(
-                {
-                    "sessions": n,
-                    "turn": turn,
-                    "tokens": done.usage.input_tokens,
-                    "found": done.usage.cached_tokens,
-                    "foretold": expected,
-                    "ms": 1000 * done.timing.e2e,
-                }
-            )
-            history.append(Message("assistant", text(ANSWER)))
-turns = pd.DataFrame(turns)
+async def taking_turns():
+    """One row for each turn of each session: the history's tokens, those that were found, and how long it took."""
+    rows, beforehand = [], PrefixCache(blocks["roomy"], BLOCK)
+    for n in book.pick(ci=(1, 4, 5, 6, 7, 8), learn=(1, 2, 3, 4, 5, 6, 7, 8, 10)):
+        histories = [[said_by("system", OPENING)] for _ in range(n)]
+        for turn in range(1, TURNS + 1):
+            for history in histories:  # one after another: session 1, 2, … n, and 1 again
+                history.append(said_by("user", QUESTION))
+                expected = beforehand.serve(ids_of(history), output=[0])
+                request = Request(tuple(history), max_tokens=1, extra={"ignore_eos": True, "skip_special_tokens": False})
+                done = (await complete(live["roomy"], request)).done
+                rows.append((n, turn, done.usage.input_tokens, done.usage.cached_tokens, expected, 1000 * done.timing.e2e))
+                history.append(said_by("assistant", ANSWER))
+    return pd.DataFrame(rows, columns=["sessions", "turn", "tokens", "found", "foretold", "ms"])
+
+
+taken_turns = await book.measure("sessions that take turns", taking_turns)
+
+# %%
+turns = taken_turns.value
+last_turn = int(turns.turn.max())
 wrong = int((turns.found != turns.foretold).sum())
-last = turns[turns.turn == TURNS]
-share = 100 * last.groupby("sessions").found.sum() / last.groupby("sessions").tokens.sum()
-each = -(-int(last.tokens.max()) // BLOCK)
+last = turns[turns.turn == last_turn].groupby("sessions")[["found", "tokens"]].sum()
+share = 100 * last.found / last.tokens
+each = -(-int(turns[turns.turn == last_turn - 1].tokens.max()) // BLOCK)  # blocks of a history before its last turn
 fit = (blocks["roomy"] - 1) / each
 show(
     (
         alt.Chart(pd.DataFrame({"sessions": share.index, "share": share.values}))
         .mark_line(point=alt.OverlayMarkDef(size=70, filled=True), color=PALETTE["blue"])
         .encode(
-            x=alt.X("sessions:Q", title="sessions that take turns"),
-            y=alt.Y("share:Q", title=f"history found at turn {TURNS} (%)", scale=alt.Scale(domain=[0, 100])),
+            x=alt.X("sessions:Q", title="sessions that take turns", axis=alt.Axis(tickMinStep=1, format="d")),
+            y=alt.Y("share:Q", title=f"history found at turn {last_turn} (%)", scale=alt.Scale(domain=[0, 100])),
         )
         + alt.Chart(pd.DataFrame({"fit": [fit]}))
         .mark_rule(strokeDash=[4, 3], color=PALETTE["red"], strokeWidth=2)
         .encode(x="fit:Q")
     ).properties(
-        title=f"{together[0]} session: {share.iloc[0]:.0f} % found. {together[-1]} sessions: {share.iloc[-1]:.0f} %"
+        title=f"{share.index[0]} session: {share.iloc[0]:.0f} % found. {share.index[-1]} sessions: {share.iloc[-1]:.0f} %"
     ),
     alt="Share of the history that the cache still held at the last turn, by sessions taking turns. "
     + " ".join(f"{n}: {value:.0f} %." for n, value in share.items())
     + f" The dashed line is at {fit:.1f} sessions, which fill the cache.",
-    source=f"Cached tokens as the engine reports them; {wrong} of {len(turns)} requests foretold wrongly. Dashed: {blocks['roomy'] - 1} blocks over {each} a session. {source}",
+    source=f"Cached tokens as the engine reports them; {wrong} of {len(turns)} requests foretold wrongly. Dashed: {blocks['roomy'] - 1} "
+    f"blocks over the {each} that a session has left behind before turn {last_turn}. {taken_turns.source}",
 )
 
 # %%
@@ -757,10 +838,15 @@ fall = -share.diff().dropna()
 after, before = int(fall.idxmax()), int(share.index[share.index.get_loc(fall.idxmax()) - 1])
 Markdown(
     f"From {before} to {after} sessions, what is found falls from {share[before]:.0f} % to {share[after]:.0f} %. "
-    + ("**That is no slope, it is a cliff.**" if fall.max() > 30 else "In this run it is a slope.")
+    + ("**That is no slope, it is a cliff" if fall.max() > 30 else "**In this run it is a slope")
+    + (
+        f", and it stands where the memory ends: {fit:.1f} sessions fit.**"
+        if before <= fit <= after
+        else f", though {fit:.1f} sessions fit.**"
+    )
 )
 
-# %% [markdown]
+# %% [markdown] tags=["reasoned"]
 # The cache forgets what was used least recently, and with sessions that take turns the one used least recently is exactly the
 # one that comes back next. So the first session beyond the room does not lose its own history only: it starts a chain in which
 # everybody pushes out the next one to come.
@@ -769,8 +855,9 @@ Markdown(
 turns["kind"] = np.where(turns.found > turns.tokens / 2, "history still there", "history evicted")
 later = turns[turns.turn > 1]
 kinds = ["history still there", "history evicted"]
-middle = later[later.turn == TURNS].groupby("kind").ms.median().reindex(kinds)
-points = alt.Chart(later).encode(
+at_last = later[later.turn == last_turn]
+middle = at_last.groupby("kind").ms.median().reindex(kinds)
+points = alt.Chart(later[["tokens", "ms", "kind"]]).encode(
     x=alt.X("tokens:Q", title="tokens in the history", scale=alt.Scale(zero=False)),
     y=alt.Y("ms:Q", title="until one token is there (ms)", scale=alt.Scale(domainMin=0)),
     color=alt.Color("kind:N", title=None, scale=alt.Scale(domain=kinds, range=[PALETTE["blue"], PALETTE["red"]])),
@@ -778,23 +865,24 @@ points = alt.Chart(later).encode(
 )
 show(
     points.mark_point(size=45, filled=True).properties(
-        title=f"Turn {TURNS}: {middle.iloc[0]:.0f} ms with its history, {middle.iloc[1]:.0f} ms without"
+        title=f"Turn {last_turn}: {middle.iloc[0]:.0f} ms with its history, {middle.iloc[1]:.0f} ms without"
         if middle.notna().all()
         else "No history was evicted"
         if middle.isna().iloc[1]
         else "Every history was evicted"
     ),
-    alt="Time to a one-token answer of every turn after the first against the length of its history, where the cache still held it and where not. "
-    + " ".join(f"Median at turn {TURNS}, {kind}: {value:.0f} ms." for kind, value in middle.dropna().items()),
-    source=f"Each point is a request for one token, so its end is its TTFT; one request at a time. {source}",
+    alt="Time to a one-token answer of every turn after the first against the length of its history, where the cache still held it "
+    "and where not. "
+    + " ".join(f"Median at turn {last_turn}, {kind}: {value:.0f} ms." for kind, value in middle.dropna().items()),
+    source=f"Each point is a request for one token, so its end is its TTFT; one request at a time. {taken_turns.source}",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["further"]
 # ### What is forgotten first
 #
 # Which block goes first is a policy, and the lab's allocator is built to be watched. Two requests come and go:
 
-# %%
+# %% tags=["reasoned"]
 shown = Allocator(9, 4)
 shown.allocate("A", range(12))
 shown.allocate("B", range(100, 108))
@@ -815,12 +903,12 @@ Markdown(
 # can tell them apart be worth? Same blocks, same rules, another choice of victim: exercise 08.4 is yours to write.
 
 # %%
-mixed = chat_traffic(book.rng("mixed"), book.pick(ci=600, learn=1200, gpu=1200), 16)
+mixed = chat_traffic(book.rng("mixed"), book.pick(ci=600, learn=1200), 16)
 policies = {"least recently used": None, "spare what came back (08.4)": book.reference("08.4")}
 curve = pd.DataFrame(
     [
         {"blocks": n, "policy": name, "share": 100 * hit_share(mixed, n, 16, policy)}
-        for n in (30, 45, 60, 80, 100, 130, 160, 200, 250)
+        for n in book.track((30, 45, 60, 80, 100, 130, 160, 200, 250), "caches of nine sizes")
         for name, policy in policies.items()
     ]
 )
@@ -850,135 +938,154 @@ show(
 # %% [markdown]
 # ### Half the bits
 #
-# `kv_cache_dtype="fp8"` keeps each number in 8 bits. The blocks doubled, as counted above. The other two questions are harder:
-# is it faster, and is it still right?
+# `kv_cache_dtype="fp8"` keeps each number in 8 bits. The same bytes then make twice the blocks, as counted above. Two questions
+# are harder: is it faster, and is it still right? The first was measured in the turns above, where the machine can do 8 bits.
 
 
 # %%
-def for_others(experiment, name, rows):
-    """Keep rows of the engine `name`, for machines whose processor cannot do it."""
-    origin = live[name].provenance
-    settings = {key: value for key, value in origin.arguments.items() if key != "additional_config"}  # our own viewers
-    origin = replace(origin, command="python -m labkit.workbook.run 08_kv_cache_optimization", arguments=settings)
-    return keep(experiment, "default", origin, rows, state_dir() / "recordings")
+async def turns_in_eight_bits():
+    return [[row for row in rows if row["engine"] in ("roomy", "tight", "tight, fp8")] for rows in loads.value]
 
 
-if "tight, fp8" in live:
-    spoken = ["preemptions", "steps", "per_s", "e2e"]
-    rows = [{"roomy": name == "roomy", "bits": 8 if "fp8" in name else 16, "blocks": blocks[name], **cost.loc[name, spoken]}
-            for name in ("roomy", "tight", "tight, fp8")]  # fmt: skip
-    speeds = for_others("kv_bits_speed", "tight, fp8", rows)
-else:
-    speeds = recordings("kv_bits_speed", model="large")[0]
-roomy, bf16, fp8 = speeds.frame().itertuples()
-print(speeds.caption())
-pd.DataFrame(
-    {
-        "blocks": [f"{bf16.blocks:.0f}", f"{fp8.blocks:.0f}", f"{fp8.blocks / bf16.blocks:.2f}"],
-        "preemptions": [f"{bf16.preemptions:.0f}", f"{fp8.preemptions:.0f}", ""],
-        "steps": [f"{bf16.steps:.0f}", f"{fp8.steps:.0f}", f"{fp8.steps / bf16.steps:.2f}"],
-        "output tokens/s": [f"{bf16.per_s:.0f}", f"{fp8.per_s:.0f}", f"{fp8.per_s / bf16.per_s:.2f}"],
-        "p95 end to end (ms)": [f"{1000 * bf16.e2e:.0f}", f"{1000 * fp8.e2e:.0f}", f"{fp8.e2e / bf16.e2e:.2f}"],
-    },
-    index=["tight, bf16", "tight, fp8", "ratio"],
-)
+eight_bits = await book.measure("the same load in 8 bits", turns_in_eight_bits, needs=("vllm", "8-bit KV"))
+eights = pd.DataFrame([{**row, "round": number} for number, rows in enumerate(eight_bits.value) for row in rows])
+typical = eights.groupby("engine").median()
 
 # %%
-plain, made = fp8.per_s / roomy.per_s, fp8.per_s / bf16.per_s
+columns = {"preemptions": "{:.0f}", "steps": "{:.0f}", "per_s": "{:.0f} tokens/s"}
+room_made = [a / b for a, b in zip(of("tight, fp8", "per_s", eights), of("tight", "per_s", eights), strict=True)]
+format_itself = [a / b for a, b in zip(of("tight, fp8", "per_s", eights), of("roomy", "per_s", eights), strict=True)]
 Markdown(
-    f"In the same bytes, 8 bits took {fp8.preemptions:.0f} preemptions instead of {bf16.preemptions:.0f}, and {made:.2f} times the tokens per second"
-    + (": room is speed here. " if made > 1.03 else "; on a machine that busy, the room it makes does not show as speed. ")
-    + f"Against the roomy engine, where neither runs out, its speed is {plain:.2f} times as high: that is what the format itself does on that machine"
-    + (
-        ", which has no arithmetic for it and converts back and forth. "
-        if plain < 0.95
-        else ", as good as nothing. "
-        if plain < 1.05
-        else "; more than one would expect, so look at the range of the rounds above. "
+    "| | preemptions | steps | output |\n|---|--:|--:|--:|\n"
+    + "\n".join(
+        f"| {name} | " + " | ".join(form.format(typical[what][name]) for what, form in columns.items()) + " |"
+        for name in ("roomy", "tight", "tight, fp8")
     )
-    + "On a GPU, attention that is bound by memory reads half the bytes; do not carry a processor's ratio there."
+    + f"\n\nMedians of {eights['round'].nunique()} rounds. {eight_bits.source}."
 )
 
-# %% [markdown]
+# %%
+book.finding(
+    below(of("tight", "per_s", eights), of("tight, fp8", "per_s", eights)),
+    f"**In the same bytes, 8 bits write {statistics.median(room_made):.2f} times the tokens a second**: room is speed here.",
+    f"**In the same bytes, 8 bits write only {statistics.median(room_made):.2f} times the tokens a second**: what the room gains, the "
+    "format loses on this machine.",
+    f"**In the same bytes, 8 bits write {min(room_made):.2f} to {max(room_made):.2f} times the tokens a second**: these rounds cannot tell "
+    "whether the room that it makes is speed.",
+)
+book.finding(
+    below(of("tight, fp8", "per_s", eights), of("roomy", "per_s", eights)),
+    f"Beside the roomy engine, where 16 bits do not run out either, it is {statistics.median(format_itself):.2f} times as fast: that is "
+    "what the format itself costs here, where numbers are converted back and forth.",
+    f"Beside the roomy engine, where 16 bits do not run out either, it is {statistics.median(format_itself):.2f} times as fast: the format "
+    "itself gains here.",
+    f"Beside the roomy engine, where 16 bits do not run out either, it is {min(format_itself):.2f} to {max(format_itself):.2f} times as fast: "
+    "what the format itself does, these rounds cannot tell.",
+)
+
+# %% [markdown] tags=["reasoned"]
+# Do not carry a processor's ratio to a GPU: there, attention that is bound by memory reads half the bytes.
+#
 # Now the answers. The same tasks as above on three engines: 16 bits, 16 bits *again* with another number of clients (so that
 # other requests share its steps), and 8 bits. The second run is the control: without it, every difference would look like the
-# format's fault.
-
+# format's fault. One thing to know about fp8: it has 256 values for everything, so a *scale* per layer fits them to the numbers at
+# hand. A checkpoint may bring scales; without them, as here, vLLM multiplies by 1, and numbers beyond the format's range are cut.
 
 # %%
+if not book.lacks("8-bit KV"):
+    await start("roomy, fp8")
+
+
 def words(answer):
     return answer.reasoning, answer.text
 
 
-def against_first(answers):
-    """How the answers differ from the first run's: other words, lost, won, and the mean change of a token's log-probability."""
-    first = answered["roomy"]
-    shifts = [
-        abs(a.logprob - b.logprob)
-        for one, two in zip(first, answers, strict=True)
-        if words(one) == words(two)
-        for a, b in zip(one.logprobs, two.logprobs, strict=True)
-    ]
-    was, now = ([grade(task, each.text) for task, each in zip(tasks, found, strict=True)] for found in (first, answers))
+def against_first(run, which, part):
+    """How a part of a run's answers differ from the first run's: other words, lost, won, and how far log-probabilities moved."""
+    tasks, first, now = ([*each][part] for each in (short + long, answered["16 bits"], answered[run]))
+    same = [(a, b) for a, b in zip(first, now, strict=True) if words(a) == words(b)]
+    moved = [abs(x.logprob - y.logprob) for a, b in same for x, y in zip(a.logprobs, b.logprobs, strict=True)]
+    was, right = ([grade(task, each.text) for task, each in zip(tasks, found, strict=True)] for found in (first, now))
     return {
+        "run": run,
+        "tasks": which,
         "answers": len(tasks),
-        "right": sum(now),
-        "other": sum(words(a) != words(b) for a, b in zip(first, answers, strict=True)),
-        "lost": sum(a and not b for a, b in zip(was, now, strict=True)),
-        "won": sum(b and not a for a, b in zip(was, now, strict=True)),
-        "shift": statistics.mean(shifts),
+        "right": sum(right),
+        "other": len(tasks) - len(same),
+        "lost": sum(a and not b for a, b in zip(was, right, strict=True)),
+        "won": sum(b and not a for a, b in zip(was, right, strict=True)),
+        "moved": sum(moved),
+        "tokens": len(moved),
     }
 
 
-if "tight, fp8" in live:
-    answered["roomy, again"] = (await clients(live["roomy"], asked, 8))[0]
-    await start("roomy, fp8")
-    await warm("roomy, fp8")
-    answered["roomy, fp8"] = (await clients(live["roomy, fp8"], asked, 12))[0]
-    rows = [{"bits": 8 if "fp8" in name else 16, **against_first(found)} for name, found in answered.items()]
-    quality = for_others("kv_bits_answers", "roomy, fp8", rows)
+async def in_other_words():
+    await what_it_says("roomy, fp8")
+    answered["16 bits, again"], _ = await clients(live["roomy"], asked, 8)
+    answered["8 bits"], _ = await clients(live["roomy, fp8"], asked, 12)
+    halves = {"short": slice(len(short)), "long": slice(len(short), None)}
+    return [
+        against_first(run, which, part) for run in ("16 bits", "16 bits, again", "8 bits") for which, part in halves.items()
+    ]
+
+
+same_tasks = await book.measure("the same tasks in 8 bits", in_other_words, needs=("vllm", "8-bit KV"))
+if "roomy, fp8" in live:
     await live.pop("roomy, fp8").aclose()
-else:
-    quality = recordings("kv_bits_answers", model="large")[0]
-sixteen, control, eight = quality.frame().itertuples()
+
+# %%
+graded = pd.DataFrame(same_tasks.value).set_index(["run", "tasks"])
+whole = graded.groupby("run").sum()
+eight, control = whole.loc["8 bits"], whole.loc["16 bits, again"]
 changed = 100 * eight.other / eight.answers
 book.reveal("08.fp8", "none" if not changed else "up to one in ten" if changed <= 10 else "more than one in ten")
-print(quality.caption())
-pd.DataFrame(
-    [
-        {
-            "right": f"{row.right} of {row.answers}",
-            "share (95 % interval)": "{:.1f} % ({:.1f} to {:.1f})".format(
-                *(100 * share for share in (row.right / row.answers, *wilson(row.right, row.answers)))
-            ),
-            "in other words": "" if row is sixteen else row.other,
-            "right before, wrong now": "" if row is sixteen else row.lost,
-            "wrong before, right now": "" if row is sixteen else row.won,
-            "mean change of log-probability": "" if row is sixteen else f"{row.shift:.5f}",
-        }
-        for row in (sixteen, control, eight)
-    ],
-    index=["16 bits", "16 bits, again", "8 bits"],
+Markdown(
+    "| | tasks | right | (95 % interval) | in other words | right before, wrong now | wrong before, right now | mean change of a "
+    "token's log-probability |\n|---|---|--:|--:|--:|--:|--:|--:|\n"
+    + "\n".join(
+        f"| {run} | {tasks} | {row.right:.0f} of {row.answers:.0f} | "
+        + "{:.1f} to {:.1f} % | ".format(*(100 * share for share in wilson(int(row.right), int(row.answers))))
+        + (
+            " | | | |"
+            if run == "16 bits"
+            else f"{row.other:.0f} | {row.lost:.0f} | {row.won:.0f} | {row.moved / max(1, row.tokens):.5f} |"
+        )
+        for (run, tasks), row in graded.iterrows()
+    )
+    + f"\n\n{same_tasks.source}."
 )
 
 # %%
-flips = eight.lost + eight.won
-p = binomtest(eight.lost, flips).pvalue if flips else 1.0
-most_lost = 100 * wilson(eight.lost, eight.answers)[1]
+flips = int(eight.lost + eight.won)
+p = binomtest(int(eight.lost), flips).pvalue if flips else 1.0
+most_lost = 100 * wilson(int(eight.lost), int(eight.answers))[1]
+drift = {
+    tasks: graded.loc[("8 bits", tasks)].moved / max(1, graded.loc[("8 bits", tasks)].tokens) for tasks in ("short", "long")
+}
 Markdown(
-    f"8 bits said {eight.other} of {eight.answers} answers in other words (the control: {control.other}), lost {eight.lost} right ones "
-    f"and won {eight.won}. "
+    f"8 bits said {eight.other:.0f} of {eight.answers:.0f} answers in other words (the control: {control.other:.0f}), lost "
+    f"{eight.lost:.0f} right ones and won {eight.won:.0f}. "
     + ("No answer changed sides: " if not flips else f"By a sign test on those that changed sides, p = {p:.2f}: ")
     + (
-        "that 8 bits *change* answers is plain, but so few questions cannot say that it is right less often. "
+        ("that 8 bits change words is plain, but " if eight.other > control.other else "")
+        + "so few questions cannot say that it is right less often. "
         if p > 0.05
         else "it is right less often, and that is more than chance. "
+        if eight.lost > eight.won
+        else "it is right more often, and nobody should count on that. "
     )
-    + f"With 95 % confidence, no more than {most_lost:.1f} % of such answers are lost. Whether that is little enough "
-    "depends on what a wrong one costs you. Ask with your own questions, the long ones among them: the errors of many old tokens add up there."
+    + f"With 95 % confidence, at most {most_lost:.1f} % of such answers are lost. Whether that is little enough "
+    "depends on what a wrong one costs you.\n\n"
+    f"Do the errors of many old tokens add up? A token's log-probability moved by {drift['short']:.5f} on average in the short tasks "
+    f"and by {drift['long']:.5f} in the long ones: "
+    + (
+        "here it moves further where there is more to look back at (these are other tasks, too), so ask with your own long prompts. "
+        if drift["long"] > 1.25 * drift["short"]
+        else "on these lengths that does not show, but a production prompt may be many times as long: ask with your own. "
+    )
 )
 
-# %% [markdown]
+# %% [markdown] tags=["further"]
 # ### Fetch it, or compute it again?
 #
 # An evicted history need not be computed again, if its keys and values were kept somewhere slower: the machine's main memory, a
@@ -996,8 +1103,8 @@ LINKS = {  # GB/s, and seconds until the first byte; by specification, less is r
 }
 
 # %%
-eight_b, h100 = kv_size("llama-3.1-8b"), hardware("h100")
-latency = datasheet_model(shape("llama-3.1-8b"), h100)
+eight_b, card = kv_size("llama-3.1-8b"), hardware("h100")
+latency = datasheet_model(shape_of("llama-3.1-8b"), card)
 prefixes = np.geomspace(500, 128_000, 40).astype(int)
 ways = [
     {
@@ -1036,7 +1143,7 @@ show(
     f"{1000 * next(iter(found.values())).recompute_s:.0f} ms; fetching them: "
     + ", ".join(f"{name} {1000 * one.fetch_s:.0f} ms" for name, one in found.items())
     + ".",
-    source=f"Modelled: Llama 3.1 8B in bf16 on one {h100.name} by its datasheet ({h100.source}); links as in the constants.",
+    source=f"Modelled: Llama 3.1 8B in bf16 on one {card.name} by its datasheet ({card.source}); links as in the constants.",
 )
 
 # %%
@@ -1050,20 +1157,25 @@ pd.DataFrame(
     index=list(found),
 )
 
-# %% [markdown]
+# %% [markdown] tags=["further"]
 # ### Plan, then try to break the plan
 #
 # Now the other direction: not what an engine does under a load, but which load it can take. `plan` takes a model, a machine, the
-# length of a session and a wish for speed, and says how many fit and which limit binds. A plan is worth what it forbids, so it
-# is tried at its edge: **as many sessions as it says, and one more**. (One more is tried again, a few times, if nobody had to go:
-# on a busy machine sessions that begin together may still be long one after another.)
+# length of a session and a wish for speed, and says how many fit and which limit binds. To test a plan, try it at its edge: **as
+# many sessions as it says, and one more**. (One more is tried again, a few times, if nobody had to go: on a busy machine sessions
+# that begin together may still be long one after another.)
 
 # %% tags=["constants"]
 ASKED, WRITTEN = 64, 513  # tokens: 576 are held at the end, since the last one written is never looked back at
 TRIES = 4
 
 # %%
-parameters = shape(model).parameters
+weights = 2 * shape_of(config).parameters  # bytes
+planned = {}
+for name, one in says.items():
+    # A machine with this engine's memory: its weights, and what it was given beside them.
+    machine = replace(hardware("epyc-9654"), name=name, memory_gb=(weights + one["bytes"]) / 1e9)
+    planned[name] = plan(config, machine, ASKED + WRITTEN - 1, kv=one["kv"], share=1.0, block_size=BLOCK, max_num_seqs=SEATS)
 
 
 async def at_once(name, n):
@@ -1073,40 +1185,40 @@ async def at_once(name, n):
     return int((await live[name].metrics()).preemptions - before)
 
 
-edge = []
-tried = book.pick(ci=("tight", "tight, fp8"), learn=("tight", "tight, fp8", "roomy"), gpu=("tight", "tight, fp8", "roomy"))
-for name in [name for name in tried if name in live]:
-    given = ENGINES[name]["kv_cache_memory_bytes"]
-    # A machine with this engine's memory: its weights, and what it was given beside them.
-    machine = replace(hardware("epyc-9654"), name=name, memory_gb=(2 * parameters + given) / 1e9)
-    planned = plan(model, machine, ASKED + WRITTEN - 1, kv=precision[name], share=1.0, block_size=BLOCK, max_num_seqs=SEATS)
-    size = kv_size(model, precision[name])
-    by_hand = book.reference("08.3")(
-        given + 2 * parameters, 2 * parameters, size.token_bytes, ASKED + WRITTEN - 1, BLOCK, lambda n: 0.0, 1.0
-    )
-    thrown = [await at_once(name, planned.sessions)]
-    for _ in range(TRIES):  # on a busy machine they may come so far apart that they never are long at the same time
-        thrown.append(await at_once(name, planned.sessions + 1))
-        if thrown[-1]:
-            break
-    edge.append(
-        {
-            "engine": name,
-            "blocks": blocks[name],
-            "blocks a session": planned.blocks_per_session,
-            "planned": planned.sessions,
-            "by exercise 08.3": by_hand[0],
-            "limit": planned.limit,
-            "preemptions at the plan": thrown[0],
-            "with one more": thrown[-1],
-            "(tries)": len(thrown) - 1,
-        }
-    )
-edge = pd.DataFrame(edge).set_index("engine").rename_axis(None)
-edge
+async def at_the_edge():
+    """Of each engine, the preemptions at the planned number, and in each try with one session more."""
+    found = {}
+    for name in [
+        name for name in book.pick(ci=("tight", "tight, fp8"), learn=("tight", "tight, fp8", "roomy")) if name in live
+    ]:
+        found[name] = [await at_once(name, planned[name].sessions)]
+        while len(found[name]) <= TRIES and not any(found[name][1:]):
+            found[name].append(await at_once(name, planned[name].sessions + 1))
+    return found
+
+
+tried = (await book.measure("the edge of the plan", at_the_edge)).value
 
 # %%
-held = bool((edge["preemptions at the plan"] == 0).all() and (edge["with one more"] > 0).all())
+sizes_of = {name: kv_size(config, says[name]["kv"]).token_bytes for name in tried}
+by_hand = {
+    name: book.reference("08.3")(
+        says[name]["bytes"] + weights, weights, sizes_of[name], ASKED + WRITTEN - 1, BLOCK, lambda n: 0.0, 1.0
+    )[0]
+    for name in tried
+}
+Markdown(
+    "| | blocks | blocks a session | planned | by exercise 08.3 | limit | preemptions at the plan | with one more | (tries) |\n"
+    "|---|--:|--:|--:|--:|---|--:|--:|--:|\n"
+    + "\n".join(
+        f"| {name} | {blocks[name]} | {planned[name].blocks_per_session} | {planned[name].sessions} | {by_hand[name]} "
+        f"| {planned[name].limit} | {at} | {more[-1]} | {len(more)} |"
+        for name, (at, *more) in tried.items()
+    )
+)
+
+# %% tags=["reasoned"]
+held = all(at == 0 for at, *_ in tried.values())
 recorded = []
 for one in recordings("preemption"):
     arguments, frame = one.provenance.arguments, one.frame()
@@ -1120,23 +1232,24 @@ for one in recordings("preemption"):
     )
 Markdown(
     (
-        f"**The edge is where the plan says** ({', '.join(edge.index)}): nobody is thrown out at the planned number, and somebody is with one more."
-        if held
-        else "**The plan promised too much**: somebody was thrown out at the planned number, and that should never be."
-        if (edge["preemptions at the plan"] > 0).any()
-        else "**The plan held, but its edge was not met everywhere**: one more was not one too many, because on this busy machine the first session "
-        "had ended before the last was long. Run it again in a quieter moment."
+        "**The plan promised too much**: somebody was thrown out at the planned number, and that should never be."
+        if not held
+        else f"**The edge is where the plan says** ({', '.join(tried)}): nobody is thrown out at the planned number, and somebody is with "
+        "one more."
+        if all(more[-1] > 0 for _, *more in tried.values())
+        else "**The plan held, but its edge was not met everywhere**: one more was not one too many, because on this busy machine the first "
+        "session had ended before the last was long. Run it again in a quieter moment."
     )
     + "\n\nThe same arithmetic on what was recorded elsewhere: "
     + "; ".join(recorded)
-    + ".\n\nA plan by the *longest* session is a promise. Most sessions are shorter, so engines let in more: the bet from above."
+    + ".\n\nA plan by the *longest* session is a promise. Sessions that end sooner leave room, so engines let in more: the bet from above."
 )
 
 # %% [markdown]
 # ## Move
 #
-# **The planner.** A model, a machine, a length, a wish for speed. The lines are the two limits; the lower one binds. Drag the
-# context and watch which one it is.
+# **The planner.** A model, a machine, a length, a wish for speed. The lines are the two limits, drawn up to the model's context;
+# the lower one binds. Drag the tokens a session and watch which one it is.
 
 # %%
 MACHINES = {
@@ -1148,19 +1261,20 @@ MODELS = {
     "Llama 3.1 70B": "llama-3.1-70b",
     "Mixtral 8x7B": "mixtral-8x7b",
 }
-for config in MODELS.values():
-    kv_size(config)  # counted once, remembered
+READS = {name: read_config(one)["max_position_embeddings"] for name, one in MODELS.items()}
+for one in MODELS.values():
+    kv_size(one)  # counted once, remembered
 
 
 def planner(model_name, machine, machines, context, kv, tokens_per_s):
-    config, chosen = MODELS[model_name], MACHINES[machine]
+    chosen, longest = MACHINES[machine], min(128_000, READS[model_name])
 
     def at(tokens):
-        return plan(config, chosen, int(tokens), kv=kv, tokens_per_s=tokens_per_s, machines=machines)
+        return plan(MODELS[model_name], chosen, int(tokens), kv=kv, tokens_per_s=tokens_per_s, machines=machines)
 
     here = at(context)
     rows = []
-    for tokens in np.geomspace(500, 128_000, 18):
+    for tokens in np.geomspace(500, longest, 18):
         one = at(tokens)
         rows += [
             {"context": tokens, "limit": "memory", "sessions": max(one.by_memory, 0.5)},
@@ -1168,6 +1282,8 @@ def planner(model_name, machine, machines, context, kv, tokens_per_s):
         ]
     names = list(dict.fromkeys(row["limit"] for row in rows))
     told = f"{here.sessions:,} sessions of {context:,} tokens; {here.limit} binds"
+    if context > longest:
+        told = f"{model_name} reads {longest:,} tokens at most"
     lines = (
         alt.Chart(alt.Data(values=rows))
         .mark_line()
@@ -1186,8 +1302,8 @@ def planner(model_name, machine, machines, context, kv, tokens_per_s):
     )
     return Figure(
         (lines + rule).properties(title=f"{machines} × {machine}: {told}"),
-        alt=f"Sessions that memory and speed allow, against their length. {model_name}, {kv} KV, {machines} × {machine}: {told}; memory "
-        f"holds {here.by_memory:,}, speed allows {here.by_speed:,}.",
+        alt=f"Sessions that memory and speed allow, against their length. {model_name}, {kv} KV, {machines} × {machine}: {told}; of "
+        f"{context:,} tokens, memory would hold {here.by_memory:,}, and speed allow {here.by_speed:,}.",
         source=f"Memory: {here.weight_bytes / 1e9:.1f} GB of weights and {here.kv_bytes / 1e9:.1f} GB of KV on each. Speed: modelled from the "
         f"datasheet ({chosen.source}). At 1 it ends: below, not one session fits.",
     )
@@ -1205,11 +1321,14 @@ live_chart(
     tokens_per_s=w.IntSlider(20, 5, 100, 5, description="tokens/s for each"),
 )
 
-# %% [markdown]
-# Try this: Llama 2 7B and Llama 3.1 8B at 8,000 tokens. Then 8 bits: both lines rise, because a step also reads half the bytes.
+# %% [markdown] tags=["reasoned"]
+# Try this: Llama 2 7B and Llama 3.1 8B at 4,000 tokens. Then 8 bits: both lines rise, because a step also reads half the bytes.
 # Now the shortest sessions: why does 8 bits bring less there? Then find a machine on which the 70B model talks to anybody at all.
+
+# %% [markdown] tags=["further"]
+# ### The pressure
 #
-# **The pressure.** The load from above, by the model that met the live log step for step: how many blocks, seats and clients?
+# The load from above, by the model that was held against the live log step for step: how many blocks, seats and clients?
 
 
 # %%
@@ -1254,23 +1373,23 @@ live_chart(
     people=w.IntSlider(CLIENTS, 1, 20, description="clients"),
 )
 
-# %% [markdown]
+# %% [markdown] tags=["reasoned"]
 # Find the fewest blocks without a preemption. Then lower the seats instead, until there is none: which of the two needs more
 # steps for the same answers?
+
+# %% [markdown] tags=["further"]
+# ### The link
 #
-# **The link.** When is a history worth fetching?
+# When is a history worth fetching? Each line ends at the model's context.
 
 
 # %%
 def offload(model_name, machine, tokens, gbs, kv):
-    config, chosen = MODELS[model_name], MACHINES[machine]
-    size, speed = (
-        kv_size(config, kv),
-        datasheet_model(shape_of(config) if isinstance(config, dict) else shape(config), chosen, kv=kv),
-    )
+    asked, chosen, longest = MODELS[model_name], MACHINES[machine], min(128_000, READS[model_name])
+    size, speed = kv_size(asked, kv), datasheet_model(shape_of(asked), chosen, kv=kv)
     here = offload_break_even(size, speed, tokens, gbs)
     rows = []
-    for n in np.geomspace(500, 128_000, 30):
+    for n in np.geomspace(500, longest, 30):
         one = offload_break_even(size, speed, int(n), gbs)
         rows += [
             {"tokens": int(n), "way": "fetch", "ms": 1000 * one.fetch_s},
@@ -1279,6 +1398,7 @@ def offload(model_name, machine, tokens, gbs, kv):
     wins = "never" if here.tokens is None else f"from {here.tokens:,} tokens on"
     title = f"{tokens:,} tokens: {here.faster} ({1000 * here.fetch_s:.0f} ms against {1000 * here.recompute_s:.0f}). Fetching wins {wins}"
     title = title if here.faster == "fetch" else title.replace("recompute", "compute again")
+    title = title if tokens <= longest else f"{model_name} reads {longest:,} tokens at most"
     lines = (
         alt.Chart(alt.Data(values=rows))
         .mark_line()
@@ -1332,7 +1452,7 @@ def token_bytes(config: Mapping[str, Any], value_bytes: int) -> int:
 # %%
 book.check("08.1", token_bytes)
 
-# %% [markdown]
+# %% [markdown] tags=["further"]
 # {{exercise 08.2}}
 # Some sessions are under way; the i-th holds `tokens[i]` tokens, and all begin with the same `shared` tokens (each goes on with
 # words of its own). Return how many blocks of `block` tokens they hold together, and how many slots in those are empty. It is
@@ -1353,7 +1473,7 @@ book.check("08.2", blocks_and_slots)
 # Size a machine: `memory` and `weights` in bytes, `token` bytes of KV per token, sessions of `context` tokens in blocks of
 # `block`; `step_s(n)` seconds for a step in which n sessions write. Return how many sessions it holds *and* serves at
 # `tokens_per_s` each (0 where not even one), and which limit binds, "memory" or "speed" ("memory" where both give the same).
-# Its solution stood beside `plan` when the live engines were tried above; here it meets hidden machines.
+# Its solution stands beside `plan` where the live engines are tried at their edge (◇); here it meets hidden machines.
 
 
 # %% exercise="08.3"
@@ -1367,7 +1487,7 @@ def sessions_that_fit(
 # %%
 book.check("08.3", sessions_that_fit)
 
-# %% [markdown]
+# %% [markdown] tags=["further"]
 # {{exercise 08.4}}
 # Write the cache's choice of victim. When a block is needed and every free one still holds something findable, the lab's
 # `BlockManager` asks you: `free` are its free blocks, the least recently used first, and `now` counts prompts. A `Block` knows
@@ -1390,79 +1510,92 @@ book.check("08.4", evict)
 #
 # The portal's conversations, on GPUs of its own. Somebody who chats writes, reads and thinks; the engine works for them only a
 # small part of the time. What is done with their memory in the rest of it decides how many GPUs there are.
+#
+# What an engine does by itself is the third line: it forgets whoever has not asked for longest, and computes again. Fetching
+# needs room as well, in the main memory of the same machines, and that is counted here.
 
 # %% tags=["constants"]
 SESSIONS_A_DAY, PEAK_HOUR = 100_000, 0.083  # and the share of them that begins in the busiest hour
 OPEN_MINUTES, TURNS_EACH, SECONDS_A_TURN = 12, 6, 12  # open so long, with so many answers of so many seconds
 TOKENS_PER_S, HOURS_A_MONTH = 20, 730
+MAIN_MEMORY = 2 * 2**40 / 8  # bytes for each of the 8 GPUs of a p5.48xlarge (2 TiB, by Amazon's specification)
+PCIE_5 = 64.0  # GB/s
+PLANS = {  # who holds memory while others think, in which precision, and what happens at the next turn
+    "every open session keeps its memory": ("open", "bf16", ""),
+    "every open session, in 8 bits": ("open", "fp8", ""),
+    "evict between turns, compute again": ("writing", "bf16", "recompute"),
+    "evict between turns, fetch from main memory": ("writing", "bf16", "fetch"),
+    "evict, fetch, in 8 bits": ("writing", "fp8", "fetch"),
+}
 
 # %%
-opened = SESSIONS_A_DAY * PEAK_HOUR * OPEN_MINUTES / 60  # Little's law
-writing = SESSIONS_A_DAY * PEAK_HOUR * TURNS_EACH * SECONDS_A_TURN / 3600
-turns_per_s = SESSIONS_A_DAY * PEAK_HOUR * TURNS_EACH / 3600
-holds = {kv: plan("llama-3.1-8b", h100, SESSION, kv=kv, tokens_per_s=TOKENS_PER_S) for kv in ("bf16", "fp8")}
-rent = host("h100")
-again_s = {
-    kv: offload_break_even(kv_size("llama-3.1-8b", kv), datasheet_model(shape("llama-3.1-8b"), h100, kv=kv), SESSION, 64.0)
-    for kv in holds
-}
-plans = {  # who holds memory, in which precision, and what happens at the next turn
-    "every open session keeps its memory": (opened, "bf16", ""),
-    "every open session, in 8 bits": (opened, "fp8", ""),
-    "evict between turns, compute again": (writing, "bf16", "recompute"),
-    "evict between turns, fetch (PCIe 5.0)": (writing, "bf16", "fetch"),
-    "evict, fetch, in 8 bits": (writing, "fp8", "fetch"),
-}
-rows = []
-for what, (holding, kv, then) in plans.items():
-    memory, speed = holding / holds[kv].by_memory, writing / holds[kv].by_speed
-    later = {"": 0.0, "recompute": again_s[kv].recompute_s, "fetch": again_s[kv].fetch_s}[then]
-    extra = turns_per_s * later if then == "recompute" else 0.0
-    rows.append(
-        {
-            "what": what,
-            "GPUs": math.ceil(max(memory, speed) + extra),
-            "by memory": memory,
-            "by speed": speed,
-            "for computing again": extra,
-            "later": later,
-        }
-    )
-bill = pd.DataFrame(rows).set_index("what")
-bill["usd"] = bill.GPUs * float(rent.usd_per_hour) * HOURS_A_MONTH
-pd.DataFrame(
-    {
-        "GPUs for memory": bill["by memory"].map("{:.1f}".format),
-        "for speed": bill["by speed"].map("{:.1f}".format),
-        "for computing again": bill["for computing again"].map("{:.1f}".format),
-        "GPUs": bill.GPUs,
-        "USD a month": bill.usd.map("{:,.0f}".format),
-        "first token later by (ms)": (1000 * bill.later).map("{:.0f}".format),
+starts = SESSIONS_A_DAY * PEAK_HOUR  # in the busiest hour
+at_peak = {"open": starts * OPEN_MINUTES / 60, "writing": starts * TURNS_EACH * SECONDS_A_TURN / 3600}  # Little's law
+turns_per_s, h100, rent = starts * TURNS_EACH / 3600, hardware("h100"), host("h100")
+
+
+def gpus_for(holding, kv, then):
+    """What each limit asks of a plan, in GPUs, and the seconds by which a turn's first token comes later."""
+    size = kv_size("llama-3.1-8b", kv)
+    holds = plan("llama-3.1-8b", h100, SESSION, kv=kv, tokens_per_s=TOKENS_PER_S)
+    again = offload_break_even(size, datasheet_model(shape_of("llama-3.1-8b"), h100, kv=kv), SESSION, PCIE_5)
+    away = (at_peak["open"] - at_peak["writing"]) * size.sequence_bytes(SESSION)
+    return {
+        "by memory": at_peak[holding] / holds.by_memory,
+        "by speed": at_peak["writing"] / holds.by_speed,
+        "for computing again": turns_per_s * again.recompute_s if then == "recompute" else 0.0,
+        "by main memory": away / MAIN_MEMORY if then == "fetch" else 0.0,
+        "later": {"": 0.0, "recompute": again.recompute_s, "fetch": again.fetch_s}[then],
     }
-).rename_axis(None)
 
-# %%
-first, last_one = bill.iloc[0], bill.iloc[-1]
-book.bill(
-    "KV memory only while somebody is answered",
-    of="GPUs of one's own, for all conversations",
-    before=first.usd,
-    after=last_one.usd,
-    source=f"Modelled: Llama 3.1 8B in bf16, histories of {SESSION:,} tokens; before: held in bf16, after: fetched in fp8. {rent.name}, "
-    f"{rent.usd_per_hour} USD an hour, {rent.source}, {rent.as_of}.",
-)
+
+bill = pd.DataFrame({what: gpus_for(*chosen) for what, chosen in PLANS.items()}).T
+on_the_gpu = bill[["by memory", "by speed"]].max(axis=1) + bill["for computing again"]
+bill["GPUs"] = np.ceil(np.maximum(on_the_gpu, bill["by main memory"])).astype(int)
+bill["usd"] = bill.GPUs * float(rent.usd_per_hour) * HOURS_A_MONTH
 
 # %%
 Markdown(
-    f"At the peak {opened:,.0f} conversations of {SESSION:,} tokens are open, and {writing:,.0f} of them are being answered. Keeping "
-    f"everybody's memory takes {first.GPUs:.0f} GPUs and **{first.usd:,.0f} USD a month**; the last line takes {last_one.GPUs:.0f} and "
-    f"**{last_one.usd:,.0f} USD**. 8 bits alone bring it to {bill.usd.iloc[1]:,.0f}: the largest step is not the format, it is to stop "
-    f"holding memory for people who are thinking. "
-    f"(Modelled: memory by the arithmetic that the live engines confirmed, speed by a datasheet; no headroom, and all of a session's context at once.)\n\n"
-    "**The pressure relieved**: memory. **Where it moved**: into the first token of every turn after a pause (the last column), into "
-    "prefill if histories are computed again, and into a quality question if bits are dropped. **In production**, watch three numbers "
-    "together: KV usage, preemptions per finished request, and the cached share of prompt tokens. Usage near the top is what you pay for; "
-    "preemptions with a rising p95, or a cached share that falls off the cliff, say that it is one session too many."
+    "| GPUs for… | memory | speed | computing again | room in main memory | **GPUs** | USD a month | first token later by |\n"
+    "|---|--:|--:|--:|--:|--:|--:|--:|\n"
+    + "\n".join(
+        f"| {what} | {row['by memory']:.1f} | {row['by speed']:.1f} | {row['for computing again']:.1f} | {row['by main memory']:.1f} "
+        f"| **{row.GPUs:.0f}** | {row.usd:,.0f} | {1000 * row.later:.0f}&nbsp;ms |"
+        for what, row in bill.iterrows()
+    )
+)
+
+# %%
+default, best_plan = bill.loc["evict between turns, compute again"], bill.usd.idxmin()
+book.bill(
+    "KV memory: fetched in 8 bits" if best_plan == "evict, fetch, in 8 bits" else f"KV memory: {best_plan}",
+    of="GPUs of one's own, for all conversations",
+    before=default.usd,
+    after=bill.usd.min(),
+    source=f"Modelled: Llama 3.1 8B, histories of {SESSION:,} tokens; before: evicted in bf16 and computed again, as engines do; after: "
+    f"{best_plan}. {rent.name}, {rent.usd_per_hour} USD an hour, {rent.source}, {rent.as_of}.",
+)
+
+# %%
+kept, kept_8 = bill.iloc[0], bill.iloc[1]
+fetch_16, fetch_8 = bill.iloc[3], bill.iloc[4]
+Markdown(
+    f"At the peak {at_peak['open']:,.0f} conversations of {SESSION:,} tokens are open, and {at_peak['writing']:,.0f} of them are being "
+    f"answered. An engine that forgets and computes again takes {default.GPUs:.0f} GPUs, **{default.usd:,.0f} USD a month**. To keep "
+    f"everybody's memory on the GPU takes {kept.GPUs:.0f} ({kept.usd:,.0f} USD), in 8 bits {kept_8.GPUs:.0f}: memory for people who are "
+    f"thinking is what costs. Fetching takes {fetch_16.GPUs:.0f} in 16 bits, "
+    + (
+        "because the machines' main memory has to hold the others' histories, "
+        if fetch_16["by main memory"] > max(fetch_16["by memory"], fetch_16["by speed"])
+        else ""
+    )
+    + f"and {fetch_8.GPUs:.0f} in 8, **{fetch_8.usd:,.0f} USD**. (Modelled: memory by the arithmetic that was held against the engines' own "
+    "count, speed by a datasheet; no headroom, and all of a session's context at once.)\n\n"
+    "**The pressure relieved**: GPU memory. **Where it moved**: into main memory, into the first token of every turn after a pause (the "
+    "last column), into prefill if histories are computed again, and into a quality question if bits are dropped. **In production**, "
+    "watch three numbers together: KV usage, preemptions per finished request, and the cached share of prompt tokens. Usage near the "
+    "top is what you pay for; preemptions with a rising p95, or a cached share that falls off the cliff, say that it is one session too "
+    "many."
 )
 
 # %%
@@ -1475,13 +1608,14 @@ book.recap()
 book.quiz(
     "08.q1",
     "An engine runs at 98 % KV usage and counts a preemption now and then. Answers are on time. What do you do?",
-    options=(
-        "nothing: the memory is used, and little work is done twice",
-        "halve max_num_seqs until there is none",
-        "buy a GPU: it is out of memory",
-    ),
     answer="nothing: the memory is used, and little work is done twice",
     why="Preemption is how an engine uses memory that would otherwise stand empty. Count the tokens computed twice, not the events.",
+    wrong={
+        "lower max_num_seqs until no preemption is counted any more": "Then part of the memory stands empty and requests wait at the "
+        "door instead. A rare preemption costs less than seats that are never used.",
+        "buy another GPU: usage this high says that memory is out": "High usage is what you pay for. Only a rising p95, or many tokens "
+        "computed twice, says that there are too many sessions.",
+    },
 )
 
 # %%
@@ -1489,23 +1623,36 @@ book.quiz(
     "08.q2",
     "Five sessions take turns in a cache that holds four and forgets the least recently used first. What share of the histories "
     "is found?",
-    options=("next to nothing", "four fifths", "half"),
     answer="next to nothing",
     why="The session that comes next is always the one that was used least recently, so it has just been forgotten.",
+    wrong={
+        "about four fifths": "That would be so if the same four stayed and the fifth always lost. But each session that comes back pushes "
+        "out the next one to come.",
+        "about one half": "Nothing settles in the middle: by the time a session's turn comes, all four others have been there, and it is "
+        "the one forgotten.",
+    },
 )
 
 # %%
+fit_at = {
+    (tokens, kv): plan("llama-3.1-8b", hardware("h100"), tokens, kv=kv, tokens_per_s=20).sessions
+    for tokens in (8_000, 500)
+    for kv in ("bf16", "fp8")
+}
+more = {tokens: 100 * (fit_at[tokens, "fp8"] / fit_at[tokens, "bf16"] - 1) for tokens in (8_000, 500)}
 book.quiz(
     "08.q3",
-    "By the planner, 8 bits double the sessions of 8,000 tokens on an H100, but bring only half as many more of 500 tokens. Why?",
-    options=(
-        "speed binds there, and short sessions spend their steps on arithmetic",
-        "the weights are still in 16 bits",
-        "short sessions waste their last block",
-    ),
-    answer="speed binds there, and short sessions spend their steps on arithmetic",
+    f"By the planner (Llama 3.1 8B on one H100, 20 tokens/s for each), 8 bits bring {more[8_000]:.0f} % more sessions of 8,000 tokens, but "
+    f"{more[500]:.0f} % more of 500 tokens. Why?",
+    answer="speed binds then, and short sessions spend their steps on arithmetic",
     why="Memory would hold twice as many. But with so many in a step, its time goes into the layers' arithmetic, which 8-bit keys and "
     "values do not shorten; reading those is the smaller part.",
+    wrong={
+        "the weights stay in 16 bits, and they fill the GPU's memory": "They take the same memory whatever the length of a session: the "
+        "rest of it holds twice the tokens in both cases.",
+        "memory binds there, and short sessions waste their last block": "Half a block of 16 tokens is little beside 500, and the waste is "
+        "the same share in 8 bits: memory would still hold twice as many.",
+    },
 )
 
 # %% [markdown]
@@ -1515,7 +1662,6 @@ book.quiz(
 # answer is wrong?
 
 # %%
-for engine in live.values():
-    await engine.aclose()
+await book.close()
 folder.cleanup()
 book.progress()

@@ -17,6 +17,8 @@ from labkit.request import (
     Request,
     Timing,
     TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
     Usage,
     clock,
     complete,
@@ -68,10 +70,12 @@ def test_everything_a_chunk_says_comes_back(store):
         spoken = TokenLogprob("é", -0.25, (("é", -0.25), ("\ud800", -3.5)))
         yield Chunk("", clock.now(), 2, reasoning="hm \ud800")
         yield Chunk("é", clock.now(), 3, logprobs=(spoken,))
-        yield Done(Usage(1, 5), Timing(clock.now(), done=clock.now(), started_unix=clock.unix_now()), "stop", "m")
+        yield Chunk("", clock.now(), tool_calls=(ToolCallDelta(0, "c1", "get_weather", '{"city":"Oslo"}'),))
+        yield Done(Usage(1, 5), Timing(clock.now(), done=clock.now(), started_unix=clock.unix_now()), "tool_calls", "m")
 
     first, again = asks(ResponseCache(store)(engine), ASKED, ASKED)
     assert [replace(c, usage=None) for c in again.chunks] == list(first.chunks)
+    assert again.tool_calls == first.tool_calls == (ToolCall("c1", "get_weather", '{"city":"Oslo"}'),)
     assert first.done.response_id == "" != again.done.response_id, "an answer without an id is found by its time"
 
 

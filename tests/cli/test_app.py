@@ -9,8 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from labkit import __version__
-from labkit.cli import jupyter
+from labkit.cli import app, jupyter
 from labkit.ledger import Ledger
+from labkit.workbook import run
+from labkit.workbook.book import PROFILES
+from labkit.workbook.chapters import chapter, chapters
+from labkit.workbook.run import KINDS
+from labkit.workbook.store import JOURNAL, Journal
 
 
 def labkit(*arguments, **environment):
@@ -26,7 +31,7 @@ def labkit(*arguments, **environment):
 
 def test_help_lists_every_command():
     shown = labkit("--help").stdout
-    for command in ("doctor", "open", "lab", "notebooks", "record", "engine", "ledger"):
+    for command in ("doctor", "open", "lab", "notebooks", "progress", "record", "engine", "ledger"):
         assert f" {command} " in shown
 
 
@@ -52,8 +57,80 @@ def test_record_says_what_it_would_measure_and_names_what_it_does_not_know():
         (["--where", "cpu", "--model", "huge"], "nothing with model 'huge'"),
     ):
         done = labkit("record", *arguments)
-        assert done.returncode == 1
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
         assert says in done.stderr
+
+
+BOGUS = {
+    "notebooks run 99_bogus": "error: no notebook 99_bogus; there are 00_start_here, ",
+    "notebooks build 00_start_here 99_bogus": "error: no notebook 99_bogus; there are 00_start_here, ",
+    "record bogus": "error: no experiment bogus; there are prefill, ",
+    "lab train bogus": "error: the lab trains no model 'bogus'; it has small, large",
+    "lab eval small bogus": "error: the lab trains no model 'bogus'; it has small, large",
+    "lab generate --family bogus": "error: family 'bogus' is unknown; use one of intent, ",
+}
+TOLD = """
+import atexit, sys
+from labkit.cli import main
+heavy = {"vllm", "torch", "transformers", "pandas", "altair", "scipy", "jupyterlab", "jupytext", "papermill", "nbformat"}
+atexit.register(lambda: print(sorted(heavy & set(sys.modules))))
+main()
+"""
+
+
+@pytest.mark.parametrize("command", BOGUS)
+def test_a_name_that_does_not_exist_is_refused_before_anything_heavy_is_imported(command):
+    done = subprocess.run(
+        [sys.executable, "-c", TOLD, *command.split()], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(BOGUS[command])
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_kinds_and_profiles_of_a_run_are_those_of_the_room():
+    assert tuple(kind.value for kind in app.Kind) == KINDS
+    assert tuple(profile.value for profile in app.Profile) == PROFILES
+
+
+def test_options_of_a_run_reach_the_room(monkeypatch):
+    got = []
+    monkeypatch.setattr(run, "main", lambda arguments: got.append(arguments) or 0)
+    monkeypatch.setattr(sys, "argv", ["labkit", *["notebooks", "run", "--as", "both", "00_start_here"]])
+    with pytest.raises(SystemExit) as refused:
+        app.main()
+    assert refused.value.code == 2
+    assert got == []
+    for words, arguments in (
+        ("", ["--as=learner", "--profile=ci", "--engine=auto", "--out=build/notebooks"]),
+        (
+            "00_start_here --as proved --profile gpu --engine replay --out x 01_cost_anatomy",
+            ["00_start_here", "01_cost_anatomy", "--as=proved", "--profile=gpu", "--engine=replay", "--out=x"],
+        ),
+    ):
+        monkeypatch.setattr(sys, "argv", ["labkit", "notebooks", "run", *words.split()])
+        with pytest.raises(SystemExit) as done:
+            app.main()
+        assert done.value.code == 0
+        assert got.pop() == arguments
+
+
+def test_progress_is_what_the_journal_says(tmp_path):
+    journal = Journal(tmp_path / JOURNAL)
+    first, second, *_ = chapter("00").exercises
+    journal.append("check", first.id, ok=True, blank=False)
+    journal.append("check", second.id, ok=False, blank=False)
+    shown = labkit("progress", LABKIT_STATE=str(tmp_path))
+    assert shown.returncode == 0, shown.stderr
+    title, header, *rows = shown.stdout.splitlines()
+    assert title == "Your progress"
+    assert header.split()[:2] == ["chapter", "exercises"]
+    assert [row[:2] for row in rows] == [one.number for one in chapters()]
+    number = len(chapter("00").exercises)
+    assert f"■{'□' * (number - 1)} 1/{number}" in rows[0]
+    assert not any("■" in row for row in rows[1:])
 
 
 def test_help_imports_none_of_the_heavy_packages():

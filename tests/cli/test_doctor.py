@@ -47,6 +47,7 @@ FAILING = {
         "v6",
         "pinned altair",
     ),
+    "no JupyterLab": (doctor.check_charts("application/vnd.vegalite.v5+json", ""), "no JupyterLab", "make setup"),
     "no prices": (doctor.check_prices(None, TODAY), "cannot be read", "make setup"),
     "an engine that does not start": (
         doctor.check_engine("", 0.0, "", "port 8000 is taken"),

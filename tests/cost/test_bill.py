@@ -185,3 +185,10 @@ def test_a_price_knows_its_release_and_the_day_it_was_asked_for() -> None:
 def test_a_price_change_takes_effect_on_its_day_and_not_before(at: datetime) -> None:
     """OpenAI cut gpt-5.6 from 5 to 4 USD per million input tokens on 21 August 2026."""
     assert price_of("gpt-5.6", "openai", at).rates.fresh_input == (4 if at >= datetime(2026, 8, 21) else 5)
+
+
+def test_cache_writes_of_openai_are_billed_at_a_quarter_more_than_input() -> None:
+    """From GPT-5.6 on, as OpenAI's pricing page says: 4 USD, a tenth for reads, 1.25 times for writes, 20 for output."""
+    price = price_of("gpt-5.6", "openai", datetime(2026, 11, 25))
+    worked = (1000 * 4 + 2000 * Decimal("0.4") + 7000 * 5 + 100 * 20) / Decimal(10**6)
+    assert price_request(Usage(10_000, 100, 2000, 7000), price).total == worked == Decimal("0.0418")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import socket
 import subprocess
 import sys
@@ -10,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from labkit.engines import Engine, EngineInfo, OpenAIEngine, Provenance, RecordingError, connect, lab_model
+from labkit.engines import (
+    Engine,
+    EngineInfo,
+    OpenAIEngine,
+    Provenance,
+    RecordingError,
+    choice,
+    connect,
+    lab_model,
+    prepare,
+)
 from labkit.engines.host import Lease
 from labkit.engines.sources import Live, Shared
 from labkit.engines.sources import live as live_source
@@ -45,6 +56,45 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_missing_is_named(engine: str, options: dict, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         asyncio.run(connect(engine, progress=str, **options))
+
+
+@pytest.mark.parametrize(
+    ("engine", "vllm", "settings", "starts"),
+    [
+        ("auto", True, {}, True),
+        ("vllm", True, {}, True),
+        ("auto", True, {"LABKIT_BASE_URL": "http://127.0.0.1:9/v1"}, False),
+        ("vllm", True, {"LABKIT_BASE_URL": "http://127.0.0.1:9/v1"}, True),
+        ("auto", False, {}, False),
+        ("vllm", False, {}, False),
+        ("replay", True, {}, False),
+        ("http://127.0.0.1:9/v1", True, {}, False),
+        ("endpoint", True, {}, False),
+        ("nonesuch", True, {}, False),
+    ],
+)
+def test_only_what_would_start_an_engine_here_is_prepared(
+    monkeypatch: pytest.MonkeyPatch, engine: str, vllm: bool, settings: dict[str, str], starts: bool
+) -> None:
+    started: list[bool] = []
+    monkeypatch.setattr(choice, "start_host", lambda: started.append(True))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if vllm else None)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    prepare(engine)
+    assert started == [True] * starts
+
+
+def test_preparing_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def broken(name: str) -> None:
+        asked.append(name)
+        raise ValueError(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", broken)
+    prepare()
+    assert asked == ["vllm"]
 
 
 class Kept:
@@ -190,3 +240,14 @@ def test_progress_tells_the_way_to_a_ready_engine(
     assert "loading weights… " in line
     assert line.rstrip().endswith("s")
     assert line.count("\n") == 1
+
+
+def test_where_an_engine_came_from_names_no_folder_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    plugin = str(Path(live_source.__file__).parent / "plugin.py")
+    given = {"additional_config": {"log": str(tmp_path / "run" / "0.jsonl"), "fps": 10}, "plugin": plugin, "block_size": 32}
+    assert live_source._portable(given) == {
+        "additional_config": {"log": "0.jsonl", "fps": 10},
+        "plugin": "labkit/engines/sources/plugin.py",
+        "block_size": 32,
+    }

@@ -336,6 +336,43 @@ def test_a_kernel_killed_during_the_first_start_takes_the_host_along(tiny_model:
         subprocess.run(["rm", "-rf", str(own)], check=True)
 
 
+PREPARED = """
+import asyncio, sys
+from labkit.engines import connect, prepare, running_host
+prepare()
+prepare()
+async def main():
+    while (host := await running_host()) is None:
+        await asyncio.sleep(0.05)
+    async with await connect("vllm", sys.argv[1], progress=lambda step: print("progress", step, flush=True)):
+        assert await running_host() == host
+    print("host", host, flush=True)
+asyncio.run(main())
+"""
+
+
+def test_vllm_is_imported_ahead_of_the_first_engine_and_kept_for_the_next_until_told_to_stop(tiny_model: Path) -> None:
+    own = Path(f"/tmp/lkt-{os.getpid()}-prep")
+    environment = {**os.environ, "LABKIT_RUNTIME_DIR": str(own)}
+
+    def run(*command: str) -> str:
+        return subprocess.run(
+            [sys.executable, *command], env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=300
+        ).stdout
+
+    try:
+        first = run("-c", PREPARED, str(tiny_model))
+        host = int(first.splitlines()[-1].removeprefix("host "))
+        assert f"pid {host}" in run("-m", "labkit", "engine", "list"), "nobody has an engine, and vLLM stays imported"
+        second = run("-c", PREPARED, str(tiny_model))
+        assert second.splitlines()[0] == "progress starting the engine", "the next kernel waits for no import"
+        assert second.splitlines()[-1] == f"host {host}"
+        assert run("-m", "labkit", "engine", "stop").strip() == "0 stopped"
+        assert not psutil.pid_exists(host)
+    finally:
+        subprocess.run(["rm", "-rf", str(own)], check=True)  # a host whose address is gone ends by itself
+
+
 def test_a_closed_connection_says_so(live: Engine, tiny_model: Path) -> None:
     async def scenario() -> None:
         engine = await connect("vllm", str(tiny_model), progress=str, scheduling_policy="priority")

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import stat
+import tempfile
+import threading
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -14,11 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.engines import EngineArgumentError, EngineInfo
-from labkit.engines.host import lease_engine, runtime_dir
-from labkit.engines.host.arguments import known_names, kv_cache_bytes, may_think, with_defaults
+from labkit.engines import EngineArgumentError, EngineInfo, EngineStartError
+from labkit.engines.host import client, lease_engine, runtime_dir, start_host
+from labkit.engines.host.arguments import ArgumentCheck, known_names, kv_cache_bytes, may_think, with_defaults
 from labkit.engines.host.child import Place
 from labkit.engines.host.clients import Clients
+from labkit.engines.host.loop import Host
 from labkit.engines.host.processes import checked_port
 from labkit.engines.host.protocol import (
     LONGEST_ANSWER,
@@ -27,6 +32,7 @@ from labkit.engines.host.protocol import (
     Lines,
     ListRequest,
     Malformed,
+    PrepareRequest,
     encode,
     parse_request,
 )
@@ -34,7 +40,7 @@ from labkit.request import LabError
 
 MIB = 1 << 20
 ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["lease", "list"]),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["lease", "list", "prepare"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
@@ -148,6 +154,8 @@ def test_any_object_is_a_request_or_told_to_be_none(message: dict) -> None:
         assert parsed.idle_s > 0
     elif isinstance(parsed, ListRequest):
         assert message["op"] == "list"
+    elif isinstance(parsed, PrepareRequest):
+        assert message["op"] == "prepare"
     else:
         assert parsed.reason
 
@@ -184,6 +192,56 @@ def test_the_wrong_field_of_a_request_is_named(wrong: dict, named: str) -> None:
 def test_arguments_that_no_line_can_carry_are_refused_before_anything_starts(arguments: dict, says: str) -> None:
     with pytest.raises(EngineArgumentError, match=says):
         asyncio.run(lease_engine("some-org/some-model", arguments))
+
+
+@pytest.mark.parametrize("imported", [True, False])
+def test_a_host_that_was_asked_to_prepare_waits_for_an_engine_unless_it_cannot_make_one_or_be_found(imported: bool) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # pytest's own folders are too long for Unix sockets
+        address = Path(folder) / "host.sock"
+        listener, (theirs, ours) = socket.socket(socket.AF_UNIX), socket.socketpair()
+        listener.bind(str(address))
+        listener.listen()
+        host = Host(listener, address, 600.0, theirs)
+        host._check = ArgumentCheck.__new__(ArgumentCheck) if imported else None
+        running = threading.Thread(target=host.run, daemon=True)
+        running.start()
+        with ours:
+            ours.settimeout(60)
+            ours.sendall(PrepareRequest().encode())
+            assert json.loads(ours.recv(1 << 16)) == {"event": "prepared"}
+        if imported:
+            time.sleep(1.2)  # more than two of its ticks without a client
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(60)
+                client.connect(str(address))
+                client.sendall(ListRequest().encode())
+                assert json.loads(client.recv(1 << 16)) == {"event": "engines", "host_pid": os.getpid(), "engines": []}
+            assert running.is_alive()
+            address.unlink()  # as when the folder is cleaned up: nobody can come
+        running.join(60)
+        assert not running.is_alive()
+        listener.close()
+
+
+def test_starting_a_host_in_the_background_neither_waits_nor_complains(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    go, ended = threading.Event(), threading.Event()
+
+    def connect(*_: object) -> socket.socket:
+        assert go.wait(60)
+        ended.set()
+        raise EngineStartError("vLLM is broken")
+
+    monkeypatch.setattr(client, "_connect", connect)
+    start_host()
+    assert not ended.is_set()
+    go.set()
+    assert ended.wait(60)
+    for thread in threading.enumerate():
+        if thread.name == "labkit-start-host":
+            thread.join(60)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_engines_key_is_not_shown_with_it() -> None:

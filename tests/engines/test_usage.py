@@ -90,6 +90,9 @@ CASES = {
         Usage(1000, 400, 896)),
     "hits and misses alone": (
         {"completion_tokens": 400, "prompt_cache_hit_tokens": 896, "prompt_cache_miss_tokens": 104}, Usage(1000, 400, 896)),
+    "OpenAI's cache writes (from GPT-5.6 on)": (
+        {**P, "total_tokens": 1400, "prompt_tokens_details": {"cached_tokens": 300, "cache_write_tokens": 200}},
+        Usage(1000, 400, 300, 200)),
     "vLLM, and what it put into its own cache": (
         {**P, "total_tokens": 1400, "prompt_tokens_details": {"cached_tokens": 300, "created_cache_tokens": 640}},
         Usage(1000, 400, 300)),

@@ -35,6 +35,7 @@ WHOLE = {
     "CR LF": (lines(b"\r\n"), {}),
     "CR": (lines(b"\r"), {}),
     "a BOM": (b"\xef\xbb\xbf" + HELLO, {}),
+    "a BOM with every event": (HELLO.replace(b"data: ", b"\xef\xbb\xbfdata: "), {}),  # a new .NET StreamWriter for each
     "no blank after the colon": (HELLO.replace(b"data: ", b"data:"), {}),
     "several data lines": (SPREAD + b"data: [DONE]\n\n", {}),
     "comments and other fields": (b": ping\n\nretry: 3\n\n" + HELLO.replace(b"data: {", b": c\nid: 7\nodd: x\ndata: {"), {}),
@@ -43,12 +44,21 @@ WHOLE = {
     "the last event without its empty line": (HELLO.replace(b"\n\ndata: [DONE]\n\n", b"\n"), {}),
     "the last event without its line end": (HELLO.replace(b"\n\ndata: [DONE]\n\n", b""), {}),
     "a cut event after the end": (HELLO.replace(b"data: [DONE]\n\n", b'data: {"choi'), {}),
+    "[done]": (HELLO.replace(b"[DONE]", b"[done]"), {}),
+    "[DONE] as JSON": (HELLO.replace(b"[DONE]", b'"[DONE]"'), {}),
+    "what is not JSON after the end": (HELLO.replace(b"[DONE]", b"bye"), {}),
+    "no object after the end": (HELLO.replace(b"[DONE]", b'["bye"]'), {}),
+    "an odd event before a finish_reason": (HELLO.replace(b"data: ", b'data: {"took": 3}\n\ndata: '), {}),
+    "a ping, and no finish_reason": (sse(delta("Hel"), {"type": "ping"}, delta("lo"), usage(**USAGE)), {}),
     "more after [DONE]": (HELLO + b"data: {oops\n\n", {}),
     "gzip": (gzip.compress(HELLO), {"content-encoding": "gzip"}),
     "gzip in two members": (gzip.compress(HELLO[:99]) + gzip.compress(HELLO[99:]), {"content-encoding": "x-gzip"}),
     "deflate": (zlib.compress(HELLO), {"content-encoding": "deflate"}),
     "deflate without its header": (raw_deflate(HELLO), {"content-encoding": "Deflate"}),
     "identity": (HELLO, {"content-encoding": "identity"}),
+    "none, as servers say that do not want to be compressed": (HELLO, {"content-encoding": "none"}),
+    "a charset for an encoding": (HELLO, {"content-encoding": "UTF-8"}),
+    "gzip in pieces": (gzip.compress(HELLO), {"content-encoding": "gzip,aws-chunked"}),
     "nulls": (sse({**delta("Hel"), "error": None, "usage": None}, {"choices": None}, delta("lo", refusal=None),
                   {"choices": []}, {"choices": [None]}, delta(finish="stop"), usage(**USAGE)), {}),
     "an empty error with every event": (
@@ -61,8 +71,9 @@ OPENAI_TOO = set(WHOLE) - {
     "the last event without its empty line",
     "the last event without its line end",
     "a cut event after the end",
-    "a BOM", "events before the first", "nulls", "no [DONE]", "an empty error with every event", "gzip in two members",
-    "comments and other fields",
+    "a BOM", "a BOM with every event", "[done]", "[DONE] as JSON", "what is not JSON after the end",
+    "no object after the end", "gzip in pieces", "events before the first", "nulls", "no [DONE]",
+    "an empty error with every event", "gzip in two members", "comments and other fields",
 }  # fmt: skip
 
 
@@ -100,6 +111,11 @@ BROKEN = {
     "nothing": (b"", {}, "sent nothing"),
     "[DONE] and nothing else": (b"data: [DONE]\n\n", {}, "no answer before it"),
     "usage and [DONE] and nothing else": (sse(usage(**USAGE)), {}, "no answer before it"),
+    "half, an error in its own words, and [DONE]": (
+        sse(delta("Hel"), {"exception": "out of memory"}), {}, "after 1 chunks, no finish_reason.*out of memory"),
+    "half, and an error in its own words": (
+        sse({**delta("Hel"), "usage": USAGE}, {"title": "out of memory", "status": 503}, done=False), {},
+        "after 1 chunks .amid them.*out of memory"),
     "not JSON": (HALF + b"data: {oops\n\n" + HELLO, {}, "not JSON after 1 chunks"),
     "a page": (b"<html><body>Please log in</body></html>", {"content-type": "text/html"}, "text/html.*Please log in"),
     "another API's stream": (

@@ -11,12 +11,10 @@ import pytest
 
 from labkit.engines import Provenance
 from labkit.engines.errors import RecordingError
-from labkit.experiments import EXPERIMENTS, Measured, jobs, keep, recordings
+from labkit.experiments import EXPERIMENTS, Measured, jobs, recordings
 from labkit.experiments.measured import RECORDINGS, SUFFIX, Recorder
-from labkit.workbook.build import sources
 
 HERE = Provenance("live", "Some CPU, 2 cores", "CPU", "vLLM", "0.1", "small", "2026-01-02T03:04:05+00:00", "labkit record")
-KEPT = {name for source in sources() for name in re.findall(r'\bfor_others\("(\w+)"', source.read_text())}  # by a chapter
 
 
 def write(path: Path, *lines: object) -> Path:
@@ -42,35 +40,6 @@ def test_what_is_written_is_read_back_with_where_it_came_from(tmp_path: Path) ->
     assert found.caption() == "small · vLLM 0.1 · Some CPU, 2 cores · REPLAYED from a recording 2026-01-02"
     assert recordings("prefill", model="large", folder=tmp_path) == ()
     assert list(found.frame().columns) == ["prompt_tokens", "ttft_s"]
-
-
-def test_what_a_chapter_keeps_replaces_what_it_kept_before(tmp_path: Path) -> None:
-    for rows in ([{"a": 1.0}, {"a": 2.0}], [{"a": 3.0}]):
-        kept = keep("part", "default", HERE, rows, tmp_path)
-        (found,) = recordings("part", folder=tmp_path)
-        assert found.rows == kept.rows == tuple(rows)
-        assert found.complete
-        assert (kept.provenance.kind, found.provenance.kind) == ("live", "replay")
-
-
-@pytest.mark.parametrize(
-    ("origin", "row", "error"),
-    [
-        (replace(HERE, kind="modelled"), {"a": 2.0}, RecordingError),
-        (replace(HERE, command=""), {"a": 2.0}, RecordingError),
-        (HERE, {"a": object()}, TypeError),
-    ],
-    ids=["modelled", "not full", "no JSON"],
-)
-def test_what_cannot_be_kept_costs_nothing_that_was_kept_before(
-    origin: Provenance, row: dict[str, float], error: type[Exception], tmp_path: Path
-) -> None:
-    keep("part", "default", HERE, [{"a": 1.0}], tmp_path)
-    with pytest.raises(error):
-        keep("part", "default", origin, [{"a": 2.0}, row], tmp_path)
-    (found,) = recordings(folder=tmp_path)
-    assert found.rows == ({"a": 1.0},)
-    assert found.complete
 
 
 @pytest.mark.parametrize("field", [f.name for f in fields(Provenance) if f.name not in ("driver", "arguments")])
@@ -153,7 +122,7 @@ def test_every_committed_recording_says_where_it_is_from_and_is_of_an_experiment
         if path.name.endswith(SUFFIX):
             found = Measured.load(path)
             assert found.complete, path
-            assert found.experiment in {*EXPERIMENTS, *KEPT}
+            assert found.experiment in EXPERIMENTS
             assert found.rows
     names = [job.name for where in ("cpu", "gpu") for job in jobs(where)]
     assert len(set(names)) == len(names)

@@ -136,6 +136,18 @@ QWEN3_NEXT = {"model_type": "qwen3_next", "num_hidden_layers": 4, "num_experts":
             | {"multi_query_attention": True, "multi_query_group_num": 2},
             2 * 2 * 128 * 2 * 28,
         ),
+        # Replit's code model is an MPT whose query heads share keys, which transformers' MPT cannot do.
+        (
+            {"model_type": "mpt", "d_model": 3072, "n_heads": 24, "n_layers": 32, "vocab_size": 32768}
+            | {"attn_config": {"attn_type": "grouped_query_attention", "kv_n_heads": 8}},
+            2 * 8 * 128 * 2 * 32,
+        ),
+        (
+            {"model_type": "mpt", "d_model": 2048, "n_heads": 16, "n_layers": 24}
+            | {"attn_config": {"attn_type": "multiquery_attention"}},
+            2 * 1 * 128 * 2 * 24,
+        ),
+        ({"model_type": "mpt", "d_model": 512, "n_heads": 4, "n_layers": 2, "vocab_size": 99}, 2 * 4 * 128 * 2 * 2),
         ({**UNKNOWN, "num_key_value_heads": [1, 2, 4]}, 2 * 32 * 2 * (1 + 2 + 4)),
         ({**UNKNOWN, "v_head_dim": 16}, 4 * (32 + 16) * 2 * 3),
         ({**UNKNOWN, "kv_lora_rank": 512, "qk_rope_head_dim": 64}, (512 + 64) * 2 * 3),
@@ -231,6 +243,7 @@ def test_a_picture_models_language_part_is_found() -> None:
         (lambda: kv_size(MQA, "int3"), "'int3' is no KV cache's; use one of bf16"),
         (lambda: kv_size({**MQA, "num_key_value_heads": 3}), "no multiple of num_key_value_heads"),
         (lambda: kv_size("no-such-shape"), "no model configuration"),
+        (lambda: kv_size([1, 2]), r"\[1, 2\] is no model configuration"),
         (lambda: kv_size({**UNKNOWN, "layer_types": ["mamba"] * 3}), "layers of type mamba"),
         (lambda: kv_size({**UNKNOWN, "num_kv_shared_layers": 4}), "num_kv_shared_layers = 4: its layers keep unequal"),
         (lambda: kv_size({**UNKNOWN, "num_key_value_heads": [1, 2]}), "2 numbers of KV heads for 3 layers"),

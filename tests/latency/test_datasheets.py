@@ -177,7 +177,8 @@ def test_impossible_hardware_is_refused() -> None:
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
         ({"model_type": None}, "model_type"),
         ({"hidden_size": 65, "head_dim": None}, "hidden size"),
-        ({"model_type": "nonesuch"}, "cannot build"),
+        ({"model_type": "nonesuch"}, "cannot build.*no such architecture"),
+        ({"model_type": "mpt", "attn_config": {"kv_n_heads": 2}}, "cannot build.*no shared key heads"),
     ],
 )
 def test_impossible_configurations_are_refused(wrong: dict[str, object], message: str) -> None:

@@ -1,11 +1,10 @@
-"""The set-up's own decisions, and the wheel that the package builds."""
+"""The set-up's own decisions."""
 
 import importlib.util
 import json
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -80,6 +79,7 @@ def test_torch_comes_from_its_own_index_when_no_folder_has_the_right_one(install
 def test_a_second_call_installs_nothing_and_a_changed_pin_does(install, monkeypatch, tmp_path):
     ran = []
     monkeypatch.setattr(install, "run", lambda command, *_: ran.append(command))
+    monkeypatch.setattr(install, "keep_bytecode", lambda *_: None)
     monkeypatch.setenv("LABKIT_ENGINE", "cpu")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     monkeypatch.setattr(install, "torch_source", lambda *_: [])
@@ -99,6 +99,26 @@ def test_a_failed_step_leaves_no_stamp_and_says_what_to_do(install, monkeypatch)
     with pytest.raises(SystemExit, match="Fix: say this"):
         install.run([sys.executable, "-c", "raise SystemExit(3)"], dict(os.environ), "say this")
     assert not install.STAMP.exists()
+
+
+def test_bytecode_is_kept_where_python_is_told_to_write_none_and_a_broken_import_stops_nothing(
+    install, monkeypatch, tmp_path
+):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text("")
+    monkeypatch.setattr(install, "BIN", Path(sys.executable).parent)
+    monkeypatch.setattr(install, "REPO", tmp_path)
+    environment = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(tmp_path)}
+    install.keep_bytecode(["import one", "import nonesuch", "import two"], environment)
+    assert {path.name.partition(".")[0] for path in (tmp_path / "__pycache__").iterdir()} == {"one", "two"}
+
+
+def test_what_the_set_up_imports_is_there_to_be_imported(install):
+    """The import is tried in another process, because the test's own has imported much of it."""
+    done = subprocess.run([sys.executable, "-c", install.CHAPTER], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    function = install.ENGINES["cpu"].partition(";")[0]
+    assert subprocess.run([sys.executable, "-c", function], check=False).returncode == 0
 
 
 FOLDERS = ["lab #1 {x},[b] %20", 'it\'s "Übung" $HOME;&|`x`']
@@ -228,20 +248,3 @@ def test_a_python_named_by_hand_is_used_or_refused(tmp_path):
     done = python_sh(tmp_path, PYTHON="/no/such/python")
     assert done.returncode == 1
     assert "PYTHON=/no/such/python" in done.stderr
-
-
-def test_the_package_builds_a_wheel_with_all_rooms_and_the_command(tmp_path):
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(REPO)]
-    subprocess.run(command, check=True, timeout=300)
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-        entry_points = archive.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
-    modules = {p.relative_to(REPO).as_posix() for p in (REPO / "labkit").rglob("*.py")}
-    assert modules <= names
-    assert "labkit/py.typed" in names
-    data = {p.relative_to(REPO).as_posix() for p in (REPO / "labkit" / "data").rglob("*") if p.suffix == ".json"}
-    assert "labkit/data/prices/hosts.json" in data
-    assert data <= names
-    assert "labkit = labkit.cli:main" in entry_points
-    assert not [n for n in names if n.startswith(("tests/", "notebooks/", "data/"))]

@@ -75,12 +75,17 @@ def test_the_cpu_set_holds_the_cpu_torch_and_nothing_of_cuda():
     assert str(chosen("gpu")["torch"].specifier) == "==2.13.0"
 
 
-def test_every_dependency_of_the_package_is_pinned_in_a_version_that_it_allows():
+def test_every_dependency_of_the_package_and_its_extras_is_pinned_in_a_version_that_it_allows():
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     for engine in ("cpu", "gpu", "none"):
         pinned = chosen(engine)
-        for line in project["dependencies"]:
+        for line in [
+            *project["dependencies"],
+            *(line for lines in project["optional-dependencies"].values() for line in lines),
+        ]:
             wanted = Requirement(line)
+            if wanted.name == project["name"]:
+                continue  # an extra that names others
             pin = pinned[canonicalize_name(wanted.name)]
             (version,) = (spec.version for spec in pin.specifier)
             assert wanted.specifier.contains(version), f"{line}: pinned {version} in {engine}"

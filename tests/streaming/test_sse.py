@@ -35,6 +35,7 @@ def decode(data, marks=()):
         ("id: 7\n\ndata: a\n\nid: 8\0\ndata: b\n\n", [SentEvent("a", id="7"), SentEvent("b", id="7")]),
         ("\ufeffdata: bom\n\n", [SentEvent("bom")]),
         ("data: \ufeffinner\n\n", [SentEvent("\ufeffinner")]),
+        ("data: a\n\n\ufeffdata: every one\n\n", [SentEvent("a"), SentEvent("every one")]),  # beyond the standard
         ("Data: no\nretry: x\nretry: 1²\nunknown: y\ndata: z\n\n", [SentEvent("z")]),
         ("data: cut", []),
     ],

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from labkit.load import Noise
 from labkit.request import EngineError, Message, Request, complete
 from labkit.workbook import ExerciseError
 from labkit.workbook.bench import RECORD, Bench
+from labkit.workbook.noise import Noise
 from labkit.workbook.recorded import load
 from labkit.workbook.rounds import Spread
 from tests.workbook.plain_endpoint import MODEL, serving

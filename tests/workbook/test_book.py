@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from labkit.workbook import CheckFailed, ExerciseError, open_chapter, spread
@@ -117,6 +119,8 @@ def test_a_result_that_cannot_be_told_is_held_back_and_the_prediction_stays_open
     assert "This run cannot tell. Which? 3 rounds lie between 10 % and 90 %. Run the measuring cell again" in out
     assert "On a quiet machine: 42 % (41 to 44 in 3 rounds) (a quiet machine's caption)." in out
     assert not standing(journal, "99.share").revealed
+    b.recap()
+    assert re.search(r"Which\?\s+32 %\s+-\s+this run cannot tell", capsys.readouterr().out)
     b.reveal("99.share", None, unit="%", unsure="the engine was restarted")
     assert "The engine was restarted." in capsys.readouterr().out
     with pytest.raises(ExerciseError, match="unsure"):

@@ -154,7 +154,7 @@ def test_a_quiz_shows_numbers_by_size_yes_before_no_and_others_shuffled(options,
 
 @pytest.mark.parametrize(("tries", "score"), [((), "0/1"), ((True,), "1/1"), ((False, True), "0/1"), ((True, False), "1/1")])
 def test_only_the_first_try_of_a_quiz_counts(tries, score, monkeypatch, capsys):
-    monkeypatch.setattr("labkit.workbook.book.chapters", lambda: (CHAPTER,))
+    monkeypatch.setattr("labkit.workbook.progress.chapters", lambda: (CHAPTER,))
     journal = Journal(None)
     for ok in tries:
         journal.append("quiz", "99.q1", choice="an option", ok=ok)

@@ -32,6 +32,12 @@ _WORDS: Mapping[str, Mapping[str, int]] = {
     "nl": {w: n for n, w in enumerate(listed("nul _ twee drie vier vijf zes zeven acht negen tien elf twaalf"))},
     "ru": {w: n for n, w in enumerate(listed("ноль один два три четыре пять шесть семь восемь девять десять"))},
 }
+_ENGLISH_TOO = frozenset(("due", "elf", "null", "once", "sept"))
+# A few words of another language, such as "deux tentes", are taken for English: nothing else in them tells.
+_EVERY = {
+    **{w: n for words in _WORDS.values() for w, n in words.items() if w not in _ENGLISH_TOO and w != "_"},
+    **_WORDS["en"],
+}
 _ANY = frozenset(word for words in _WORDS.values() for word in words) | {"hundred", "thousand", "million", "billion"}
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _ORDINALS = {
@@ -54,7 +60,7 @@ def literals(a: Reading, b: Reading) -> Iterator[Difference]:
 @lru_cache(maxsize=KEPT)
 def numbers(reading: Reading) -> list[str]:
     """Every literal and number of a text, in order; numbers in words come as figures ("2", "21", "2000000", "3th")."""
-    known = _WORDS.get(reading.language, _WORDS["en"])
+    known = _EVERY if reading.language in ("en", "") else _WORDS.get(reading.language, _WORDS["en"])
     found: list[str] = []
     ones: list[int] = []  # positions in `found` of a "one" that stands alone
     value: int | None = None  # of the number that is being read

@@ -16,7 +16,7 @@ def main() -> None:
     """Bind the address, detach, then serve. The caller waits only for the detaching."""
     parser = argparse.ArgumentParser()
     parser.add_argument("address", type=Path)
-    parser.add_argument("--linger", type=float, default=20.0, metavar="SECONDS")
+    parser.add_argument("--linger", type=float, required=True, metavar="SECONDS")
     parser.add_argument("--client", type=int, required=True, metavar="FD", help="the starter's connection")
     options = parser.parse_args()
     starter = socket.socket(fileno=options.client)

@@ -22,6 +22,12 @@ from labkit.engines.host.door import KEY_VARIABLE
 
 _PR_SET_PDEATHSIG = 1
 
+# vLLM and transformers import these where they find them, and an engine that answers text on a CPU needs none: scikit-learn
+# (with pandas) is for a decoding trick of transformers that vLLM never uses, scipy resamples sound, OpenCV decodes video,
+# and vLLM turns Triton's kernels off on a CPU. Without them an idle host holds 160 MiB less, and a start from a cold disk
+# reads 380 MB less.
+_NOT_NEEDED = ("sklearn", "scipy", "cv2", "triton")
+
 
 def die_with_parent(parent: int) -> None:
     """Ask Linux to SIGKILL this process when the thread that forked it ends; elsewhere, leave it to the process group."""
@@ -39,9 +45,8 @@ def live_on() -> None:
 
 def preload() -> None:
     """Import all that an engine needs, without starting a thread: a fork keeps only the thread that forks."""
-    # transformers imports scikit-learn, and with it scipy and pandas, for one of its own decoding tricks that vLLM never
-    # uses: a sixth of the start-up and 100 MB. None in sys.modules reads as "not installed".
-    sys.modules.setdefault("sklearn", None)  # type: ignore[arg-type]
+    for package in _NOT_NEEDED:
+        sys.modules.setdefault(package, None)  # type: ignore[arg-type]  # reads as "not installed"
     import uvloop  # noqa: F401
     import vllm.entrypoints.launchers.api_server.app_state
     import vllm.entrypoints.launchers.api_server.routers

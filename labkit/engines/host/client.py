@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import select
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +20,27 @@ from filelock import FileLock
 from labkit.engines.errors import EngineArgumentError, EngineStartError
 from labkit.engines.host.environment import host_environment
 from labkit.engines.host.failures import start_error
-from labkit.engines.host.protocol import LONGEST_ANSWER, LONGEST_LINE, LeaseRequest, Lines, ListRequest, Malformed
+from labkit.engines.host.protocol import (
+    LONGEST_ANSWER,
+    LONGEST_LINE,
+    LeaseRequest,
+    Lines,
+    ListRequest,
+    Malformed,
+    PrepareRequest,
+)
 from labkit.engines.host.runtime import runtime_dir, socket_path
+from labkit.engines.host.start_report import IMPORTING, StartReport, StepTimes, kept_folder
 
 Progress = Callable[[str], None]
+
+LINGER_S = 600.0
+"""Seconds for which a host waits for another engine: long enough to get from one chapter to the next.
+
+It holds some 500 MiB meanwhile, and the next engine is there in a few seconds.
+"""
+_TICK_S = 0.25
+_WORTH_TELLING = 20 << 20  # bytes read from the disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +100,13 @@ async def lease_engine(
     *,
     progress: Progress = lambda _: None,
     idle_s: float = 1200.0,
-    linger_s: float = 20.0,
+    linger_s: float = LINGER_S,
 ) -> Lease:
     """Attach to the engine that serves `model` with `arguments`; the host and the engine are started where they do not run.
 
-    `model` is a folder or a hub id; `arguments` are vLLM's. `progress` is called with each step of the start-up. The engine
-    stops when it has served no request for `idle_s` seconds. `linger_s` is for how many seconds a host that is started here
-    outlives its last lease.
+    `model` is a folder or a hub id; `arguments` are vLLM's. `progress` is called with each step of the start-up, and every
+    few seconds with how long it has taken and how long it took last time. The engine stops when it has served no request for
+    `idle_s` seconds. `linger_s` is for how many seconds a host that is started here outlives its last lease.
 
     Raises `EngineArgumentError` for arguments that vLLM does not take, `EngineStartError` when the engine does not come up.
     """
@@ -98,43 +118,102 @@ async def lease_engine(
         raise EngineArgumentError(
             f"the engine arguments have {len(message)} bytes, at most {LONGEST_LINE}: give files by path"
         )
+    asked_for = f"{model} {json.dumps(dict(arguments), sort_keys=True)}"
+    report = StartReport(progress, StepTimes(kept_folder() / "start-times.json", asked_for))
     for _ in range(3):
-        connection = await asyncio.to_thread(_connect, linger_s, progress)
-        try:
-            info = await _await_ready(connection, message, model, progress)
-        except BaseException:
-            connection.close()
-            raise
-        if info is not None:
-            return Lease(info, connection)
-        connection.close()
+        lease = await _telling(report, _lease(message, model, report, linger_s))
+        if lease is not None:
+            return lease
     raise EngineStartError(f"the engine host ended three times while it was starting; its log is {_host_log()}")
 
 
 async def running_engines() -> list[EngineInfo]:
     """The engines of this user's host for this Python environment and version of the code; none when no host runs."""
+    answer = await _listed()
+    return [EngineInfo.parse(engine) for engine in answer["engines"]] if answer else []
+
+
+async def running_host() -> int | None:
+    """The pid of that host, which may have no engine at the moment; None when no host runs."""
+    answer = await _listed()
+    return int(answer["host_pid"]) if answer else None
+
+
+def start_host(linger_s: float = LINGER_S) -> None:
+    """Have a host import vLLM in the background, where none runs. Returns at once, says nothing, and raises nothing.
+
+    The host ends where this process ends before the import does; after that it waits `linger_s` seconds for an engine to be
+    asked of it. What goes wrong is told when an engine is asked for.
+    """
+    threading.Thread(target=_prepare_host, args=(linger_s,), name="labkit-start-host", daemon=True).start()
+
+
+def _prepare_host(linger_s: float) -> None:
+    with contextlib.suppress(Exception), _connect(linger_s, lambda: None) as connection:
+        connection.setblocking(True)
+        connection.sendall(PrepareRequest().encode())
+        lines = Lines(LONGEST_ANSWER)
+        while data := connection.recv(65536):
+            if any(message["event"] == "prepared" for message in _messages(lines, data)):
+                return
+
+
+async def _listed() -> dict[str, Any] | None:
+    """The host's answer to a `ListRequest`; None when no host runs."""
     connection = _try_connect(socket_path())
     if connection is None:
-        return []
+        return None
     loop, lines = asyncio.get_running_loop(), Lines(LONGEST_ANSWER)
     with connection:
         await loop.sock_sendall(connection, ListRequest().encode())
         while data := await loop.sock_recv(connection, 65536):
             for message in _messages(lines, data):
-                return [EngineInfo.parse(engine) for engine in message["engines"]]
-    return []
+                if message["event"] == "engines":
+                    return message
+    return None
 
 
-async def _await_ready(connection: socket.socket, request: bytes, model: str, progress: Progress) -> EngineInfo | None:
-    """The engine's description once it serves; None when the host went away first, so that a new host is worth a try."""
+async def _telling(report: StartReport, work: Coroutine[Any, Any, Lease | None]) -> Lease | None:
+    """The result of `work`; `report` is called every moment until it is there."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=_TICK_S))[0]:
+            report.tick()
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+    return task.result()
+
+
+async def _lease(request: bytes, model: str, report: StartReport, linger_s: float) -> Lease | None:
+    """The lease once the engine serves; None when the host went away first, so that a new host is worth a try."""
+    connection = await asyncio.to_thread(_connect, linger_s, lambda: report.begin(IMPORTING))
+    try:
+        info = await _await_ready(connection, request, model, report)
+    except BaseException:
+        connection.close()
+        raise
+    if info is None:
+        connection.close()
+        return None
+    report.end()
+    return Lease(info, connection)
+
+
+async def _await_ready(connection: socket.socket, request: bytes, model: str, report: StartReport) -> EngineInfo | None:
+    """The engine's description once it serves; None when the host went away first."""
     loop, lines = asyncio.get_running_loop(), Lines(LONGEST_ANSWER)
     try:
         await loop.sock_sendall(connection, request)
         while data := await loop.sock_recv(connection, 65536):
             for message in _messages(lines, data):
                 match message["event"]:
+                    case "importing":
+                        read = message["read"]
+                        note = f"{read / 1e6:.0f} MB read from the disk" if read > _WORTH_TELLING else ""
+                        report.begin(IMPORTING, note, message["s"])
                     case "progress":
-                        progress(message["text"])
+                        report.begin(message["text"])
                     case "ready":
                         return EngineInfo.parse(message)
                     case "failed":
@@ -154,13 +233,16 @@ def _messages(lines: Lines, data: bytes) -> Iterator[dict[str, Any]]:
         yield message
 
 
-def _connect(linger_s: float, progress: Progress) -> socket.socket:
-    """A connection to the host, which is started where none runs. The lock lets one client start it while the rest wait."""
+def _connect(linger_s: float, starting: Callable[[], None]) -> socket.socket:
+    """A connection to the host, which is started where none runs, after a call of `starting`.
+
+    The lock lets one client start it while the rest wait.
+    """
     address = socket_path()
     with FileLock(address.with_suffix(".lock")):
         connection = _try_connect(address)
         if connection is None:
-            progress("importing vLLM")
+            starting()
             connection = _start_host(address, linger_s)
     return connection
 

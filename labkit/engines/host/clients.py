@@ -107,6 +107,11 @@ class Clients:
             if events & selectors.EVENT_READ:
                 yield key.data, key.data.read()
 
+    def tell(self, message: dict[str, Any]) -> None:
+        """Send a message to every client."""
+        for client in self._all:
+            client.tell(message)
+
     def accept(self) -> None:
         """Accept all clients that wait to connect."""
         with contextlib.suppress(OSError):  # BlockingIOError: no client waits; others: the client has gone

@@ -12,8 +12,8 @@ _EXCEPTION = re.compile(r"(?:^|\s)[\w.]*(?:Error|Exception): \S")
 # A text in the log, and the step to report to the clients that wait.
 _PHASES = (
     ("Starting to load model", "loading weights"),
-    ("Loading weights took", "weights loaded"),
-    ("KV cache size:", "KV cache reserved"),
+    ("Loading weights took", "reserving the KV cache"),
+    ("KV cache size:", "warming up"),
     ("Starting vLLM server", "starting the server"),
 )
 

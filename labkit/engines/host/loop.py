@@ -23,7 +23,9 @@ from labkit.engines.host.arguments import ArgumentCheck
 from labkit.engines.host.clients import Client, Clients
 from labkit.engines.host.engines import LeasedEngine, engine_key, start_engine
 from labkit.engines.host.leftovers import Leftovers
-from labkit.engines.host.protocol import LeaseRequest, ListRequest, Malformed, parse_request
+from labkit.engines.host.protocol import LeaseRequest, ListRequest, Malformed, PrepareRequest, Request, parse_request
+from labkit.engines.host.read_ahead import bytes_read, reading_ahead
+from labkit.engines.host.start_report import kept_folder
 
 # Seconds between two checks of what no socket reports: while an engine starts or dies, and while all is quiet. The third is
 # for the checks of the clients while vLLM is imported.
@@ -36,8 +38,9 @@ class Host:
     """Accepts leases, starts engines, watches both.
 
     `starter` is the connection of the client that started the host. `run` returns when nobody has needed an engine for
-    `linger_s` seconds. Only clients that were answered count for that: when all clients are killed while they wait for
-    the first engine, nobody will come back for one, and the host ends at once.
+    `linger_s` seconds, or nobody can ask for one because the address has been deleted. Only clients that were answered count
+    for that: when all clients are killed while they wait for the first engine, nobody will come back for one, and the host
+    ends at once.
     """
 
     def __init__(self, listener: socket.socket, address: Path, linger_s: float, starter: socket.socket) -> None:
@@ -49,6 +52,7 @@ class Host:
         self._last_answer = -math.inf
         self._import_error = ""
         self._check: ArgumentCheck | None = None
+        self._reader: int | None = None
 
     def prepare(self) -> None:
         """Import vLLM, so that engines can be forked. Clients wait in the listener's queue; each is told of a failure.
@@ -59,8 +63,9 @@ class Host:
             with self._ending_with_its_clients():
                 check = ArgumentCheck()
                 if check.on_cpu:
-                    child.preload()
-                    check.build_parser()
+                    with reading_ahead(kept_folder() / "read-ahead.json") as self._reader:
+                        child.preload()
+                        check.build_parser()
                 self._check = check
         except Exception as error:  # noqa: BLE001 - whatever a broken installation raises, the client must hear it
             self._import_error = f"vLLM cannot be imported: {type(error).__name__}: {error}"
@@ -83,8 +88,11 @@ class Host:
                 self._leftovers.sweep()
             if any(engine.ready for engine in self._engines.values()):
                 self._last_answer = time.monotonic()
-            needed = self._clients or self._engines or self._leftovers.expected
-            if not needed and time.monotonic() - self._last_answer > self._linger_s and self._retire():
+            if self._clients or self._engines or self._leftovers.expected:
+                continue
+            if not self._address.exists():
+                return
+            if time.monotonic() - self._last_answer > self._linger_s and self._retire():
                 return
 
     def stop_all(self) -> None:
@@ -95,15 +103,19 @@ class Host:
 
     @contextlib.contextmanager
     def _ending_with_its_clients(self) -> Iterator[None]:
-        """Check the clients from a timer's signal while the import keeps the loop from running.
+        """Check the clients from a timer's signal while the import keeps the loop from running, and tell them how it goes.
 
         A thread would not do: a fork keeps only the thread that forks. On exit, only the address has to be removed.
         """
+        began = time.monotonic()
 
         def look(*_: object) -> None:
             self._clients.accept()
             if self._clients.all_gone and self._retire():
                 os._exit(0)
+            processes = (os.getpid(), *([self._reader] if self._reader else []))
+            read = sum(bytes_read(process) for process in processes)
+            self._clients.tell({"event": "importing", "s": time.monotonic() - began, "read": read})
 
         signal.signal(signal.SIGALRM, look)
         signal.siginterrupt(signal.SIGALRM, False)
@@ -137,12 +149,17 @@ class Host:
             except Exception as error:  # noqa: BLE001 - what one client asks for must not end the engines of the others
                 client.fail("start", f"the host could not do this: {type(error).__name__}: {error}")
 
-    def _answer(self, client: Client, request: LeaseRequest | ListRequest | Malformed) -> None:
+    def _answer(self, client: Client, request: Request | Malformed) -> None:
         match request:
             case Malformed(reason):
                 client.tell({"event": "refused", "message": reason})
             case ListRequest():
-                client.tell({"event": "engines", "engines": [engine.describe() for engine in self._engines.values()]})
+                engines = [engine.describe() for engine in self._engines.values()]
+                client.tell({"event": "engines", "host_pid": os.getpid(), "engines": engines})
+            case PrepareRequest():
+                if self._check is not None:
+                    self._last_answer = time.monotonic()
+                client.tell({"event": "prepared"})
             case LeaseRequest() if any(client in engine.clients for engine in self._engines.values()):
                 client.tell({"event": "refused", "message": "this connection holds a lease; open another one"})
             case LeaseRequest():

@@ -1,8 +1,9 @@
 """The messages between the host and its clients: one JSON object a line, over a socket that only the user can reach.
 
-A client sends one message: `LeaseRequest`, which holds the engine until the connection closes, or `ListRequest`. The host
-sends `{"event": "progress" | "ready" | "failed" | "stopped" | "engines" | "refused", …}`. Anything else is `Malformed`: the
-host answers it with "refused" and goes on, since one client's garbage must not end the engines of the others.
+A client sends one message: `LeaseRequest`, which holds the engine until the connection closes, `ListRequest`, or
+`PrepareRequest`. The host sends `{"event": "importing" | "progress" | "ready" | "failed" | "stopped" | "engines" |
+"prepared" | "refused", …}`. Anything else is `Malformed`: the host answers it with "refused" and goes on, since one client's
+garbage must not end the engines of the others.
 """
 
 from __future__ import annotations
@@ -53,22 +54,36 @@ class ListRequest:
         return encode({"op": "list"})
 
 
+@dataclass(frozen=True, slots=True)
+class PrepareRequest:
+    """Asks to be told when vLLM has been imported, so that the host waits for an engine to be asked of it."""
+
+    def encode(self) -> bytes:
+        """The request as a line."""
+        return encode({"op": "prepare"})
+
+
+Request = LeaseRequest | ListRequest | PrepareRequest
+
+
 def encode(message: Mapping[str, Any]) -> bytes:
     """One message as a line."""
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
-def parse_request(message: dict[str, Any] | Malformed) -> LeaseRequest | ListRequest | Malformed:
+def parse_request(message: dict[str, Any] | Malformed) -> Request | Malformed:
     """The request in a client's message; a `Malformed` names the field that is wrong."""
     if isinstance(message, Malformed):
         return message
     match message.get("op"):
         case "list":
             return ListRequest()
+        case "prepare":
+            return PrepareRequest()
         case "lease":
             return _parse_lease(message)
         case other:
-            return Malformed(f"op is {reprlib.repr(other)}; use 'lease' or 'list'")
+            return Malformed(f"op is {reprlib.repr(other)}; use 'lease', 'list' or 'prepare'")
 
 
 def _parse_lease(message: Mapping[str, Any]) -> LeaseRequest | Malformed:

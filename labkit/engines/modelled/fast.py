@@ -6,6 +6,7 @@ import numpy as np
 
 from labkit.engines.modelled.settings import EngineSettings
 from labkit.engines.modelled.trace import Ints, SimulatedAnswers, Trace
+from labkit.extras import extra
 from labkit.latency import LatencyModel
 from labkit.request import InvalidValue
 
@@ -17,7 +18,8 @@ def simulate(trace: Trace, model: LatencyModel, settings: EngineSettings) -> Sim
     compiled code is kept on disk. Raises `ContextWindowExceeded`, with the lengths of the longest request, where the engine
     can never hold it, and `InvalidValue` for priorities and for prefix blocks that engine blocks do not divide.
     """
-    from labkit.engines.modelled import kernel  # numba takes a second to import: only simulations wait for it
+    with extra("analysis"):
+        from labkit.engines.modelled import kernel  # numba takes a second to import: only simulations wait for it
 
     if settings.policy != "fcfs":
         raise InvalidValue("the compiled path serves first come first served; use ModelledEngine for priorities")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import math
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import labkit
 from labkit.engines.endpoint import OpenAIEngine
 from labkit.engines.engine import Engine
 from labkit.engines.errors import EngineStartError
-from labkit.engines.host import Lease, lease_engine
+from labkit.engines.host import LINGER_S, Lease, lease_engine
 from labkit.engines.host.arguments import model_name
 from labkit.engines.metrics import MetricsSnapshot, parse_metrics
 from labkit.engines.models import lab_model
@@ -37,7 +38,7 @@ class Live:
     model: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     idle_s: float = 1200.0
-    linger_s: float = 20.0
+    linger_s: float = LINGER_S
     stall_s: float = 120.0
 
     def __post_init__(self) -> None:
@@ -82,15 +83,24 @@ class Live:
             engine_version=engine.dialect.version,
             model=engine.model,
             date=today(),
-            command=call_text("vllm", self.model, self.arguments),
+            command=call_text("vllm", self.model, _portable(self.arguments)),
             driver=driver,
             arguments={name: _portable(value) for name, value in lease.info.arguments.items()},
         )
 
 
 def _portable(value: Any) -> Any:
-    """`value` with the lab's own folder cut out of its paths, so that it reads alike on every machine."""
-    return value.replace(f"{Path(labkit.__file__).parents[1]}/", "") if isinstance(value, str) else value
+    """`value` with the lab's own folder cut out of its paths, so that it reads alike on every machine.
+
+    Of a temporary file, such as a step log, only the name stays.
+    """
+    if isinstance(value, Mapping):
+        return {name: _portable(inner) for name, inner in value.items()}
+    if not isinstance(value, str):
+        return value
+    if value.startswith(f"{tempfile.gettempdir()}/"):
+        return Path(value).name
+    return value.replace(f"{Path(labkit.__file__).parents[1]}/", "")
 
 
 class LiveConnection:

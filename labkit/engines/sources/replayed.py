@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import labkit
+from labkit.data import clone_path
 from labkit.engines.engine import Engine
 from labkit.engines.errors import RecordingError
 from labkit.engines.metrics import MetricsSnapshot
@@ -57,7 +57,7 @@ class ReplayedConnection:
 
 def recordings_dir() -> Path:
     """Where the lab's recordings are kept: data/recordings of the repository."""
-    return Path(labkit.__file__).parents[1] / "data" / "recordings"
+    return clone_path("recordings")
 
 
 def _newest(model: str) -> Path:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from decimal import Decimal
 
-from labkit.request import Done, Event, Handler, Message, Request, Timing, Usage, clock, complete
+from labkit.request import Chunk, Done, Event, Handler, Message, Request, Timing, Usage, clock, complete
 from labkit.workbook.chapters import Chapter
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, equals, holds
 
@@ -199,6 +200,109 @@ def _check_budget(answer: Callable[..., Handler], rng: random.Random) -> Iterato
     yield equals(
         "each lever has its own purse: refusals of a new one's first request", clock.run_virtual(spend(second, 1)), 0
     )
+    yield holds(
+        "a refusal is an error",
+        clock.run_virtual(_raises(first, asked)),
+        given="a caller that reads the stream of a refused request to its end",
+        expected="an exception",
+        actual="a stream that ends without a word",
+        why="A stream that is merely empty looks like an answer that was cut off.",
+    )
+    yield from _check_stream(answer)
+
+
+async def _raises(handler: Handler, request: Request) -> bool:
+    try:
+        async for _ in handler(request):
+            pass
+    except Exception:  # noqa: BLE001 - any error is a refusal
+        return True
+    return False
+
+
+def _check_stream(answer: Callable[..., Handler]) -> Iterator[Outcome]:
+    """Whether what a budget lets through arrives whole, as it comes, and ends at the engine when the caller leaves."""
+    made: list[Event] = []
+    closed: list[bool] = []
+
+    async def engine(request: Request) -> AsyncGenerator[Event, None]:
+        try:
+            for event in (
+                Chunk("Yes, ", clock.now()),
+                Chunk("it may.", clock.now()),
+                Done(Usage(9, request.max_tokens), Timing(0.0, done=clock.now())),
+            ):
+                await asyncio.sleep(1)
+                made.append(event)
+                yield event
+        finally:
+            closed.append(True)
+
+    asked = Request((Message("user", "hello"),), max_tokens=5)
+
+    async def read() -> list[Event]:
+        return [event async for event in call(answer, engine, Decimal(9), lambda usage: Decimal(1))(asked)]
+
+    yield equals("every event arrives as the engine sent it", clock.run_virtual(read()), made)
+
+    async def leave() -> tuple[int, bool]:
+        made.clear()
+        closed.clear()
+        stream = call(answer, engine, Decimal(9), lambda usage: Decimal(1))(asked)
+        await anext(stream)
+        sent = len(made)
+        await stream.aclose()
+        return sent, bool(closed)
+
+    sent, ended = clock.run_virtual(leave())
+    yield equals(
+        "events that the engine had sent when the caller got the first",
+        sent,
+        1,
+        why="Hand each event on as it comes: whoever collects them first takes away the first token.",
+    )
+    yield holds(
+        "when the caller leaves, the engine stops at once",
+        ended,
+        given="a caller that closes the stream after one event",
+        why="Hold the inner stream in `async with aclosing(...)`; otherwise the engine goes on writing, and billing.",
+    )
+
+
+async def _last_only(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    async for event in events:
+        if isinstance(event, Done):
+            yield event
+
+
+async def _gathered(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    for event in [event async for event in events]:
+        yield event
+
+
+async def _leaky(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    async for event in events:
+        yield event
+
+
+async def _silent(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    try:
+        async for event in events:
+            yield event
+    except RuntimeError:
+        return
+
+
+def _spoilt(
+    through: Callable[[AsyncGenerator[Event, None]], AsyncGenerator[Event, None]],
+) -> Callable[[Handler, Decimal, Callable[[Usage], Decimal]], Handler]:
+    """Near miss: the right budget, whose stream goes `through` something that spoils it."""
+
+    def answer(inner: Handler, dollars: Decimal, price: Callable[[Usage], Decimal]) -> Handler:
+        kept = within_budget(inner, dollars, price)
+        return lambda request: through(kept(request))
+
+    return answer
 
 
 CHAPTER = Chapter(
@@ -208,6 +312,7 @@ CHAPTER = Chapter(
     predictions=("01.json", "01.hidden", "01.ratio"),
     quizzes=("01.q1", "01.q2", "01.q3"),
     claims=("01.output_price",),
+    needs=("answers",),
     exercises=(
         Exercise(
             id="01.1",
@@ -299,6 +404,10 @@ CHAPTER = Chapter(
                 lambda inner, dollars, price: inner,
                 lambda inner, dollars, price: within_budget(inner, dollars * 2, price),
                 lambda inner, dollars, price: within_budget(inner, Decimal(0), price),
+                _spoilt(_last_only),
+                _spoilt(_gathered),
+                _spoilt(_leaky),
+                _spoilt(_silent),
             ),
         ),
     ),

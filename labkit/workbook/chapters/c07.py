@@ -131,6 +131,15 @@ def _check_rule(answer: StartBy, rng: random.Random) -> Iterator[Outcome]:
         expected="5.0 or earlier",
         why="Nobody can join any more: waiting buys nothing.",
     )
+    runs = _batches(answer, [0.0, 0.75], lambda n: 0.1 * n, 3, 1.0)
+    yield holds(
+        "it leaves room for one more item, and for no second one",
+        len(runs) == 1,
+        given="items at 0 and 0.75 s, a run of n takes 0.1·n s, at most 3 in it, budget 1 s",
+        expected="one run, of both",
+        actual=f"{len(runs)} runs, done at {[round(end, 3) for end, _ in runs]} s",
+        why="With room for one more the first item can wait until 0.8 s, and with room for two only until 0.7 s.",
+    )
     for _ in range(25):
         max_size = rng.randrange(3, 24)
         fixed, each = rng.uniform(0.002, 0.03), rng.uniform(0.0005, 0.004)

@@ -274,7 +274,9 @@ def _check_evict(answer: Evict, rng: random.Random) -> Iterator[Outcome]:
             expected="that block",
             actual=repr(chosen),
         )
-    own, lab, block = [], [], 16
+    own: list[float] = []
+    lab: list[float] = []
+    block = 16
     for _ in range(3):
         prompts = chat_traffic(rng, 500, block)
         for num_blocks in (60, 100):
@@ -302,21 +304,25 @@ def _check_evict(answer: Evict, rng: random.Random) -> Iterator[Outcome]:
         expected=f"at least {105 * sum(lab) / len(lab):.1f} % of the prompts' tokens served",
         actual=f"{100 * sum(own) / len(own):.1f} %",
     )
-    # All earlier chats have ended: the favourites of the first day must not keep their blocks for ever.
-    old, new = chat_traffic(rng, 300, block, one_off=0.0), chat_traffic(rng, 300, block)
-    apart = [[-token for token in prompt] for prompt in new]
-    shares = []
-    for evict in (watched, None):
-        cache = PrefixCache(80, block, evict)
-        for prompt in old:
-            cache.serve(prompt)
-        shares.append(sum(cache.serve(prompt) for prompt in apart) / sum(map(len, apart)))
+    # All earlier chats have ended: the favourites of the first day must not keep their blocks for ever. How long to be
+    # patient is the learner's choice: over three such days twice the lab's patience serves as much as LRU, and patience
+    # without end at most 0.86 of that.
+    own, lab = [], []
+    for _ in range(3):
+        old, new = chat_traffic(rng, 300, block, one_off=0.0), chat_traffic(rng, 300, block)
+        apart = [[-token for token in prompt] for prompt in new]
+        for evict, shares in ((watched, own), (None, lab)):
+            cache = PrefixCache(80, block, evict)
+            for prompt in old:
+                cache.serve(prompt)
+            shares.append(sum(cache.serve(prompt) for prompt in apart) / sum(map(len, apart)))
     yield holds(
         "it lets go of what nobody asks for any more",
-        shares[0] >= shares[1],
-        given="a second day whose chats share nothing with the first",
-        expected=f"at least LRU's {100 * shares[1]:.1f} % served on the second day",
-        actual=f"{100 * shares[0]:.1f} %",
+        sum(own) >= 0.95 * sum(lab),
+        given="three second days whose chats share nothing with the first; LRU serves "
+        f"{100 * sum(lab) / len(lab):.1f} % on them",
+        expected=f"at least {95 * sum(lab) / len(lab):.1f} % of the prompts' tokens served",
+        actual=f"{100 * sum(own) / len(own):.1f} %",
     )
 
 
@@ -332,6 +338,7 @@ CHAPTER = Chapter(
     predictions=("08.session", "08.twice", "08.fp8"),
     quizzes=("08.q1", "08.q2", "08.q3"),
     claims=("08.seven",),
+    needs=("vllm",),
     exercises=(
         Exercise(
             id="08.1",

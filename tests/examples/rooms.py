@@ -1,0 +1,113 @@
+"""What each script of examples/rooms has to print, worked out by hand from what it does, and how it is run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+SCRIPTS = Path(__file__).parents[2] / "examples" / "rooms"
+NEEDS = re.compile(r'Needs the extra "(\w+)"\.')
+
+PRINTS: dict[str, tuple[str, ...]] = {  # by room: each line, as it stands or as a pattern
+    # Full after 4, 4 and 2 of ten. Alone in a step, the long job takes 100 steps of a tenth of a second, and the two that
+    # come late wait for its end or take the seat that the short one left.
+    "batching": ("[0, 1, 2, 3, 4, 5, 6, 7, 8, 9] in calls of [4, 4, 2]", "static 11.2 s", "continuous 10.2 s"),
+    # "system" is found the second time, "system" and "a" the third: 3 of 7 blocks.
+    "caches": (
+        "north In 30 days. 3 ()",
+        "north In 30 days. 0 ('response-cache',)",
+        "south In 30 days. 3 ()",
+        "2 asked, 1 served",
+        str(3 / 7),
+    ),
+    # 200 × 0.25 + 1,000 × 0.025 + 250 × 2 per million; 120,000 requests of 1,200 × 0.25 + 250 × 2 per million.
+    "cost": (
+        "0.000575 USD: 0.00005 fresh, 0.000025 cached, 0.0005 written",
+        "openai True",
+        "96.000000 USD a month",
+    ),
+    # Of the second and third prompt all but the last block of 16 is found: 500 + 2 × 4 new tokens, then ten steps.
+    "engines": (
+        *["first token after 0.061 s, all after 0.361 s"] * 3,
+        "modelled",
+        "refused: a modelled engine cannot be recorded: its numbers were not measured here",
+    ),
+    # A step of n sequences: 0.03 s and 0.001 s for each.
+    "experiments": (
+        "How do TPOT and throughput change with company and with context?",
+        r"1 at once: 32 tokens a second, 0.031 s each",
+        r"8 at once: \d+ tokens a second, 0.038 s each",
+    ),
+    # 4,096 / 1,024; and 256 blocks / 10 blocks for 150 tokens.
+    "kvcache": ("chunks 4 sequences, 600 tokens in use", "blocks 25 sequences, 3750 tokens in use"),
+    "lab": (
+        r"140 tasks of 7 families; \w+-test-1-0",
+        "right answers: 140",
+        "thought about first: 140",
+        "no answers: 0",
+    ),
+    "latency": (
+        "prefill of 1,000: 0.111 s",
+        "decode of 8: 0.038 s",
+        "weights are the limit below 200 tokens",
+        "goodput: 1.0 answers a second",
+        "median TTFT: 0.4 s",
+    ),
+    # 10 + 3 × 10, and 10 + 1 × 10 per million: what came before the failure was computed, too.
+    "ledger": ("failed: the engine fell over", "shop completed 10 3 0.00004", "shop failed 10 1 0.00002"),
+    "load": (r"(1\d\d) due, \1 answered, 0 failed", r"\{'TTFT': 0\.\d+, 'TPOT': 0.03, 'E2E': 1.5\d*\}"),
+    "request": ("It is  40.0", "late: It is open "),
+    "routing": (
+        "The small. ('cascade:small',)",
+        "The large. ('cascade:small>large',)",
+        "The large. ('fallback:small>large',)",
+    ),
+    "sqlite": (re.escape("[('kept',)]"), "foreign"),
+    "stacks": (
+        "labkit_stack: 1",
+        "shared:",
+        *[".*"] * 7,
+        "stack:",
+        "- is: Booked",
+        *[".*"] * 7,
+        "engine: small",
+        "",
+        "True",
+    ),
+    "streaming": (
+        "Yes. It is.  3 ('cancelled-early',)",
+        "('team',) returns after 18 characters",
+        "('urgent',) True after 34 characters",
+        "() {'team': 'returns', 'urgent': True} after 35 characters",
+        "read after 9.25 s, of which 8.0 s waiting for more",
+    ),
+    "embeddings": (
+        r"alike: \[1\. +0\.9\d +0\.6\d*\]",
+        "How late may I return a tent? In 30 days. ()",
+        "How late can I return a tent? In 30 days. ('semantic-cache',)",
+        "How late may I return a stove? In 30 days. ()",
+    ),
+    "tokens": (r"\['How', .*'\?'\] 9", r"with the marks of a chat: 1\d", "How late may I return a tent?"),
+    "workbook": (r"HBox 2",),
+}
+
+
+def extra_of(path: Path) -> str:
+    """The extra that the script says it needs; empty for the core."""
+    found = NEEDS.search(path.read_text(encoding="utf-8"))
+    return found[1] if found else ""
+
+
+def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a script by `command`, in a folder of nobody's."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd="/", env=environment)
+
+
+def check(room: str, printed: str) -> None:
+    """Fail unless `printed` is what the script of `room` has to print."""
+    lines = printed.rstrip("\n").split("\n")
+    wanted = PRINTS[room]
+    assert len(lines) == len(wanted), printed
+    for line, want in zip(lines, wanted, strict=True):
+        assert line == want or re.fullmatch(want, line), f"{line!r}, where {want!r} was expected"
