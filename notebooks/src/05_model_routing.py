@@ -612,13 +612,15 @@ show(
 by_doubt = frontier(doubt, "cascade")
 under = by_doubt[by_doubt.quality < [coin_quality(doubt, cost) - 1e-9 for cost in by_doubt.cost]]
 under = under[(under.share_large > 0) & (under.share_large < 1)]
+for_a_third = {name: 100 * curves[(curves.router == name) & (curves.cost <= full / 3)].quality.max() for name in names[:2]}
 dearest = columns["cost_large"][doubt.score <= np.quantile(doubt.score, 0.1)].mean() / full
 book.finding(
     len(under) > 0.1 * len(by_doubt),
     f"At {100 * len(under) / len(by_doubt):.0f} % of its thresholds the cascade by doubt alone lies **below the coin**. It pays "
     f"for both answers, and the tenth of the questions that it doubts most costs {dearest:.1f} times the average large answer. "
-    f"Ask for doubt *per dollar* instead, and the same two models give another line: {100 * needed[names[0]] / full:.0f} % of "
-    f"always large by doubt alone, **{100 * needed[names[1]] / full:.0f} %** per dollar, at 95 % of the quality.",
+    "Ask for doubt *per dollar* instead, and the same two models give another line. For a third of the always-large bill it has "
+    f"{for_a_third[names[0]]:.0f} % right by doubt alone, **{for_a_third[names[1]]:.0f} %** per dollar. At 95 % of the quality it "
+    f"costs {100 * needed[names[0]] / full:.0f} % of always large by doubt alone, {100 * needed[names[1]] / full:.0f} % per dollar.",
     "The cascade by doubt alone lies above the coin (nearly) everywhere. At 95 % of the quality it costs "
     f"{100 * needed[names[0]] / full:.0f} % of always large, and by doubt *per dollar* {100 * needed[names[1]] / full:.0f} %.",
 )
@@ -646,7 +648,7 @@ def saving(way):
     return lambda o: 1 - least_cost(o, SHARE_OF_LARGE * o.right_large.mean(), way) / o.cost_large.mean()
 
 
-resamples = book.pick(ci=200, learn=1000)
+resamples = book.pick(ci=200, learn=500)
 
 
 def within(statistic, name, scale=100):
@@ -704,7 +706,7 @@ def statistics(name):
         "above the coin": lambda o: at(name, "quality", o) - coin_quality(o, at(name, "cost", o)),
         "dearer than the oracle": lambda o: at(name, "cost", o) / oracle_cost(o, at(name, "quality", o)) - 1,
     }
-    draws = book.pick(ci=300, learn=2000)
+    draws = book.pick(ci=300, learn=1000)
     return {what: bootstrap(outcomes[name], kept[what], seed=seed, resamples=draws) for what in kept}
 
 
@@ -1253,7 +1255,12 @@ show(
             y=alt.Y("low:Q", title="difference in right answers (points)", scale=alt.Scale(domain=[-50, 60], clamp=True)),
             y2="high:Q",
         )
-        + base.mark_line().encode(y="difference:Q", strokeDash=alt.StrokeDash("rival:N", title="cascade less"))
+        + base.mark_line().encode(
+            y="difference:Q",
+            strokeDash=alt.StrokeDash(
+                "rival:N", title="cascade less", scale=alt.Scale(domain=["always small", "always large"])
+            ),
+        )
         + alt.Chart(pd.DataFrame({"y": [-100 * allowed, 0]})).mark_rule(strokeDash=[4, 3]).encode(y="y:Q")
     ).properties(title=["Cascade (B) against…", *told]),
     alt="Difference in right answers with its interval against pairs seen. "
