@@ -65,10 +65,16 @@ class Plain(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+class Patient(ThreadingHTTPServer):
+    """A server at whose door as many may wait as a chapter sends at once."""
+
+    request_queue_size = 128
+
+
 @contextmanager
 def serving(port: int = 0) -> Iterator[str]:
     """The base URL of such an endpoint, for as long as the body runs."""
-    server = ThreadingHTTPServer(("127.0.0.1", port), Plain)
+    server = Patient(("127.0.0.1", port), Plain)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
