@@ -5,10 +5,10 @@
 # And every answer opens with a polite sentence: what does that cost, in money and in time until there is something to use?
 #
 # **You will be able to** tell the first token from the first *useful* one and measure both; show lists and JSON while they are
-# written; say what a stop button saves (less than you think) and write the policy that saves more; and bring a reader back to a
-# stream that broke without asking the engine twice.
+# written; say what a stop button saves and write the policy that saves more; and bring a reader back to a stream that broke
+# without asking the engine twice.
 #
-# **Time.** 60 minutes. **Needs.** Chapter 02's TTFT and TPOT. Two small engines start on this machine.
+# **Time.** {{time}} **Needs.** Chapter 02's TTFT and TPOT. {{needs}}
 
 # %% tags=["imports"]
 import asyncio
@@ -24,11 +24,10 @@ from IPython.display import Markdown
 from transformers import AutoTokenizer
 
 from labkit.cost import price_of
-from labkit.engines import connect
 from labkit.lab import examples, grade
 from labkit.ledger import Booked, Ledger
 from labkit.load import ExactLengths
-from labkit.request import Chunk, Done, Request, complete, stack
+from labkit.request import Chunk, Done, Request, clock, complete, stack
 from labkit.streaming import (
     WORDS_PER_S,
     AfterProse,
@@ -49,7 +48,7 @@ from labkit.streaming import (
     streamed,
     word_arrivals,
 )
-from labkit.workbook import PALETTE, Figure, live_chart, show
+from labkit.workbook import PALETTE, Figure, below, live_chart, show
 
 # %% [markdown]
 # ## Predict
@@ -98,175 +97,14 @@ book.predict_choice(
 # - the **first visible** one: something appears;
 # - the **first useful piece**: something can be *acted on*. Of prose the first sentence that says something, of a list the
 #   first whole item, of JSON the first whole field that somebody wants;
-# - the **last token**.
+# - the **last token**. An answer of one sentence can be acted on when that sentence is whole, which is here: streaming lets
+#   the reader watch it grow, and by this definition brings no use before the end.
 
 # %%
-small = await connect(book.engine, model="small", progress=print)
-large = await connect(book.engine, model="large", progress=print)
-source = small.provenance.caption()
-sources = f"{source}; {large.provenance.caption()}"
-
-# %% [markdown]
-# Our small model was trained to be curt, so two of its answers below are *dictated*: the engine may only choose tokens that
-# spell a given text. It still writes them one by one, at its own speed, so the times are real.
-
-# %%
-faq = next(e for e in examples("test", "faq", 40, seed=1) if e.answer.startswith("We accept"))
-order = next(iter(examples("test", "extract", 1, seed=1)))
-total = next(iter(examples("test", "total", 1, seed=1)))
-manners = "Good morning. Thank you for your message. I am happy to help. "
-as_list = "We accept:\n- cards\n- bank transfer\n- gift cards"
-lab_tokens = AutoTokenizer.from_pretrained(small.tokenizer_path)
-
-
-def asking(example, dictated=""):
-    extra = {}
-    if dictated:  # the bias keeps it to whole words, where a grammar alone would let it spell them letter by letter
-        ids = lab_tokens(dictated, add_special_tokens=False)["input_ids"]
-        extra = {"structured_outputs": {"choice": [dictated]}, "logit_bias": {str(i): 100.0 for i in ids}}
-    return Request(example.messages, max_tokens=max(64, example.max_tokens), extra=extra)
-
-
-streams = {
-    "prose, to the point": (small, asking(faq), "prose"),
-    "prose, polite first": (small, asking(faq, manners + faq.answer), "prose"),
-    "a list": (small, asking(faq, as_list), "list"),
-    "JSON": (small, asking(order), JsonFields("order")),
-    "large, thinks first": (large, asking(total), "prose"),
-}
-moments = []
-for engine_, request, _ in streams.values():
-    await complete(engine_, request)  # warm-up; a dictated text is compiled here
-for _ in range(book.pick(ci=5, learn=9, gpu=9)):
-    for name, (engine_, request, kind) in streams.items():
-        whole = await complete(engine_, request)
-        timing = whole.done.timing
-        moments.append(
-            {
-                "answer": name,
-                "first token": 1000 * timing.ttft,
-                "first visible": 1000 * (next(c.at for c in whole.chunks if c.text) - timing.sent),
-                "first useful": 1000 * (first_useful_at(whole.chunks, kind) - timing.sent),
-                "last token": 1000 * (timing.last_token - timing.sent),
-                "tokens": whole.done.usage.output_tokens,
-            }
-        )
-moments = pd.DataFrame(moments)
-medians = moments.groupby("answer", sort=False).median()
-medians.drop(columns="tokens").round(1).rename(columns=lambda c: f"{c} (ms)")
-
-# %%
-thinking = medians.loc["large, thinks first"]
-times = float(thinking["first useful"] / thinking["first token"])
-book.reveal("06.think", times, unit="×")
-lowest, highest = medians.min(), medians.max()
-phases = {
-    "waiting": (None, "first token", PALETTE["grey"]),
-    "thinking, unseen": ("first token", "first visible", PALETTE["pink"]),
-    "seen, not useful yet": ("first visible", "first useful", PALETTE["orange"]),
-    "useful": ("first useful", "last token", PALETTE["blue"]),
-}
-bars = pd.DataFrame(
-    [
-        {"answer": name, "phase": phase, "from": row[begin] if begin else 0.0, "to": row[end]}
-        for name, row in medians.iterrows()
-        for phase, (begin, end, _) in phases.items()
-    ]
-)
-show(
-    alt.Chart(bars)
-    .mark_bar()
-    .encode(
-        x=alt.X("from:Q", title="time since the request was sent (ms)"),
-        x2="to:Q",
-        y=alt.Y("answer:N", title=None, sort=list(streams)),
-        color=alt.Color(
-            "phase:N",
-            title=None,
-            scale=alt.Scale(domain=list(phases), range=[colour for _, _, colour in phases.values()]),
-        ),
-        tooltip=["answer:N", "phase:N", alt.Tooltip("from:Q", format=".1f"), alt.Tooltip("to:Q", format=".1f")],
-    )
-    .properties(
-        height=170,
-        title=f"First token after {lowest['first token']:.0f} to {highest['first token']:.0f} ms, first use after "
-        f"{lowest['first useful']:.0f} to {highest['first useful']:.0f} ms",
-    ),
-    alt="Median times in ms. "
-    + " ".join(
-        f"{name}: first token {r['first token']:.0f}, visible {r['first visible']:.0f}, useful {r['first useful']:.0f}, "
-        f"last {r['last token']:.0f}."
-        for name, r in medians.iterrows()
-    ),
-    source=f"Medians of {len(moments) // len(streams)} each. {sources}",
-)
-
-# %%
-polite, curt = medians.loc["prose, polite first"], medians.loc["prose, to the point"]
-manners_tokens = int(polite.tokens - curt.tokens)
-manners_ms = float(polite["first useful"] - curt["first useful"])
-Markdown(
-    f"Good manners: **{manners_tokens} tokens** and **{manners_ms:.0f} ms** until the first useful piece. The time to first "
-    f"*token* moved by {polite['first token'] - curt['first token']:+.1f} ms, so whoever tunes for TTFT will not see them. The "
-    f"large model writes {thinking.tokens:.0f} tokens for an answer of two words. (The money: at the end.)"
-)
-
-# %% [markdown]
-# ### JSON, field by field
-#
-# Half a JSON document is not JSON: `json.loads` says nothing until the last bracket. But many a field is *final* long before.
-# A progressive parser follows the grammar and reports each value at the character after which nothing can change it. (`12` is
-# not final: it may become `128`. `"12"` is.)
-
-# %%
-field_at = []
-for example in examples("test", "extract", book.pick(ci=12, learn=30, gpu=30), seed=2):
-    whole = await complete(small, asking(example))
-    parser = PartialJSON()
-    sent = whole.done.timing.sent
-    for chunk in whole.chunks:
-        for found in parser.feed(chunk.text):
-            if isinstance(found, Final):
-                field = found.path[0] if found.path else "the whole"
-                field_at.append({"field": field, "ms": 1000 * (chunk.at - sent), "request": example.id})
-field_at = pd.DataFrame(field_at)
-fields = ["order", "name", "product", "quantity", "the whole"]
-final_ms = field_at.groupby("field").ms.median().reindex(fields)
-early = 100 * final_ms["order"] / final_ms["the whole"]
-dots = alt.Chart(field_at).encode(y=alt.Y("field:N", title=None, sort=fields))
-show(
-    (
-        dots.mark_circle(size=45, opacity=0.4).encode(
-            x=alt.X("ms:Q", title="final, time since the request was sent (ms)", scale=alt.Scale(domainMin=0)),
-            tooltip=["field:N", alt.Tooltip("ms:Q", format=".1f")],
-        )
-        + dots.mark_tick(thickness=3, size=22, color=PALETTE["red"]).encode(x="median(ms):Q")
-    ).properties(height=170, title=f"The order number is final after {early:.0f} % of the wait for the whole"),
-    alt="When each field was final, median ms: " + ", ".join(f"{name} {ms:.0f}" for name, ms in final_ms.items()) + ".",
-    source=f"Points: answers; red: medians. {source}",
-)
-
-# %% [markdown]
-# So a lookup of the order can start while the model still writes the rest. And the *order of the fields is yours*: put first
-# in the schema what the next step needs first.
-#
-# ### When it breaks in the middle
-#
-# We turn the temperature as high as it goes, until the small model breaks its own JSON. The parser names the very character
-# from which no valid document can follow, so the rest need not be paid for. (Counters are the engine's: if another notebook
-# uses it this very moment, they hold its tokens, too.)
-
-# %%
-hot = [
-    replace(asking(e), temperature=2.0, seed=i)
-    for i, e in enumerate(examples("test", "extract", book.pick(ci=30, learn=60, gpu=60), seed=3))
-]
-truth = [json.loads(e.answer) for e in examples("test", "extract", len(hot), seed=3)]
-
-
-def broken(text):
-    """A condition for `StopWhen`: no JSON document begins like this one."""
-    return any(isinstance(found, Malformed) for found in AfterProse().feed(text))
+small = await book.connect("small")
+large = await book.connect("large")
+tokens_of = None if book.lacks("tokenizer") else AutoTokenizer.from_pretrained(small.tokenizer_path)
+make = None if book.lacks("tokenizer") else ExactLengths(str(small.tokenizer_path), seed)
 
 
 async def counted(work, engine_=small):
@@ -280,26 +118,236 @@ async def counted(work, engine_=small):
     return result, int((after - before).generation_tokens)
 
 
-async def one_by_one(handler, requests):
-    return [await complete(handler, request) for request in requests]
+# %% [markdown]
+# (`counted` reads the engine's own counter; it will be a witness below. If another notebook uses the engine this very moment,
+# the counter holds its tokens, too.)
+#
+# Our small model was trained to be curt, so two of its answers below are *dictated*: the engine may only choose tokens that
+# spell a given text. It still writes them one by one, at its own speed, so the times are real.
+
+# %%
+faq = next(e for e in examples("test", "faq", 40, seed=1) if e.answer.startswith("We accept"))
+order = next(iter(examples("test", "extract", 1, seed=1)))
+total = next(iter(examples("test", "total", 1, seed=1)))
+manners = "Good morning. Thank you for your message. I am happy to help. "
+as_list = "We accept:\n- cards\n- bank transfer\n- gift cards"
 
 
-whole_ones, all_tokens = await counted(one_by_one(small, hot))
-cut_ones, cut_tokens = await counted(one_by_one(stack(StopWhen(broken), engine=small), hot))
+def asking(example, dictated=""):
+    extra = {}
+    if dictated:  # the bias keeps it to whole words, where a grammar alone would let it spell them letter by letter
+        ids = tokens_of(dictated, add_special_tokens=False)["input_ids"]
+        extra = {"structured_outputs": {"choice": [dictated]}, "logit_bias": {str(i): 100.0 for i in ids}}
+    return Request(example.messages, max_tokens=max(64, example.max_tokens), extra=extra)
+
+
+def five_streams():
+    """Each with its engine, its request, and the kind of answer that decides what is useful."""
+    return {
+        "prose, to the point": (small, asking(faq), "prose"),
+        "prose, polite first": (small, asking(faq, manners + faq.answer), "prose"),
+        "a list": (small, asking(faq, as_list), "list"),
+        "JSON": (small, asking(order), JsonFields("order")),
+        "large, thinks first": (large, asking(total), "prose"),
+    }
+
+
+# %%
+async def four_moments(number):
+    rows = []
+    for name, (engine_, request, kind) in five_streams().items():
+        if number == 0:
+            await complete(engine_, request)  # warm-up; a dictated text is compiled here
+        whole = await complete(engine_, request)
+        chunks, timing = whole.chunks, whole.done.timing
+        visible = next((c.at for c in chunks if c.text), timing.last_token)
+        useful = first_useful_at(chunks, kind) or timing.last_token  # an answer of no use is none before its end, either
+        rows.append(
+            {
+                "round": number,
+                "answer": name,
+                "first token": 1000 * timing.ttft,
+                "first visible": 1000 * (visible - timing.sent),
+                "first useful": 1000 * (useful - timing.sent),
+                "last token": 1000 * (timing.last_token - timing.sent),
+                "tokens": whole.done.usage.output_tokens,
+                "unseen": sum(c.counted.reasoning_tokens for c in chunks),
+            }
+        )
+    return rows
+
+
+five = await book.measure("four moments", four_moments, rounds=book.pick(ci=5, learn=9))
+moments = pd.DataFrame([row for rows in five.value for row in rows])
+medians = moments.drop(columns="round").groupby("answer", sort=False).median()
+medians.drop(columns=["tokens", "unseen"]).round(1).rename(columns=lambda c: f"{c} (ms)")
+
+# %%
+useful = moments.pivot(index="round", columns="answer", values="first useful")
+first = moments.pivot(index="round", columns="answer", values="first token")
+book.reveal("06.think", (useful["large, thinks first"] / first["large, thinks first"]).tolist(), unit="×")
+
+# %%
+names = list(medians.index)
+phases = {
+    "waiting": (None, "first token", PALETTE["grey"]),
+    "thinking, unseen": ("first token", "first visible", PALETTE["pink"]),
+    "seen, not useful yet": ("first visible", "first useful", PALETTE["orange"]),
+    "useful": ("first useful", "last token", PALETTE["blue"]),
+}
+bars = pd.DataFrame(
+    [
+        {"answer": name, "phase": phase, "from": row[begin] if begin else 0.0, "to": row[end]}
+        for name, row in medians.iterrows()
+        for phase, (begin, end, _) in phases.items()
+    ]
+)
+lowest, highest = medians.min(), medians.max()
+show(
+    (
+        alt.Chart(bars)
+        .mark_bar()
+        .encode(
+            x=alt.X("from:Q", title="time since the request was sent (ms)"),
+            x2="to:Q",
+            y=alt.Y("answer:N", title=None, sort=names),
+            color=alt.Color(
+                "phase:N",
+                title=None,
+                scale=alt.Scale(domain=list(phases), range=[colour for _, _, colour in phases.values()]),
+            ),
+            tooltip=["answer:N", "phase:N", alt.Tooltip("from:Q", format=".1f"), alt.Tooltip("to:Q", format=".1f")],
+        )
+        + alt.Chart(moments)
+        .mark_tick(thickness=1.5, size=14, opacity=0.5, color="black")
+        .encode(x="first useful:Q", y=alt.Y("answer:N", sort=names))
+    ).properties(
+        height=170,
+        title=f"First token after {lowest['first token']:.0f} to {highest['first token']:.0f} ms, first use after "
+        f"{lowest['first useful']:.0f} to {highest['first useful']:.0f} ms",
+    ),
+    alt="Median times in ms. "
+    + " ".join(
+        f"{name}: first token {r['first token']:.0f}, visible {r['first visible']:.0f}, useful {r['first useful']:.0f}, "
+        f"last {r['last token']:.0f}."
+        for name, r in medians.iterrows()
+    ),
+    source=f"Bars: medians of {len(five.value)} rounds; ticks: the first useful piece in each. {five.source}",
+)
+
+# %%
+polite, curt, thinking = (medians.loc[n] for n in ("prose, polite first", "prose, to the point", "large, thinks first"))
+manners_tokens = int(polite.tokens - curt.tokens)
+useful_moved = (useful["prose, polite first"] - useful["prose, to the point"]).tolist()
+first_moved = (first["prose, polite first"] - first["prose, to the point"]).tolist()
+manners_cost = (
+    f"Good manners: **{manners_tokens} tokens**, and {pd.Series(useful_moved).median():+.0f} ms until the first useful piece "
+    f"(median of the rounds). The time to first *token* moved by {pd.Series(first_moved).median():+.1f} ms"
+)
+thoughts = (
+    f"\n\nThe large model writes {thinking.tokens:.0f} tokens for an answer of two words, {thinking.unseen:.0f} of them unseen. "
+    "They are paid for like all others (the money: at the end)."
+)
+book.finding(
+    below(first_moved, [ms / 2 for ms in useful_moved]),
+    manners_cost + ", so whoever tunes for TTFT will not see them." + thoughts,
+    manners_cost
+    + ": as much, which manners cannot explain. Did the pieces come in bursts, on a machine busy with other things?"
+    + thoughts,
+    manners_cost + "; the rounds lie too far apart to tell the two from each other." + thoughts,
+)
+
+# %% [markdown]
+# ### JSON, field by field
+#
+# Half a JSON document is not JSON: `json.loads` says nothing until the last bracket. But many a field is *final* long before.
+# A progressive parser follows the grammar and reports each value at the character after which nothing can change it. (`12` is
+# not final: it may become `128`. `"12"` is.)
+
+
+# %%
+async def fields_as_they_end():
+    rows = []
+    for example in examples("test", "extract", book.pick(ci=12, learn=30), seed=2):
+        whole = await complete(small, asking(example))
+        parser, sent = PartialJSON(), whole.done.timing.sent
+        for chunk in whole.chunks:
+            for found in parser.feed(chunk.text):
+                if isinstance(found, Final):
+                    field = str(found.path[0]) if found.path else "the whole"
+                    rows.append({"field": field, "ms": 1000 * (chunk.at - sent), "request": example.id})
+    return rows
+
+
+field_times = await book.measure("JSON, field by field", fields_as_they_end)
+field_at = pd.DataFrame(field_times.value)
+
+# %%
+fields = ["order", "name", "product", "quantity", "the whole"]
+final_ms = field_at.groupby("field").ms.median().reindex(fields)
+by_request = field_at.pivot(index="request", columns="field", values="ms")
+early = 100 * (by_request["order"] / by_request["the whole"]).median()
+dots = alt.Chart(field_at).encode(y=alt.Y("field:N", title=None, sort=fields))
+show(
+    (
+        dots.mark_circle(size=45, opacity=0.4).encode(
+            x=alt.X("ms:Q", title="final, time since the request was sent (ms)", scale=alt.Scale(domainMin=0)),
+            tooltip=["field:N", alt.Tooltip("ms:Q", format=".1f")],
+        )
+        + dots.mark_tick(thickness=3, size=22, color=PALETTE["red"]).encode(x="median(ms):Q")
+    ).properties(height=170, title=f"The order number is final after {early:.0f} % of the wait for the whole"),
+    alt="When each field was final, median ms: " + ", ".join(f"{name} {ms:.0f}" for name, ms in final_ms.items()) + ".",
+    source=f"Points: answers; red: medians. {field_times.source}",
+)
+
+# %% [markdown]
+# So a lookup of the order can start while the model still writes the rest. And the *order of the fields is yours*: put first
+# in the schema what the next step needs first.
+
+# %% [markdown] tags=["further"]
+# ### When it breaks in the middle
+#
+# We turn the temperature as high as it goes, until the small model breaks its own JSON. The parser names the very character
+# from which no valid document can follow, so the rest need not be paid for.
+
+
+# %%
+def broken(text):
+    """A condition for `StopWhen`: no JSON document begins like this one."""
+    return any(isinstance(found, Malformed) for found in AfterProse().feed(text))
+
+
+async def answer_each(handler, requests):
+    return [(await complete(handler, request)).text for request in requests]
+
+
+async def hot_answers():
+    asked = examples("test", "extract", book.pick(ci=30, learn=60), seed=3)
+    hot = [replace(asking(example), temperature=2.0, seed=i) for i, example in enumerate(asked)]
+    texts, all_tokens = await counted(answer_each(small, hot))
+    _, cut_tokens = await counted(answer_each(stack(StopWhen(broken), engine=small), hot))
+    return {"texts": texts, "all tokens": all_tokens, "cut tokens": cut_tokens}
+
+
+hot = (await book.measure("broken JSON", hot_answers)).value
+truth = [json.loads(e.answer) for e in examples("test", "extract", len(hot["texts"]), seed=3)]
 faults, kept_right, kept_all = [], 0, 0
-for answer, facts in zip(whole_ones, truth, strict=True):
-    found = list(progressive([answer.text], after_prose=True))
-    if isinstance(found[-1], Malformed):
-        faults.append(found[-1].at / len(answer.text))
+for text, facts in zip(hot["texts"], truth, strict=True):
+    found = list(progressive([text], after_prose=True))
+    if found and isinstance(found[-1], Malformed):
+        faults.append(found[-1].at / len(text))
         finals = [f for f in found if isinstance(f, Final) and len(f.path) == 1]
         kept_all += len(finals)
         kept_right += sum(facts.get(f.path[0]) == f.value for f in finals)
+
+# %% tags=["reasoned"]
 Markdown(
-    f"**{len(faults)} of {len(hot)}** documents broke"
+    f"**{len(faults)} of {len(truth)}** documents broke"
     + (f", on average {100 * sum(faults) / len(faults):.0f} % of the way through what was written" if faults else "")
-    + f". Cut at the fault, the same {len(hot)} requests took {cut_tokens:,} tokens instead of {all_tokens:,} (the engine's own "
-    f"count): {100 * (1 - cut_tokens / all_tokens):.0f} % less; they are short, and the engine writes on until it hears. Of {kept_all} fields that were final before a fault, {kept_right} were right: *final* means that the grammar can "
-    f"no longer change it, not that it is true."
+    + f". The engine counted {hot['all tokens']:,} tokens for all of them to their ends, and {hot['cut tokens']:,} when each "
+    f"was cut at its fault: {100 * (hot['cut tokens'] / hot['all tokens'] - 1):+.0f} %. (They are short documents, and the "
+    f"engine writes on until it hears of the cut.) Of {kept_all} fields that were final before a fault, {kept_right} were right: "
+    "*final* means that the grammar can no longer change it, not that it is true."
 )
 
 # %% [markdown]
@@ -312,33 +360,18 @@ Markdown(
 LONG = 400  # tokens of the long answer
 LEAVE_AFTER = 10  # words read before the reader presses stop
 
-# %%
-make = ExactLengths(str(small.tokenizer_path), seed)
-await complete(small, make(60, LONG))
-long_answer = await complete(small, make(60, LONG))
-arrived = word_arrivals(long_answer.chunks, long_answer.done.timing.sent)
-live_reading, late_reading = streamed(arrived, WORDS_PER_S), buffered(arrived, WORDS_PER_S)
-read_when = {"read, streamed": live_reading, "read, shown when whole": late_reading}
-curve = [{"what": "written by the engine", "s": at, "words": i + 1} for i, at in enumerate(arrived)]
-for what, reading in read_when.items():
-    curve += [{"what": what, "s": reading.start_s + (i + 1) / WORDS_PER_S, "words": i + 1} for i in range(len(arrived))]
-at_word = sum(live_reading.start_s + (i + 1) / WORDS_PER_S <= arrived[-1] for i in range(len(arrived)))
-show(
-    alt.Chart(pd.DataFrame(curve))
-    .mark_line()
-    .encode(
-        x=alt.X("s:Q", title="time since the request was sent (s, logarithmic)", scale=alt.Scale(type="log")),
-        y=alt.Y("words:Q", title="words"),
-        color=alt.Color("what:N", title=None, sort=["written by the engine", *read_when]),
-    )
-    .properties(title=f"When the engine is done with {len(arrived)} words, the reader has read {at_word}"),
-    alt=f"Words written and read against time, log scale. The engine is done at {arrived[-1]:.2f} s; the reader starts at "
-    f"{live_reading.start_s:.2f} s and ends at {live_reading.finish_s:.0f} s streamed, and starts at "
-    f"{late_reading.start_s:.2f} s and ends at {late_reading.finish_s:.0f} s when shown whole.",
-    source=f"Written: measured. Read: computed at {60 * WORDS_PER_S:.0f} words a minute from the measured arrivals. {source}",
-)
 
 # %%
+async def a_long_answer(number):
+    if number == 0:
+        await complete(small, make(60, LONG))  # warm-up
+    whole = await complete(small, make(60, LONG))
+    return [round(at, 5) for at in word_arrivals(whole.chunks, whole.done.timing.sent)]
+
+
+long_answers = await book.measure("a long answer", a_long_answer, rounds=book.pick(ci=3, learn=5))
+arrived = sorted(long_answers.value, key=lambda words: words[-1])[len(long_answers.value) // 2]  # the round in the middle
+live_reading, late_reading = streamed(arrived, WORDS_PER_S), buffered(arrived, WORDS_PER_S)
 pd.DataFrame(
     {
         "starts reading (s)": [f"{r.start_s:.2f}" for r in (live_reading, late_reading)],
@@ -348,10 +381,44 @@ pd.DataFrame(
     index=["streamed", "shown when whole"],
 )
 
+# %%
+read_when = {"read, streamed": live_reading, "read, shown when whole": late_reading}
+written = [
+    {"what": "written by the engine", "s": at, "words": i + 1, "round": number}
+    for number, words in enumerate(long_answers.value)
+    for i, at in enumerate(words)
+]
+read = [
+    {"what": what, "s": reading.start_s + (i + 1) / WORDS_PER_S, "words": i + 1, "round": 0}
+    for what, reading in read_when.items()
+    for i in range(len(arrived))
+]
+at_word = sum(live_reading.start_s + (i + 1) / WORDS_PER_S <= arrived[-1] for i in range(len(arrived)))
+show(
+    alt.Chart(pd.DataFrame([*written, *read]))
+    .mark_line(opacity=0.8)
+    .encode(
+        x=alt.X("s:Q", title="time since the request was sent (s, logarithmic)", scale=alt.Scale(type="log")),
+        y=alt.Y("words:Q", title="words"),
+        color=alt.Color("what:N", title=None, sort=["written by the engine", *read_when]),
+        detail="round:N",
+    )
+    .properties(title=f"When the engine is done with {len(arrived)} words, the reader has read {at_word}"),
+    alt=f"Words written and read against time, log scale. The engine is done at {arrived[-1]:.2f} s; the reader starts at "
+    f"{live_reading.start_s:.2f} s and ends at {live_reading.finish_s:.0f} s streamed, and starts at "
+    f"{late_reading.start_s:.2f} s and ends at {late_reading.finish_s:.0f} s when shown whole.",
+    source=f"Written: {len(long_answers.value)} rounds. Read: computed at {60 * WORDS_PER_S:.0f} words a minute from the "
+    f"arrivals of the round in the middle. {long_answers.source}",
+)
+
+# %%
+Markdown(
+    f"Streamed, reading starts {late_reading.start_s - live_reading.start_s:.2f} s earlier and ends "
+    f"{late_reading.finish_s - live_reading.finish_s:.2f} s earlier, of {late_reading.finish_s:.0f} s. An engine that takes its "
+    "time makes that first wait long (move it below). But look at the picture again, and think of the stop button."
+)
+
 # %% [markdown]
-# Streaming takes the whole generation time off the wait *before* reading, and hardly changes when reading ends. On a slower
-# engine that first wait is long (move it below). But look at the picture again, and think of the stop button.
-#
 # ### Five ways to leave, three witnesses
 #
 # One answer of the same length, left in five ways. Three witnesses: what the reader was shown, what our ledger has booked, and
@@ -364,56 +431,74 @@ kept = stack(Booked(books, {"*": price}, provider="lab"), engine=small)
 
 
 async def reads(handler, request, words, rate=None, then_idle=0.0):
-    """Read until `words` words are whole, at `rate` words/s (None: as they come), idle, and close the stream."""
-    text = ""
+    """Read until `words` words are whole, at `rate` words/s (None: as they come), idle, and close the stream.
+
+    Gives back how many whole words were shown: a word is whole when white space follows it.
+    """
+    text, shown = "", 0
     async with aclosing(handler(request)) as events:
         async for event in events:
             if isinstance(event, Done):
                 break
-            before, text = len(text.split()), text + event.text
+            text += event.text
+            before, shown = shown, len(text.split()) - (bool(text) and not text[-1].isspace())
             if rate:
-                await asyncio.sleep((len(text.split()) - before) / rate)
-            if len(text.split()) > words:  # the last one is whole when the next one begins
+                await asyncio.sleep((shown - before) / rate)
+            if shown >= words:
                 break
         await asyncio.sleep(then_idle)
-    return text
+    return shown
 
 
+paced = stack(Paced(16, "merge"), engine=kept)  # a queue before the reader
+enough = stack(StopWhen(EnoughWords(LEAVE_AFTER)), engine=kept)  # a policy that looks at the text
 ways = {
-    "reads it all": lambda r: reads(kept, r, 10_000),
+    "reads it all": lambda r: reads(kept, r, LONG),
     f"stops reading at word {LEAVE_AFTER}, line left open": lambda r: reads(kept, r, LEAVE_AFTER, then_idle=1.0),
     f"reads {LEAVE_AFTER} words at reading speed, presses stop": lambda r: reads(kept, r, LEAVE_AFTER, WORDS_PER_S),
-    "the same, with a queue before the reader": lambda r: reads(
-        stack(Paced(16, "merge"), engine=kept), r, LEAVE_AFTER, WORDS_PER_S
-    ),
-    f"a policy closes it when {LEAVE_AFTER} words are written": lambda r: reads(
-        stack(StopWhen(EnoughWords(LEAVE_AFTER)), engine=kept), r, 10_000
-    ),
+    "the same, with a queue before the reader": lambda r: reads(paced, r, LEAVE_AFTER, WORDS_PER_S),
+    f"a policy closes it when {LEAVE_AFTER} words are written": lambda r: reads(enough, r, LONG),
 }
-left = []
-for way, run in ways.items():
-    text, engine_tokens = await counted(run(replace(make(60, LONG), feature=way)))
-    row = books.frame({"labkit.feature": way}).iloc[-1]
-    left.append(
-        {
-            "how": way,
-            "words shown": len(text.split()),
-            "tokens on our books": int(row["gen_ai.usage.output_tokens"]),
-            "tokens by the engine's count": engine_tokens,
-        }
-    )
-left = pd.DataFrame(left).set_index("how")
-all_of_it, _, button, _, policy = left["tokens by the engine's count"]
-book.reveal("06.stop", 100 * (1 - button / all_of_it), unit="%")
-left
 
-# %% [markdown]
-# The stop button worked, and it was late: tokens are paid at the speed of writing and wanted at the speed of reading. A policy
-# that looks at the *text* acts at the engine's speed.
-#
-# Look at the books, too. A server that reads the stream only as fast as its customer does has booked only what the customer
-# saw. The engine's answer was lying in buffers, generated and billable. An attempt is booked at the engine, wherever the ledger
-# stands in the stack; so put a queue above it, before the slow reader (`Paced`), and the books see what the engine does.
+
+# %%
+async def five_ways(_):
+    rows = []
+    for way, run in ways.items():
+        shown, engine_tokens = await counted(run(replace(make(60, LONG), feature=way)))
+        booked = books.frame({"labkit.feature": way}).iloc[-1]["gen_ai.usage.output_tokens"]
+        rows.append({"how": way, "words shown": shown, "tokens booked": int(booked), "tokens generated": engine_tokens})
+    return rows
+
+
+leaving = await book.measure("five ways to leave", five_ways, rounds=book.pick(ci=2, learn=5))
+left = pd.DataFrame([row for rows in leaving.value for row in rows])
+all_of_it, _, button, _, policy = (rows["tokens generated"].tolist() for _, rows in left.groupby("how", sort=False))
+left.groupby("how", sort=False).median().round().astype(int).rename(
+    columns={"tokens booked": "tokens on our books", "tokens generated": "tokens by the engine's count"}
+)
+
+# %%
+book.reveal("06.stop", [100 * (1 - b / a) for a, b in zip(all_of_it, button, strict=True)], unit="%")
+
+# %%
+stop_median, policy_median, all_median = (pd.Series(v).median() for v in (button, policy, all_of_it))
+book.finding(
+    below([0.9 * tokens for tokens in all_of_it], button),
+    f"The stop button worked, and it was late: {stop_median:.0f} of {all_median:.0f} tokens were written when it was pressed. "
+    f"The policy looks at the *text* as it comes, at no reader's pace: {policy_median:.0f} tokens. Our books hold what the customer saw "
+    "where the server read the stream only as fast as its customer; the engine's answer was lying in buffers, generated and "
+    "billable.",
+    f"Here the engine wrote slowly enough for the button to be of use: {stop_median:.0f} of {all_median:.0f} tokens were "
+    f"written. The policy looks at the *text* as it comes, at no reader's pace: {policy_median:.0f} tokens.",
+    f"Between {min(button):.0f} and {max(button):.0f} of {all_median:.0f} tokens were written when the button was pressed: it "
+    f"depends on how busy this machine is. For the policy that looks at the *text*, it was {policy_median:.0f}.",
+)
+
+# %% [markdown] tags=["reasoned"]
+# Tokens are paid at the speed of writing and wanted at the speed of reading. So where the engine is fast, a button saves little,
+# and a faster engine makes it save less. And an attempt is booked at the engine, wherever the ledger stands in the stack: put a
+# queue above it, before the slow reader (`Paced`), and the books see what the engine does.
 #
 # ### Stop when it has been said
 #
@@ -427,15 +512,7 @@ LOOPS = "stop a loop (06.3)"
 SAID = "stop when it is said"
 
 # %%
-tasks = [
-    *examples("test", "faq", book.pick(ci=10, learn=20, gpu=20), seed=4),
-    *examples("test", "extract", book.pick(ci=10, learn=20, gpu=20), seed=4),
-]
 one_sentence = Said(r"[.!?](\s|$)")
-
-
-def by_task(example):
-    return JsonComplete() if example.family == "extract" else one_sentence
 
 
 def up_to(condition, text):
@@ -443,42 +520,49 @@ def up_to(condition, text):
     return next((text[:i] for i in range(len(text) + 1) if condition(text[:i])), text)
 
 
-def never(text):
+def at_no_time(text):
     return False
 
 
 policies = {
-    "as it should be": (lambda example: never, False),
-    "no policy": (lambda example: never, True),
+    "as it should be": (lambda example: at_no_time, False),
+    "no policy": (lambda example: at_no_time, True),
     LOOPS: (lambda example: book.reference("06.3"), True),
-    SAID: (by_task, True),
+    SAID: (lambda example: JsonComplete() if example.family == "extract" else one_sentence, True),
 }
-outcome = []
-for name, (condition_for, endless) in policies.items():
-    extra = {"ignore_eos": True} if endless else {}
-    asked = [Request(e.messages, max_tokens=CEILING, extra=extra) for e in tasks]
-    jobs = [
-        complete(stack(StopWhen(condition_for(e)), engine=small), request) for e, request in zip(tasks, asked, strict=True)
-    ]
-    answers, engine_tokens = await counted(asyncio.gather(*jobs))
-    shown_texts = [up_to(condition_for(e), a.text) for e, a in zip(tasks, answers, strict=True)]
-    outcome.append(
-        {
-            "policy": name,
-            "tokens": engine_tokens,
-            "stopped early": sum("cancelled-early" in a.done.route for a in answers),
-            "right": sum(grade(e, text) for e, text in zip(tasks, shown_texts, strict=True)),
-            "output, USD per million answers": float(price.rates.visible_output) * engine_tokens / len(tasks),
-        }
-    )
-outcome = pd.DataFrame(outcome).set_index("policy")
+
+
+async def endless_answers():
+    tasks = [e for kind in ("faq", "extract") for e in examples("test", kind, book.pick(ci=10, learn=20), seed=4)]
+    rows = []
+    for name, (condition_for, endless) in policies.items():
+        extra = {"ignore_eos": True} if endless else {}
+        jobs = [
+            complete(stack(StopWhen(condition_for(e)), engine=small), Request(e.messages, max_tokens=CEILING, extra=extra))
+            for e in tasks
+        ]
+        answers, engine_tokens = await counted(asyncio.gather(*jobs))
+        texts = [up_to(condition_for(e), a.text) for e, a in zip(tasks, answers, strict=True)]
+        stopped = sum("cancelled-early" in a.done.route for a in answers)
+        right = sum(grade(e, text) for e, text in zip(tasks, texts, strict=True))
+        rows.append(
+            {"policy": name, "tokens": engine_tokens, "answers": len(tasks), "stopped": stopped, "right": int(right)}
+        )
+    return rows
+
+
+endless = await book.measure("answers that do not end", endless_answers)
+outcome = pd.DataFrame(endless.value).set_index("policy")
+asked = int(outcome.answers.iloc[0])
+
+# %%
 spared = 100 * (1 - outcome.tokens / outcome.tokens["no policy"])
 show(
     alt.Chart(outcome.reset_index())
     .mark_bar(color=PALETTE["blue"])
     .encode(
-        x=alt.X("tokens:Q", title=f"tokens generated for {len(tasks)} answers, the engine's count"),
-        y=alt.Y("policy:N", title=None, sort=list(policies)),
+        x=alt.X("tokens:Q", title=f"tokens generated for {asked} answers, the engine's count"),
+        y=alt.Y("policy:N", title=None, sort=list(outcome.index)),
         tooltip=["policy:N", "tokens:Q", "right:Q"],
     )
     .properties(
@@ -486,75 +570,116 @@ show(
         title=f"Of an endless answer, a loop detector spares {spared[LOOPS]:.0f} %, knowing the end {spared[SAID]:.0f} %",
     ),
     alt="Tokens by policy: " + ", ".join(f"{name} {int(n)}" for name, n in outcome.tokens.items()) + ".",
-    source=f"Concurrent requests, greedy. {source}",
+    source=f"Concurrent requests, greedy. {endless.source}",
 )
 
 # %%
-outcome.assign(right=[f"{n} of {len(tasks)}" for n in outcome.right]).round(0)
+usd = float(price.rates.visible_output) * outcome.tokens / outcome.answers
+pd.DataFrame(
+    {
+        "tokens": outcome.tokens,
+        "stopped early": outcome.stopped,
+        "right": [f"{n} of {asked}" for n in outcome.right],
+        "output, USD per million answers": usd.round(0),
+    }
+)
+
+# %%
+rambling, looping, said = (outcome.right[name] for name in ("no policy", LOOPS, SAID))
+book.finding(
+    bool(max(rambling, looping) < said),
+    f"Without a policy the answers are not only dear but *wrong* ({rambling} of {asked} right): the text behind the end is "
+    f"wanted by no one. A loop detector can bound the bill (here it spares {spared[LOOPS]:.0f} %), where the rambling is an exact "
+    f"loop at all, and leaves the rubbish in ({looping} right). A policy that knows the answer's form gives the answer ({said} right).",
+    f"In this run, {rambling} of {asked} answers were right without a policy, {looping} with a loop detector and {said} with a "
+    "policy that knows the answer's form: here the end mark did not decide whether an answer is right.",
+)
 
 # %% [markdown]
-# Without a policy the answers are not only dear but *wrong*: nobody wants the text behind the end. A loop detector bounds the
-# bill, where the rambling is an exact loop at all, and leaves the rubbish in; a policy that knows the answer's form gives the
-# answer. Where a fixed string ends it, hand it
-# to the engine as a stop sequence and it will not generate even the token too many. A condition in your code is for what no
-# string can say: JSON that is whole, a passage for the fourth time, a reader who has gone.
+# Where a fixed string ends an answer, hand it to the engine as a stop sequence and it will not generate even the token too
+# many. A condition in your code is for what no string can say: JSON that is whole, a passage for the fourth time, a reader who
+# has gone.
 #
 # ### A slow line
 #
-# A reader takes a chunk every few milliseconds, the engine makes them faster. Something has to give. `wait` holds the stream
-# back until the reader has taken a chunk; `merge` joins what waits, so that the reader gets fewer, larger ones.
+# A reader takes chunks at a quarter of the speed at which the engine makes them. Something has to give. `wait` holds the stream
+# back until the reader has taken a chunk; `merge` joins what waits, so that the reader gets fewer and longer ones.
 
 # %% tags=["constants"]
-SLOW_S = 0.006  # the slow reader's time for a chunk
+SLOWER = 4  # times as long as the engine needs for a token, the slow reader takes for a chunk
 QUEUE = 16  # chunks that may wait
 
+
 # %%
-slow = []
-request = make(60, LONG)
-for policy_ in ("wait", "merge"):
-    before = await small.metrics()
-    taken, text = 0, ""
-    async with aclosing(Paced(QUEUE, policy_)(small)(request)) as events:
-        async for event in events:
-            await asyncio.sleep(SLOW_S)
-            if isinstance(event, Chunk):
-                taken, text = taken + 1, text + event.text
-            else:
-                ended = event.timing
-    reader_s = asyncio.get_running_loop().time()
-    engine_s = ((await small.metrics()) - before).e2e_latency.mean
-    slow.append(
-        {
-            "policy": policy_,
-            "chunks the reader took": taken,
-            "words": len(text.split()),
-            "reader done (s)": round(reader_s - ended.sent, 2),
-            "our own clock says the stream took (s)": round(ended.e2e, 2),
-            "the engine says (s)": round(engine_s, 2),
-        }
-    )
-slow = pd.DataFrame(slow).set_index("policy")
-held = slow.loc["wait"]
+async def slow_line(_):
+    request = make(60, LONG // 2)
+    alone = await complete(small, request)
+    pace = alone.done.timing.tpot(alone.done.usage.output_tokens)
+    rows = []
+    for policy_ in ("wait", "merge"):
+        before = await small.metrics()
+        taken, text = 0, ""
+        async with aclosing(Paced(QUEUE, policy_)(small)(request)) as events:
+            async for event in events:
+                await asyncio.sleep(SLOWER * pace)
+                if isinstance(event, Chunk):
+                    taken, text = taken + 1, text + event.text
+                else:
+                    ended = event.timing
+        reader_s = clock.now() - ended.sent
+        engine_s = ((await small.metrics()) - before).e2e_latency.mean
+        rows.append(
+            {
+                "policy": policy_,
+                "chunks the reader took": taken,
+                "% of the text": round(100 * len(text) / len(alone.text)),
+                "reader done (s)": reader_s,
+                "our own clock says the stream took (s)": ended.e2e,
+                "the engine says (s)": engine_s,
+            }
+        )
+    return rows
+
+
+slow = await book.measure("a slow line", slow_line, rounds=book.pick(ci=3, learn=5))
+slow_rows = pd.DataFrame([row for rows in slow.value for row in rows])
+slow_rows.groupby("policy", sort=False).median().round(2)
+
+# %%
+held = slow_rows[slow_rows.policy == "wait"]
+went_on = below(held["the engine says (s)"].tolist(), (0.7 * held["reader done (s)"]).tolist())
+kept_all_text = held["% of the text"].median() > 90
 book.reveal(
     "06.slow",
-    "it waits as well"
-    if held["the engine says (s)"] > 0.7 * held["reader done (s)"]
+    None
+    if went_on is None
+    else "it waits as well"
+    if not went_on
     else "it goes on at its own speed, and somebody keeps the rest"
-    if held.words > 0.5 * LONG
+    if kept_all_text
     else "it drops what the reader cannot take",
+    unsure="the engine's own time and the reader's do not differ clearly in these rounds",
 )
-slow
 
-# %% [markdown]
-# Waiting does not reach the engine: it had finished long before, and the answer sat in buffers on the way. Two consequences. A
-# token rate measured behind a slow reader is *the reader's*. And back-pressure saves memory in your process only: to stop the
-# engine you must close the stream. Merging gives the same text in fewer pieces, and the reader is current sooner.
-#
+# %%
+book.finding(
+    went_on,
+    f"Waiting does not reach the engine: by its own clock it had finished after {held['the engine says (s)'].median():.2f} s, "
+    f"the reader after {held['reader done (s)'].median():.2f} s, and in between the answer sat in buffers on the way.",
+    "In this run the engine took about as long as the reader. vLLM writes into its server's buffers whoever reads; so look for "
+    "what slowed it down, before you believe that it waited.",
+)
+
+# %% [markdown] tags=["reasoned"]
+# Two consequences. A token rate measured behind a slow reader is *the reader's*. And back-pressure saves memory in your process
+# only: to stop the engine you must close the stream. Merging hands over the same text in fewer pieces.
+
+# %% [markdown] tags=["further"]
 # ### A line that breaks
 #
 # A phone changes from Wi-Fi to mobile in the middle of an answer. A client that asks again pays again. If the stream belongs to
 # a buffer instead of the connection, the reader comes back with the id of the last event it saw (`Last-Event-ID`, which
-# browsers send by themselves) and gets the rest. And if it never comes back, somebody must notice.
+# browsers send by themselves) and gets the rest. And if the reader stays away, somebody must notice.
 
 # %% tags=["constants"]
 BREAK_AT = 12_000  # bytes after which the line breaks
@@ -582,7 +707,7 @@ def text_of(messages):
 
 async def asks_again(request):
     await reads(small, request, LONG // 4)
-    return (await complete(small, request)).text
+    return (await complete(small, request)).text, ""
 
 
 async def comes_back(request):
@@ -590,10 +715,11 @@ async def comes_back(request):
         stream = buffer.start(request)
         first = list(decode(await receive(buffer.sse(stream), BREAK_AT)))
         rest = list(decode(await receive(buffer.sse(stream, last_event_id=first[-1][0]))))
-    return text_of(first) + text_of(rest)
+    return text_of(first) + text_of(rest), ""
 
 
-async def never_comes_back(request):
+async def stays_away(request):
+    told = ""
     async with Resumable(small, grace_s=GRACE_S) as buffer:
         stream = buffer.start(request)
         first = list(decode(await receive(buffer.sse(stream), BREAK_AT)))
@@ -601,27 +727,31 @@ async def never_comes_back(request):
         try:
             await receive(buffer.sse(stream, last_event_id=first[-1][0]))
         except StreamGone as error:
-            print(f"Too late, it is told: {error}")
-    return text_of(first)
+            told = str(error)
+    return text_of(first), told
 
 
-very_long = make(60, 2 * LONG)
-expected_text = (await complete(small, very_long)).text
-broke = []
-for what, run in {
+# %%
+readers = {
     "asks again from the start": asks_again,
     "comes back with the last id": comes_back,
-    f"never comes back; closed after {GRACE_S} s": never_comes_back,
-}.items():
-    text, engine_tokens = await counted(run(very_long))
-    broke.append(
-        {
-            "the reader": what,
-            "tokens by the engine's count": engine_tokens,
-            "text": "the whole, once" if text == expected_text else f"{len(text):,} of {len(expected_text):,} characters",
-        }
-    )
-broke = pd.DataFrame(broke).set_index("the reader")
+    f"stays away; closed after {GRACE_S} s": stays_away,
+}
+
+
+async def broken_lines():
+    very_long = make(60, 2 * LONG)
+    expected = (await complete(small, very_long)).text
+    rows = []
+    for reader, run in readers.items():
+        (text, told), engine_tokens = await counted(run(very_long))
+        whole = "the whole, once" if text == expected else f"{len(text):,} of {len(expected):,} characters"
+        rows.append({"the reader": reader, "tokens by the engine's count": engine_tokens, "text": whole, "is told": told})
+    return rows
+
+
+broke = pd.DataFrame((await book.measure("a line that breaks", broken_lines)).value).set_index("the reader")
+print("Who stayed away and comes too late is told:", broke.pop("is told").iloc[-1])
 broke
 
 # %% [markdown]
@@ -690,13 +820,14 @@ live_chart(
     leave_after=w.IntSlider(12, 1, 200, 1, description="leaves after (words)"),
 )
 
-# %% [markdown]
+# %% [markdown] tags=["reasoned"]
 # Find the decode speed at which the reader begins to stall. Above it a faster engine is worth nothing to this reader once the
 # first words are there, and worth *less* to you when readers leave early: it has written more by then.
 
 # %% [markdown]
 # ## Do
-#
+
+# %% [markdown] tags=["further"]
 # {{exercise 06.1}}
 # The first word arrives after `first` seconds, each next one `gap` seconds later, `words` in all; the reader reads `rate` words
 # a second and none before it is there. Return (start, finish) of reading it streamed and of reading it shown when whole.
@@ -728,22 +859,26 @@ def whole_items(pieces: Iterable[str]) -> Iterator[str]:
 book.check("06.2", whole_items)
 
 # %% [markdown]
-# Here is the lab's own renderer on the live list from above: the same bytes, and what a screen could show when.
+# Here is the lab's own renderer on the list from above: the pieces as the engine sent them, and what a screen could show when.
+
 
 # %%
-whole = await complete(small, streams["a list"][1])
-clock_now = {}
+async def a_list():
+    whole = await complete(small, five_streams()["a list"][1])
+    return [(1000 * (chunk.at - whole.done.timing.sent), chunk.text) for chunk in whole.chunks]
 
 
-def as_they_came(chunks):
-    for chunk in chunks:
-        clock_now["ms"] = 1000 * (chunk.at - whole.done.timing.sent)
-        yield chunk.text
+came = (await book.measure("a list, as it came", a_list)).value
+shown_at = {}
 
 
-pd.DataFrame([(f"{clock_now['ms']:.0f}", item) for item in book.reference("06.2")(as_they_came(whole.chunks))]).rename(
-    columns={0: "shown after (ms)", 1: "item"}
-).set_index("shown after (ms)")
+def as_they_came():
+    for shown_at["ms"], text in came:
+        yield text
+
+
+items = [(f"{shown_at['ms']:.0f}", item) for item in book.reference("06.2")(as_they_came())]
+pd.DataFrame(items, columns=["shown after (ms)", "item"]).set_index("shown after (ms)")
 
 # %% [markdown]
 # {{exercise 06.3}}
@@ -762,7 +897,7 @@ def going_in_circles(text: str) -> bool:
 # %%
 book.check("06.3", going_in_circles)
 
-# %% [markdown]
+# %% [markdown] tags=["further"]
 # {{exercise 06.4}}
 # Write the reader's end of the line: Server-Sent Events from bytes that are cut anywhere, in the middle of a character too.
 # Lines end in LF or CR LF. `id: …` sets the id, which stays until the next one; each `data: …` adds a line to the event's data
@@ -783,9 +918,9 @@ book.check("06.4", messages)
 # %% [markdown]
 # ## So what
 #
-# Streaming itself is free: the same tokens, sooner. What it adds to the portal's bill is what it lets you *not* generate. Nobody
-# knows your shares of rambling answers (up to the ceiling above) and of readers who leave a long answer early, so here is what
-# each percent of them is worth.
+# Streaming itself is free: the same tokens, sooner. What it adds to the portal's bill is what it lets you *not* generate. Your
+# own logs know the shares of answers that think, of those that ramble (up to the ceiling above), and of readers who leave a long
+# answer early; here is what each percent of them is worth.
 
 # %% tags=["constants"]
 REQUESTS_PER_MONTH = 100_000 * 4 * 30
@@ -795,28 +930,29 @@ HOSTED_TOKENS_PER_S = 50  # a large hosted model, for comparison with the engine
 per_token = float(price.rates.visible_output) / 1e6
 percent = REQUESTS_PER_MONTH / 100
 here_s = LEAVE_AFTER / WORDS_PER_S
-hosted = min(LONG, here_s * HOSTED_TOKENS_PER_S)
+hosted = min(all_median, here_s * HOSTED_TOKENS_PER_S)
 without, with_loops, with_form = (
-    outcome.tokens[name] / len(tasks) - outcome.tokens["as it should be"] / len(tasks) for name in ("no policy", LOOPS, SAID)
+    max(0.0, float(outcome.tokens[name] - outcome.tokens["as it should be"]) / asked) for name in ("no policy", LOOPS, SAID)
 )
-with_form = max(0.0, with_form)
 bill = pd.DataFrame(
     [
         ("a polite opening on every answer: left out", manners_tokens * REQUESTS_PER_MONTH, 0.0),
+        ("1 % think before they answer: if that were left out", float(thinking.unseen) * percent, 0.0),
         ("1 % ramble on: loop detector", without * percent, with_loops * percent),
         ("1 % ramble on: a policy that knows the end", without * percent, with_form * percent),
-        ("1 % leave: stop button, this engine", LONG * percent, button * percent),
-        (f"1 % leave: stop button, {HOSTED_TOKENS_PER_S} tokens/s (computed)", LONG * percent, hosted * percent),
-        (f"1 % leave: a policy that {LEAVE_AFTER} words will do", LONG * percent, policy * percent),
+        ("1 % leave: stop button, this engine", all_median * percent, stop_median * percent),
+        (f"1 % leave: stop button, {HOSTED_TOKENS_PER_S} tokens/s (computed)", all_median * percent, hosted * percent),
+        (f"1 % leave: a policy that {LEAVE_AFTER} words will do", all_median * percent, policy_median * percent),
     ],
     columns=["what", "before", "after"],
 ).set_index("what")
 (bill * per_token).map(lambda usd: f"{usd:,.0f}").rename(columns=lambda c: f"{c} (USD a month)")
 
-# %%
+# %% tags=["reasoned"]
 Markdown(
     f"At {price.model}'s {1e6 * per_token:.2f} USD per million output tokens ({price.source}), {REQUESTS_PER_MONTH:,} requests a "
-    f"month. **The pressure relieved**: the wait before reading starts. **Where it moved**: into open connections, into "
+    f"month. Thinking stands there for each percent of the requests that think; whether their answers are right without it is "
+    f"chapter 10's question. **The pressure relieved**: the wait before reading starts. **Where it moved**: into open connections, into "
     f"buffers that hold whole answers for readers who may return, and into books that can only see what somebody has read. "
     f"**In production**, watch time to first *useful* piece per kind of answer, not TTFT; tokens generated by the engine minus "
     f"tokens delivered; and streams still running without a reader. The first leads you to the long openings and the thinking, "
@@ -830,7 +966,7 @@ book.bill(
     of="output tokens of the 1 % who leave",
     before=line.before * per_token,
     after=line.after * per_token,
-    source=f"{REQUESTS_PER_MONTH:,} requests a month; {price.model}, {price.source}, {price.as_of}. {source}",
+    source=f"{REQUESTS_PER_MONTH:,} requests a month; {price.model}, {price.source}, {price.as_of}. {leaving.source}",
 )
 
 # %%
@@ -843,18 +979,28 @@ book.recap()
 book.quiz(
     "06.q1",
     "A release makes the model open every answer with two friendly sentences. Which signal moves?",
-    options=("time to first useful piece", "TTFT", "TPOT"),
     answer="time to first useful piece",
     why="The first token comes as early as before, and each token as fast. Only what can be used comes later.",
+    wrong={
+        "time to first token (TTFT)": "The first token of a greeting comes as soon as the first token of an answer. That is why "
+        "dashboards of TTFT stay green.",
+        "time per output token (TPOT)": "Each token takes as long as before; there are more of them. The sum shows in the end-to-end "
+        "time and on the bill.",
+    },
 )
 
 # %%
 book.quiz(
     "06.q2",
     "You double the decode speed. What happens to the tokens that the stop button saves?",
-    options=("they become fewer", "they become more", "nothing"),
     answer="they become fewer",
     why="Readers leave at the same second; by then the engine has written twice as much.",
+    wrong={
+        "they become more": "That would need readers who leave earlier. The moment of leaving is set by reading, and by that "
+        "moment a quicker engine has written more of the answer.",
+        "they stay as they are": "The reader's moment stays as it is, but what is left to save at that moment is the part not "
+        "written yet, and that has shrunk.",
+    },
 )
 
 # %%
@@ -862,9 +1008,14 @@ book.quiz(
     "06.q3",
     "Your server stops reading the engine's stream, because the customer's line is dead, and keeps the connection open. The "
     "engine…",
-    options=("generates to the end", "pauses until you read on", "notices, and cancels"),
     answer="generates to the end",
     why="It writes into buffers. Only a closed stream tells it that nobody listens.",
+    wrong={
+        "pauses until you read on": "Back-pressure ends at the server's buffers, and a text answer is small enough to fit there. "
+        "The step loop does not look at who reads.",
+        "notices, and cancels": "It cancels when the connection closes. An open one with a silent reader looks like a patient "
+        "customer.",
+    },
 )
 
 # %% [markdown]
@@ -874,6 +1025,5 @@ book.quiz(
 # what does the company cost each of them, and save you?
 
 # %%
-await small.aclose()
-await large.aclose()
+await book.close()
 book.progress()

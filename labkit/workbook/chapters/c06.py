@@ -349,6 +349,7 @@ CHAPTER = Chapter(
     title="Streaming: the first useful token",
     predictions=("06.think", "06.stop", "06.slow"),
     quizzes=("06.q1", "06.q2", "06.q3"),
+    needs=("answers", "metrics", "tokenizer"),
     exercises=(
         Exercise(
             id="06.1",

@@ -389,6 +389,7 @@ CHAPTER = Chapter(
     title="Batching strategies: sharing a step, and what the waiting buys",
     predictions=("07.alpha", "07.batcher", "07.window"),
     quizzes=("07.q1", "07.q2", "07.q3"),
+    needs=("answers", "tokenizer"),
     claims=("07.exponent", "07.window_chat", "07.window_texts", "07.dynamic", "07.same"),
     exercises=(
         Exercise(
