@@ -9,7 +9,7 @@
 # questions are the same; turn the price of a wrong answer into a threshold you can answer for; and work out what is left of
 # a hit rate after its overheads.
 #
-# **Time.** 60 minutes. **Needs.** Chapter 03; one small engine and a sentence embedder start on this machine.
+# **Time.** {{time}} **Needs.** Chapter 03; a sentence embedder starts on this machine. {{needs}}
 
 # %% tags=["imports"]
 import asyncio
@@ -48,11 +48,10 @@ from labkit.caches import (
 )
 from labkit.cost import host, price_of, price_request
 from labkit.embeddings import embedder
-from labkit.engines import connect
 from labkit.lab import examples, grade, meanings, pairs, questions, traffic
 from labkit.ledger import Booked, Ledger
-from labkit.request import Request, Usage, clock, complete, stack
-from labkit.workbook import PALETTE, Figure, live_chart, show, state_dir
+from labkit.request import Message, Request, Usage, clock, complete, stack
+from labkit.workbook import PALETTE, Figure, live_chart, show, spread, state_dir
 from labkit.workbook.chapters.c04 import leaks, random_request
 
 # %% [markdown]
@@ -65,6 +64,7 @@ WRONG_ANSWER_USD = 0.25  # a customer who comes back, and now and then a refund
 SHOPS = ("Trailhead", "Nordkapp")
 STORAGE_USD_PER_GB_MONTH = 0.08  # a cloud's SSD volume
 MEANINGS = 300  # different things that people ask
+USERS, QUESTIONS_A_DAY, DAYS = 100_000, 4, 30  # the portal
 
 # %% [markdown]
 # ## Predict
@@ -103,52 +103,54 @@ book.predict_choice(
 # questions, asked of the live engine; then the same ones again; then one of them by eight people at once.
 
 # %%
-live = await connect(book.engine, model="small", progress=print)
-source = live.provenance.caption()
+live = await book.connect("small")
 ledger = Ledger(state_dir() / "ledger.sqlite")
 price = price_of("claude-sonnet-4-5")
 per_answer = float(price_request(ANSWER, price).total)
-
+books = Booked(ledger, {"*": price}, provider="lab")
 asked = list(examples("test", "faq", book.pick(ci=12, learn=30), seed=book.seed))
 
 
-def request_of(example, tenant="Trailhead"):
-    return Request(example.messages, model="small", max_tokens=example.max_tokens, tenant=tenant, feature="chapter 04")
+def request_of(example):
+    return Request(example.messages, max_tokens=example.max_tokens, tenant="Trailhead", feature="chapter 04")
 
 
-store = Store()
-books = Booked(ledger, {"small": price}, provider="lab")
-exact = stack(books, ResponseCache(store), engine=live)
-for e in asked[:3]:
-    await complete(live, request_of(e))  # warm-up
-times = []
-for turn in ("first time", "again"):
-    for e in asked:
-        done = (await complete(exact, request_of(e))).done
-        times.append({"turn": turn, "ms": 1000 * done.timing.e2e, "route": "".join(done.route) or "engine"})
-burst = Request("What does express delivery cost today?", model="small", max_tokens=24, tenant="Trailhead")
-crowd = await asyncio.gather(*(complete(exact, burst) for _ in range(8)))
-times = pd.DataFrame(times)
+async def word_for_word(_):
+    exact = stack(books, ResponseCache(Store()), engine=live)
+    rows = []
+    for turn in ("first time", "again"):
+        for example in asked:
+            done = (await complete(exact, request_of(example))).done
+            rows.append({"turn": turn, "ms": 1000 * done.timing.e2e, "route": "".join(done.route) or "engine"})
+    burst = Request("What does express delivery cost today?", max_tokens=24, tenant="Trailhead")
+    crowd = await asyncio.gather(*(complete(exact, burst) for _ in range(8)))
+    return rows, sum("single-flight" in answer.done.route for answer in crowd)
+
+
+repeated = await book.measure("word for word", word_for_word, rounds=book.pick(ci=3, learn=5))
+
+# %%
+times = pd.DataFrame([row for rows, _ in repeated.value for row in rows])
 show(
     alt.Chart(times)
-    .mark_tick(thickness=2, size=24)
+    .mark_tick(thickness=2, size=24, opacity=0.6)
     .encode(
         x=alt.X("ms:Q", title="end to end (ms)", scale=alt.Scale(type="log")),
         y=alt.Y("turn:N", title=None, sort=["first time", "again"]),
         color=alt.Color("route:N", title="answered by"),
     )
-    .properties(height=90, title=f"{len(times)} answers, {int((times.turn == 'again').sum())} of them for nothing"),
+    .properties(height=90, title=f"{len(times)} answers, {int((times.route != 'engine').sum())} of them for nothing"),
     alt="Times end to end: "
     + "; ".join(f"{turn}, median {rows.ms.median():.2f} ms" for turn, rows in times.groupby("turn", sort=False))
     + ".",
-    source=source,
+    source=repeated.source,
 )
 
 # %%
-flown = sum("single-flight" in c.done.route for c in crowd)
+flown = [listened for _, listened in repeated.value]
 Markdown(
-    f"Of the eight who asked at once, {8 - flown} reached the engine and {flown} listened in on that one's stream: a burst on "
-    "a cold cache is where identical requests pile up."
+    f"Of the eight who asked at once, {8 - max(flown)} reached the engine and {max(flown)} listened in on that one's stream: a "
+    "burst on a cold cache is where identical requests pile up."
 )
 
 # %% [markdown]
@@ -168,9 +170,17 @@ one_thing = meanings("test", 1, book.seed)[0]
 
 # %%
 encoder = embedder()
-known_pairs = list(pairs("test", book.pick(ci=600, learn=1000), book.seed))
 vectors = CachedEmbedder(encoder, Store(), Scope(), now=lambda: 0.0)
-left, right = (vectors.encode([getattr(p, side).text for p in known_pairs]) for side in ("cached", "new"))
+known_pairs = list(pairs("test", book.pick(ci=150, learn=1000), book.seed))
+
+
+def embed(texts, what):
+    """The texts' vectors, a hundred texts at a time; they are kept, so that nothing is embedded twice."""
+    parts = [texts[at : at + 100] for at in range(0, len(texts), 100)]
+    return np.concatenate([vectors.encode(part) for part in book.track(parts, what)])
+
+
+left, right = (embed([getattr(p, side).text for p in known_pairs], f"embedding, {side}") for side in ("cached", "new"))
 scored = pd.DataFrame(
     {
         "score": (left * right).sum(axis=1),
@@ -180,7 +190,10 @@ scored = pd.DataFrame(
         "same": [p.same for p in known_pairs],
     }
 )
+
+# %%
 order = ["paraphrase", *sorted(set(scored.kind) - {"paraphrase"})]
+above = 100 * float((scored[~scored.same].score > scored[scored.same].score.median()).mean())
 show(
     alt.Chart(scored)
     .mark_tick(opacity=0.35, thickness=1.5)
@@ -194,10 +207,12 @@ show(
         ),
         tooltip=["score:Q", "kind:N", "cached:N", "new:N"],
     )
-    .properties(height=260, title="No threshold divides right answers from wrong ones"),
+    .properties(
+        height=260, title=f"{above:.0f} % of the pairs that deserve different answers score above the median paraphrase"
+    ),
     alt="Similarity of pairs by kind, medians: "
     + ", ".join(f"{kind} {rows.score.median():.2f}" for kind, rows in scored.groupby("kind"))
-    + ". Paraphrases overlap with every kind of near-miss.",
+    + f". Of the pairs that deserve different answers, {above:.0f} % score above the median paraphrase.",
     source=f"{len(scored)} labelled pairs made in this run; {encoder.name}. Point at a tick to read the pair.",
 )
 
@@ -214,41 +229,63 @@ worst[["score", "kind", "cached", "new"]].style.hide(axis="index").format({"scor
 
 
 # %%
-def desk_traffic(part, n, seed, things=MEANINGS):
-    return [(q.tenant, q.text, q.answer) for q in traffic(part, n, seed, meanings_total=things, tenants=SHOPS)]
+def labels(items):
+    return [(q.tenant, q.text, q.answer) for q in items]
 
 
-many = book.pick(ci=1500, learn=2500)
-test = desk_traffic("test", many, book.seed + 2)
-plain = rehearse(test, vectors, contrast=None)
+many = book.pick(ci=560, learn=2450)
+desk_asked = list(traffic("test", many, book.seed + 2, meanings_total=MEANINGS, tenants=SHOPS))
+embed([q.text for q in desk_asked], "embedding the desk's traffic")
+plain = rehearse(labels(desk_asked), vectors, contrast=None)
 grid = np.round(np.arange(0.5, 1.0, 0.01), 2)
 hit_at, wrong_at = plain.at(0.9)
 book.reveal("04.wrong", 100 * wrong_at, unit="%")
+
+# %%
+budget = 100 * per_answer / (WRONG_ANSWER_USD + per_answer)
 Markdown(
     f"At a threshold of 0.9 the cache answers **{100 * hit_at:.0f} %** of the traffic, and **{100 * wrong_at:.0f} %** of those "
     f"answers are wrong. An answer by {price.model} costs {100 * per_answer:.2f} cents ({price.source}); at "
     f"{100 * WRONG_ANSWER_USD:.0f} cents a wrong one, it takes {WRONG_ANSWER_USD / per_answer:.0f} right hits to pay for one "
-    f"wrong one, so at most **{100 * per_answer / (WRONG_ANSWER_USD + per_answer):.1f} %** of hits may be wrong before the cache "
-    "loses money. That is the budget."
+    f"wrong one, so at most **{budget:.1f} %** of hits may be wrong before the cache loses money. That is the budget."
 )
 
 # %% [markdown]
 # ### The second look
 #
 # What decides whether two questions deserve one answer is often a word or two: a number, a name, a “not”. Vectors blur those,
-# but they are easy to compare directly. `differences` does, and says what it found:
+# but they can be compared directly. `differences` does, and says what it found. Here are pairs that are hard in other ways,
+# each with its score, and with what a bare threshold would have done:
 
 # %%
+may_i = (
+    "I bought this tent in May. It was on two trips, always dried before packing, the poles straight, the bag clean. " * 10
+)
+hard = [
+    ("Is this bag warm enough down to 5 degrees?", "Is this bag warm enough down to -5 degrees?"),
+    ("Can you ship it from Oslo to Rome?", "Can you ship it from Rome to Oslo?"),
+    (may_i + "May I return it?", may_i + "May I exchange it?"),
+    ("Kann ich das Zelt zurückgeben?", "Kann ich das Zelt nicht zurückgeben?"),
+    ("Can I return a tent?", "Can't I return a tent?"),
+    ("Where is order TS-1234?", "Where is order TS-1243?"),
+]
+ends = np.stack([encoder.encode(pair) for pair in hard])
 pd.DataFrame(
     [
-        {"cached": row.cached, "new": row.new, "score": f"{row.score:.3f}", "set apart by": "; ".join(map(str, found[:2]))}
-        for row in worst.itertuples()
-        if (found := differences(row.cached, row.new))
+        {
+            "cached": cached if len(cached) < 90 else f"…{cached[-40:]}",
+            "new": new if len(new) < 90 else f"…{new[-40:]}",
+            "score": f"{score:.3f}",
+            "a threshold of 0.9": "gives the old answer" if score >= 0.9 else "asks the model",
+            "set apart by": "; ".join(map(str, differences(cached, new)[:1])) or "nothing",
+        }
+        for (cached, new), score in zip(hard, (ends[:, 0] * ends[:, 1]).sum(axis=1), strict=True)
     ]
 ).style.hide(axis="index").set_properties(**{"text-align": "left"})
 
 # %%
-checked = rehearse(test, vectors)
+checked = rehearse(labels(desk_asked), vectors)
+_, wrong_checked = checked.at(0.9)
 curves = pd.DataFrame(
     [
         {"acceptance": name, "threshold": t, "hits": 100 * h, "wrong": 100 * wr}
@@ -257,9 +294,9 @@ curves = pd.DataFrame(
         for h, wr in [played.at(t)]
     ]
 )
-budget = 100 * per_answer / (WRONG_ANSWER_USD + per_answer)
+
+# %%
 line = alt.Chart(pd.DataFrame({"wrong": [budget]})).mark_rule(strokeDash=[4, 3], color=PALETTE["grey"]).encode(y="wrong:Q")
-_, wrong_checked = checked.at(0.9)
 show(
     (
         alt.Chart(curves)
@@ -272,7 +309,8 @@ show(
         )
         + line
     ).properties(
-        title=f"At 0.9, a second look takes wrong answers from {100 * wrong_at:.0f} to {100 * wrong_checked:.1f} %"
+        title=f"At 0.9, {100 * wrong_at:.0f} % of the answers given are wrong by score alone, {100 * wrong_checked:.1f} % "
+        "after a second look"
     ),
     alt="Wrong answers against hit rate, thresholds 0.5 to 0.99. "
     + " ".join(
@@ -283,19 +321,25 @@ show(
     source=f"{many} questions of two shops, Zipf over {MEANINGS} meanings, made in this run; {encoder.name}. Dashed: the budget.",
 )
 
+# %%
+refused = sum(bool(differences(row.cached, row.new)) for row in scored[scored.same].itertuples())
+Markdown(
+    f"It has a price: of {int(scored.same.sum())} honest paraphrases among the labelled pairs, the second look refuses {refused}. "
+    f"A refused paraphrase costs one answer, {100 * per_answer:.2f} cents; a wrong answer costs {100 * WRONG_ANSWER_USD:.0f}."
+)
+
 # %% [markdown]
-# It has a price: some honest paraphrases are refused too. A refused paraphrase costs one answer; you have just seen what a
-# wrong one costs.
-#
 # ### A threshold to answer for
 #
-# “None was wrong in my test” proves little. How many right hits in a row make it unlikely that more than the budget are wrong?
+# “None was wrong in my test” proves little. How many right hits in a row make it unlikely that too many of them are wrong?
 # `calibrated_threshold` looks for the lowest threshold whose faults are too few to be luck, on a *calibration* part: other
 # topics, other names, other numbers than the traffic it is judged on.
 
 # %%
-known = rehearse(desk_traffic("calibration", many, book.seed + 1), vectors)
-known_plain = rehearse(desk_traffic("calibration", many, book.seed + 1), vectors, contrast=None)
+calibrating = labels(traffic("calibration", many, book.seed + 1, meanings_total=MEANINGS, tenants=SHOPS))
+embed([text for _, text, _ in calibrating], "embedding the calibration's traffic")
+known = rehearse(calibrating, vectors)
+known_plain = rehearse(calibrating, vectors, contrast=None)
 curve = fit_curve(known.scores, known.right, known.entries)
 bounds = (0.01, 0.02, 0.05)
 
@@ -313,83 +357,135 @@ held = pd.DataFrame(rows)
 held.style.hide(axis="index").format({"hit rate": "{:.1%}", "wrong per hit": "{:.2%}"})
 
 # %%
-middle = held[held.bound == f"{bounds[1]:.0%}"].set_index("acceptance")["hit rate"]
-blind, seeing = middle["score alone"], middle["score, then contrast"]
+of_bound = {bound: rows.set_index("acceptance") for bound, rows in held.groupby("bound", sort=False)}
+rates = of_bound[f"{bounds[1]:.0%}"]["hit rate"]
+blind, seeing, learning = rates["score alone"], rates["score, then contrast"], rates["contrast, verified per entry"]
+broken = [
+    f"{name} at {bound} ({rows.loc[name, 'wrong per hit']:.1%})"
+    for (bound, rows), limit in zip(of_bound.items(), bounds, strict=True)
+    for name in rows.index
+    if rows.loc[name, "wrong per hit"] > limit
+]
 Markdown(
-    f"With at most {bounds[1]:.0%} of hits wrong, vectors alone may answer {blind:.0%} of the traffic, and with the second look {seeing:.0%}. "
+    f"With at most {bounds[1]:.0%} of hits wrong, vectors alone may answer {blind:.0%} of the traffic, and with the second look "
+    f"{seeing:.0%}. "
     + (
-        "The same proof, the same questions: a threshold alone is not careful, it is *blind*, and has to refuse good and bad alike."
+        "The same proof, the same questions: a threshold alone is not careful, it is *blind*, and has to refuse good and bad alike. "
         if seeing > 1.5 * blind
-        else "On these questions the second look gains little; look at the labelled pairs above for what still deceives it."
+        else "On these questions the second look gains little; look at the labelled pairs above for what still deceives it. "
+    )
+    + f"A threshold of its own for every cached answer answers {learning:.0%}. "
+    + (
+        "That is less than one proved threshold for all: here, learning entry by entry starts too cautiously to pay. "
+        if learning < seeing
+        else "Here, learning entry by entry pays. "
+    )
+    + (
+        f"The judged traffic broke the bound for: {'; '.join(broken)}. A proof on one kind of topics is no promise about another."
+        if broken
+        else "On the judged traffic, all bounds held."
     )
 )
 
 # %% [markdown]
 # The third row of each bound has a threshold of its own for every cached answer. It starts from the calibration's curve and
 # learns: whenever the engine answers although an entry was near, the two answers are compared, so each miss teaches, and an
-# answer that was once wrong needs more to be believed again.
+# answer that was once wrong needs a higher score to be believed again.
 #
 # ### Live
 #
-# The whole stack on the live engine: word for word, then by meaning, then the model. One hit in four is asked anew on purpose
-# and compared, and from these alone comes a bound on wrong answers that trusts no curve.
+# The whole stack on the live engine: word for word, then by meaning (from the threshold that was proved for 5 %), then the
+# model. One hit in four is asked anew on purpose and compared, and from these alone comes a bound on wrong answers that trusts
+# no curve.
+
 
 # %%
-live_store = Store()
-semantic = SemanticCache(
-    live_store, encoder, StaticThreshold(calibrated_threshold(known.scores, known.right, bound=0.02).threshold), verify=0.25,
-    seed=book.seed,
-)  # fmt: skip
-desk = stack(books, semantic, engine=live)
-people = list(examples("test", "faq", book.pick(ci=120, learn=200), seed=book.seed + 5))
-lived = []
-for e in people:
-    done = await complete(desk, request_of(e))
-    layer = {"response-cache": "word for word", "semantic-cache": "by meaning"}.get("".join(done.done.route), "engine")
-    lived.append({"layer": layer, "ms": 1000 * done.done.timing.e2e, "right": grade(e, done.text)})
-lived = pd.DataFrame(lived)
+async def at_the_desk():
+    threshold = min(1.0, calibrated_threshold(known.scores, known.right, bound=0.05).threshold)
+    store = Store()
+    semantic = SemanticCache(store, encoder, StaticThreshold(threshold), verify=0.25, seed=book.seed)
+    desk = stack(books, semantic, engine=live)
+    people = list(examples("test", "faq", book.pick(ci=120, learn=240), seed=book.seed + 5))
+    rows = []
+    for number, example in enumerate(people):
+        done = await complete(desk, request_of(example))
+        layer = {"response-cache": "word for word", "semantic-cache": "by meaning"}.get("".join(done.done.route), "engine")
+        rows.append(
+            {
+                "part": number * 6 // len(people),
+                "layer": layer,
+                "ms": 1000 * done.done.timing.e2e,
+                "right": bool(grade(example, done.text)),
+            }
+        )
+    last = Message("user", "Hello! What does the express delivery not cost?")
+    look = asked_of(Request((*people[0].messages[:-1], last), max_tokens=people[0].max_tokens, tenant="Trailhead"))
+    why = semantic.look(look, semantic.encode(look.text), clock.unix_now()).explain()
+    return {"rows": rows, "audit": semantic.audit(), "layers": accounts(store), "why": why}
+
+
+at_desk = await book.measure("the desk, live", at_the_desk)
+
+# %%
+lived = pd.DataFrame(at_desk.value["rows"])
 medians = lived.groupby("layer").ms.median()
-by_meaning = float(medians["by meaning"] / medians["engine"])
-book.reveal(
-    "04.time",
-    "less than a quarter of the time"
-    if by_meaning < 0.25
-    else "a quarter to three quarters" if by_meaning < 0.75 else "about as long or longer",
-)  # fmt: skip
+parts = lived.pivot_table(index="part", columns="layer", values="ms", aggfunc="median")
+parts = parts.reindex(columns=["word for word", "by meaning", "engine"])
+ratios = list((parts["by meaning"] / parts["engine"]).dropna())
+layers = ["word for word", "by meaning", "engine"]
+from_cache = lived[lived.layer != "engine"]
 show(
     alt.Chart(lived)
     .mark_tick(thickness=2, size=22, opacity=0.6)
     .encode(
         x=alt.X("ms:Q", title="end to end (ms)", scale=alt.Scale(type="log")),
-        y=alt.Y("layer:N", title=None, sort=["word for word", "by meaning", "engine"]),
-        color=alt.Color("layer:N", legend=None, sort=["word for word", "by meaning", "engine"]),
+        y=alt.Y("layer:N", title=None, sort=layers),
+        color=alt.Color("layer:N", legend=None, sort=layers),
     )
     .properties(
         height=120,
-        title=f"{100 * (lived.layer != 'engine').mean():.0f} % never reached the engine; "
-        f"{int((~lived[lived.layer != 'engine'].right).sum())} of those answers were wrong",
+        title=f"{100 * len(from_cache) / len(lived):.0f} % never reached the engine"
+        if from_cache.right.all()
+        else f"{100 * len(from_cache) / len(lived):.0f} % never reached the engine; "
+        f"{int((~from_cache.right).sum())} of those {len(from_cache)} answers were wrong",
     ),
     alt="Times end to end by layer, medians: " + ", ".join(f"{name} {ms:.2f} ms" for name, ms in medians.items()) + ".",
-    source=f"{len(lived)} FAQ questions, each answer graded. {source}; {encoder.name}.",
+    source=f"{len(lived)} FAQ questions, each answer graded. {at_desk.source}; {encoder.name}.",
 )
 
 # %%
-accounts(live_store).drop("semantic-verdicts", errors="ignore").style.format({"hit_rate": "{:.0%}"})
+options = (
+    (0.25, "less than a quarter of the time"),
+    (0.75, "a quarter to three quarters"),
+    (math.inf, "about as long or longer"),
+)
+span = spread(ratios) if ratios else None
+ends = {next(name for limit, name in options if end < limit) for end in (span.low, span.high)} if span else set()
+book.reveal(
+    "04.time",
+    ends.pop() if len(ends) == 1 else None,
+    unsure=f"The parts of this run span two options: {span.words('{:.0%}')}."
+    if span
+    else "Nothing was answered by meaning.",
+)
 
 # %%
-question = Request(
-    (*people[0].messages[:-1], type(people[0].messages[-1])("user", "Hello! What does the express delivery not cost?")),
-    model="small",
-    max_tokens=people[0].max_tokens,
-    tenant="Trailhead",
-)
-look = asked_of(question)
-why = semantic.look(look, semantic.encode(look.text), clock.unix_now()).explain()
+at_desk.value["layers"].drop("semantic-verdicts", errors="ignore").style.format({"hit_rate": "{:.0%}"})
+
+# %%
+wrong_of_engine, wrong_of_cache = (100 * (1 - rows.right.mean()) for rows in (lived[lived.layer == "engine"], from_cache))
 enough = next(n for n in range(1, 100_000) if upper_bound(0, n) <= budget / 100)
 Markdown(
-    f"By meaning takes {by_meaning:.0%} of the time of this small model's whole answer: the price of a look-up does not grow "
-    f"with the model, the price of an answer does.\n\n**The audit:** {semantic.audit()}. To show the budget of {budget:.1f} %, it "
-    f"takes {enough} checks without a fault.\n\nEvery decision can be explained. For one with a “not” in it:\n\n```text\n{why}\n```"
+    (
+        f"By meaning takes {np.median(ratios):.0%} of the time of this model's whole answer: the price of a look-up does not "
+        "grow with the model, the price of an answer does."
+        if ratios
+        else "Nothing was answered by meaning in this run."
+    )
+    + f"\n\nWho is wrong? {wrong_of_engine:.0f} % of the engine's own answers are, and {wrong_of_cache:.0f} % of those from the "
+    "caches: a cache gives a model's mistakes again, and can add its own.\n\n"
+    f"**The audit:** {at_desk.value['audit']}. To show the budget of {budget:.1f} %, it takes {enough} checks without a fault."
+    f"\n\nEvery decision can be explained. For a question with a “not” in it:\n\n```text\n{at_desk.value['why']}\n```"
 )
 
 # %% [markdown]
@@ -407,6 +503,8 @@ def leaky_key(request: Request) -> Hashable:
 
 visitors = [random_request(book.rng(f"visitor {i}")) for i in range(400)]
 found = leaks(leaky_key, visitors)
+
+# %%
 kinds = Counter(
     "another shop's"
     if a.tenant != b.tenant
@@ -421,10 +519,11 @@ Markdown(
     + ". Exercise 04.2 is to mend it."
 )
 
-# %% [markdown]
+# %% [markdown] tags=["reasoned"]
 # In the lab's caches the scope (tenant, permissions, model, version) is no filter on what was found. It says *where* is
-# searched: another tenant's vectors are in another index. A filter can be forgotten; a place that was never entered cannot.
-#
+# searched: another tenant's vectors are in another index. A filter can be forgotten; a place that was not entered cannot.
+
+# %% [markdown] tags=["further"]
 # ### The layers below
 #
 # Answers are not the only thing that is computed twice. An embedding is worth keeping as it is (the same text gives the same
@@ -462,31 +561,37 @@ Markdown(
 # %% [markdown]
 # ### Seven days
 #
-# A week of the desk, on the virtual clock, with the same code as above; only the model is replaced by a desk that knows the
-# right answer of the moment. On the fourth day five of its rules change: an answer from before is wrong from then on. Every
-# look-up is paid for at this machine's price per second, and every wrong answer at yours.
+# That traffic as a week of the desk, on the virtual clock, with the same code as above; only the model is replaced by a desk
+# that knows the right answer of the moment. On the fourth day five of its rules change: an answer from before is wrong from
+# then on. Every look-up is paid for at a machine's price per second, and every wrong answer at yours. First, what a look-up
+# takes here:
+
 
 # %%
-per_day = book.pick(ci=150, learn=250)
-week = list(traffic("test", 7 * per_day, book.seed + 7, meanings_total=MEANINGS, tenants=SHOPS))
-changed = set(book.rng("rules").sample(sorted({q.meaning.topic for q in week}), 5))
+async def one_by_one(_):
+    some = [q.text for q in desk_asked[:10]]
+    started = clock.now()
+    for text in some:
+        encoder.encode([text])
+    return (clock.now() - started) / len(some)
+
+
+look = await book.measure("a look-up", one_by_one, rounds=5, needs=())
+look_s = float(np.median(look.value))
+machine = host("cpu2")
+look_usd = look_s * float(machine.usd_per_hour) / 3600
+print(f"{1000 * spread(look.value).low:.1f} to {1000 * spread(look.value).high:.1f} ms a look-up, {look_usd:.1e} USD.")
+
+# %%
+per_day = len(desk_asked) // 7
+changed = set(book.rng("rules").sample(sorted({q.meaning.topic for q in desk_asked}), 5))
+stores = {}
 
 
 def labelled(i, q):
     at = i * trial.DAY / per_day
     version = 1 + (at >= 3 * trial.DAY and q.meaning.topic in changed)
     return trial.Labelled(at, Request(q.text, model="large", tenant=q.tenant), f"{q.answer} (rule book {version})", ANSWER)
-
-
-planned = [labelled(i, q) for i, q in enumerate(week)]
-vectors.encode([item.request.messages[-1].content for item in planned])
-started = clock.now()
-for item in planned[:40]:
-    encoder.encode([item.request.messages[-1].content])
-look_s = (clock.now() - started) / 40
-machine = host("cpu2")
-look_usd = look_s * float(machine.usd_per_hour) / 3600
-stores = {}
 
 
 def rules_now(_=None):
@@ -513,10 +618,7 @@ def caching(name, acceptance=None, contrast=differences, verify=0.0, fresh=True)
     return build
 
 
-def priced(usage):
-    return price_request(usage, price).total
-
-
+# %%
 plans = {
     "no cache": {},
     "word for word": {"acceptance": None},
@@ -525,8 +627,9 @@ plans = {
     "and contrast": {"acceptance": StaticThreshold(0.9)},
     "and verified": {"acceptance": Verified(curve, 0.01), "verify": 0.03},
 }
+planned = [labelled(i, q) for i, q in enumerate(desk_asked[: 7 * per_day])]
 bills = {}
-for name, plan in plans.items():
+for name, plan in book.track(plans.items(), "a week of the desk, with each cache"):
     given = trial.try_out(planned, caching(name, **plan) if plan else lambda desk: desk)
     gigabytes = stores[name].bytes / 1e9 if plan else 0
     overheads = trial.Overheads(
@@ -534,12 +637,14 @@ for name, plan in plans.items():
         storage_usd=gigabytes * STORAGE_USD_PER_GB_MONTH / 30,
         wrong_usd=WRONG_ANSWER_USD,
     )
-    bills[name] = trial.daily_bill(given, planned, priced, overheads)
+    bills[name] = trial.daily_bill(given, planned, lambda usage: price_request(usage, price).total, overheads)
 totals = trial.summary(bills)
-book.reveal("04.week", "saved money" if totals.net["threshold 0.9"] > 0 else "cost more than it saved")
 totals[["hit rate", "wrong per hit", "engine", "looking", "storage", "wrong_usd", "net"]].rename(
     columns={"engine": "model", "looking": "look-ups", "wrong_usd": "wrong answers", "net": "net saving"}
 ).style.format({"hit rate": "{:.0%}", "wrong per hit": "{:.1%}"}, precision=4).set_caption("USD over the week")
+
+# %%
+book.reveal("04.week", "saved money" if totals.net["threshold 0.9"] > 0 else "cost more than it saved")
 
 # %%
 daily = pd.concat([bill.assign(plan=name) for name, bill in bills.items() if name != "no cache"]).reset_index()
@@ -565,6 +670,20 @@ show(
     alt="Net saving a day. Over the week: " + ", ".join(f"{name} {usd:.2f} USD" for name, usd in totals.net.items()) + ".",
     source=f"{len(planned)} requests on the virtual clock; {price.model}, {price.source}; {machine.name}, {machine.source}; "
     f"a wrong answer at {WRONG_ANSWER_USD} USD, storage at {STORAGE_USD_PER_GB_MONTH} USD a GB and month.",
+)
+
+# %%
+Markdown(
+    f"“{best}” nets the most in this week. "
+    + (
+        "So verifying every entry did not pay for itself here: the number 0.9 happened to suit this traffic. The difference is "
+        "that somebody had to know that number, and nobody proves it; the verified cache is told a bound, and keeps to it when "
+        "the traffic changes."
+        if best == "and contrast"
+        else "It is told how many wrong answers are too many, and needs no number that somebody has to guess."
+        if best == "and verified"
+        else f"Compare its wrong answers per hit, {totals.loc[best, 'wrong per hit']:.1%}, with the budget of {budget:.1f} %."
+    )
 )
 
 # %% [markdown]
@@ -624,13 +743,14 @@ def in_words(found):
     return f"from {found[0]:.2f} to {found[1]:.2f}" if found else "none, as nothing saves"
 
 
+# %% tags=["reasoned"]
 Markdown(
     f"Thresholds that come within a tenth of the best saving, at {100 * WRONG_ANSWER_USD:.0f} cents a wrong answer: with the second look "
     f"{in_words(good_enough(frontier[True]))}; without it {in_words(good_enough(frontier[False]))}. A wide range means that a "
-    "threshold tuned on last month's questions still does next month."
+    "threshold tuned on last month's questions has room for next month's."
 )
 
-# %% [markdown]
+# %% [markdown] tags=["reasoned"]
 # Set the price of a wrong answer to 0. Which threshold is best then, and why would nobody run it?
 
 # %% [markdown]
@@ -668,19 +788,26 @@ book.check("04.2", cache_key)
 # {{exercise 04.3}}
 # Given labelled scores, return the lowest threshold that you can answer for: from it on, at most `bound` of hits are wrong,
 # with `confidence` or more. Try each score from the highest down and stop at the first that fails, once there are enough hits
-# to prove anything; equal scores come in together. If none can be proved, return infinity.
+# to prove anything; equal scores come in together. If none can be proved, return infinity. The start below takes any score from
+# which the share of wrong hits looks good. Mend it.
 
 
 # %% exercise="04.3"
 def safe_threshold(scores: Sequence[float], right: Sequence[bool], bound: float, confidence: float) -> float:
     """The lowest threshold whose faults are too few to be luck; `math.inf` where there is none."""
-    ...  # your code here
+    order = sorted(zip(scores, right, strict=True), reverse=True)
+    best, wrong = math.inf, 0
+    for hits, (score, good) in enumerate(order, 1):
+        wrong += not good
+        if wrong / hits <= bound:  # your code here: a share that looks good is no proof
+            best = score
+    return best
 
 
 # %%
 book.check("04.3", safe_threshold)
 
-# %% [markdown]
+# %% [markdown] tags=["further"]
 # {{exercise 04.4}}
 # Write a second look of your own: does the new question say something else than the cached one, in a number, an identifier or
 # a denial? Two denials make none. It is judged on hidden pairs. What the lab's `SemanticCache(contrast=…)` takes is this with
@@ -705,8 +832,11 @@ book.check("04.4", says_something_else)
 
 # %%
 repeats = []
-for things in (100, 300, 1000):
-    played = rehearse(desk_traffic("test", book.pick(ci=600, learn=1000), book.seed + 9, things), vectors)
+for things in book.track((100, MEANINGS, 1000), "traffic that repeats itself less and more"):
+    items = (
+        traffic("test", many // 3, book.seed + 9, meanings_total=things, tenants=SHOPS) if things != MEANINGS else desk_asked
+    )
+    played = rehearse(labels(items)[: many // 3], vectors)
     h, wr = played.learned(Verified(curve, 0.01))
     net = book.reference("04.1")(h, wr, per_answer, look_usd, WRONG_ANSWER_USD)
     repeats.append({"different things asked": things, "hit rate": h, "wrong per hit": wr, "net saving": net})
@@ -715,9 +845,12 @@ repeats.style.hide(axis="index").format({"hit rate": "{:.0%}", "wrong per hit": 
 
 # %%
 careful = totals.loc["and verified"]
-monthly = 100_000 * 4 * 30
+monthly = USERS * QUESTIONS_A_DAY * DAYS
 bare, middle = totals.loc["threshold 0.9"], repeats.iloc[len(repeats) // 2]
-priced = f"{price.model}, {price.source}; a wrong answer at {WRONG_ANSWER_USD} USD. {source}"
+priced = (
+    f"{price.model}, {price.source}; a wrong answer at {WRONG_ANSWER_USD} USD; look-ups timed on {look.source}, priced as "
+    f"{machine.name}, {machine.source}"
+)
 book.claim(
     "04.hit_rate",
     "A 30 % semantic hit rate saves 30 %: you save what you hit.",
@@ -730,6 +863,8 @@ book.claim(
     source=priced,
     tolerance=0.1,
 )
+
+# %%
 book.claim(
     "04.repetitive",
     "Semantic caching saves 20 to 40 % on repetitive traffic.",
@@ -740,9 +875,11 @@ book.claim(
     unless="; ".join(
         f"{r['net saving']:.0%} where they ask {r['different things asked']:,.0f}" for _, r in repeats.iterrows()
     )
-    + ": it is the traffic that decides.",
+    + ".",
     source=priced,
 )
+
+# %%
 book.bill(
     "caches by the word and by meaning",
     of="all of it",
@@ -752,13 +889,16 @@ book.bill(
 )
 
 # %%
+careful_days = bills["and verified"]
+share = careful_days.net / careful_days.without
 Markdown(
     f"On the portal's {monthly:,} requests a month the week's rate comes to "
-    f"**{careful['net saving'] * per_answer * monthly:,.0f} USD** of {per_answer * monthly:,.0f}, and more where more people ask "
-    "about the same things. The pressure relieved: "
-    "requests that never reach the engine, so queues and decode time too. Where it moved: into correctness. In production "
-    "watch the share of verified hits that were wrong, with its bound, the hits by age, and refusals by reason; alarm when "
-    "the bound passes the budget, not when the hit rate falls."
+    f"**{careful['net saving'] * per_answer * monthly:,.0f} USD** of {per_answer * monthly:,.0f}. Mind what is scaled up here: "
+    f"{len(planned):,} questions that met an empty cache. On the first day the cache saved {share.iloc[0]:.0%}, on the last "
+    f"{share.iloc[-1]:.0%}. The pressure relieved: requests that do not reach the engine, so queues and decode time too. Where it "
+    "moved: into correctness, and onto whoever has to name the price of a wrong answer. In production watch the share of "
+    "verified hits that were wrong, with its bound, the hits by age, and refusals by reason; alarm when the bound passes the "
+    "budget, not when the hit rate falls."
 )
 
 # %%
@@ -771,27 +911,42 @@ book.recap()
 book.quiz(
     "04.q1",
     "A response cache stands around a semantic cache. May it keep an answer that the semantic one has given?",
-    options=("no: it would get a second life with a new date", "yes: an answer is an answer", "only for the same tenant"),
-    answer="no: it would get a second life with a new date",
-    why="Its lifetime and facts are those of the first answer; stored again, it would outlive them.",
+    answer="no, it would live a second life",
+    why="Its lifetime and facts are those of the first answer; stored again under a new date, it would outlive them.",
+    wrong={
+        "yes, an answer is an answer": "An answer is also its date and the facts that it was made from. The copy would have a "
+        "fresh date, and nobody would take it out when those facts change.",
+        "yes, but only for the same tenant": "The tenant is in the key of both caches anyway. What goes wrong is the answer's "
+        "age, and that goes wrong for the same tenant, too.",
+    },
 )
 
 # %%
 book.quiz(
     "04.q2",
     "300 verified hits were all right. With 95 % confidence at most about one hit in how many is wrong?",
-    options=("100", "300", "none is wrong"),
     answer="100",
-    why="Without a fault in n, about 3/n is the bound (the rule of three). Zero faults never prove zero.",
+    why="Without a fault in n, about 3/n is the bound (the rule of three). Zero faults do not prove zero.",
+    wrong={
+        "300": "With one wrong hit in 300, you would see 300 right ones in a row about 37 times in 100. That is no rare luck, so "
+        "it is not excluded.",
+        "1,000": "This asks for about 3,000 checks. With fewer, a cache that is wrong once in 1,000 looks like one that is wrong "
+        "once in 200.",
+    },
 )
 
 # %%
 book.quiz(
     "04.q3",
     "Rules change while an answer that is made from them is under way. What must the cache do with that answer?",
-    options=("give it, and not keep it", "keep it until its lifetime ends", "throw it away and ask again"),
     answer="give it, and not keep it",
     why="It was asked before the change and may be delivered; kept, it would be wrong for everybody after.",
+    wrong={
+        "keep it until its lifetime ends": "Its lifetime says how long old facts may be used. These facts are known to be gone, "
+        "and everybody who asks later would get them.",
+        "throw it away and ask again": "Whoever asked before the change gets an answer of that moment, as from a person. Asking "
+        "again costs a second answer and may meet the next change.",
+    },
 )
 
 # %% [markdown]
@@ -800,5 +955,5 @@ book.quiz(
 # **05 · Model routing**: what cannot be answered from a cache need not go to the largest model either. How small may it be?
 
 # %%
-await live.aclose()
+await book.close()
 book.progress()

@@ -34,6 +34,7 @@ def _check_clocks(answer: Callable[..., tuple[float, float | None, float]], rng:
 
     yield from outcome(10.0, [10.5], 1)
     yield from outcome(10.0, [10.5, 10.75], 2)
+    yield from outcome(10.0, [10.5], 3)
     for _ in range(20):
         sent = rng.uniform(0, 1000)
         arrivals = [sent + rng.uniform(0.01, 0.5)]
@@ -177,7 +178,7 @@ def decode_step(
     bandwidth: float,
     flops: float,
 ) -> float:
-    """Lower bound of a decode step in seconds: the slower of arithmetic and reading the weights, plus reading the KV cache.
+    """Seconds of a decode step at the peaks: the slower of arithmetic and reading the weights, then reading the KV cache.
 
     `bandwidth` is in bytes per second, `flops` in floating-point operations per second, `context` in tokens per sequence.
     """
@@ -230,6 +231,7 @@ CHAPTER = Chapter(
     title="Latency anatomy: where the waiting comes from",
     predictions=("02.prefill", "02.batch", "02.error"),
     quizzes=("02.q1", "02.q2", "02.q3"),
+    needs=("answers", "metrics", "tokenizer"),
     exercises=(
         Exercise(
             id="02.1",

@@ -289,6 +289,7 @@ CHAPTER = Chapter(
     predictions=("04.wrong", "04.time", "04.week"),
     quizzes=("04.q1", "04.q2", "04.q3"),
     claims=("04.hit_rate", "04.repetitive"),
+    needs=("answers",),
     exercises=(
         Exercise(
             id="04.1",
@@ -336,13 +337,13 @@ CHAPTER = Chapter(
         Exercise(
             id="04.3",
             title="A threshold that one can answer for",
-            minutes=20,
+            minutes=15,
             difficulty=3,
             answer="safe_threshold",
             check=_check_threshold,
             reference=safe_threshold,
             hints=(
-                "Sort by score, highest first. After each, count the hits so far and how many were wrong.",
+                "After each score, you know how many hits there are so far (`hits`) and how many were wrong (`wrong`).",
                 "If more than `bound` of hits were wrong, how likely are so few faults? `binom.cdf(wrong, hits, bound)`. It "
                 "proves the bound where that is at most 1 − confidence.",
                 "Equal scores come in together: judge when the last of them is in. "
