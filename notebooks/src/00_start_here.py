@@ -21,7 +21,7 @@ from IPython.display import Markdown
 
 from labkit.cost import price_of, price_request, self_defined
 from labkit.ledger import Booked, Ledger
-from labkit.request import Chunk, Event, Handler, Lever, Message, Request, Usage, complete, stack
+from labkit.request import Event, Handler, Lever, Message, Request, Usage, complete, stack
 from labkit.workbook import PALETTE, Figure, live_chart, show, state_dir
 
 # %% [markdown]

@@ -13,6 +13,7 @@ import pytest
 from labkit.workbook.build import build_file, main, solution_of, sources
 from labkit.workbook.chapters import chapter
 from labkit.workbook.exercise import Exercise, run_check
+from labkit.workbook.minutes import is_further
 from labkit.workbook.shape import problems
 
 SOURCES = sources()
@@ -81,3 +82,26 @@ def used_names(code):
 @pytest.mark.parametrize(("path", "exercise"), EXERCISES)
 def test_the_blank_stub_fails(path, exercise):
     assert not run_check(exercise, answer_of(path, exercise, solved=False)).ok
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_the_core_needs_nothing_from_the_parts_that_may_be_skipped(path):
+    cells = jupytext.read(path, fmt="py:percent").cells
+    core, further = set(), {}
+    for cell, skipped in zip(cells, is_further(cells), strict=True):
+        if cell.cell_type != "code":
+            continue
+        code = compile(cell.source, "cell", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        bound = {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_NAME"}
+        if skipped:
+            further |= dict.fromkeys(bound - core, cell.source[:60])
+        else:
+            missing = {name: further[name] for name in read_names(code) & further.keys() - core - bound}
+            assert missing == {}, cell.source[:200]
+            core |= bound
+
+
+def read_names(code):
+    """The global names that a cell's code and the code within it read."""
+    found = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_NAME", "LOAD_GLOBAL")}
+    return found.union(*(read_names(part) for part in code.co_consts if inspect.iscode(part)))
