@@ -788,9 +788,10 @@ book.finding(
 
 # %%
 Markdown(
-    f"The promise changes the cost of an answer by **{100 * (per_answer['promised'] / per_answer['flat out'] - 1):+.0f} %** against a "
-    f"machine run flat out. That ratio holds for any hourly price. (The price here, {machine.usd_per_hour} USD an hour, is "
-    f"that of {machine.name}: {machine.source}, {machine.as_of}. The rates are of the machine that ran this; put in the price "
+    f"The promise changes the cost of an answer by **{'' if len(good) else 'at least '}"
+    f"{100 * (per_answer['promised'] / per_answer['flat out'] - 1):+.0f} %** against a machine run flat out. That ratio holds for "
+    f"any hourly price. (The price here, {machine.usd_per_hour} USD an hour, is that of {machine.name}: {machine.source}, "
+    f"{machine.as_of}. The rates are of the machine that ran this; put in the price "
     "of yours.) The pressure relieved: guesswork. Where it moved: into the promise itself, so argue about that one. In "
     "production, watch the share of requests within both objectives, not the averages."
 )
