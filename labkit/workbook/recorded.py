@@ -48,9 +48,9 @@ class Recorded:
 
     @property
     def quiet(self) -> bool:
-        """Whether the machine was quiet in nine of ten measurements, so that others may be held against it."""
-        calm = sum(kept.noise.quiet for kept in self.measurements.values())
-        return calm >= 0.9 * len(self.measurements)
+        """Whether the machine was quiet for nine tenths of the time that was measured, so that others may be held to it."""
+        calm = sum(kept.seconds for kept in self.measurements.values() if kept.noise.quiet)
+        return calm >= 0.9 * self.seconds
 
     def caption(self) -> str:
         """The machine, the models and the date, for a chart's foot."""
