@@ -59,6 +59,7 @@ class Bench:
         self._open: list[Engine] = []
         self._met: frozenset[str] | None = None
         self._why = ""
+        self._told: set[tuple[str, ...]] = set()
         self.noise: Noise | None = None
 
     def prepare(self) -> None:
@@ -175,7 +176,7 @@ class Bench:
         provenance = next((one for one in recorded if one.model == model), recorded[0])
         return absent(model, provenance, why)
 
-    def _replayed(self, id: str, missing: Collection[str]) -> Result[Any]:
+    def _replayed(self, id: str, missing: tuple[str, ...]) -> Result[Any]:
         recording = self.recording()
         if id not in recording.measurements:
             raise ExerciseError(
@@ -184,12 +185,10 @@ class Bench:
             )
         kept = recording.measurements[id]
         source = captions(kept.engines)
-        text = f"It needs {_needs.words(missing)}. {source}"
-        show_html(
-            panel_html(f"Recorded, not measured now: {id}.", escape(text)),
-            f"Recorded, not measured now: {id}. {text}",
-            recorded=id,
-        )
+        title = f"Recorded, not measured now: {id}."
+        text = "" if missing in self._told else f"It needs {_needs.words(missing)}. {source}"
+        self._told.add(missing)  # say what is missing once, not at every measurement
+        show_html(panel_html(title, escape(text)), f"{title} {text}".strip(), recorded=id)
         return Result(value_of(kept), source, recorded=True)
 
     async def _timed(self, id: str, work: Callable[..., Awaitable[Any]]) -> Any:

@@ -121,8 +121,9 @@ def _commit_box(children: list[Any], needed: Any, committed: bool, locked: bool,
         "Locked: the result has been shown." if locked else "Committed. You may still change it." if committed else ""
     )
 
-    def touched(_: Any) -> None:
-        button.disabled = locked or needed.value is None
+    def touched(change: Any) -> None:
+        if not _is_rounding(change["old"], change["new"]):
+            button.disabled = locked or needed.value is None
 
     def pressed(_: Any) -> None:
         status.value = commit()
@@ -132,3 +133,8 @@ def _commit_box(children: list[Any], needed: Any, committed: bool, locked: bool,
         child.observe(touched, names="value")
     button.on_click(pressed)
     return w.VBox([*children, w.HBox([button, status])])
+
+
+def _is_rounding(old: Any, new: Any) -> bool:
+    """Whether a browser only sent a slider's value back in its own floating-point arithmetic, without anybody's hand."""
+    return isinstance(old, float) and isinstance(new, float) and math.isclose(old, new, rel_tol=1e-9)

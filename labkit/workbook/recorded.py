@@ -42,15 +42,10 @@ class Recorded:
     revealed: Mapping[str, str | Spread]
 
     @property
-    def seconds(self) -> float:
-        """How long all measurements took together."""
-        return sum(kept.seconds for kept in self.measurements.values())
-
-    @property
     def quiet(self) -> bool:
         """Whether the machine was quiet for nine tenths of the time that was measured, so that others may be held to it."""
-        calm = sum(kept.seconds for kept in self.measurements.values() if kept.noise.quiet)
-        return calm >= 0.9 * self.seconds
+        took = [(max(kept.seconds, 0.01), kept.noise.quiet) for kept in self.measurements.values()]
+        return sum(seconds for seconds, quiet in took if quiet) >= 0.9 * sum(seconds for seconds, _ in took)
 
     def caption(self) -> str:
         """The machine, the models and the date, for a chart's foot."""

@@ -38,7 +38,7 @@ from labkit.workbook.paths import chapter_recording, notebooks_dir
 from labkit.workbook.recorded import load
 
 KINDS = ("learner", "solved", "proved")
-_SAMPLE_S = 1.0  # reading the memory of an engine's processes takes tens of milliseconds from what is measured
+_SAMPLE_S = 0.5  # reading the memory of an engine's processes takes tens of milliseconds from what is measured
 _WIDGETS = "application/vnd.jupyter.widget-state+json"
 _VIEW = "application/vnd.jupyter.widget-view+json"
 _MODEL = re.compile(r"\bIPY_MODEL_(\w+)")
@@ -67,7 +67,7 @@ class Ran:
 
 
 class MemoryPeak:
-    """Samples memory once a second; `mib` is the highest sum seen, in MiB.
+    """Samples memory twice a second; `mib` is the highest sum seen, in MiB.
 
     The sum covers this process's descendants, and the user's shared engines with their host, which are not descendants of
     this process. It adds proportional set sizes where the system tells them (shared pages count once), else resident sizes.

@@ -1245,7 +1245,7 @@ plans = {
     f"earliest deadline first, {BULK_SEATS} at a time": held_until(10**6),
     f"the same, and only below {LEVEL} seats taken": held_until(LEVEL),
 }
-days = {name: clock.run_virtual(one_day(plan)) for name, plan in plans.items()}
+days = {name: clock.run_virtual(one_day(plan)) for name, plan in book.track(plans.items(), "a day with each plan")}
 engines = {
     name: 1 if days[name][0] <= 2 * no_summaries else machines_for(plan, 2 * no_summaries) for name, plan in plans.items()
 }

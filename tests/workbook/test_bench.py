@@ -87,6 +87,7 @@ def test_a_recording_gives_the_same_values_and_says_that_it_is_one(tmp_path, end
     out = capsys.readouterr().out
     assert "No engine for this chapter here. LABKIT_ENGINE=none" in out
     assert out.count("Recorded, not measured now") == 2 * 2  # HTML and text
+    assert out.count("It needs an engine that answers") == 2  # once, in HTML and text
 
 
 @pytest.mark.parametrize("why", ["replay", "http://127.0.0.1:9/v1", "nonsense"])
