@@ -106,6 +106,7 @@ async def one_answer(_):
 
 answers = await book.measure("one answer", one_answer, rounds=book.pick(ci=6, learn=12), needs=("answers",))
 *chunks, done = answers.value[-1]  # the first request of an engine's life warms it up; look at the last
+print("".join(chunk.text for chunk in chunks))
 for chunk in chunks:
     print(f"{1000 * (chunk.at - done.timing.sent):6.1f} ms  {chunk.text!r}")
 
