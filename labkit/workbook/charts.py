@@ -40,7 +40,14 @@ CONFIG: dict[str, Any] = {
         "labelFontSize": 12,
         "titleFontSize": 12,
     },
-    "legend": {"labelColor": _INK, "titleColor": _INK, "labelFontSize": 12, "titleFontSize": 12},
+    "legend": {
+        "labelColor": _INK,
+        "titleColor": _INK,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "symbolBaseFillColor": PALETTE["grey"],  # of legends for shape or size alone; black is lost on a dark page
+        "symbolBaseStrokeColor": PALETTE["grey"],
+    },
     "header": {"labelColor": _INK, "titleColor": _INK},
     "text": {"color": _INK},
     "rule": {"color": _INK},
