@@ -530,7 +530,7 @@ async def texts_in_batches(number):
     return rows
 
 
-embedding = await book.measure("texts in batches", texts_in_batches, rounds=5)
+embedding = await book.measure("texts in batches", texts_in_batches, rounds=book.pick(ci=3, learn=5))
 embedded = pd.DataFrame([row for rows in embedding.value for row in rows])
 batch_gains = against(embedded, "wait", "none")
 middle = embedded.groupby("wait")[["per_s", "p95", "alone"]].median()
@@ -581,7 +581,7 @@ async def held_chats(number):
     return rows
 
 
-chats_held = await book.measure("chats, held", held_chats, rounds=book.pick(ci=5, learn=7))
+chats_held = await book.measure("chats, held", held_chats, rounds=book.pick(ci=3, learn=7))
 held = pd.DataFrame([row for rows in chats_held.value for row in rows])
 chat_gains = against(held, "ms", 0)
 full = held.groupby("ms").median()
@@ -824,7 +824,7 @@ async def four_regimes(number):
 
 
 # %%
-beside = await book.measure("beside bulk", four_regimes, rounds=book.pick(ci=3, learn=5), needs=("vllm", "tokenizer"))
+beside = await book.measure("beside bulk", four_regimes, rounds=book.pick(ci=2, learn=5), needs=("vllm", "tokenizer"))
 p95s = {name: [1000 * float(np.percentile(one[name][0], 95)) for one in beside.value] for name in regimes}
 p95 = {name: float(np.median(values)) for name, values in p95s.items()}
 bulk_rate = {name: float(np.median([one[name][1] for one in beside.value])) for name in (loose, first, capped)}

@@ -607,7 +607,7 @@ async def same_load(number):
     return [in_numbers(name, await under_load(name)) for name in turns[:: 1 - 2 * (number % 2)]]  # forwards and backwards
 
 
-loads = await book.measure("the same load on each", same_load, rounds=book.pick(ci=5, learn=7))
+loads = await book.measure("the same load on each", same_load, rounds=book.pick(ci=3, learn=7))
 rounds = pd.DataFrame([{**row, "round": number} for number, rows in enumerate(loads.value) for row in rows])
 await live.pop("tight, few seats").aclose()
 
