@@ -4,23 +4,22 @@ from collections import Counter
 
 import pytest
 
-from tests.conftest import CHAPTER_S, HOST_S, too_dear
+from tests.conftest import CHAPTER_S, IMPORT_S, too_dear
 
 COSTS = Counter({"00_a": CHAPTER_S - 1, "01_b": CHAPTER_S + 1, "02_c": 3 * CHAPTER_S + 1})
 
 
 @pytest.mark.parametrize(
-    ("started", "dear"),
+    ("import_s", "dear"),
     [
-        (None, ["01_b", "02_c"]),
-        (HOST_S / 2, ["01_b", "02_c"]),
-        (2 * HOST_S, ["02_c"]),
-        (3 * HOST_S, ["02_c"]),
-        (4 * HOST_S, []),
+        (IMPORT_S / 2, ["01_b", "02_c"]),
+        (2 * IMPORT_S, ["02_c"]),
+        (3 * IMPORT_S, ["02_c"]),
+        (4 * IMPORT_S, []),
     ],
 )
-def test_a_slower_machine_may_take_longer_and_a_faster_one_not_less(started, dear):
-    assert too_dear(COSTS, started) == dear
+def test_a_slower_machine_may_take_longer_and_a_faster_one_not_less(import_s, dear):
+    assert too_dear(COSTS, import_s) == dear
 
 
 pytest_plugins = ["pytester"]
@@ -31,6 +30,7 @@ import tests.conftest as ours
 from tests.conftest import pytest_sessionfinish, pytest_terminal_summary
 
 ours.CHAPTER_S = 0.05
+ours.import_seconds = lambda: {import_s}
 """
 TESTS = """
 import time
@@ -45,10 +45,10 @@ def test_a(name):
 """
 
 
-@pytest.mark.parametrize(("mark", "status"), [("browser", 1), ("slow", 0)])
-def test_the_run_fails_and_says_which(pytester, mark, status):
+@pytest.mark.parametrize(("mark", "import_s", "status"), [("browser", 1, 1), ("browser", 60, 0), ("slow", 1, 0)])
+def test_the_run_fails_and_says_which(pytester, mark, import_s, status):
     pytester.makeini("[pytest]\nmarkers =\n    browser: x\n    slow: x\n    live: x\n")
-    pytester.makeconftest(INNER)
+    pytester.makeconftest(INNER.format(import_s=import_s))
     pytester.makepyfile(TESTS.format(mark=mark))
     result = pytester.runpytest_subprocess("-p", "no:xdist", "-p", "no:cacheprovider")
     assert result.ret == status
