@@ -9,7 +9,7 @@ print("alike:", (vectors @ vectors[0]).round(2))
 
 
 async def main():
-    cache = caches.SemanticCache(caches.Store(), model, caches.StaticThreshold(0.9))
+    cache = caches.SemanticCache(caches.Store(), model, caches.StaticThreshold(0.9), verify=0)
     desk = request.stack(cache, engine=engines.ScriptedEngine(("In ", "30 ", "days.")))
     for question in questions:
         answer = await request.complete(desk, request.Request(question))
