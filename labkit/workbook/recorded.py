@@ -8,6 +8,7 @@ one (see `labkit.workbook.run`).
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from labkit.engines import Provenance, RecordingError
 from labkit.workbook.exercise import ExerciseError
 from labkit.workbook.kept import from_json, to_json
 from labkit.workbook.noise import Noise
+from labkit.workbook.paths import repo_root
 from labkit.workbook.rounds import Spread
 
 FORMAT = 1
@@ -86,7 +88,7 @@ class Writer:
         self._header: Mapping[str, Any] | None = {"labkit_chapter": FORMAT, "chapter": chapter, "profile": profile}
 
     def measured(self, id: str, value: Any, engines: Sequence[Provenance], seconds: float, noise: Noise) -> None:
-        """Add a measurement. Raises `ExerciseError` for a value that cannot be kept."""
+        """Add a measurement. Raises `ExerciseError` for a value that cannot be kept or names a folder of this machine."""
         self._add(
             {
                 "measured": id,
@@ -102,12 +104,18 @@ class Writer:
         self._add({"revealed": id, "result": result if isinstance(result, str) else asdict(result)})
 
     def _add(self, line: Mapping[str, Any]) -> None:
+        text = json.dumps(line, ensure_ascii=False)
+        for folder in (tempfile.gettempdir(), str(Path.home()), str(repo_root())):
+            if f"{folder}/" in text:
+                raise ExerciseError(
+                    f"this measurement would record a folder of this machine, {folder}: return what was measured, not where"
+                )
         if self._header is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.write_text(json.dumps(self._header) + "\n", encoding="utf-8")
             self._header = None
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(text + "\n")
 
 
 def _kept(line: Mapping[str, Any]) -> Kept:

@@ -386,11 +386,12 @@ guarded = stack(book.reference("00.3")(5), engine=kept)
 
 
 async def one_cut():
-    return await complete(guarded, request)
+    cut = await complete(guarded, request)
+    return cut.text, cut.done.usage.output_tokens, cut.done.finish_reason
 
 
-cut = (await book.measure("one answer, capped", one_cut, needs=("answers",))).value
-print(f"{cut.text!r}: {cut.done.usage.output_tokens} output tokens, finish reason {cut.done.finish_reason!r}")
+text, tokens, why = (await book.measure("one answer, capped", one_cut, needs=("answers",))).value
+print(f"{text!r}: {tokens} output tokens, finish reason {why!r}")
 
 # %% [markdown]
 # ## So what

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import re
 
 import pytest
 
+from labkit.engines import recordings_dir
 from labkit.request import EngineError, Message, Request, complete
 from labkit.workbook import ExerciseError
 from labkit.workbook.bench import RECORD, Bench
@@ -195,3 +197,24 @@ def test_a_measurement_without_its_engine_is_no_recording(tmp_path, endpoint, no
 def test_an_unknown_need_is_named():
     with pytest.raises(ExerciseError, match="magic"):
         Bench("99", engine="auto", profile="ci", needs=("magic",), recording=None, writes=None, quiet=True)
+
+
+def test_a_folder_of_the_machine_is_not_recorded(tmp_path, endpoint, noise):
+    one = bench(tmp_path, RECORD)
+
+    async def where():
+        live = await one.connect("small")
+        await complete(live, ASK)
+        return {"ledger": str(tmp_path / "ledger.sqlite")}
+
+    async def measured():
+        await one.connect("small")
+        await one.measure("where", where)
+
+    with pytest.raises(ExerciseError, match="folder of this machine"):
+        asyncio.run(measured())
+
+
+@pytest.mark.parametrize("path", sorted(recordings_dir().rglob("*.jsonl")), ids=lambda path: path.name)
+def test_no_committed_recording_names_a_folder(path):
+    assert re.findall(r'"(/(?:tmp|root|home|work|opt|var|Users|private)/[^"]*)', path.read_text(encoding="utf-8")) == []
