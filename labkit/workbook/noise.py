@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import psutil
 
-# Above either, a timing says more about the machine's other work than about its own. On two cores, 2026-11-29: where all else
-# rests, a notebook's own threads spread the probe by up to 1.36; beside a busy process for each core the spread is 1.05 to
-# 7.7, and the others' share 0.86 to 0.96.
+# Above either, a timing says more about the machine's other work than about its own. On two cores (2026-11-29), where all
+# else rests, a notebook's own threads spread the probe by up to 1.36; beside a busy process for each core the spread is 1.05
+# to 7.7, and the others' share 0.86 to 0.96.
 STEADY, ALONE = 1.4, 0.25
 _PROBES, _WORK = 25, 60_000
 _SETTLE_S = 0.25

@@ -81,9 +81,10 @@ book.predict_choice(
 # ### A real engine starts
 #
 # The next cell starts **vLLM**, the engine that serves models in production, as a child process of this lab. It listens on
-# this machine only, every notebook you open shares it, and it stops when the last of them does. The model is one the lab
-# trained itself, small enough to ship with these pages. With a GPU, or with `LABKIT_BASE_URL` pointing at any
-# OpenAI-compatible service, the same cells run on that instead.
+# this machine only, every notebook you open shares it, and it stops when the last of them does; what took longest, the
+# import of vLLM, is kept for ten minutes more, for the next chapter. The model is one the lab trained itself, small enough to
+# ship with these pages. With a GPU, or with `LABKIT_BASE_URL` pointing at any OpenAI-compatible service, the same cells run on
+# that instead.
 
 # %%
 live = await book.connect("small")
