@@ -126,10 +126,10 @@ class Bench:
 
     def quiet_result(self, id: str) -> tuple[str | Spread, str] | None:
         """The result that a quiet machine recorded and its caption, where this run's last measurement was a noisy one."""
-        if self.noise is None or self.noise.quiet or not self._path.is_file():
+        quiet = self._quiet_recording()
+        if self.noise is None or self.noise.quiet or quiet is None or id not in quiet.revealed:
             return None
-        recording = self.recording()
-        return (recording.revealed[id], recording.caption()) if recording.quiet and id in recording.revealed else None
+        return quiet.revealed[id], quiet.caption()
 
     def recording(self) -> Recorded:
         """The chapter's recording. Raises `ExerciseError` where there is none."""
@@ -172,7 +172,7 @@ class Bench:
 
     def _stand_in(self, model: str, why: str) -> Engine:
         """An engine that refuses every request, with the recording's provenance and the tokenizer of the lab's own model."""
-        recorded = [one for kept in self.recording().measurements.values() for one in kept.engines]
+        recorded = self.recording().engines
         provenance = next((one for one in recorded if one.model == model), recorded[0])
         return absent(model, provenance, why)
 
@@ -199,6 +199,10 @@ class Bench:
             raise ExerciseError(f"measurement {id}: rounds={rounds} must be at least 1")
         return [await work(number) for number in bars.track(range(rounds), id, quiet=self._quiet)]
 
+    def _quiet_recording(self) -> Recorded | None:
+        """The chapter's recording, where there is one and its machine was quiet."""
+        return self.recording() if self._path.is_file() and self.recording().quiet else None
+
     def _recorded_seconds(self, id: str) -> float | None:
         if not self._path.is_file():
             return None
@@ -206,7 +210,7 @@ class Bench:
         return None if kept is None else kept.seconds
 
     def _warn(self, noise: Noise) -> None:
-        quiet = self._path.is_file() and self.recording().quiet
-        beside = f" Results stand beside those of a quiet machine: {self.recording().caption()}." if quiet else ""
+        quiet = self._quiet_recording()
+        beside = f" Results stand beside those of a quiet machine: {quiet.caption()}." if quiet else ""
         text = f"Just now, {noise}. Timings of this cell belong to this moment.{beside}"
         show_html(panel_html("This machine is busy.", escape(text)), f"This machine is busy. {text}")

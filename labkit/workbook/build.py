@@ -27,7 +27,7 @@ import nbformat
 
 from labkit.workbook.chapters import Chapter, chapter
 from labkit.workbook.exercise import Exercise, ExerciseError
-from labkit.workbook.minutes import EXERCISE, FURTHER, estimate, is_further, marked
+from labkit.workbook.minutes import EXERCISE, FURTHER, estimate, marked
 from labkit.workbook.needs import words
 from labkit.workbook.paths import chapter_recording, notebooks_dir, source_names, sources_dir
 from labkit.workbook.recorded import load
@@ -115,9 +115,10 @@ def build(source: str, contents: Chapter, measured_s: Mapping[str, float] | None
         raise ExerciseError(f"{contents.notebook}: the first cell must be markdown, with the chapter's title and question")
     minutes = estimate(cells, contents, [folded(cell) for cell in cells], measured_s or {})
     cells[0].source = cells[0].source.replace(_TIME, minutes.words).replace(_NEEDS, needs_words(contents))
-    for cell, further in zip(cells, is_further(cells), strict=True):
-        if further and FURTHER in cell.metadata.get("tags", ()):
-            cell.source = marked(EXERCISE.sub(lambda m: contents.exercise(m[1]).heading, cell.source))
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            written = EXERCISE.sub(lambda m: contents.exercise(m[1]).heading, cell.source)
+            cell.source = marked(written) if FURTHER in cell.metadata.get("tags", ()) else written
     learner, solved = (_notebook(cells, contents, solutions=solutions) for solutions in (False, True))
     return Built(contents.notebook, *map(_written, (learner, solved, _proved(learner, solved, contents))))
 
@@ -221,9 +222,7 @@ def _written(notebook: Any) -> str:
 def _cell(cell: Any, contents: Chapter, *, solutions: bool) -> Any:
     metadata: dict[str, Any] = {"tags": list(cell.metadata["tags"])} if cell.metadata.get("tags") else {}
     if cell.cell_type == "markdown":
-        return nbformat.v4.new_markdown_cell(
-            EXERCISE.sub(lambda m: contents.exercise(m[1]).heading, cell.source), metadata=metadata
-        )
+        return nbformat.v4.new_markdown_cell(cell.source, metadata=metadata)
     if cell.cell_type != "code":
         return nbformat.v4.new_raw_cell(cell.source, metadata=metadata)
     id = cell.metadata.get("exercise")

@@ -67,6 +67,16 @@ def marked(text: str) -> str:
     return _HEADING.sub(rf"\1 {MARK} ", text, count=1)
 
 
+def lines_of(code: str) -> int:
+    """How many lines of code a reader sees; empty ones do not count."""
+    return sum(1 for line in code.splitlines() if line.strip())
+
+
+def called(method: str, code: str) -> list[str]:
+    """The ids that the code gives to a method of `book`, in order."""
+    return re.findall(rf"book\.{method}\(\s*[\"']([^\"']+)[\"']", code)
+
+
 def estimate(cells: Sequence[Any], contents: Chapter, folded: Sequence[bool], measured_s: Mapping[str, float]) -> Minutes:
     """The minutes of a chapter's cells.
 
@@ -80,9 +90,9 @@ def estimate(cells: Sequence[Any], contents: Chapter, folded: Sequence[bool], me
             continue
         if cell.cell_type != "code":
             continue
-        lines = 0 if hidden else sum(1 for line in cell.source.splitlines() if line.strip())
+        lines = 0 if hidden else lines_of(cell.source)
         seconds: float = sum(each * len(re.findall(pattern, cell.source)) for pattern, each in _SECONDS.items())
-        seconds += sum(measured_s.get(id, 0.0) for id in re.findall(r"book\.measure\(\s*\"([^\"]+)\"", cell.source))
+        seconds += sum(measured_s.get(id, 0.0) for id in called("measure", cell.source))
         seconds += _CONNECT_S * ("book.connect(" in cell.source)
         parts[further] += lines / _LINES_A_MINUTE + seconds / 60
     return Minutes(parts[False], parts[True])

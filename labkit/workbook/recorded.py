@@ -49,9 +49,14 @@ class Recorded:
         took = [(max(kept.seconds, 0.01), kept.noise.quiet) for kept in self.measurements.values()]
         return sum(seconds for seconds, quiet in took if quiet) >= 0.9 * sum(seconds for seconds, _ in took)
 
+    @property
+    def engines(self) -> tuple[Provenance, ...]:
+        """The engines of all measurements, in their order."""
+        return tuple(one for kept in self.measurements.values() for one in kept.engines)
+
     def caption(self) -> str:
         """The machine, the models and the date, for a chart's foot."""
-        return captions([one for kept in self.measurements.values() for one in kept.engines])
+        return captions(self.engines)
 
 
 def captions(engines: Sequence[Provenance]) -> str:

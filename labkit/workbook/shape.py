@@ -10,6 +10,7 @@ import jupytext
 
 from labkit.workbook.build import folded
 from labkit.workbook.chapters import Chapter
+from labkit.workbook.minutes import called, lines_of
 
 SECTIONS = ("Predict", "Run", "Move", "Do", "So what", "Quiz", "Next")
 _OPENING = ("**The question.**", "**You will be able to**", "**Time.**", "**Needs.**")
@@ -164,7 +165,7 @@ def _code(cells: list[Any]) -> list[str]:
         except SyntaxError as error:
             found.append(f"a cell is not Python: {error.msg}: {cell.source.splitlines()[0]}")
             continue
-        lines = sum(1 for line in cell.source.splitlines() if line.strip())
+        lines = lines_of(cell.source)
         if lines > _LINES and not folded(cell):
             found.append(
                 f"a cell shows {lines} lines of code, more than {_LINES}: {cell.source.splitlines()[0]!r}; measure in one "
@@ -182,11 +183,11 @@ def _declared(cells: list[Any], contents: Chapter) -> list[str]:
     prose = "\n".join(c.source for c in cells if c.cell_type == "markdown")
     exercises = tuple(e.id for e in contents.exercises)
     wanted = {
-        "book.predict": (_called("predict", code) + _called("predict_choice", code), contents.predictions),
-        "book.reveal": (_called("reveal", code), contents.predictions),
-        "book.quiz": (_called("quiz", code), contents.quizzes),
-        "book.claim": (_called("claim", code), contents.claims),
-        "book.check": (_called("check", code), exercises),
+        "book.predict": (called("predict", code) + called("predict_choice", code), contents.predictions),
+        "book.reveal": (called("reveal", code), contents.predictions),
+        "book.quiz": (called("quiz", code), contents.quizzes),
+        "book.claim": (called("claim", code), contents.claims),
+        "book.check": (called("check", code), exercises),
         "an exercise cell": ([c.metadata["exercise"] for c in cells if "exercise" in c.metadata], exercises),
         "{{exercise NN.k}}": (re.findall(r"\{\{exercise (\d\d\.\d+)\}\}", prose), exercises),
     }
@@ -205,7 +206,3 @@ def _declared(cells: list[Any], contents: Chapter) -> list[str]:
     if "book.bill(" not in code and contents.number != _BEFORE_THE_BILL:
         found.append("the chapter adds no line to the running case's bill; call book.bill()")
     return found
-
-
-def _called(method: str, code: str) -> list[str]:
-    return re.findall(rf"book\.{method}\(\s*[\"']([^\"']+)[\"']", code)

@@ -69,14 +69,7 @@ def test_a_solution_uses_only_names_that_its_notebook_has(path, exercise):
     answer = answer_of(path, exercise, solved=True)
     functions = [answer] if inspect.isfunction(answer) else [f for f in vars(answer).values() if inspect.isfunction(f)]
     for function in functions:
-        names = used_names(function.__code__)
-        assert names <= set(dir(builtins)) | set(function.__globals__)
-
-
-def used_names(code):
-    """The global names that a code object and those within it load."""
-    found = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
-    return found.union(*(used_names(part) for part in code.co_consts if inspect.iscode(part)))
+        assert read_names(function.__code__) <= set(dir(builtins)) | set(function.__globals__)
 
 
 @pytest.mark.parametrize(("path", "exercise"), EXERCISES)

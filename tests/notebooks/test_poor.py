@@ -1,16 +1,12 @@
 """Every chapter on machines that lack what it measures with: it runs to its end, and says what it replays."""
 
-import ast
-import re
-
-import jupytext
 import nbformat
 import pytest
 
 from labkit.workbook.build import sources
-from labkit.workbook.chapters import chapter
 from labkit.workbook.run import run_all
 from tests.executed import OUT
+from tests.notebooks.measured import needs_of
 from tests.workbook.plain_endpoint import MODEL, serving
 
 CHAPTERS = [path.stem for path in sources()]
@@ -38,50 +34,30 @@ def run(name, out):
     return ran
 
 
-def measured_in(name):
-    """The ids of the measurements in a chapter's source."""
-    (path,) = sources([name])
-    return set(re.findall(r"book\.measure\(\s*\"([^\"]+)\"", path.read_text(encoding="utf-8")))
-
-
-def measures_on_any_endpoint(name):
-    """Whether a chapter measures anything on a plain endpoint; if not, it does there what it does without vLLM."""
-    (path,) = sources([name])
-    code = "\n".join(cell.source for cell in jupytext.read(path, fmt="py:percent").cells if cell.cell_type == "code")
-    calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
-    asked = [
-        {keyword.arg: keyword.value for keyword in call.keywords}.get("needs")
-        for call in calls
-        if ast.unparse(call.func) == "book.measure"
-    ]
-    needs = [ast.literal_eval(one) if isinstance(one, ast.Tuple) else chapter(name[:2]).needs for one in asked]
-    return ("answers",) in needs
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_without_vllm_a_chapter_replays_its_measurements(name, no_vllm):
     ran = run(name, "no-vllm")
     assert ran.problems == ()
     assert ran.charts > 0
-    assert set(ran.recorded) <= measured_in(name)
+    assert set(ran.recorded) <= needs_of(name).keys()
     assert ran.recorded
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in CHAPTERS if measures_on_any_endpoint(name)])
+@pytest.mark.parametrize("name", [name for name in CHAPTERS if ("answers",) in needs_of(name).values()])
 def test_on_a_plain_endpoint_a_chapter_measures_what_that_can_do(name, plain):
     ran = run(name, "plain")
     assert ran.problems == ()
     assert ran.charts > 0
-    assert set(ran.recorded) < measured_in(name)
+    assert set(ran.recorded) < needs_of(name).keys()
 
 
 def test_whoever_asks_for_no_engine_gets_none(monkeypatch):
     monkeypatch.setenv("LABKIT_ENGINE", "none")
     ran = run("00_start_here", "none")
     assert ran.problems == ()
-    assert set(ran.recorded) == measured_in("00_start_here")
+    assert set(ran.recorded) == needs_of("00_start_here").keys()
     notebook = nbformat.read(OUT.with_name("none") / "proved" / "00_start_here.ipynb", as_version=4)
     said = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert any("LABKIT_ENGINE=none asks for no engine" in str(output) for output in said)

@@ -11,6 +11,7 @@ from labkit.engines import has_avx512
 from labkit.workbook.build import PROOF, build_file, sources
 from labkit.workbook.chapters import chapter
 from tests.executed import executed
+from tests.notebooks.measured import needs_of
 
 
 @pytest.mark.live
@@ -22,16 +23,9 @@ def test_a_notebook_runs_to_its_end(name):
     assert ran.problems == ()
     assert ran.charts > 0
     assert ran.peak_mib > 0
-    replayed = set(ran.recorded) - (set() if has_avx512() else eight_bit_ones(name))
+    eight_bit = set() if has_avx512() else {id for id, needs in needs_of(name).items() if "8-bit KV" in needs}
+    replayed = set(ran.recorded) - eight_bit  # vLLM refuses an 8-bit KV cache to some processors
     assert replayed == set(), "a machine with vLLM measures by itself"
-
-
-def eight_bit_ones(name):
-    """The measurements that need an 8-bit KV cache, which vLLM refuses to some processors."""
-    (path,) = sources([name])
-    calls = [node for node in ast.walk(ast.parse(path.read_text("utf-8"), mode="exec")) if isinstance(node, ast.Call)]
-    asked = [call for call in calls if ast.unparse(call.func) == "book.measure" and "8-bit KV" in ast.unparse(call)]
-    return {ast.literal_eval(call.args[0]) for call in asked}
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: path.stem)
