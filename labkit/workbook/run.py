@@ -272,7 +272,7 @@ def _write_report(ran: Sequence[Ran], out: Path) -> None:
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     fresh = {(r.notebook, r.kind) for r in ran}
     kept = [
-        Ran(**{**r, "problems": tuple(r["problems"]), "recorded": tuple(r["recorded"])})
+        Ran(**{**r, "problems": tuple(r["problems"]), "recorded": tuple(r.get("recorded", ()))})
         for r in before
         if (r["notebook"], r["kind"]) not in fresh
     ]
