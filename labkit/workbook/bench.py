@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from labkit.engines import Engine, absent, connect, has_vllm, machine, prepare
 from labkit.request import LabError
@@ -24,6 +24,9 @@ from labkit.workbook.noise import Noise, gauge
 from labkit.workbook.recorded import Recorded, Writer, captions, load, value_of
 from labkit.workbook.render import panel_html, show_html
 from labkit.workbook.rounds import Spread
+
+if TYPE_CHECKING:
+    from labkit.portal import Line
 
 RECORD = "record"
 """The engine's name in a run that records: a live one, whose measurements and results are written down."""
@@ -123,6 +126,11 @@ class Bench:
         """Note a result for the recording, where this run makes one."""
         if self._writer is not None:
             self._writer.revealed(id, result)
+
+    def billed(self, line: Line) -> None:
+        """Note a line of the bill for the recording, where this run makes one."""
+        if self._writer is not None:
+            self._writer.billed(line)
 
     def quiet_result(self, id: str) -> tuple[str | Spread, str] | None:
         """The result that a quiet machine recorded and its caption, where this run's last measurement was a noisy one."""

@@ -1,62 +1,83 @@
-"""The running case's bill: a support portal with 100,000 daily users, and what each chapter's lever takes off it."""
+"""The portal's bill as a learner sees it: one chain of levers, a chapter after the other (see `labkit.portal.bill`)."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
 
+from labkit.portal import PORTAL, Line, Link, Portal, chain
 from labkit.workbook.exercise import ExerciseError
+from labkit.workbook.kept import from_json
+from labkit.workbook.recorded import load
 from labkit.workbook.store import Entry
 
-
-@dataclass(frozen=True, slots=True)
-class BillLine:
-    """What one part of the bill, named by `of`, costs in USD a month `before` and `after` the `lever` is pulled.
-
-    `source` names the measurements and the prices behind the numbers. Each line is measured with one lever alone, over its
-    own part of the bill, so lines do not add up. Raises `ExerciseError` for costs that are not finite or not above 0
-    (`after` may be 0), and for an empty text.
-    """
-
-    chapter: str
-    lever: str
-    of: str
-    before: float
-    after: float
-    source: str
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.before) and math.isfinite(self.after) and self.before > 0 and self.after >= 0):
-            raise ExerciseError(
-                f"the bill of chapter {self.chapter} goes from {self.before} to {self.after}; give USD a month, above 0"
-            )
-        if not (self.lever.strip() and self.of.strip() and self.source.strip()):
-            raise ExerciseError(f"a line of the bill of chapter {self.chapter} needs its lever, what it is of, and a source")
-
-    @property
-    def saved(self) -> float:
-        """Share of that part of the bill that the lever saves; below 0 where the lever costs money."""
-        return 1 - self.after / self.before
-
-    @property
-    def row(self) -> tuple[str, ...]:
-        """The line as texts for a table with the columns of `HEADER`."""
-        change = "the same" if abs(self.saved) < 0.0005 else f"{100 * self.saved:.0f} %"
-        if self.saved <= -0.0005:
-            change = f"costs {-100 * self.saved:.0f} % more"
-        return self.chapter, self.lever, self.of, _usd(self.before), _usd(self.after), change
+HEADER = (
+    "chapter", "lever", "of", "the month before (USD)", "after", "saved here", "saved alone", "more wrong answers", "from",
+)  # fmt: skip
 
 
-HEADER = ("chapter", "lever", "of the bill", "before (USD a month)", "after", "saved")
+def item(line: Line) -> str:
+    """The name under which the journal keeps a line: a chapter has one for each feature."""
+    return f"{line.chapter} {line.of}"
 
 
-def from_entry(entry: Entry) -> BillLine | None:
+def from_entry(entry: Entry) -> Line | None:
     """The line that the journal kept; None for an entry that this version does not understand."""
     try:
-        return BillLine(**{f.name: entry[f.name] for f in fields(BillLine)})
-    except (KeyError, TypeError, ValueError):
+        line = from_json(entry["line"])
+    except (KeyError, ExerciseError):
         return None
+    return line if isinstance(line, Line) else None
 
 
-def _usd(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:,.2f}"
+def recorded(paths: Iterable[Path]) -> tuple[Line, ...]:
+    """The lines that chapters' recordings hold."""
+    return tuple(line for path in paths for line in load(path).billed)
+
+
+def merged(own: Mapping[str, Line], before: Sequence[Line]) -> tuple[tuple[Line, bool], ...]:
+    """All lines in the order of their chapters, and whether each is the learner's own; theirs come before recorded ones."""
+    found = {item(line): (line, False) for line in before} | {name: (line, True) for name, line in own.items()}
+    return tuple(found[name] for name in sorted(found))
+
+
+def rows(lines: Sequence[tuple[Line, bool]], portal: Portal = PORTAL) -> list[tuple[str, ...]]:
+    """The chain as texts for a table with the columns of `HEADER`."""
+    links = chain([line for line, _ in lines], portal)
+    return [_row(link, own) for link, (_, own) in zip(links, lines, strict=True)]
+
+
+def verdict(link: Link, portal: Portal = PORTAL) -> str:
+    """What the line means for whoever pays, in words: what it saves, and what it saves with wrong answers paid for."""
+    saved, price = link.saved, portal.wrong_answer_usd
+    if not saved and not link.wrong:
+        return "This line changes nothing on the bill."
+    first = f"It saves {_usd(saved)} USD a month" if saved >= 0 else f"It costs {_usd(-saved)} USD a month"
+    first += f" of {_usd(link.before)}"
+    if round(saved) != round(link.alone):
+        first += f", on top of the lines above; as the only lever it would be {_usd(link.alone)}"
+    if not link.wrong:
+        return f"{first}."
+    paid = Decimal(repr(link.wrong)) * price
+    net = saved - paid
+    end = f"{'save' if net >= 0 else 'cost'} {_usd(abs(net))} USD a month"
+    if link.wrong < 0:
+        fewer = f"{-link.wrong:,.0f} answers a month fewer are wrong"
+        return f"{first}, and {fewer}. At {price} USD a wrong answer, both together {end}."
+    each = link.usd_per_wrong_answer or Decimal(0)
+    return (
+        f"{first}, and {link.wrong:,.0f} more answers a month are wrong: each is sold for {each:,.4f} USD, and costs the "
+        f"portal {price} USD. With that paid for, the line would {end}."
+    )
+
+
+def _row(link: Link, own: bool) -> tuple[str, ...]:
+    line = link.line
+    wrong = f"{link.wrong:+,.0f}" if link.wrong else "-"
+    money = (_usd(value) for value in (link.before, link.after, link.saved, link.alone))
+    return line.chapter, line.name, line.of, *money, wrong, "this notebook's run or yours" if own else "the recording"
+
+
+def _usd(value: Decimal) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10 or not value else f"{value:,.2f}"

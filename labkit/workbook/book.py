@@ -6,17 +6,16 @@ import inspect
 import random
 import textwrap
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from html import escape
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from labkit.engines import Engine
-from labkit.workbook import bars, bill, claims
+from labkit.workbook import bars, claims
 from labkit.workbook.bench import Bench, Result
-from labkit.workbook.bill import BillLine
 from labkit.workbook.chapters import Chapter, chapter
 from labkit.workbook.claims import Claim
 from labkit.workbook.exercise import CheckFailed, Exercise, ExerciseError, Verdict, run_check
+from labkit.workbook.kept import to_json
 from labkit.workbook.paths import chapter_recording, state_dir
 from labkit.workbook.prediction import (
     ChoiceQuestion,
@@ -33,6 +32,9 @@ from labkit.workbook.progress import CAPTION, HEADER, progress_rows
 from labkit.workbook.render import code_html, panel_html, show_html, show_widget, table_html, table_text
 from labkit.workbook.rounds import Spread, spread
 from labkit.workbook.store import JOURNAL, Journal
+
+if TYPE_CHECKING:
+    from labkit.portal import Change, Link
 
 PROFILES = ("ci", "learn", "gpu")
 T = TypeVar("T")
@@ -261,22 +263,34 @@ class Book:
         rows = [(c.text, c.claimed, c.found, c.where, c.verdict, c.unless, c.source) for c in judged]
         show_html(table_html(header, rows, "Claims, judged"), table_text(header, rows, "Claims, judged"))
 
-    def bill(self, lever: str, *, of: str, before: Any, after: Any, source: str) -> None:
-        """Add this chapter's line to the running case's bill, and show the newest line of each chapter and lever.
+    def bill(self, name: str, change: Change, *, of: str, source: str, wrong: float = 0.0) -> Link:
+        """Add this chapter's line for the feature `of` to the portal's bill, show the whole chain, and return its link.
 
-        `before` and `after` are the cost without and with the lever, in USD a month, of the part of the bill that `of`
-        names. `source` names the measurements and prices behind them. Raises `ExerciseError` for values that `BillLine`
-        refuses.
+        `change` is what the lever does to the month, as measured here (see `labkit.portal`). `wrong`: more wrong answers
+        than before, as a share of the feature's questions. `source` names the measurements and prices. Lines of earlier
+        chapters are the learner's own where their journal has them, else those of the chapters' recordings; a line that
+        does not pay is `Stays`. Raises `InvalidValue` for values that `Line` refuses.
         """
-        line = BillLine(self.chapter.number, lever, of, float(before), float(after), source)
-        self._journal.append("bill", f"{self.chapter.number} {lever}", **asdict(line))
+        from labkit.portal import Line, chain  # computes with arrays, which opening a chapter does not need
+        from labkit.workbook import bill
+
+        line = Line(self.chapter.number, name, of, change, source, wrong)
+        self._journal.append("bill", bill.item(line), line=to_json(line))
+        self._bench.billed(line)
         newest = {entry["item"]: entry for entry in self._journal.entries("bill")}
-        rows = [made.row for item in sorted(newest) if (made := bill.from_entry(newest[item])) is not None]
-        caption = "The portal's bill, a lever at a time (each over its own part of it: lines do not add up)"
+        own = {item: made for item, entry in newest.items() if (made := bill.from_entry(entry)) is not None}
+        recordings = sorted(chapter_recording(self.chapter.notebook).parent.glob("[0-9][0-9]_*.jsonl"))
+        earlier = [path for path in recordings if path.name[:2] < self.chapter.number]
+        lines = bill.merged(own, bill.recorded(earlier))
+        links = chain([one for one, _ in lines])
+        link = next(one for one in links if one.line == line)
+        rows, said = bill.rows(lines), bill.verdict(link)
+        caption = "The portal's month, a lever after the other: each line starts where the last one ended"
         show_html(
-            table_html(bill.HEADER, rows, caption) + f"<small>{escape(source)}</small>",
-            f"{table_text(bill.HEADER, rows, caption)}\n{source}",
+            table_html(bill.HEADER, rows, caption) + panel_html(f"{name}: {said}") + f"<small>{escape(source)}</small>",
+            f"{table_text(bill.HEADER, rows, caption)}\n{name}: {said}\n{source}",
         )
+        return link
 
     # Exercises
 

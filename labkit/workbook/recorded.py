@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labkit.engines import Provenance, RecordingError
 from labkit.workbook.exercise import ExerciseError
@@ -20,6 +20,9 @@ from labkit.workbook.kept import from_json, to_json
 from labkit.workbook.noise import Noise
 from labkit.workbook.paths import repo_root
 from labkit.workbook.rounds import Spread
+
+if TYPE_CHECKING:  # it computes with arrays, which opening a chapter does not need
+    from labkit.portal import Line
 
 FORMAT = 1
 
@@ -36,12 +39,13 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The measurements and the revealed results of one run of a chapter, each by its id."""
+    """The measurements and the revealed results of one run of a chapter, each by its id, and its lines of the bill."""
 
     chapter: str
     profile: str
     measurements: Mapping[str, Kept]
     revealed: Mapping[str, str | Spread]
+    billed: tuple[Line, ...] = ()
 
     @property
     def quiet(self) -> bool:
@@ -78,7 +82,8 @@ def load(path: Path) -> Recorded:
         if not measured:
             raise ValueError("it holds no measurement")
         revealed = {line["revealed"]: _result(line) for line in lines if "revealed" in line}
-        return Recorded(str(header["chapter"]), str(header["profile"]), measured, revealed)
+        billed = tuple(_line(line["billed"]) for line in lines if "billed" in line)
+        return Recorded(str(header["chapter"]), str(header["profile"]), measured, revealed, billed)
     except OSError as error:
         raise ExerciseError(f"there is no recording {path.name}: {error.strerror}; {again}") from error
     except (ValueError, LookupError, TypeError, AttributeError, RecordingError) as error:
@@ -107,6 +112,10 @@ class Writer:
     def revealed(self, id: str, result: str | Spread) -> None:
         """Add a revealed result."""
         self._add({"revealed": id, "result": result if isinstance(result, str) else asdict(result)})
+
+    def billed(self, line: Line) -> None:
+        """Add a line of the bill."""
+        self._add({"billed": to_json(line)})
 
     def _add(self, line: Mapping[str, Any]) -> None:
         text = json.dumps(line, ensure_ascii=False)
@@ -138,3 +147,12 @@ def _result(line: Mapping[str, Any]) -> str | Spread:
 def value_of(kept: Kept) -> Any:
     """The recorded value, made anew at each call."""
     return from_json(kept.value)
+
+
+def _line(kept: Any) -> Line:
+    from labkit.portal import Line
+
+    line = from_json(kept)
+    if not isinstance(line, Line):
+        raise ValueError(f"it holds {kept!r:.80} as a line of the bill")
+    return line

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labkit.portal import PORTAL, Answered, Batched, Line, Stays, today
 from labkit.workbook import ExerciseError
-from labkit.workbook.bill import BillLine
+from labkit.workbook.bill import from_entry, item, merged
 from labkit.workbook.book import Book
 from labkit.workbook.claims import HOLDS, LESS, MORE, OPEN, Claim
 from labkit.workbook.store import Journal
@@ -112,18 +114,36 @@ def test_an_undeclared_claim_is_named():
         )
 
 
-def test_the_bill_shows_every_chapters_line_once(tmp_path, capsys):
+def test_the_bill_is_a_chain_of_the_newest_lines(tmp_path, capsys):
     path = tmp_path / "j.jsonl"
-    for after in (90.0, 75.0):
-        book(Journal(path)).bill("caching", of="input tokens", before=100, after=after, source="prices of a day")
-    book(Journal(path)).bill("promise", of="machines", before=100, after=130, source="prices of a day")
-    text = capsys.readouterr().out.rsplit("The portal's bill", 1)[1]
-    assert "25 %" in text
-    assert "10 %" not in text
-    assert "costs 30 % more" in text
+    for hits in (0.1, 0.25):
+        book(Journal(path)).bill("caching", Answered("desk", hits), of="desk", source="prices of a day")
+    link = book(Journal(path)).bill("a night shift", Batched("summaries"), of="summaries", source="prices of a day")
+    text = capsys.readouterr().out.rsplit("The portal's month", 1)[1]
+    begin, batch = today(), Batched("summaries").made(today())
+    kept = begin.of("desk") * 3 / 4
+    assert link.saved == begin.of("summaries") - batch.of("summaries") == link.alone
+    assert abs(link.after - (begin.usd - begin.of("desk") + kept - link.saved)) < Decimal("0.01")
+    assert f"{begin.of('desk') / 4:,.0f}" in text
+    assert f"{begin.of('desk') / 10:,.0f}" not in text
 
 
-@pytest.mark.parametrize("change", [{"before": 0.0}, {"after": -1.0}, {"after": float("inf")}, {"of": ""}])
-def test_a_line_of_the_bill_needs_its_numbers(change):
-    with pytest.raises(ExerciseError, match="bill of chapter 03"):
-        replace(BillLine("03", "caching", "input tokens", 100.0, 60.0, "prices of a day"), **change)
+def test_a_wrong_answer_is_paid_for_in_words(capsys):
+    link = book(Journal(None)).bill("caching", Answered("desk", 0.01), of="desk", source="prices of a day", wrong=0.001)
+    assert link.wrong == 12_000
+    net = link.saved - 12_000 * PORTAL.wrong_answer_usd
+    assert net < 0
+    assert f"the line would cost {-net:,.0f} USD a month" in capsys.readouterr().out
+
+
+def test_lines_of_earlier_chapters_come_from_the_journal_or_else_from_their_recordings():
+    mine, theirs = Line("01", "mine", "desk", Stays("desk"), "me"), Line("01", "theirs", "desk", Stays("desk"), "they")
+    other = Line("02", "other", "assistant", Stays("assistant"), "they")
+    assert merged({item(mine): mine}, [theirs, other]) == ((mine, True), (other, False))
+
+
+def test_an_entry_of_another_version_is_passed_over():
+    assert from_entry({"item": "03 caching", "chapter": "03", "before": 100.0, "after": 60.0}) is None
+    assert (
+        from_entry({"item": "03 caching", "line": {"$lab": "labkit.portal.bill:Line", "fields": {"chapter": "03"}}}) is None
+    )

@@ -39,14 +39,18 @@ CHAPTER = Chapter("99", "tiny", "Tiny", (EXERCISE,), ("99.share", "99.cheaper"),
 
 
 class NoBench:
-    """The bench of a book that measures nothing; it remembers what was revealed, and what a quiet machine found."""
+    """The bench of a book that measures nothing; it remembers results and lines, and what a quiet machine found."""
 
     def __init__(self, quiet=None):
         self.said = {}
+        self.lines = []
         self.quiet = quiet
 
     def revealed(self, id, result):
         self.said[id] = result
+
+    def billed(self, line):
+        self.lines.append(line)
 
     def quiet_result(self, _id):
         return self.quiet

@@ -1,0 +1,186 @@
+"""The portal's month and its chain of levers: sums are exact, and today's bill is what arithmetic by hand says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.cost import api_month, price_named
+from labkit.portal import (
+    PORTAL,
+    Answered,
+    Batched,
+    Calls,
+    Line,
+    Machines,
+    Portal,
+    Prefix,
+    Rented,
+    Routed,
+    Sent,
+    Shortened,
+    Stays,
+    TakenIn,
+    chain,
+    fleet,
+    last,
+    today,
+)
+from labkit.request import InvalidValue
+from labkit.workbook.paths import chapter_recording
+from labkit.workbook.recorded import load, value_of
+
+shares = st.floats(0, 1)
+factors = st.floats(0, 3)
+desk_levers = st.one_of(
+    shares.map(lambda s: Prefix("desk", s)),
+    shares.map(lambda s: Prefix("desk", s / 2, s / 3)),
+    st.builds(Answered, st.just("desk"), shares, st.floats(0, 0.01)),
+    st.builds(Shortened, st.just("desk"), factors, factors),
+    st.builds(Batched, st.just("desk"), shares),
+    st.builds(
+        lambda up, visible: Routed("desk", {PORTAL.desk.small: Sent(1.0, visible, 0.0), PORTAL.desk.large: Sent(up)}),
+        shares,
+        factors,
+    ),
+)
+levers = st.one_of(
+    desk_levers,
+    st.builds(Rented, st.just("assistant"), factors),
+    st.just(Stays("desk")),
+    shares.map(lambda s: Batched("summaries", s)),
+)
+
+
+def line(lever, of="desk", wrong=0.0) -> Line:
+    return Line("03", "a lever", of, lever, "a test", wrong)
+
+
+def test_today_is_what_arithmetic_by_hand_says():
+    month, desk = today(), PORTAL.desk
+    calls = Decimal(100_000 * 4 * 30) * Decimal("1.02")
+    a_call = (Decimal(1_208) * Decimal("1.25") + Decimal(39) * 10) / 1_000_000  # gpt-5: 1.25 and 10 USD a million
+    assert price_named(desk.large).rates.fresh_input == Decimal("1.25")
+    assert round(month.of("desk"), 6) == calls * a_call
+    assert month.of("summaries") == 3_000_000 * (Decimal(1_200) * Decimal("1.25") + 250 * 10) / 1_000_000
+    assert month.of("assistant") == 6 * Decimal("4.916") * 720
+    assert month.usd == sum(month.of(feature) for feature in month.features)
+
+
+def test_the_calculator_says_the_same_of_the_desk():
+    scenario = PORTAL.scenario()
+    said = api_month(scenario, price_named(PORTAL.desk.large)).total
+    assert abs(said / today().of("desk") - 1) < Decimal("0.001")
+
+
+def test_the_desks_lengths_are_those_of_the_labs_own_traffic():
+    templates = value_of(load(chapter_recording("03_prompt_caching")).measurements["two templates"])
+    prefixes = {row["prefix"] for rows in templates for row in rows if row["template"] == "instructions first"}
+    assert prefixes == {PORTAL.desk.instructions}
+    used = value_of(load(chapter_recording("05_model_routing")).measurements["both models"])["large used"]
+    assert used.map(lambda u: u.input_tokens).mean() == pytest.approx(PORTAL.desk.question, abs=3)
+    assert used.map(lambda u: u.output_tokens - u.reasoning_tokens).mean() == pytest.approx(PORTAL.desk.answer, abs=2)
+    assert used.map(lambda u: u.reasoning_tokens).mean() == pytest.approx(PORTAL.desk.thinking, abs=3)
+
+
+@given(st.lists(levers, max_size=8))
+def test_savings_add_up_to_the_whole_change(pulled):
+    lines = [line(lever) for lever in pulled]
+    links = chain(lines)
+    assert sum((link.saved for link in links), Decimal(0)) == today().usd - last(lines).usd
+    assert all(one.after == two.before for one, two in pairwise(links))
+    assert last(lines).usd >= 0
+
+
+@given(levers)
+def test_a_lever_that_is_alone_saves_the_same_in_the_chain(lever):
+    (link,) = chain([line(lever)])
+    assert link.saved == link.alone
+
+
+@given(st.permutations([Prefix("desk", 0.8), Answered("desk", 0.3), Shortened("desk", 0.9, 0.5)]))
+def test_levers_on_the_same_tokens_end_at_one_bill_in_every_order(order):
+    ends = last([line(lever) for lever in order]).of("desk")
+    desk = PORTAL.desk
+    rates = price_named(desk.large).rates
+    a_call = (
+        desk.input * (Decimal("0.2") * rates.fresh_input + Decimal("0.8") * rates.cached_input)
+        + (desk.answer * Decimal("0.9") + desk.thinking * Decimal("0.5")) * rates.visible_output
+    ) / 1_000_000
+    assert float(ends) == pytest.approx(float(Decimal("0.7") * a_call * PORTAL.questions * Decimal("1.02")))
+
+
+def test_two_levers_save_less_together_than_each_alone():
+    first, second = chain([line(Prefix("desk", 0.85)), line(Answered("desk", 0.4))])
+    assert first.saved == first.alone
+    assert second.saved < second.alone
+    # What both claim is the cached price of the answers that are not asked for: 40 % of what the prefix saved.
+    assert float(second.alone - second.saved) == pytest.approx(0.4 * float(first.saved))
+
+
+def test_a_cascade_asks_below_first_and_keeps_what_the_cache_found():
+    month = Prefix("desk", 0.5).made(today())
+    up = Routed("desk", {PORTAL.desk.small: Sent(1.0, 0.9, 0.0), PORTAL.desk.large: Sent(0.3)}).made(month)
+    small, large = up.calls[:2]
+    assert (small.calls, large.calls) == (month.calls[0].calls, 0.3 * month.calls[0].calls)
+    assert small.tokens["cached_input"] == large.tokens["cached_input"] == 604
+    assert (small.tokens["reasoning"], large.tokens["reasoning"]) == (0, 26)
+
+
+def test_wrong_answers_are_counted_on_the_questions_that_people_ask():
+    _, link = chain([line(Answered("desk", 0.5)), line(Shortened("desk", 0.5), wrong=0.01)])
+    assert link.wrong == 120_000
+    assert link.usd_per_wrong_answer == link.saved / 120_000
+    assert chain([line(Stays("desk"), wrong=-0.01)])[0].usd_per_wrong_answer is None
+
+
+def test_bulk_that_is_taken_in_costs_only_the_gpus_beside():
+    month = TakenIn("summaries", "assistant", 1.2).made(today())
+    assert month.of("summaries") == 2 * Decimal("4.916") * 720
+    assert TakenIn("summaries", "assistant").made(today()).of("summaries") == 0
+
+
+def test_gpus_by_littles_law_and_the_cache_of_one_token():
+    # 8 KV heads of 128, two of them, 32 layers, 2 bytes: 131,072 bytes a token (Llama 3.1 8B's configuration).
+    sessions_an_hour = 100_000 * 20 / 254
+    is_open = sessions_an_hour * 12 / 60
+    writing = sessions_an_hour * 6 * 12 / 3600
+    away = (is_open - writing) * 8_000 * 131_072
+    found = fleet(PORTAL, "fetch")
+    assert found.main_memory == pytest.approx(away / (2 * 2**40 / 8))
+    assert fleet(PORTAL, "keep").memory / found.memory == pytest.approx(is_open / writing)
+    assert fleet(PORTAL, "fetch", "fp8").main_memory == pytest.approx(found.main_memory / 2)
+    assert found.recompute == 0 < fleet(PORTAL).recompute
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Prefix("desk", 1.2), "cached is 1.2"),
+        (lambda: Prefix("desk", 0.7, 0.7), "cached \\+ written is 1.4"),
+        (lambda: Answered("desk", float("nan")), "hits is nan"),
+        (lambda: Answered("desk", 0.5, -1), "usd_per_call is -1"),
+        (lambda: Routed("desk", {}), "name a model"),
+        (lambda: Rented("desk", 2).made(today()), "'desk' rents no machines"),
+        (lambda: Rented("assistant", float("inf")), "times is inf"),
+        (lambda: Prefix("dekc", 0.5).made(today()), "no feature 'dekc'"),
+        (lambda: TakenIn("summaries", "desk").made(today()), "'desk' rents no machines"),
+        (lambda: Calls("desk", "openai/gpt-5", 1.0, {"input": 3.0}), "no kinds of tokens"),
+        (lambda: Calls("desk", "openai/gpt-5", -1.0, {}), "calls of desk is -1"),
+        (lambda: Machines("assistant", "h100", -1), "gpus of assistant is -1"),
+        (lambda: line(Stays("desk"), of=" "), "of of a line"),
+        (lambda: line(Stays("desk"), wrong=2), "wrong is 2"),
+        (lambda: fleet(PORTAL, "forget"), "between is 'forget'"),
+        (lambda: Portal(users=0), "users is 0"),
+        (lambda: replace(PORTAL, hours=(1, 2)), "24 numbers"),
+        (lambda: replace(PORTAL, wrong_answer_usd=Decimal(-1)), "wrong_answer_usd is -1"),
+    ],
+)
+def test_bad_values_are_named(make, says):
+    with pytest.raises(InvalidValue, match=says):
+        make()
