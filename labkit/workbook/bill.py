@@ -76,7 +76,7 @@ def _row(link: Link, own: bool) -> tuple[str, ...]:
     line = link.line
     wrong = f"{link.wrong:+,.0f}" if link.wrong else "-"
     money = (_usd(value) for value in (link.before, link.after, link.saved, link.alone))
-    return line.chapter, line.name, line.of, *money, wrong, "this notebook's run or yours" if own else "the recording"
+    return line.chapter, line.name, line.of, *money, wrong, "your run" if own else "the recording"
 
 
 def _usd(value: Decimal) -> str:

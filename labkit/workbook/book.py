@@ -34,7 +34,7 @@ from labkit.workbook.rounds import Spread, spread
 from labkit.workbook.store import JOURNAL, Journal
 
 if TYPE_CHECKING:
-    from labkit.portal import Change, Link
+    from labkit.portal import Change
 
 PROFILES = ("ci", "learn", "gpu")
 T = TypeVar("T")
@@ -263,8 +263,8 @@ class Book:
         rows = [(c.text, c.claimed, c.found, c.where, c.verdict, c.unless, c.source) for c in judged]
         show_html(table_html(header, rows, "Claims, judged"), table_text(header, rows, "Claims, judged"))
 
-    def bill(self, name: str, change: Change, *, of: str, source: str, wrong: float = 0.0) -> Link:
-        """Add this chapter's line for the feature `of` to the portal's bill, show the whole chain, and return its link.
+    def bill(self, name: str, change: Change, *, of: str, source: str, wrong: float = 0.0) -> None:
+        """Add this chapter's line for the feature `of` to the portal's bill, and show the whole chain.
 
         `change` is what the lever does to the month, as measured here (see `labkit.portal`). `wrong`: more wrong answers
         than before, as a share of the feature's questions. `source` names the measurements and prices. Lines of earlier
@@ -283,14 +283,13 @@ class Book:
         earlier = [path for path in recordings if path.name[:2] < self.chapter.number]
         lines = bill.merged(own, bill.recorded(earlier))
         links = chain([one for one, _ in lines])
-        link = next(one for one in links if one.line == line)
-        rows, said = bill.rows(lines), bill.verdict(link)
+        said = bill.verdict(next(link for link in links if link.line == line))
+        rows = bill.rows(lines)
         caption = "The portal's month, a lever after the other: each line starts where the last one ended"
         show_html(
             table_html(bill.HEADER, rows, caption) + panel_html(f"{name}: {said}") + f"<small>{escape(source)}</small>",
             f"{table_text(bill.HEADER, rows, caption)}\n{name}: {said}\n{source}",
         )
-        return link
 
     # Exercises
 

@@ -21,6 +21,7 @@ from IPython.display import Markdown
 
 from labkit.cost import price_of, price_request, self_defined
 from labkit.ledger import Booked, Ledger
+from labkit.portal import PORTAL
 from labkit.request import Event, Handler, Lever, Message, Request, Usage, complete, stack
 from labkit.workbook import PALETTE, Figure, live_chart, show, state_dir
 
@@ -400,16 +401,13 @@ print(f"{text!r}: {tokens} output tokens, finish reason {why!r}")
 # The running case of this book is a support portal with 100,000 daily users. Suppose each asks four questions a day, every
 # answer just like the one above. The cell below prices that at three list prices.
 
-# %% tags=["constants"]
-USERS, QUESTIONS_A_DAY, DAYS = 100_000, 4, 30
-
 # %%
 models = ["gpt-5-mini", "claude-haiku-4-5", "gemini-2.5-flash"]
 costs = {m: price_request(usage, price_of(m)) for m in models}
 bill = pd.DataFrame(
     {
         "one answer (USD)": [f"{c.total:.7f}" for c in costs.values()],
-        "a month (USD)": [f"{c.total * USERS * QUESTIONS_A_DAY * DAYS:,.0f}" for c in costs.values()],
+        "a month (USD)": [f"{c.total * PORTAL.questions:,.0f}" for c in costs.values()],
         "of it output": [f"{100 * c.output / c.total:.0f} %" for c in costs.values()],
         "price list": [price_of(m).source for m in models],
     },

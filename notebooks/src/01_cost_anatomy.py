@@ -24,8 +24,8 @@ from IPython.display import Markdown
 from labkit.cost import (
     TOKEN_KINDS,
     Cost,
-    Scenario,
     cost_per_mtok,
+    host,
     listed,
     month,
     price_named,
@@ -34,6 +34,7 @@ from labkit.cost import (
 )
 from labkit.lab import examples, grade
 from labkit.ledger import Booked, Ledger
+from labkit.portal import PORTAL, Answered, Batched, Prefix, Rented, Routed, Sent, Shortened, Stays, today
 from labkit.request import Done, Event, Handler, Request, Usage, clock, complete, stack
 from labkit.tokens import available, tokenizer
 from labkit.workbook import PALETTE, Figure, below, dashboard, live_chart, show, state_dir
@@ -197,16 +198,19 @@ pd.concat([calls.drop(columns=["usage", "case"]), tokens], axis=1)[calls.case ==
 
 # %%
 Markdown(
-    f"Those are the attempts of the first of {cases} customers. All together made **{len(calls) / cases:.1f} attempts a question**: "
-    f"{calls.retried.sum()} tries had to be repeated, {calls.shadow.sum()} calls were shadows. Now price those rows. The lab's "
-    "models have no list price, so we ask: *what would these very tokens cost at a provider's price?*"
+    f"Those are the attempts of the first of {cases} customers. All together made **{len(calls) / cases:.1f} attempts a case**: "
+    f"{calls.retried.sum()} tries had to be repeated, {calls.shadow.sum()} calls were shadows. Now price those rows, as if the "
+    f"portal had sent them to **{PORTAL.desk.large}**, its model for everything. One thing has to be added. The lab's models were "
+    "trained for this desk and need no instructions; a model that you buy does, and the portal's are "
+    f"{PORTAL.desk.instructions:,} tokens in front of every call (chapter 03 shows them, and what to do about them)."
 )
 
 # %%
-price = price_of("gpt-5-mini")
+price = price_named(PORTAL.desk.large)
+calls["billed"] = [replace(u, input_tokens=u.input_tokens + PORTAL.desk.instructions) for u in calls.usage]
 rows = []
 for call in calls.itertuples():
-    cost = price_request(call.usage, price)
+    cost = price_request(call.billed, price)
     step = call.feature + (" (shadow)" if call.shadow else " (failed)" if call.retried else "")
     rows += [
         {"step": step, "kind": kind.replace("_", " "), "usd": float(getattr(cost, kind)) / cases} for kind in TOKEN_KINDS
@@ -237,7 +241,8 @@ show(
     .properties(height=150, title=f"{100 * unseen:.0f} % of the money buys tokens that the customer never sees"),
     alt="Stacked bars of dollars per support case by step. "
     + " ".join(f"{step}: {100 * part.usd.sum() / total:.0f} % of the case." for step, part in money.groupby("step")),
-    source=f"Tokens measured over {cases} cases: {measured.source}. Priced as {price.model}, {price.source}.",
+    source=f"Tokens measured over {cases} cases: {measured.source}. With {PORTAL.desk.instructions:,} tokens of instructions a "
+    f"call, priced as {price.model}, {price.source}.",
 )
 
 # %%
@@ -342,11 +347,11 @@ show(
 )
 
 # %%
-by_model = {name: price_named(name) for name in Scenario().models}
+by_model = {name: price_named(name) for name in PORTAL.scenario().models}
 offered = {name: p for name, p in by_model.items() if p.batch is not None}
 thousand = {
     batch: [
-        1000 * sum((price_request(u, p, batch=batch) for u in calls.usage), Cost()).total / cases for p in offered.values()
+        1000 * sum((price_request(u, p, batch=batch) for u in calls.billed), Cost()).total / cases for p in offered.values()
     ]
     for batch in (False, True)
 }
@@ -419,27 +424,27 @@ Markdown(
 # %% [markdown]
 # ### The month
 #
-# From one measured case to the portal's month: 100,000 users, and the tokens and overheads just measured.
-
-# %% tags=["constants"]
-USERS, CASES_PER_USER, DAYS = 100_000, 1.0, 30
+# From the measured cases to a month: the portal's desk gets four questions a day from each of 100,000 users. First as staged
+# here, where in each case one try fails and one call is a shadow.
 
 # %%
 useful = calls[~calls.shadow & (calls.attempt == 1)]
-mean = tokens.mean()
-portal = Scenario(
-    users=USERS,
-    requests_per_user=CASES_PER_USER * len(useful) / cases,
+mean = pd.DataFrame(
+    [{"input": u.input_tokens, "output": u.output_tokens, "reasoning": u.reasoning_tokens} for u in calls.billed]
+)
+mean = mean.mean()
+portal = PORTAL.scenario()
+staged = replace(
+    portal,
     input_tokens=round(mean["input"]),
     output_tokens=max(1, round(mean["output"])),
-    reasoning_share=round(float(mean["… of it reasoning"] / mean["output"]), 2),
-    retry_rate=round(float((calls.attempt > 1).sum() / len(useful)), 2),
-    shadow_share=round(float(calls.shadow.sum() / len(useful)), 2),
-    days=DAYS,
+    reasoning_share=round(float(mean["reasoning"] / mean["output"]), 2),
+    retry_rate=float((calls.attempt > 1).sum() / len(useful)),
+    shadow_share=float(calls.shadow.sum() / len(useful)),
 )
-scale = Decimal(str(USERS * CASES_PER_USER * DAYS)) / cases
-exact = {name: sum((price_request(u, p) for u in calls.usage), Cost()).total * scale for name, p in by_model.items()}
-averaged = {one.name: one.total for one in month(portal) if one.name in exact}
+scale = Decimal(PORTAL.questions) / len(useful)
+exact = {name: sum((price_request(u, p) for u in calls.billed), Cost()).total * scale for name, p in by_model.items()}
+averaged = {one.name: one.total for one in month(staged) if one.name in exact}
 pd.DataFrame(
     {
         "from the calculator (USD/month)": [f"{averaged[name]:,.2f}" for name in exact],
@@ -453,6 +458,31 @@ pd.DataFrame(
 # Two ways to the same month: the calculator multiplies *averages*, the next column prices *every row* and scales the sum. They
 # differ by the rounding of averages (whole tokens, shares in percent), and that is all. When yours differ by more, a kind of
 # token is being counted twice.
+#
+# Our stage is stricter than life. By its own log, the portal repeats one call in fifty and shadows none, and it has seven kinds
+# of questions, whose mean lengths are in `labkit.portal`. **That portal is the running case of this book**, and it is more than
+# its desk: an *assistant* holds long conversations, on GPUs that the portal rents, and in the evening each user's day is
+# *summarised* for the team leads. Every chapter takes its workload from these three, and its line of the bill.
+
+# %%
+now = today()
+said = {one.name: one.total for one in month(portal)}
+rows = {
+    "desk": f"{PORTAL.questions:,} questions of {portal.input_tokens:,} tokens in and {portal.output_tokens} out, all to {PORTAL.desk.large}",
+    "summaries": f"{PORTAL.bulk:,} of {PORTAL.summaries.prompt:,} tokens in and {PORTAL.summaries.answer} out, to the same",
+    "assistant": f"{PORTAL.sessions:,} conversations of {PORTAL.assistant.history:,} tokens on {now.machines[0].rented} × {host(PORTAL.assistant.host).name}",
+}
+bill_now = pd.DataFrame({"in a month": rows, "USD a month": {feature: f"{now.of(feature):,.0f}" for feature in rows}})
+bill_now.loc["all"] = ["", f"{now.usd:,.0f}"]
+bill_now
+
+# %%
+extra_usd = exact[PORTAL.desk.large] - now.of("desk")
+Markdown(
+    f"Staged as above, the desk alone would cost {exact[PORTAL.desk.large]:,.0f} USD a month, {extra_usd:+,.0f} beside the portal's own "
+    f"log: that is what failed tries, shadows and a different mix of questions make. The calculator says {said[PORTAL.desk.large]:,.0f} "
+    f"for the portal's desk, and the sum of its parts {now.of('desk'):,.0f}."
+)
 
 # %% [markdown]
 # ## Move
@@ -568,60 +598,61 @@ book.check("01.4", within_budget)
 # %% [markdown]
 # ## So what
 #
-# Which part should the portal attack first? Ask the same of every part: what would one half of it less take off the month?
+# Which part should the portal attack first? Ask the same of every part: what would one half of it less take off the month? Below,
+# the whole portal is asked, and all that chapters 03 to 10 can change.
 
 # %%
-first = f"{price.provider}/{price.model}"
-cached = float(price.rates.cached_input / price.rates.fresh_input)  # what a cached token costs, in fresh ones
-reading = money[money.kind == "fresh input"].usd.sum()
+desk = PORTAL.desk
 half = {
-    "read half as much": reading / 2,
-    "find half of the input in a cache": (1 - cached) * reading / 2,
-    "write half as much": money[money.kind == "visible output"].usd.sum() / 2,
-    "think half as much": money[money.kind == "reasoning"].usd.sum() / 2,
-    "let half as many tries fail": money[money.step.str.endswith("(failed)")].usd.sum() / 2,
-    "shadow half as often": money[money.step.str.endswith("(shadow)")].usd.sum() / 2,
+    "desk: find half of the input in a provider's cache": Prefix("desk", 0.5),
+    "desk: answer half of the questions from a cache of answers": Answered("desk", 0.5),
+    f"desk: send half of the questions to {desk.small}": Routed("desk", {desk.small: Sent(0.5), desk.large: Sent(0.5)}),
+    "desk: write half as much": Shortened("desk", visible=0.5),
+    "desk: think half as much": Shortened("desk", reasoning=0.5),
+    "summaries: half of them through the batch API": Batched("summaries", 0.5),
+    "assistant: half as many GPUs": Rented("assistant", 0.5),
 }
-saved = (100 * pd.Series(half) / total).sort_values(ascending=False)
+saved = pd.Series({what: 100 * float(1 - change.made(now).usd / now.usd) for what, change in half.items()})
+saved = saved.sort_values(ascending=False)
 
 # %% tags=["reasoned"]
 show(
     alt.Chart(saved.rename("share").rename_axis("what").reset_index())
     .mark_bar(color=PALETTE["green"])
     .encode(
-        x=alt.X("share:Q", title=f"taken off {first}'s month (%)"),
-        y=alt.Y("what:N", title=None, sort="-x", axis=alt.Axis(labelLimit=240)),
+        x=alt.X("share:Q", title="taken off the portal's month (%)"),
+        y=alt.Y("what:N", title=None, sort="-x", axis=alt.Axis(labelLimit=400)),
         tooltip=["what:N", alt.Tooltip("share:Q", format=".1f")],
     )
-    .properties(title=f"Attack first: {saved.index[0]}, and {saved.iloc[0]:.0f} % of the month is gone"),
+    .properties(title=f"Attack first: {saved.index[0]} ({saved.iloc[0]:.0f} % of the month)"),
     alt="Bars of what each decision takes off the month. "
     + " ".join(f"{what}: {share:.1f} %." for what, share in saved.items()),
-    source=f"The tokens measured above at {first}'s list price ({price.source}). They overlap: do not add them up. "
-    f"{measured.source}",
+    source=f"The portal's month at {price.model}'s list price ({price.source}) and {host(PORTAL.assistant.host).source}. They overlap: "
+    "do not add them up.",
 )
 
 # %% tags=["reasoned"]
 dear, cheap = max(exact, key=exact.get), min(exact, key=exact.get)
 Markdown(
-    f"**Before:** a number. **Now:** {100 * unseen:.0f} % of it buys tokens that the customer never sees. Of {len(saved)} decisions, "
-    f"*{saved.index[0]}* takes off most and *{saved.index[1]}* comes next. And for the very same tokens {dear} asks "
-    f"{exact[dear] / exact[cheap]:.1f} times what {cheap} asks. Whether the answers stay as good, no price list says: every later "
-    "chapter measures that beside the money.\n\n"
+    f"**Before:** a number. **Now:** {100 * unseen:.0f} % of what a support case costs buys tokens that the customer never sees. Of "
+    f"{len(saved)} decisions, *{saved.index[0]}* takes off most and *{saved.index[1]}* comes next; *{saved.index[-1]}* takes off "
+    f"{saved.iloc[-1]:.1f} %. And for the very same tokens {dear} asks {exact[dear] / exact[cheap]:.1f} times what {cheap} asks. "
+    "Whether the answers stay as good, no price list says: every later chapter measures that beside the money, and a wrong answer has "
+    f"a price here, too: {PORTAL.wrong_answer_usd} USD, for one customer in twenty who gets one calls a person, for 5 USD.\n\n"
     "No pressure is relieved yet; you know where it is. In production, watch *dollars per workflow*, not per call: a cheaper "
     "model that needs one more retry shows up only there."
 )
 
 # %% [markdown]
-# The bill has its first line. It has no lever yet: every chapter from here on adds one, with what it took off, measured.
+# The bill has its first line. It has no lever yet: every chapter from here on adds one. Each line starts where the one before it
+# ended, so that nothing is saved twice, and says beside it what its lever would save alone.
 
 # %%
 book.bill(
     "none yet",
-    of=f"all of it, with {first}",
-    before=exact[first],
-    after=exact[first],
-    source=f"{cases} cases from the ledger, scaled to {USERS:,} users. {measured.source}. "
-    f"{price_named(first).source}, {price_named(first).as_of}.",
+    Stays("desk"),
+    of="desk",
+    source=f"The portal's month: {price.model}, {price.source}, {price.as_of}; {host(PORTAL.assistant.host).source}.",
 )
 
 # %%

@@ -23,10 +23,11 @@ from IPython.display import Markdown
 from transformers import AutoTokenizer
 
 from labkit.caches import PrefixCache, lint, provider
-from labkit.cost import price_of, price_workflow
+from labkit.cost import price_named, price_of, price_workflow
 from labkit.experiments import prefix_cache, recordings
 from labkit.lab import Deck, draw_policy
 from labkit.load import ExactLengths
+from labkit.portal import PORTAL, Prefix
 from labkit.request import Message, Request, Usage, clock, complete
 from labkit.tokens import tokenizer
 from labkit.workbook import PALETTE, Figure, below, live_chart, show, spread
@@ -370,13 +371,10 @@ book.finding(
 # look. `lint` takes some requests that a template made, finds the first place where they part, says what stands there, takes it
 # out, and looks on.
 
-# %% tags=["constants"]
-REQUESTS_PER_MONTH = 100_000 * 4 * 30
-
 # %%
-price = price_of("claude-sonnet-4-5")
+price = price_named(PORTAL.desk.large)
 counted = tokenizer("lab").count
-found = lint([clock_first(i) for i in range(12)], counted, price=price, requests_per_month=REQUESTS_PER_MONTH)
+found = lint([clock_first(i) for i in range(12)], counted, price=price, requests_per_month=PORTAL.questions)
 pd.DataFrame(
     [
         {
@@ -394,7 +392,7 @@ pd.DataFrame(
 still = lint([clock_last(i) for i in range(12)], counted)
 Markdown(
     "".join(f"- The {'text that varies' if f.kind == 'varying' else f.kind}: {f.fix}.\n" for f in found)
-    + f"\nIn the second template it finds {len(still) or 'no'} such places. (Tokens counted with the lab's tokenizer. Money: the lost tokens of {REQUESTS_PER_MONTH:,} requests a "
+    + f"\nIn the second template it finds {len(still) or 'no'} such places. (Tokens counted with the lab's tokenizer. Money: the lost tokens of {PORTAL.questions:,} requests a "
     f"month, at {price.model}'s difference between fresh and cached input, {price.source}.)"
 )
 
@@ -561,11 +559,12 @@ book.check("03.4", count_hits)
 # %% [markdown]
 # ## So what
 #
-# The portal's requests at a provider's terms (five minutes, a premium of a quarter): the template as it was and as it is now.
-# A thousand requests, a second apart, as long as those measured; their prefix is what two of them share, token by token.
+# The portal's desk at its provider's terms (no premium, a prefix is found from 1,024 tokens on, in steps of 128): the template as
+# it was and as it is now. A thousand requests, a second apart, as long as those measured; their prefix is what two of them share,
+# token by token.
 
 # %%
-terms = provider.RULES["anthropic, 5 minutes"]
+terms = provider.RULES[PORTAL.desk.cache_terms]
 
 
 def billed(name):
@@ -575,7 +574,7 @@ def billed(name):
 
 
 bills = {name: billed(name) for name in templates}
-month = {name: float(price_workflow(b, price).total) * REQUESTS_PER_MONTH / len(b) for name, b in bills.items()}
+month = {name: float(price_workflow(b, price).total) * PORTAL.questions / len(b) for name, b in bills.items()}
 reordered = bills["instructions first"]
 share = 100 * sum(u.cached_tokens for u in reordered) / sum(u.input_tokens for u in reordered)
 saved = 100 * (1 - month["instructions first"] / month["clock first"])
@@ -609,10 +608,13 @@ book.claim(
 )
 book.bill(
     "a stable prefix",
-    of="input tokens",
-    before=month["clock first"],
-    after=month["instructions first"],
-    source=f"{REQUESTS_PER_MONTH:,} requests a month. {price.model}, {price.source}, {price.as_of}. Tokens: {ordered.source}",
+    Prefix(
+        "desk",
+        cached=share / 100,
+        written=sum(u.cache_write_tokens for u in reordered) / sum(u.input_tokens for u in reordered),
+    ),
+    of="desk",
+    source=f"{terms.name}; {price.model}, {price.source}, {price.as_of}. Tokens: {ordered.source}",
 )
 
 # %%

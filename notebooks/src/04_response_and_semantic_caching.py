@@ -40,31 +40,34 @@ from labkit.caches import (
     calibrated_threshold,
     differences,
     fit_curve,
+    provider,
     reading_tool,
     rehearse,
     trial,
     upper_bound,
     writing_tool,
 )
-from labkit.cost import host, price_of, price_request
+from labkit.cost import host, price_named, price_request
 from labkit.embeddings import embedder
 from labkit.lab import examples, grade, meanings, pairs, questions, traffic
 from labkit.ledger import Booked, Ledger
+from labkit.portal import PORTAL, Answered, Stays
 from labkit.request import Message, Request, Usage, clock, complete, stack
 from labkit.workbook import PALETTE, Figure, live_chart, show, spread, state_dir
 from labkit.workbook.chapters.c04 import leaks, random_request
 
 # %% [markdown]
-# What is assumed, in one place. The token counts are those of a support answer with its instructions; what a wrong answer costs
-# is yours to say, and the sliders below change it.
+# What is assumed, in one place. An answer is one of the portal's desk, as chapter 03 left it: most of its prompt is read from the
+# provider's cache, so it is cheaper than it was, and an answer that is *not* asked for saves less. What a wrong answer costs is
+# yours to say, and the sliders below change it.
 
 # %% tags=["constants"]
-ANSWER = Usage(input_tokens=900, output_tokens=120)
-WRONG_ANSWER_USD = 0.25  # a customer who comes back, and now and then a refund
+DESK = PORTAL.desk  # its prefix is read from the provider's cache, as chapter 03 left it
+ANSWER = Usage(DESK.input, DESK.output, cached_tokens=provider.RULES[DESK.cache_terms].cached(DESK.instructions))
+WRONG_ANSWER_USD = float(PORTAL.wrong_answer_usd)
 SHOPS = ("Trailhead", "Nordkapp")
 STORAGE_USD_PER_GB_MONTH = 0.08  # a cloud's SSD volume
-MEANINGS = 300  # different things that people ask
-USERS, QUESTIONS_A_DAY, DAYS = 100_000, 4, 30  # the portal
+MEANINGS = DESK.meanings  # different things that people ask
 
 # %% [markdown]
 # ## Predict
@@ -105,7 +108,7 @@ book.predict_choice(
 # %%
 live = await book.connect("small")
 ledger = Ledger(state_dir() / "ledger.sqlite")
-price = price_of("claude-sonnet-4-5")
+price = price_named(DESK.large)
 per_answer = float(price_request(ANSWER, price).total)
 books = Booked(ledger, {"*": price}, provider="lab")
 asked = list(examples("test", "faq", book.pick(ci=12, learn=30), seed=book.seed))
@@ -845,7 +848,7 @@ repeats.style.hide(axis="index").format({"hit rate": "{:.0%}", "wrong per hit": 
 
 # %%
 careful = totals.loc["and verified"]
-monthly = USERS * QUESTIONS_A_DAY * DAYS
+monthly = PORTAL.questions
 bare, middle = totals.loc["threshold 0.9"], repeats.iloc[len(repeats) // 2]
 priced = (
     f"{price.model}, {price.source}; a wrong answer at {WRONG_ANSWER_USD} USD; look-ups timed on {look.source}, priced as "
@@ -880,12 +883,13 @@ book.claim(
 )
 
 # %%
+taken = totals.loc[best]
 book.bill(
-    "caches by the word and by meaning",
-    of="all of it",
-    before=per_answer * monthly,
-    after=per_answer * monthly * (1 - careful["net saving"]),
-    source=f"Wrong answers and overheads counted. {priced}",
+    f"caches of answers: {best}" if taken.net > 0 else "a cache of answers does not pay",
+    Answered("desk", taken["hit rate"], (taken.looking + taken.storage) / len(planned)) if taken.net > 0 else Stays("desk"),
+    of="desk",
+    wrong=taken["hit rate"] * taken["wrong per hit"] if taken.net > 0 else 0.0,
+    source=f"The week above, on an empty cache. {priced}",
 )
 
 # %%
