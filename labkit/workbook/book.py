@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import random
 import textwrap
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from html import escape
 from typing import Any, TypeVar
@@ -30,6 +30,7 @@ from labkit.workbook.prediction import (
     standing,
 )
 from labkit.workbook.progress import CAPTION, HEADER, progress_rows
+from labkit.workbook.quiz import Quiz
 from labkit.workbook.render import code_html, panel_html, show_html, show_widget, table_html, table_text
 from labkit.workbook.rounds import Spread, spread
 from labkit.workbook.store import JOURNAL, Journal
@@ -315,33 +316,13 @@ class Book:
         """The object that solves the exercise. Later cells use it, whatever the learner wrote."""
         return self.chapter.exercise(id).reference
 
-    def quiz(self, id: str, question: str, *, answer: str, why: str, wrong: Mapping[str, str]) -> None:
-        """Ask a question with one right `answer`, and say `why` it is right when the learner chooses it.
+    def quiz(self, id: str) -> None:
+        """Ask the chapter's quiz question `id`, with its options in an order of the book's seed and the id.
 
-        `wrong` maps each other option to the reason why it is wrong, which is said when it is chosen. The options are shown
-        in an order of the book's seed and the id, so that their place gives nothing away; numbers are shown by size, and yes
-        before no. The journal keeps the chosen option's text. Raises `ExerciseError` for an undeclared id, and for options
-        that are equal or lack a reason.
+        So the right option's place gives nothing away. The journal keeps the chosen option's text, and the first try counts.
+        Raises `ExerciseError` for an undeclared id.
         """
-        self._declared(id, "quizzes")
-        reasons = {answer: why, **wrong}
-        if answer in wrong or not wrong or not all(reason.strip() for reason in reasons.values()):
-            raise ExerciseError(
-                f"quiz {id}: give the answer, other options than {answer!r}, and for each why it is right or wrong"
-            )
-        shown = _in_shown_order(tuple(reasons), self.rng(id))
-        last = self._journal.last("quiz", id)
-        show_html(panel_html(question), "\n".join([question, *[f"  ( ) {option}" for option in shown]]))
-
-        def choose(choice: str) -> str:
-            right = choice == answer
-            self._journal.append("quiz", id, choice=choice, ok=right)
-            return panel_html("Right." if right else "Not that one. Try again.", escape(reasons[choice]), _tone(right))
-
-        choice = str(last["choice"]) if last is not None and last["choice"] in reasons else None
-        from labkit.workbook import forms  # imports ipywidgets, which a headless check does not need
-
-        show_widget(forms.quiz_form(shown, choice, choose))
+        self._put(self.chapter.quiz(id))
 
     def progress(self) -> None:
         """Show for every chapter how many exercises passed, predictions were scored and quiz questions were right.
@@ -358,6 +339,22 @@ class Book:
                 f"{id!r} is not declared in chapter {self.chapter.number}'s {group}: {', '.join(there) or 'none'}"
             )
         return id
+
+    def _put(self, quiz: Quiz) -> None:
+        """Show a quiz question, and its answer once one is chosen."""
+        shown = quiz.shown(self.rng(quiz.id))
+        last = self._journal.last("quiz", quiz.id)
+        show_html(panel_html(quiz.question), "\n".join([quiz.question, *[f"  ( ) {option}" for option in shown]]))
+
+        def choose(choice: str) -> str:
+            right = choice == quiz.answer
+            self._journal.append("quiz", quiz.id, choice=choice, ok=right)
+            return panel_html("Right." if right else "Not that one. Try again.", escape(quiz.reasons[choice]), _tone(right))
+
+        choice = str(last["choice"]) if last is not None and last["choice"] in quiz.reasons else None
+        from labkit.workbook import forms  # imports ipywidgets, which a headless check does not need
+
+        show_widget(forms.quiz_form(shown, choice, choose))
 
     def _ask(self, id: str, question: str, help: str, answers: str) -> None:
         show_html(panel_html(question, escape(help)), f"Predict {id}: {question} ({answers}) {help}".strip())
@@ -431,16 +428,6 @@ def open_chapter(
     if profile != "ci":
         bench.prepare()
     return Book(contents, profile=profile, engine=engine, seed=seed, solutions=solutions, journal=journal, bench=bench)
-
-
-def _in_shown_order(options: Sequence[str], rng: random.Random) -> tuple[str, ...]:
-    """The options in the order a quiz shows them: numbers by size, yes before no, and all others shuffled by `rng`."""
-    if {option.lower() for option in options} == {"yes", "no"}:
-        return tuple(sorted(options, reverse=True, key=str.lower))
-    try:
-        return tuple(sorted(options, key=lambda option: float(option.replace(",", ""))))
-    except ValueError:
-        return tuple(rng.sample(options, len(options)))
 
 
 def _number(state: Standing) -> float | None:

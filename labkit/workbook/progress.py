@@ -38,7 +38,7 @@ def _row(journal: Journal, contents: Chapter) -> tuple[str, str, str, str]:
         f"{contents.number} · {contents.title}",
         _bar(sum(e.id in passed for e in contents.exercises), len(contents.exercises)),
         _bar(sum(s.revealed and s.guess is not None for s in states.values()), len(states)),
-        _bar(sum(first.get(q, False) for q in contents.quizzes), len(contents.quizzes)),
+        _bar(sum(first.get(q.id, False) for q in contents.quizzes), len(contents.quizzes)),
     )
 
 

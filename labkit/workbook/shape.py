@@ -185,7 +185,7 @@ def _declared(cells: list[Any], contents: Chapter) -> list[str]:
     wanted = {
         "book.predict": (called("predict", code) + called("predict_choice", code), contents.predictions),
         "book.reveal": (called("reveal", code), contents.predictions),
-        "book.quiz": (called("quiz", code), contents.quizzes),
+        "book.quiz": (called("quiz", code), tuple(quiz.id for quiz in contents.quizzes)),
         "book.claim": (called("claim", code), contents.claims),
         "book.check": (called("check", code), exercises),
         "an exercise cell": ([c.metadata["exercise"] for c in cells if "exercise" in c.metadata], exercises),
