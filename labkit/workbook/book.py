@@ -5,16 +5,17 @@ from __future__ import annotations
 import inspect
 import random
 import textwrap
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from html import escape
 from typing import Any, TypeVar
 
 from labkit.engines import Engine
-from labkit.workbook import bars, bill, claims
+from labkit.workbook import bars, bill, claims, recall
 from labkit.workbook.bench import Bench, Result
 from labkit.workbook.bill import BillLine
-from labkit.workbook.chapters import Chapter, chapter
+from labkit.workbook.chapters import Chapter, chapter, chapters
 from labkit.workbook.claims import Claim
 from labkit.workbook.exercise import CheckFailed, Exercise, ExerciseError, Verdict, run_check
 from labkit.workbook.paths import chapter_recording, state_dir
@@ -120,6 +121,36 @@ class Book:
 
         unsure = cannot_tell or "This run cannot tell: its rounds overlap. Run the measuring cell again in a quieter moment."
         display(Markdown(unsure if ok is None else if_so if ok else if_not))
+
+    # Questions that come back
+
+    def warm_up(self) -> None:
+        """Ask two questions of earlier chapters, chosen by `labkit.workbook.recall`; only the first try counts.
+
+        They are of the earlier chapters' quizzes and banks. With the same answers in the journal and the same seed they are
+        the same. What is answered here is not part of any chapter's quiz. Raises `ExerciseError` in the first chapter.
+        """
+        before = [contents for contents in chapters() if contents.number < self.chapter.number]
+        there = [recall.Asked(contents.number, quiz) for contents in before for quiz in (*contents.quizzes, *contents.bank)]
+        if not there:
+            raise ExerciseError(f"chapter {self.chapter.number} has no chapter before it to ask about; take warm_up() out")
+        known, visited = recall.answers_of(self._journal), recall.visited(self._journal)
+        words = "Two questions from earlier chapters, to keep what you know. The first try counts."
+        show_html(panel_html("Warm-up", words), f"Warm-up. {words}")
+        for asked in recall.choose(there, known, visited, time.time(), self.rng("warm-up")):
+            show_html(panel_html(f"From chapter {asked.chapter}"), f"From chapter {asked.chapter}:")
+            self._put(asked.quiz, self._first_try(asked.quiz.id), None)
+
+    def _first_try(self, id: str) -> Callable[[str, bool], None]:
+        """Keeps the first of the choices that it is given as the answer of a question that came back."""
+        tried: list[str] = []
+
+        def keep(choice: str, right: bool) -> None:
+            if not tried:
+                self._journal.append(recall.REVIEW, id, choice=choice, ok=right)
+            tried.append(choice)
+
+        return keep
 
     # Predictions
 
@@ -322,12 +353,18 @@ class Book:
         So the right option's place gives nothing away. The journal keeps the chosen option's text, and the first try counts.
         Raises `ExerciseError` for an undeclared id.
         """
-        self._put(self.chapter.quiz(id))
+        last = self._journal.last("quiz", id)
+
+        def keep(choice: str, right: bool) -> None:
+            self._journal.append("quiz", id, choice=choice, ok=right)
+
+        self._put(self.chapter.quiz(id), keep, str(last["choice"]) if last is not None else None)
 
     def progress(self) -> None:
         """Show for every chapter how many exercises passed, predictions were scored and quiz questions were right.
 
-        Of a quiz question only the first try counts.
+        Of a quiz question only the first try counts. Of the chapter's questions that came back in warm-ups, the last
+        column says how many were right the last time.
         """
         rows = progress_rows(self._journal)
         show_html(table_html(HEADER, rows, CAPTION), table_text(HEADER, rows, CAPTION))
@@ -340,21 +377,19 @@ class Book:
             )
         return id
 
-    def _put(self, quiz: Quiz) -> None:
-        """Show a quiz question, and its answer once one is chosen."""
+    def _put(self, quiz: Quiz, keep: Callable[[str, bool], None], chosen: str | None) -> None:
+        """Show a question with an option `chosen` before, or none. `keep` takes each choice, and whether it is right."""
         shown = quiz.shown(self.rng(quiz.id))
-        last = self._journal.last("quiz", quiz.id)
         show_html(panel_html(quiz.question), "\n".join([quiz.question, *[f"  ( ) {option}" for option in shown]]))
 
         def choose(choice: str) -> str:
             right = choice == quiz.answer
-            self._journal.append("quiz", quiz.id, choice=choice, ok=right)
+            keep(choice, right)
             return panel_html("Right." if right else "Not that one. Try again.", escape(quiz.reasons[choice]), _tone(right))
 
-        choice = str(last["choice"]) if last is not None and last["choice"] in quiz.reasons else None
         from labkit.workbook import forms  # imports ipywidgets, which a headless check does not need
 
-        show_widget(forms.quiz_form(shown, choice, choose))
+        show_widget(forms.quiz_form(shown, chosen if chosen in quiz.reasons else None, choose))
 
     def _ask(self, id: str, question: str, help: str, answers: str) -> None:
         show_html(panel_html(question, escape(help)), f"Predict {id}: {question} ({answers}) {help}".strip())

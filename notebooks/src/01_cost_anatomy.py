@@ -38,6 +38,9 @@ from labkit.request import Done, Event, Handler, Request, Usage, clock, complete
 from labkit.tokens import available, tokenizer
 from labkit.workbook import PALETTE, Figure, below, dashboard, live_chart, show, state_dir
 
+# %%
+book.warm_up()
+
 # %% [markdown]
 # ## Predict
 

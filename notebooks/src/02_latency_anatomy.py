@@ -54,6 +54,9 @@ from labkit.load import (
 from labkit.request import Chunk, Done, Handler, Request, Timing, Usage, clock, complete
 from labkit.workbook import PALETTE, Figure, below, live_chart, show
 
+# %%
+book.warm_up()
+
 # %% [markdown]
 # ## Predict
 #

@@ -31,6 +31,9 @@ from labkit.request import Message, Request, Usage, clock, complete
 from labkit.tokens import tokenizer
 from labkit.workbook import PALETTE, Figure, below, live_chart, show, spread
 
+# %%
+book.warm_up()
+
 # %% [markdown]
 # ## Predict
 

@@ -66,6 +66,9 @@ STORAGE_USD_PER_GB_MONTH = 0.08  # a cloud's SSD volume
 MEANINGS = 300  # different things that people ask
 USERS, QUESTIONS_A_DAY, DAYS = 100_000, 4, 30  # the portal
 
+# %%
+book.warm_up()
+
 # %% [markdown]
 # ## Predict
 

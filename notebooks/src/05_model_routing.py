@@ -83,6 +83,9 @@ from labkit.routing import (
 )
 from labkit.workbook import PALETTE, Figure, below, live_chart, show, spread
 
+# %%
+book.warm_up()
+
 # %% [markdown]
 # ## Predict
 

@@ -50,6 +50,9 @@ from labkit.streaming import (
 )
 from labkit.workbook import PALETTE, Figure, below, live_chart, show
 
+# %%
+book.warm_up()
+
 # %% [markdown]
 # ## Predict
 

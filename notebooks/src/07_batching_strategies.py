@@ -56,6 +56,9 @@ from labkit.load import ExactLengths, by_hour, closed_loop, open_loop, poisson
 from labkit.request import Request, clock
 from labkit.workbook import PALETTE, Figure, below, live_chart, show, spread
 
+# %%
+book.warm_up()
+
 # %% [markdown]
 # ## Predict
 

@@ -60,6 +60,9 @@ from labkit.request import Message, Request, clock, complete
 from labkit.workbook import PALETTE, Figure, below, live_chart, show, watch_blocks
 from labkit.workbook.chapters.c08 import chat_traffic, hit_share
 
+# %%
+book.warm_up()
+
 # %% [markdown]
 # ## Predict
 

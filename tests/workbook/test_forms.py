@@ -4,7 +4,7 @@ from collections import Counter
 import ipywidgets as w
 import pytest
 
-from labkit.workbook import Chapter, Quiz
+from labkit.workbook import Chapter, ExerciseError, Quiz
 from labkit.workbook.chapters import chapters
 from labkit.workbook.store import Journal
 from tests.workbook.tiny import CHAPTER, book_of
@@ -138,6 +138,32 @@ def test_a_quiz_shows_numbers_by_size_yes_before_no_and_others_shuffled(options,
     assert [(e["choice"], e["ok"]) for e in journal.entries("quiz")] == [(options[0], True)]
 
 
+def test_a_question_that_comes_back_shows_no_earlier_answer_and_its_first_try_counts_for_no_quiz(monkeypatch, capsys):
+    earlier = Chapter("98", "x", "X", quizzes=(Quiz("98.q1", "?", "a", "So.", {"b": "No."}),))
+    monkeypatch.setattr("labkit.workbook.book.chapters", lambda: (earlier, CHAPTER))
+    monkeypatch.setattr("labkit.workbook.progress.chapters", lambda: (earlier, CHAPTER))
+    shown, journal = widgets_of(monkeypatch, lambda book: book.warm_up())
+    printed = capsys.readouterr().out
+    assert "( ) a" in printed
+    assert "So." not in printed
+    (radio,), (check,) = all_of(shown[0], w.RadioButtons), all_of(shown[0], w.Button)
+    assert (len(shown), radio.value) == (1, None)
+    for choice in ("b", "a"):
+        radio.value = choice
+        check.click()
+    assert [(e["kind"], e["item"], e["ok"]) for e in journal.entries()] == [("review", "98.q1", False)]
+    book_of(journal=journal).progress()
+    assert re.findall(r"\d/\d", capsys.readouterr().out)[-7:] == ["0/0", "0/0", "0/1", "0/1", "0/1", "0/2", "0/1"]
+    (again,), _ = widgets_of(monkeypatch, lambda book: book.warm_up())
+    assert all_of(again, w.RadioButtons)[0].value is None
+
+
+def test_the_first_chapter_has_nothing_to_come_back_to(monkeypatch):
+    monkeypatch.setattr("labkit.workbook.book.chapters", lambda: (CHAPTER,))
+    with pytest.raises(ExerciseError, match="no chapter before it"):
+        book_of().warm_up()
+
+
 @pytest.mark.parametrize(("tries", "score"), [((), "0/1"), ((True,), "1/1"), ((False, True), "0/1"), ((True, False), "1/1")])
 def test_only_the_first_try_of_a_quiz_counts(tries, score, monkeypatch, capsys):
     monkeypatch.setattr("labkit.workbook.progress.chapters", lambda: (CHAPTER,))
@@ -145,7 +171,7 @@ def test_only_the_first_try_of_a_quiz_counts(tries, score, monkeypatch, capsys):
     for ok in tries:
         journal.append("quiz", "99.q1", choice="an option", ok=ok)
     book_of(journal=journal).progress()
-    assert re.findall(r"\d/\d", capsys.readouterr().out)[-1] == score
+    assert re.findall(r"\d/\d", capsys.readouterr().out)[-1] == score  # no question came back, so that column has none
 
 
 def test_an_answer_given_before_options_were_shuffled_is_still_chosen(monkeypatch):

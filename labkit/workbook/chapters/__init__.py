@@ -1,6 +1,6 @@
-"""What each chapter asks of the learner: its exercises and quiz, and the ids of its predictions and claims.
+"""What each chapter asks of the learner: its exercises and questions, and the ids of its predictions and claims.
 
-Each chapter has one module, `cNN.py`, that exports `CHAPTER`; its quiz questions are in `qNN.py`. A chapter's prose and
+Each chapter has one module, `cNN.py`, that exports `CHAPTER`; its questions are in `qNN.py`. A chapter's prose and
 code are in `notebooks/src/NN_name.py`.
 """
 
@@ -21,7 +21,8 @@ __all__ = ["Chapter", "chapter", "chapters"]
 class Chapter:
     """The declared contents of one chapter. `number` is two digits; `name` completes the notebook's file name.
 
-    `needs` are what its measurements need of an engine, of those in `labkit.workbook.needs`.
+    `quizzes` are asked at its end; warm-ups of later chapters ask these and the `bank`. `needs` are what its measurements
+    need of an engine, of those in `labkit.workbook.needs`.
 
     Raises `ExerciseError` for a number that is not two digits, and for ids that are doubled or belong to another chapter.
     """
@@ -34,11 +35,13 @@ class Chapter:
     quizzes: tuple[Quiz, ...] = ()
     claims: tuple[str, ...] = ()
     needs: tuple[str, ...] = ("answers",)
+    bank: tuple[Quiz, ...] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\d\d", self.number):
             raise ExerciseError(f"chapter number {self.number!r} must be two digits, as in '03'")
-        ids = [one.id for one in (*self.exercises, *self.quizzes)] + [*self.predictions, *self.claims]
+        exercises, questions = (e.id for e in self.exercises), (q.id for q in (*self.quizzes, *self.bank))
+        ids = [*exercises, *questions, *self.predictions, *self.claims]
         foreign = [i for i in ids if not i.startswith(f"{self.number}.")]
         if foreign:
             raise ExerciseError(

@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from labkit.request import Chunk, Done, Event, Handler, Message, Request, Timing, Usage, clock, complete
 from labkit.workbook.chapters import Chapter
-from labkit.workbook.chapters.q01 import QUIZZES
+from labkit.workbook.chapters.q01 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, equals, holds
 
 _MTOK = Decimal(1_000_000)
@@ -312,6 +312,7 @@ CHAPTER = Chapter(
     title="Cost anatomy: where the money goes",
     predictions=("01.json", "01.hidden", "01.ratio"),
     quizzes=QUIZZES,
+    bank=BANK,
     claims=("01.output_price",),
     needs=("answers",),
     exercises=(

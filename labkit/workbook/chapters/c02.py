@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from labkit.request import Chunk, Done, Event, Handler, Message, Request, Timing, Usage, clock, complete
 from labkit.workbook.chapters import Chapter
-from labkit.workbook.chapters.q02 import QUIZZES
+from labkit.workbook.chapters.q02 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, equals, holds
 
 
@@ -232,6 +232,7 @@ CHAPTER = Chapter(
     title="Latency anatomy: where the waiting comes from",
     predictions=("02.prefill", "02.batch", "02.error"),
     quizzes=QUIZZES,
+    bank=BANK,
     needs=("answers", "metrics", "tokenizer"),
     exercises=(
         Exercise(

@@ -11,7 +11,7 @@ from itertools import permutations
 from labkit.caches import block_hits
 from labkit.request import Usage
 from labkit.workbook.chapters import Chapter
-from labkit.workbook.chapters.q03 import QUIZZES
+from labkit.workbook.chapters.q03 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, equals, holds
 
 
@@ -207,6 +207,7 @@ CHAPTER = Chapter(
     title="Prompt caching: what a stable prefix is worth",
     predictions=("03.warm", "03.clock", "03.once"),
     quizzes=QUIZZES,
+    bank=BANK,
     claims=("03.share",),
     needs=("answers", "metrics", "tokenizer"),
     exercises=(

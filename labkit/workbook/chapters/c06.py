@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from labkit.streaming import Decoder, Repeating, buffered, frame, streamed
 from labkit.workbook.chapters import Chapter
-from labkit.workbook.chapters.q06 import QUIZZES
+from labkit.workbook.chapters.q06 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
 
 StartAndFinish = tuple[float, float]
@@ -350,6 +350,7 @@ CHAPTER = Chapter(
     title="Streaming: the first useful token",
     predictions=("06.think", "06.stop", "06.slow"),
     quizzes=QUIZZES,
+    bank=BANK,
     needs=("answers", "metrics", "tokenizer"),
     exercises=(
         Exercise(

@@ -14,7 +14,7 @@ from labkit.engines.modelled import Block, Evict
 from labkit.kvcache import Allocator
 from labkit.request import InvalidValue
 from labkit.workbook.chapters import Chapter
-from labkit.workbook.chapters.q08 import QUIZZES
+from labkit.workbook.chapters.q08 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
 
 Config = Mapping[str, Any]
@@ -338,6 +338,7 @@ CHAPTER = Chapter(
     title="KV cache: what a session's memory costs, and what happens when it runs out",
     predictions=("08.session", "08.twice", "08.fp8"),
     quizzes=QUIZZES,
+    bank=BANK,
     claims=("08.seven",),
     needs=("vllm",),
     exercises=(

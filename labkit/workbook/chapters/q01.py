@@ -1,4 +1,4 @@
-"""Chapter 01's quiz: what its reader should be able to say at its end."""
+"""Chapter 01's quiz, and the questions that later chapters come back to."""
 
 from __future__ import annotations
 
@@ -43,6 +43,43 @@ QUIZZES = (
             "it doubles": (
                 "That would need a second machine. This one had four fifths of its time left, and they were paid for."
             ),
+        },
+    ),
+)
+
+BANK = (
+    Quiz(
+        "01.b1",
+        "Input costs 1 dollar and output 5 dollars per million tokens. A request reads 2,000 tokens and writes "
+        "200. Which part costs more?",
+        answer="the input",
+        why="2,000 · 1 against 200 · 5: the input costs twice as much. A price means nothing without its count.",
+        wrong={
+            "the output": "Its price is five times as high, but there are ten times as many input tokens.",
+            "neither": "They would cost the same at 400 output tokens.",
+        },
+    ),
+    Quiz(
+        "01.b2",
+        "A receipt says 500 output tokens, of which 300 are reasoning. How many are billed at the output price?",
+        answer="500",
+        why="Reasoning is billed as output, and the output count has it in it already.",
+        wrong={
+            "200": "Nobody reads the thinking, but the model wrote it, token by token, and it is billed.",
+            "800": "That adds the reasoning to a count that includes it: 300 tokens would be billed twice.",
+        },
+    ),
+    Quiz(
+        "01.b3",
+        "A machine costs 1.80 dollars an hour and writes 500 tokens a second while it is busy. It is busy half "
+        "of the time. What do a million tokens cost?",
+        answer="2 dollars",
+        why="Half an hour of work makes 900,000 tokens, and the whole hour is paid for: 1.80 / 0.9.",
+        wrong={
+            "1 dollar": (
+                "So it would be at full load, 1.8 million tokens an hour. The idle half of the hour is paid for as well."
+            ),
+            "50 cents": "Idle time cannot make tokens cheaper: the same hour is spread over fewer of them.",
         },
     ),
 )

@@ -1,4 +1,4 @@
-"""Chapter 03's quiz: what its reader should be able to say at its end."""
+"""Chapter 03's quiz, and the questions that later chapters come back to."""
 
 from __future__ import annotations
 
@@ -52,6 +52,46 @@ QUIZZES = (
             "hashes of different tenants would collide": (
                 "A hash collides as seldom with a salt as without. Equal prefixes are found because they are "
                 "equal, and that is what leaks."
+            ),
+        },
+    ),
+)
+
+BANK = (
+    Quiz(
+        "03.b1",
+        "Writing a prefix to a provider's cache costs a quarter more than reading it plainly; a hit costs a "
+        "tenth. From how many calls within its lifetime, the first included, is caching the cheaper way?",
+        answer="2",
+        why="Two calls cost 1.25 + 0.1 instead of 2.",
+        wrong={
+            "1": "A single call pays the premium, 1.25 instead of 1, and nobody comes back to the prefix.",
+            "13": ("1.25 / 0.1 sets the price of writing against that of a hit. What counts is what a hit saves: 0.9 each."),
+        },
+    ),
+    Quiz(
+        "03.b2",
+        "An engine caches blocks of 16 tokens. Of a prompt of 100 tokens, the first 50 begin an earlier prompt "
+        "as well. How many are served from the cache?",
+        answer="48",
+        why="Three full blocks lie within the first 50 tokens. The fourth differs from its third token on.",
+        wrong={
+            "50": "Only whole blocks are kept and found; two of these tokens lie in a block that differs.",
+            "96": "Those are all full blocks of the prompt. Behind the first difference nothing is found.",
+        },
+    ),
+    Quiz(
+        "03.b3",
+        "A template puts together: instructions, the customer's name, descriptions of the tools, the question. "
+        "Which change lets the prefix cache serve more of it?",
+        answer="move the name behind the tools",
+        why="The tools are then part of what all customers' prompts begin with.",
+        wrong={
+            "move the question in front of the name": (
+                "The question differs every time, so everything behind it would be read anew each time."
+            ),
+            "move the name to the very front": (
+                "Then the first block differs from customer to customer, and not even the instructions are shared."
             ),
         },
     ),

@@ -1,4 +1,4 @@
-"""Chapter 04's quiz: what its reader should be able to say at its end."""
+"""Chapter 04's quiz, and the questions that later chapters come back to."""
 
 from __future__ import annotations
 
@@ -50,6 +50,52 @@ QUIZZES = (
             "throw it away and ask again": (
                 "Whoever asked before the change gets an answer of that moment, as from a person. Asking again "
                 "costs a second answer and may meet the next change."
+            ),
+        },
+    ),
+)
+
+BANK = (
+    Quiz(
+        "04.b1",
+        "A semantic cache has a hit rate of 30 %. A look-up costs 5 % of an average answer; hits are answers "
+        "of average cost, and none is wrong. How much of the bill is saved?",
+        answer="25 %",
+        why="Every request pays the look-up, whether it hits or not: 30 − 5.",
+        wrong={
+            "30 %": "That would take a look-up that is free.",
+            "28.5 %": "That charges the look-up to the hits only. The misses are looked up, too, and then answered.",
+        },
+    ),
+    Quiz(
+        "04.b2",
+        "Suppose “where is order 1234?” and “where is order 1243?” are 0.98 alike to an embedder. What should "
+        "keep one from getting the other's answer?",
+        answer="a comparison of the numbers in them",
+        why=(
+            "An embedding says what a text is about, and blurs the word or number that decides. Those can be "
+            "compared directly."
+        ),
+        wrong={
+            "a threshold above 0.98": (
+                "Another pair of orders may be more alike than that, and questions that do mean the same are often "
+                "less alike: hits are lost and faults stay."
+            ),
+            "an embedder with more dimensions": ("The two are about the same thing, and an embedder is made to say so."),
+        },
+    ),
+    Quiz(
+        "04.b3",
+        "Tenant A's answer is in the response cache. Tenant B sends the same messages to the same model with "
+        "the same settings, at temperature 0. May B get it?",
+        answer="no: who may see it is part of the key",
+        why=("The answer may have been made from what only A may know. Without the tenant in its key, a cache is a leak."),
+        wrong={
+            "yes: the request is the same": (
+                "Its text is. But what the answer was made from, such as A's orders and rules, is not in that text."
+            ),
+            "yes: at temperature 0 it would come out the same": (
+                "Even if it did, a cache cannot know from the text alone that it may be shown."
             ),
         },
     ),

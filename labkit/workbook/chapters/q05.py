@@ -1,4 +1,4 @@
-"""Chapter 05's quiz: what its reader should be able to say at its end."""
+"""Chapter 05's quiz, and the questions that later chapters come back to."""
 
 from __future__ import annotations
 
@@ -54,6 +54,55 @@ QUIZZES = (
             ),
             "nearly never": (
                 "The sample errs to both sides: the threshold that just passes may as well be better than it looks."
+            ),
+        },
+    ),
+)
+
+BANK = (
+    Quiz(
+        "05.b1",
+        "An answer of the small model costs 1 cent, one of the large model 10 cents, whatever the question. A "
+        "cascade sends 30 % of the questions up. What does a request cost on average, in cents?",
+        answer="4",
+        why="All of them are asked of the small model, and 30 % of the large one as well: 1 + 0.3 · 10.",
+        wrong={
+            "3.7": (
+                "So it is with a router that chooses beforehand. A cascade has paid for the small answer before it goes up."
+            ),
+            "3": "Those are the large model's calls alone.",
+        },
+    ),
+    Quiz(
+        "05.b2",
+        "A judge gives a score of about 0.9 to a thousand answers, of which 700 are right. What does this show?",
+        answer="its scores are too high and need calibrating",
+        why=(
+            "Scored 0.9 should mean right nine times in ten. A fit on known answers, such as Platt scaling, bends "
+            "the scores to that."
+        ),
+        wrong={
+            "it cannot tell right answers from wrong ones": (
+                "Telling apart is a matter of order. A judge may rank perfectly and still call everything too sure."
+            ),
+            "nothing: a score is no probability": (
+                "Then “go up below 0.9” promises nothing, and each new model needs its threshold found by trial."
+            ),
+        },
+    ),
+    Quiz(
+        "05.b3",
+        "A test at the level of 5 % is looked at after every pair, and stopped as soon as it is significant. "
+        "How often does it name a winner between two models that are equally good?",
+        answer="more often than one time in twenty",
+        why=(
+            "Each look is another chance to be misled. Looking at will takes a test that is made for it, such as "
+            "one that bets."
+        ),
+        wrong={
+            "one time in twenty": "That is so if one looks once, at a moment that was fixed before.",
+            "less often than one time in twenty": (
+                "It stops at the first chance excursion, so what later data would have put right is never seen."
             ),
         },
     ),

@@ -1,4 +1,4 @@
-"""Chapter 06's quiz: what its reader should be able to say at its end."""
+"""Chapter 06's quiz, and the questions that later chapters come back to."""
 
 from __future__ import annotations
 
@@ -50,6 +50,48 @@ QUIZZES = (
             ),
             "notices, and cancels": (
                 "It cancels when the connection closes. An open one with a silent reader looks like a patient customer."
+            ),
+        },
+    ),
+)
+
+BANK = (
+    Quiz(
+        "06.b1",
+        "From the first token on, an engine writes 50 tokens a second and a reader reads 5. The answer would "
+        "have 600 tokens; the reader presses stop 6 seconds after the first. How many does that save?",
+        answer="300",
+        why="By then the engine has written 6 · 50. What is left of the 600 is saved.",
+        wrong={
+            "570": "That takes off the 30 tokens that were read by then. Tokens are paid at the speed of writing.",
+            "0": "The whole answer takes 12 seconds. Half of it is not written yet.",
+        },
+    ),
+    Quiz(
+        "06.b2",
+        "A lookup needs one field of a long JSON answer. How can it start soonest?",
+        answer="with that field first in the schema, read from the stream",
+        why="A value is final as soon as its last character is there, long before the document is whole.",
+        wrong={
+            "with json.loads after each token": ("Half a document is not JSON: that says nothing until the last bracket."),
+            "with that field last, so that all is known": (
+                "Then the lookup waits for everything before it, streamed or not."
+            ),
+        },
+    ),
+    Quiz(
+        "06.b3",
+        "A phone loses its line in the middle of an answer and is back five seconds later. What costs least?",
+        answer="take up the kept stream after the last event seen",
+        why="The server's buffer has listened on. The engine is asked once, and the reader gets the rest.",
+        wrong={
+            "send the question again": (
+                "That pays for a second answer, which may read differently, while the first one is perhaps still "
+                "being written."
+            ),
+            "send the text so far, and ask for the rest": (
+                "Prompt and text are read as a new request, and unless somebody ends the first one, it goes on "
+                "writing as well."
             ),
         },
     ),

@@ -1,4 +1,4 @@
-"""Chapter 07's quiz: what its reader should be able to say at its end."""
+"""Chapter 07's quiz, and the questions that later chapters come back to."""
 
 from __future__ import annotations
 
@@ -52,6 +52,43 @@ QUIZZES = (
             "at no time, since chats are protected": (
                 "A wall protects chats from bulk, and bulk's seats from chats. In a rush, chats queue before seats "
                 "that stand empty."
+            ),
+        },
+    ),
+)
+
+BANK = (
+    Quiz(
+        "07.b1",
+        "Throughput grows as the square root of the batch size, B^0.5. How many times as long does a batch of "
+        "16 take as a batch of one?",
+        answer="4",
+        why=("16 items at 4 times the rate. That is B^(1 − α): the wait, which a claim about throughput does not mention."),
+        wrong={
+            "1": "It would take as long only with α = 1, when company costs nothing.",
+            "16": "That is α = 0, one after the other: then the throughput would not grow at all.",
+        },
+    ),
+    Quiz(
+        "07.b2",
+        "A static batch of four writes answers of 10, 20, 30 and 100 tokens. What share of its seat-steps stays empty?",
+        answer="60 %",
+        why="Four seats for 100 steps are 400, of which 160 write a token.",
+        wrong={
+            "40 %": "That is the share which is used.",
+            "75 %": "So it would be if only the longest answer were written.",
+        },
+    ),
+    Quiz(
+        "07.b3",
+        "A hundred customers ask the very same thing in the same second, and no answer is kept yet. What keeps "
+        "the engine from computing it a hundred times?",
+        answer="one request that all others listen to",
+        why="Single flight: the first is sent, and whoever asks the same while it is under way shares its stream.",
+        wrong={
+            "a response cache": ("It keeps answers that are finished. In that second there is none, so all hundred miss."),
+            "continuous batching": (
+                "It makes a hundred computations cheaper, by doing them in the same steps. They are still computed."
             ),
         },
     ),

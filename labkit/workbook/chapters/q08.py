@@ -1,4 +1,4 @@
-"""Chapter 08's quiz: what its reader should be able to say at its end."""
+"""Chapter 08's quiz, and the questions that later chapters come back to."""
 
 from __future__ import annotations
 
@@ -58,6 +58,52 @@ QUIZZES = (
             "memory binds there, and short sessions waste their last block": (
                 "Half a block of 16 tokens is little beside 500, and the waste is the same share in 8 bits: memory "
                 "would still hold twice as many."
+            ),
+        },
+    ),
+)
+
+BANK = (
+    Quiz(
+        "08.b1",
+        "A model has 32 layers with 8 KV heads of 128 numbers, kept in 16 bits. How much memory does a token "
+        "take in the KV cache?",
+        answer="128 KiB",
+        why="A key and a value, in 32 layers, of 8 heads, of 128 numbers, of 2 bytes: 2 · 32 · 8 · 128 · 2.",
+        wrong={
+            "64 KiB": "That is the keys alone. Each has a value beside it.",
+            "512 KiB": (
+                "So it is if each of 32 attention heads keeps a pair of its own. Here groups of them share one (GQA)."
+            ),
+        },
+    ),
+    Quiz(
+        "08.b2",
+        "Of a GPU's 80 GB an engine may use nine tenths. The weights take 16 GB, and a session of 8,000 tokens "
+        "at 128 KiB each about 1.05 GB. How many sessions fit?",
+        answer="53",
+        why="72 − 16 = 56 GB are left for keys and values, and 56 / 1.05 is about 53.",
+        wrong={
+            "61": "That forgets that a tenth of the memory is kept aside.",
+            "68": "That forgets the weights, which are in the same memory.",
+        },
+    ),
+    Quiz(
+        "08.b3",
+        "A long history was evicted. It can be fetched over a link, or computed again. Why does fetching win "
+        "from some length on, if it wins at all?",
+        answer="fetching grows with the length, computing grows faster",
+        why=(
+            "Bytes are in proportion to tokens. In prefill each token looks back at all before it, so its "
+            "attention grows with the square."
+        ),
+        wrong={
+            "the link gets quicker with longer transfers": (
+                "A start-up cost is spread, but the bytes per second have a limit, and that limit is what a long "
+                "transfer runs at."
+            ),
+            "long histories hold fewer bytes per token": (
+                "A token takes the same product of layers, heads and bytes wherever it stands, but for models with a window."
             ),
         },
     ),
