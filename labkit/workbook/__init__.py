@@ -16,6 +16,7 @@ from labkit.workbook.chapters import Chapter
 from labkit.workbook.charts import PALETTE, ChartError, Figure, live_chart, show
 from labkit.workbook.exercise import CheckFailed, Exercise, ExerciseError, Outcome, agree, call, equals, holds
 from labkit.workbook.paths import state_dir
+from labkit.workbook.quiz import Quiz
 from labkit.workbook.rounds import Spread, below, spread
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ __all__ = [
     "ExerciseError",
     "Figure",
     "Outcome",
+    "Quiz",
     "Result",
     "Seen",
     "Spread",

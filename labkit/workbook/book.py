@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import random
 import textwrap
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from labkit.engines import Engine
-from labkit.workbook import bars, claims
+from labkit.workbook import bars, claims, recall
 from labkit.workbook.bench import Bench, Result
-from labkit.workbook.chapters import Chapter, chapter
+from labkit.workbook.chapters import Chapter, chapter, chapters
 from labkit.workbook.claims import Claim
 from labkit.workbook.exercise import CheckFailed, Exercise, ExerciseError, Verdict, run_check
 from labkit.workbook.kept import to_json
@@ -29,6 +30,7 @@ from labkit.workbook.prediction import (
     standing,
 )
 from labkit.workbook.progress import CAPTION, HEADER, progress_rows
+from labkit.workbook.quiz import Quiz
 from labkit.workbook.render import code_html, panel_html, show_html, show_widget, table_html, table_text
 from labkit.workbook.rounds import Spread, spread
 from labkit.workbook.store import JOURNAL, Journal
@@ -121,6 +123,36 @@ class Book:
 
         unsure = cannot_tell or "This run cannot tell: its rounds overlap. Run the measuring cell again in a quieter moment."
         display(Markdown(unsure if ok is None else if_so if ok else if_not))
+
+    # Questions that come back
+
+    def warm_up(self) -> None:
+        """Ask two questions of earlier chapters, chosen by `labkit.workbook.recall`; only the first try counts.
+
+        They are of the earlier chapters' quizzes and banks. With the same answers in the journal and the same seed they are
+        the same. What is answered here is not part of any chapter's quiz. Raises `ExerciseError` in the first chapter.
+        """
+        before = [contents for contents in chapters() if contents.number < self.chapter.number]
+        there = [recall.Asked(contents.number, quiz) for contents in before for quiz in (*contents.quizzes, *contents.bank)]
+        if not there:
+            raise ExerciseError(f"chapter {self.chapter.number} has no chapter before it to ask about; take warm_up() out")
+        known, visited = recall.answers_of(self._journal), recall.visited(self._journal)
+        words = "Two questions from earlier chapters, to keep what you know. The first try counts."
+        show_html(panel_html("Warm-up", words), f"Warm-up. {words}")
+        for asked in recall.choose(there, known, visited, time.time(), self.rng("warm-up")):
+            show_html(panel_html(f"From chapter {asked.chapter}"), f"From chapter {asked.chapter}:")
+            self._put(asked.quiz, self._first_try(asked.quiz.id), None)
+
+    def _first_try(self, id: str) -> Callable[[str, bool], None]:
+        """Keeps the first of the choices that it is given as the answer of a question that came back."""
+        tried: list[str] = []
+
+        def keep(choice: str, right: bool) -> None:
+            if not tried:
+                self._journal.append(recall.REVIEW, id, choice=choice, ok=right)
+            tried.append(choice)
+
+        return keep
 
     # Predictions
 
@@ -328,38 +360,24 @@ class Book:
         """The object that solves the exercise. Later cells use it, whatever the learner wrote."""
         return self.chapter.exercise(id).reference
 
-    def quiz(self, id: str, question: str, *, answer: str, why: str, wrong: Mapping[str, str]) -> None:
-        """Ask a question with one right `answer`, and say `why` it is right when the learner chooses it.
+    def quiz(self, id: str) -> None:
+        """Ask the chapter's quiz question `id`, with its options in an order of the book's seed and the id.
 
-        `wrong` maps each other option to the reason why it is wrong, which is said when it is chosen. The options are shown
-        in an order of the book's seed and the id, so that their place gives nothing away; numbers are shown by size, and yes
-        before no. The journal keeps the chosen option's text. Raises `ExerciseError` for an undeclared id, and for options
-        that are equal or lack a reason.
+        So the right option's place gives nothing away. The journal keeps the chosen option's text, and the first try counts.
+        Raises `ExerciseError` for an undeclared id.
         """
-        self._declared(id, "quizzes")
-        reasons = {answer: why, **wrong}
-        if answer in wrong or not wrong or not all(reason.strip() for reason in reasons.values()):
-            raise ExerciseError(
-                f"quiz {id}: give the answer, other options than {answer!r}, and for each why it is right or wrong"
-            )
-        shown = _in_shown_order(tuple(reasons), self.rng(id))
         last = self._journal.last("quiz", id)
-        show_html(panel_html(question), "\n".join([question, *[f"  ( ) {option}" for option in shown]]))
 
-        def choose(choice: str) -> str:
-            right = choice == answer
+        def keep(choice: str, right: bool) -> None:
             self._journal.append("quiz", id, choice=choice, ok=right)
-            return panel_html("Right." if right else "Not that one. Try again.", escape(reasons[choice]), _tone(right))
 
-        choice = str(last["choice"]) if last is not None and last["choice"] in reasons else None
-        from labkit.workbook import forms  # imports ipywidgets, which a headless check does not need
-
-        show_widget(forms.quiz_form(shown, choice, choose))
+        self._put(self.chapter.quiz(id), keep, str(last["choice"]) if last is not None else None)
 
     def progress(self) -> None:
         """Show for every chapter how many exercises passed, predictions were scored and quiz questions were right.
 
-        Of a quiz question only the first try counts.
+        Of a quiz question only the first try counts. Of the chapter's questions that came back in warm-ups, the last
+        column says how many were right the last time.
         """
         rows = progress_rows(self._journal)
         show_html(table_html(HEADER, rows, CAPTION), table_text(HEADER, rows, CAPTION))
@@ -371,6 +389,20 @@ class Book:
                 f"{id!r} is not declared in chapter {self.chapter.number}'s {group}: {', '.join(there) or 'none'}"
             )
         return id
+
+    def _put(self, quiz: Quiz, keep: Callable[[str, bool], None], chosen: str | None) -> None:
+        """Show a question with an option `chosen` before, or none. `keep` takes each choice, and whether it is right."""
+        shown = quiz.shown(self.rng(quiz.id))
+        show_html(panel_html(quiz.question), "\n".join([quiz.question, *[f"  ( ) {option}" for option in shown]]))
+
+        def choose(choice: str) -> str:
+            right = choice == quiz.answer
+            keep(choice, right)
+            return panel_html("Right." if right else "Not that one. Try again.", escape(quiz.reasons[choice]), _tone(right))
+
+        from labkit.workbook import forms  # imports ipywidgets, which a headless check does not need
+
+        show_widget(forms.quiz_form(shown, chosen if chosen in quiz.reasons else None, choose))
 
     def _ask(self, id: str, question: str, help: str, answers: str) -> None:
         show_html(panel_html(question, escape(help)), f"Predict {id}: {question} ({answers}) {help}".strip())
@@ -444,16 +476,6 @@ def open_chapter(
     if profile != "ci":
         bench.prepare()
     return Book(contents, profile=profile, engine=engine, seed=seed, solutions=solutions, journal=journal, bench=bench)
-
-
-def _in_shown_order(options: Sequence[str], rng: random.Random) -> tuple[str, ...]:
-    """The options in the order a quiz shows them: numbers by size, yes before no, and all others shuffled by `rng`."""
-    if {option.lower() for option in options} == {"yes", "no"}:
-        return tuple(sorted(options, reverse=True, key=str.lower))
-    try:
-        return tuple(sorted(options, key=lambda option: float(option.replace(",", ""))))
-    except ValueError:
-        return tuple(rng.sample(options, len(options)))
 
 
 def _number(state: Standing) -> float | None:

@@ -1,7 +1,7 @@
 """How long a chapter takes a reader, counted from what the chapter holds, and what of it may be skipped.
 
 Prose is read at 200 words a minute, as a text that one thinks about is (Brysbaert 2019 finds 238 for light prose), and
-visible code at 15 lines a minute. A chart takes 20 s, one that moves 90 s, a prediction 30 s and a quiz question 40 s. An
+visible code at 15 lines a minute. A chart takes 20 s, one that moves 90 s, a prediction 30 s and a question 40 s. An
 exercise says its own minutes. What the machine takes is what the chapter's recording says, and 20 s for an engine to start.
 
 A markdown cell tagged `further` begins a part that a reader in a hurry may skip. It ends at the next heading of its own
@@ -29,6 +29,7 @@ _SECONDS: dict[str, float] = {
     r"\blive_chart\(": 90,
     r"\bbook\.predict(_choice)?\(": 30,
     r"\bbook\.quiz\(": 40,
+    r"\bbook\.warm_up\(": 80,
 }
 _CONNECT_S = 20.0
 _ROUND = 5

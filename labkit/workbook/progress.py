@@ -6,18 +6,20 @@ from labkit.extras import extra
 from labkit.workbook.chapters import Chapter, chapters
 from labkit.workbook.paths import state_dir
 from labkit.workbook.prediction import standing
+from labkit.workbook.recall import REVIEW
 from labkit.workbook.render import table_text
 from labkit.workbook.store import JOURNAL, Journal
 
 CAPTION = "Your progress"
-HEADER = ("chapter", "exercises", "predictions", "quiz, first try")
+HEADER = ("chapter", "exercises", "predictions", "quiz, first try", "remembered in warm-ups")
 
 
-def progress_rows(journal: Journal) -> list[tuple[str, str, str, str]]:
+def progress_rows(journal: Journal) -> list[tuple[str, str, str, str, str]]:
     """One row for each chapter, with the columns of `HEADER`.
 
-    They count exercises passed, predictions scored, and quiz questions that were right at the first try. Raises
-    `MissingExtra` where the chapters cannot be imported without the extra "workbook".
+    They count exercises passed, predictions scored, quiz questions that were right at the first try, and of the chapter's
+    questions that came back in later chapters, those that were right the last time. Raises `MissingExtra` where the chapters
+    cannot be imported without the extra "workbook".
     """
     with extra("workbook"):
         return [_row(journal, contents) for contents in chapters()]
@@ -28,17 +30,19 @@ def progress_text() -> str:
     return table_text(HEADER, progress_rows(Journal(state_dir() / JOURNAL)), CAPTION)
 
 
-def _row(journal: Journal, contents: Chapter) -> tuple[str, str, str, str]:
+def _row(journal: Journal, contents: Chapter) -> tuple[str, str, str, str, str]:
     passed = {e["item"] for e in journal.entries("check") if e["ok"]}
     first: dict[str, bool] = {}
     for tried in journal.entries("quiz"):
         first.setdefault(tried["item"], tried["ok"])
+    came_back = {e["item"]: e["ok"] for e in journal.entries(REVIEW) if e["item"].startswith(f"{contents.number}.")}
     states = {id: standing(journal, id) for id in contents.predictions}
     return (
         f"{contents.number} · {contents.title}",
         _bar(sum(e.id in passed for e in contents.exercises), len(contents.exercises)),
         _bar(sum(s.revealed and s.guess is not None for s in states.values()), len(states)),
-        _bar(sum(first.get(q, False) for q in contents.quizzes), len(contents.quizzes)),
+        _bar(sum(first.get(q.id, False) for q in contents.quizzes), len(contents.quizzes)),
+        _bar(sum(came_back.values()), len(came_back)) if came_back else "-",
     )
 
 

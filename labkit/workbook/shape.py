@@ -28,6 +28,8 @@ _FORBIDDEN = {
 _PARAMETERS = frozenset({"profile", "engine", "seed", "solutions"})
 _LINES = 40
 _QUIZZES = 3
+_BANK = 3
+_FIRST = "00"
 _COMPARES = re.compile(
     r"\b(fast|slow|cheap|dear|long|short|high|low|larg|small|few|great|strong|weak)(er|est)\b|\b(better|best|worse|worst|"
     r"wins?|beats?|half|halves|halved|twice|doubles?|doubled|outweighs?|more than|less than|most of|hardly|barely|"
@@ -46,6 +48,7 @@ def problems(source: str, contents: Chapter) -> list[str]:
     return [
         *_opening(cells, contents),
         *_sections(cells),
+        *_warm_up(cells, contents),
         *_prose(cells),
         *_findings(cells),
         *_code(cells),
@@ -76,6 +79,17 @@ def _sections(cells: list[Any]) -> list[str]:
         if line.startswith("## ")
     ]
     return [] if tuple(there) == SECTIONS else [f"the sections are {there}; they must be {list(SECTIONS)}, in this order"]
+
+
+def _warm_up(cells: list[Any], contents: Chapter) -> list[str]:
+    """Whether the chapter asks about earlier ones once, and before its own first section; the first chapter must not."""
+    at = [i for i, cell in enumerate(cells) if cell.cell_type == "code" and "book.warm_up(" in cell.source]
+    if contents.number == _FIRST:
+        return ["chapter 00 has none before it: take book.warm_up() out"] if at else []
+    starts = next(
+        (i for i, c in enumerate(cells) if c.cell_type == "markdown" and f"## {SECTIONS[0]}" in c.source), len(cells)
+    )
+    return [] if len(at) == 1 and at[0] < starts else [f"book.warm_up() must stand once, before ## {SECTIONS[0]}"]
 
 
 def _prose(cells: list[Any]) -> list[str]:
@@ -185,7 +199,7 @@ def _declared(cells: list[Any], contents: Chapter) -> list[str]:
     wanted = {
         "book.predict": (called("predict", code) + called("predict_choice", code), contents.predictions),
         "book.reveal": (called("reveal", code), contents.predictions),
-        "book.quiz": (called("quiz", code), contents.quizzes),
+        "book.quiz": (called("quiz", code), tuple(quiz.id for quiz in contents.quizzes)),
         "book.claim": (called("claim", code), contents.claims),
         "book.check": (called("check", code), exercises),
         "an exercise cell": ([c.metadata["exercise"] for c in cells if "exercise" in c.metadata], exercises),
@@ -198,6 +212,8 @@ def _declared(cells: list[Any], contents: Chapter) -> list[str]:
     ]
     if len(contents.quizzes) != _QUIZZES:
         found.append(f"a chapter has a quiz of three, this one of {len(contents.quizzes)}")
+    if len(contents.bank) < _BANK:
+        found.append(f"a chapter leaves three more questions or more to later ones (bank=), this one {len(contents.bank)}")
     if len(exercises) < _EXERCISES:
         found.append(f"a chapter has three exercises or more, this one {len(exercises)}")
     if not len(contents.predictions) >= 1:

@@ -60,6 +60,9 @@ from labkit.request import Message, Request, clock, complete
 from labkit.workbook import PALETTE, Figure, below, live_chart, show, watch_blocks
 from labkit.workbook.chapters.c08 import chat_traffic, hit_share
 
+# %%
+book.warm_up()
+
 # %% [markdown]
 # ## Predict
 
@@ -1605,55 +1608,13 @@ book.recap()
 # ## Quiz
 
 # %%
-book.quiz(
-    "08.q1",
-    "An engine runs at 98 % KV usage and counts a preemption now and then. Answers are on time. What do you do?",
-    answer="nothing: the memory is used, and little work is done twice",
-    why="Preemption is how an engine uses memory that would otherwise stand empty. Count the tokens computed twice, not the events.",
-    wrong={
-        "lower max_num_seqs until no preemption is counted any more": "Then part of the memory stands empty and requests wait at the "
-        "door instead. A rare preemption costs less than seats that are never used.",
-        "buy another GPU: usage this high says that memory is out": "High usage is what you pay for. Only a rising p95, or many tokens "
-        "computed twice, says that there are too many sessions.",
-    },
-)
+book.quiz("08.q1")
 
 # %%
-book.quiz(
-    "08.q2",
-    "Five sessions take turns in a cache that holds four and forgets the least recently used first. What share of the histories "
-    "is found?",
-    answer="next to nothing",
-    why="The session that comes next is always the one that was used least recently, so it has just been forgotten.",
-    wrong={
-        "about four fifths": "That would be so if the same four stayed and the fifth always lost. But each session that comes back pushes "
-        "out the next one to come.",
-        "about one half": "Nothing settles in the middle: by the time a session's turn comes, all four others have been there, and it is "
-        "the one forgotten.",
-    },
-)
+book.quiz("08.q2")
 
 # %%
-fit_at = {
-    (tokens, kv): plan("llama-3.1-8b", hardware("h100"), tokens, kv=kv, tokens_per_s=20).sessions
-    for tokens in (8_000, 500)
-    for kv in ("bf16", "fp8")
-}
-more = {tokens: 100 * (fit_at[tokens, "fp8"] / fit_at[tokens, "bf16"] - 1) for tokens in (8_000, 500)}
-book.quiz(
-    "08.q3",
-    f"By the planner (Llama 3.1 8B on one H100, 20 tokens/s for each), 8 bits bring {more[8_000]:.0f} % more sessions of 8,000 tokens, but "
-    f"{more[500]:.0f} % more of 500 tokens. Why?",
-    answer="speed binds then, and short sessions spend their steps on arithmetic",
-    why="Memory would hold twice as many. But with so many in a step, its time goes into the layers' arithmetic, which 8-bit keys and "
-    "values do not shorten; reading those is the smaller part.",
-    wrong={
-        "the weights stay in 16 bits, and they fill the GPU's memory": "They take the same memory whatever the length of a session: the "
-        "rest of it holds twice the tokens in both cases.",
-        "memory binds there, and short sessions waste their last block": "Half a block of 16 tokens is little beside 500, and the waste is "
-        "the same share in 8 bits: memory would still hold twice as many.",
-    },
-)
+book.quiz("08.q3")
 
 # %% [markdown]
 # ## Next

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from labkit.workbook import CheckFailed, ExerciseError, open_chapter, spread
+from labkit.workbook import CheckFailed, ExerciseError, Quiz, open_chapter, spread
 from labkit.workbook.prediction import (
     ChoiceQuestion,
     NumberQuestion,
@@ -152,7 +152,7 @@ def test_a_finding_says_what_the_run_found(ok, said, monkeypatch):
 )
 def test_a_quiz_without_a_reason_for_each_option_is_refused(wrong):
     with pytest.raises(ExerciseError, match=r"99\.q1"):
-        book().quiz("99.q1", "Is it?", answer="yes", why="It is.", wrong=wrong)
+        Quiz("99.q1", "Is it?", answer="yes", why="It is.", wrong=wrong)
 
 
 @pytest.mark.parametrize(("guess", "sure", "brier"), [("a", 1, 0), ("b", 1, 2), ("a", 1 / 3, 2 / 3), ("b", 1 / 3, 2 / 3)])

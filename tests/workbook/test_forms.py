@@ -1,22 +1,21 @@
-import ast
 import re
 from collections import Counter
 
 import ipywidgets as w
 import pytest
 
-from labkit.workbook.build import sources
-from labkit.workbook.chapters import chapter, chapters
+from labkit.workbook import Chapter, ExerciseError, Quiz
+from labkit.workbook.chapters import chapters
 from labkit.workbook.store import Journal
 from tests.workbook.tiny import CHAPTER, book_of
 
 
-def widgets_of(monkeypatch, use):
+def widgets_of(monkeypatch, use, contents=CHAPTER):
     """The forms that `use(book)` shows, and the journal behind them."""
     shown: list[w.Widget] = []
     monkeypatch.setattr("labkit.workbook.book.show_widget", shown.append)
     journal = Journal(None)
-    use(book_of(profile="learn", journal=journal))
+    use(book_of(contents, profile="learn", journal=journal))
     return shown, journal
 
 
@@ -84,10 +83,7 @@ def test_a_committed_choice_may_change_in_its_confidence_alone(monkeypatch):
 
 
 def test_a_quiz_says_of_each_option_why_it_is_right_or_wrong(monkeypatch):
-    def use(book):
-        book.quiz("99.q1", "?", answer="yes", why="Because.", wrong={"no": "For <that> reason."})
-
-    (form,), journal = widgets_of(monkeypatch, use)
+    (form,), journal = widgets_of(monkeypatch, lambda book: book.quiz("99.q1"))
     (radio,), (check,), (feedback,) = all_of(form, w.RadioButtons), all_of(form, w.Button), all_of(form, w.HTML)
     radio.value = "no"
     check.click()
@@ -100,44 +96,25 @@ def test_a_quiz_says_of_each_option_why_it_is_right_or_wrong(monkeypatch):
     assert [e["ok"] for e in journal.entries("quiz")] == [False, True]
 
 
-def text_of(part):
-    """A constant, or options and reasons; of a text that the run fills in, its code, which serves here as well."""
-    if isinstance(part, ast.JoinedStr):
-        return ast.unparse(part)
-    if isinstance(part, ast.Dict):
-        return {text_of(key): text_of(value) for key, value in zip(part.keys, part.values, strict=True)}
-    return ast.literal_eval(part)
-
-
-def quizzes():
-    """(chapter, id, arguments) of every quiz question in the chapters' sources."""
-    for source in sources():
-        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "book.quiz":
-                id, question = map(text_of, node.args)
-                yield source.stem[:2], id, {"question": question} | {k.arg: text_of(k.value) for k in node.keywords}
-
-
 def orders(monkeypatch, seed):
     """How each quiz question's options are shown: (by the radio buttons, in the printed text)."""
     forms, texts, found = [], [], {}
     monkeypatch.setattr("labkit.workbook.book.show_widget", forms.append)
     monkeypatch.setattr("labkit.workbook.book.show_html", lambda html, text: texts.append(text))
-    for number, id, given in quizzes():
-        asking = book_of(chapter(number), profile="learn", seed=seed)
-        asking.quiz(id, **given)
-        (radio,) = all_of(forms[-1], w.RadioButtons)
-        found[id] = tuple(radio.options), tuple(re.findall(r"\( \) (.*)", texts[-1]))
+    for contents in chapters():
+        for quiz in contents.quizzes:
+            book_of(contents, profile="learn", seed=seed).quiz(quiz.id)
+            (radio,) = all_of(forms[-1], w.RadioButtons)
+            found[quiz.id] = tuple(radio.options), tuple(re.findall(r"\( \) (.*)", texts[-1]))
     return found
 
 
 def test_the_place_of_a_right_answer_gives_nothing_away_in_any_chapter(monkeypatch):
-    shown, asked = orders(monkeypatch, 0), {id: given for _, id, given in quizzes()}
-    assert len(asked) == sum(len(c.quizzes) for c in chapters())
+    shown, asked = orders(monkeypatch, 0), {quiz.id: quiz for contents in chapters() for quiz in contents.quizzes}
     for id, (radio, printed) in shown.items():
         assert radio == printed
-        assert sorted(radio) == sorted([asked[id]["answer"], *asked[id]["wrong"]])
-    places = Counter(radio.index(asked[id]["answer"]) for id, (radio, _) in shown.items())
+        assert sorted(radio) == sorted([asked[id].answer, *asked[id].wrong])
+    places = Counter(radio.index(asked[id].answer) for id, (radio, _) in shown.items())
     assert max(places.values()) <= 0.5 * len(shown)
     assert min(places[place] for place in range(3)) >= 0.15 * len(shown)
     assert orders(monkeypatch, 0) == shown != orders(monkeypatch, 1)
@@ -152,15 +129,39 @@ def test_the_place_of_a_right_answer_gives_nothing_away_in_any_chapter(monkeypat
     ],
 )
 def test_a_quiz_shows_numbers_by_size_yes_before_no_and_others_shuffled(options, shown, monkeypatch):
-    def use(book):
-        book.quiz("99.q1", "?", answer=options[0], why="Because.", wrong=dict.fromkeys(options[1:], "Not so."))
-
-    (form,), journal = widgets_of(monkeypatch, use)
+    asked = Quiz("99.q1", "?", answer=options[0], why="Because.", wrong=dict.fromkeys(options[1:], "Not so."))
+    (form,), journal = widgets_of(monkeypatch, lambda book: book.quiz("99.q1"), Chapter("99", "x", "X", quizzes=(asked,)))
     (radio,), (check,) = all_of(form, w.RadioButtons), all_of(form, w.Button)
     assert radio.options == shown
     radio.value = options[0]
     check.click()
     assert [(e["choice"], e["ok"]) for e in journal.entries("quiz")] == [(options[0], True)]
+
+
+def test_a_question_that_comes_back_shows_no_earlier_answer_and_its_first_try_counts_for_no_quiz(monkeypatch, capsys):
+    earlier = Chapter("98", "x", "X", quizzes=(Quiz("98.q1", "?", "a", "So.", {"b": "No."}),))
+    monkeypatch.setattr("labkit.workbook.book.chapters", lambda: (earlier, CHAPTER))
+    monkeypatch.setattr("labkit.workbook.progress.chapters", lambda: (earlier, CHAPTER))
+    shown, journal = widgets_of(monkeypatch, lambda book: book.warm_up())
+    printed = capsys.readouterr().out
+    assert "( ) a" in printed
+    assert "So." not in printed
+    (radio,), (check,) = all_of(shown[0], w.RadioButtons), all_of(shown[0], w.Button)
+    assert (len(shown), radio.value) == (1, None)
+    for choice in ("b", "a"):
+        radio.value = choice
+        check.click()
+    assert [(e["kind"], e["item"], e["ok"]) for e in journal.entries()] == [("review", "98.q1", False)]
+    book_of(journal=journal).progress()
+    assert re.findall(r"\d/\d", capsys.readouterr().out)[-7:] == ["0/0", "0/0", "0/1", "0/1", "0/1", "0/2", "0/1"]
+    (again,), _ = widgets_of(monkeypatch, lambda book: book.warm_up())
+    assert all_of(again, w.RadioButtons)[0].value is None
+
+
+def test_the_first_chapter_has_nothing_to_come_back_to(monkeypatch):
+    monkeypatch.setattr("labkit.workbook.book.chapters", lambda: (CHAPTER,))
+    with pytest.raises(ExerciseError, match="no chapter before it"):
+        book_of().warm_up()
 
 
 @pytest.mark.parametrize(("tries", "score"), [((), "0/1"), ((True,), "1/1"), ((False, True), "0/1"), ((True, False), "1/1")])
@@ -170,7 +171,7 @@ def test_only_the_first_try_of_a_quiz_counts(tries, score, monkeypatch, capsys):
     for ok in tries:
         journal.append("quiz", "99.q1", choice="an option", ok=ok)
     book_of(journal=journal).progress()
-    assert re.findall(r"\d/\d", capsys.readouterr().out)[-1] == score
+    assert re.findall(r"\d/\d", capsys.readouterr().out)[-1] == score  # no question came back, so that column has none
 
 
 def test_an_answer_given_before_options_were_shuffled_is_still_chosen(monkeypatch):
@@ -178,7 +179,8 @@ def test_an_answer_given_before_options_were_shuffled_is_still_chosen(monkeypatc
     journal.append("quiz", "99.q1", choice="b", ok=False)
     forms = []
     monkeypatch.setattr("labkit.workbook.book.show_widget", forms.append)
-    book_of(profile="learn", journal=journal).quiz("99.q1", "?", answer="a", why="So.", wrong={"b": "No.", "c": "No."})
+    asked = Quiz("99.q1", "?", answer="a", why="So.", wrong={"b": "No.", "c": "No."})
+    book_of(Chapter("99", "x", "X", quizzes=(asked,)), profile="learn", journal=journal).quiz("99.q1")
     assert all_of(forms[0], w.RadioButtons)[0].value == "b"
 
 

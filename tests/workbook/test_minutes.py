@@ -55,7 +55,7 @@ def test_a_part_to_skip_ends_at_the_next_heading_of_its_level_or_above():
         ("# %%\nx = 1\n\ny = 2\n", 8),
         ("# %%\nshow(chart, alt='', source='')\n", 20),
         ("# %%\nlive_chart(draw)\n", 90),
-        ('# %%\nbook.quiz("99.q1", "?", answer="a", why="b", wrong={})\n', 40),
+        ('# %%\nbook.quiz("99.q1")\n', 40),
         ('# %%\nfound = await book.measure("sweep", work)\n', 4 + 30),
         ('# %%\nlive = await book.connect("small")\n', 4 + 20),
         ("# %% [markdown]\n# " + "word " * 100 + "\n", 30),

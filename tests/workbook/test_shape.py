@@ -3,7 +3,11 @@ import pytest
 from labkit.workbook.shape import problems
 from tests.workbook.tiny import CHAPTER, SOURCE
 
-SIZE = {"a chapter has a quiz of three, this one of 1", "a chapter has three exercises or more, this one 1"}
+SIZE = {
+    "a chapter has a quiz of three, this one of 1",
+    "a chapter has three exercises or more, this one 1",
+    "a chapter leaves three more questions or more to later ones (bank=), this one 0",
+}
 
 
 def test_the_guides_example_lacks_nothing_but_its_size():
@@ -26,6 +30,8 @@ def test_the_guides_example_lacks_nothing_but_its_size():
         ("{{time}}", "10 minutes.", "{{time}}"),
         ("{{needs}}", "Nothing.", "{{needs}}"),
         ("usage = Usage(", "live = await connect('small')\nusage = Usage(", "book.connect"),
+        ("book.warm_up()", "pass", "warm_up"),
+        ("# ## Predict", "# ## Predict\n\n# %%\nbook.warm_up()", "warm_up"),
         ("def cached_share(", "a = 1\n" * 40 + "def cached_share(", "lines of code, more than 40"),
     ],
 )

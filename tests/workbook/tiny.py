@@ -3,7 +3,7 @@
 import re
 
 from labkit.request import Usage
-from labkit.workbook import Book, Chapter, Exercise, agree
+from labkit.workbook import Book, Chapter, Exercise, Quiz, agree
 from labkit.workbook.paths import notebooks_dir
 from labkit.workbook.store import Journal
 
@@ -35,7 +35,14 @@ EXERCISE = Exercise(
     wrong=(lambda usage: usage.cached_tokens / (usage.input_tokens + usage.cached_tokens),),
     limit_s=1.0,
 )
-CHAPTER = Chapter("99", "tiny", "Tiny", (EXERCISE,), ("99.share", "99.cheaper"), ("99.q1",))
+QUIZ = Quiz(
+    "99.q1",
+    "Are cached tokens part of input_tokens?",
+    answer="yes",
+    why="Because.",
+    wrong={"no": "For <that> reason."},
+)
+CHAPTER = Chapter("99", "tiny", "Tiny", (EXERCISE,), ("99.share", "99.cheaper"), (QUIZ,))
 
 
 class NoBench:

@@ -1,6 +1,7 @@
-"""What each chapter asks of the learner: its exercises, and the ids of its predictions, quiz questions and claims.
+"""What each chapter asks of the learner: its exercises and questions, and the ids of its predictions and claims.
 
-Each chapter has one module, `cNN.py`, that exports `CHAPTER`. A chapter's prose and code are in `notebooks/src/NN_name.py`.
+Each chapter has one module, `cNN.py`, that exports `CHAPTER`; its questions are in `qNN.py`. A chapter's prose and
+code are in `notebooks/src/NN_name.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from dataclasses import dataclass
 
 from labkit.workbook.exercise import Exercise, ExerciseError
+from labkit.workbook.quiz import Quiz
 
 __all__ = ["Chapter", "chapter", "chapters"]
 
@@ -19,7 +21,8 @@ __all__ = ["Chapter", "chapter", "chapters"]
 class Chapter:
     """The declared contents of one chapter. `number` is two digits; `name` completes the notebook's file name.
 
-    `needs` are what its measurements need of an engine, of those in `labkit.workbook.needs`.
+    `quizzes` are asked at its end; warm-ups of later chapters ask these and the `bank`. `needs` are what its measurements
+    need of an engine, of those in `labkit.workbook.needs`.
 
     Raises `ExerciseError` for a number that is not two digits, and for ids that are doubled or belong to another chapter.
     """
@@ -29,14 +32,16 @@ class Chapter:
     title: str
     exercises: tuple[Exercise, ...] = ()
     predictions: tuple[str, ...] = ()
-    quizzes: tuple[str, ...] = ()
+    quizzes: tuple[Quiz, ...] = ()
     claims: tuple[str, ...] = ()
     needs: tuple[str, ...] = ("answers",)
+    bank: tuple[Quiz, ...] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\d\d", self.number):
             raise ExerciseError(f"chapter number {self.number!r} must be two digits, as in '03'")
-        ids = [exercise.id for exercise in self.exercises] + [*self.predictions, *self.quizzes, *self.claims]
+        exercises, questions = (e.id for e in self.exercises), (q.id for q in (*self.quizzes, *self.bank))
+        ids = [*exercises, *questions, *self.predictions, *self.claims]
         foreign = [i for i in ids if not i.startswith(f"{self.number}.")]
         if foreign:
             raise ExerciseError(
@@ -58,6 +63,14 @@ class Chapter:
                 return exercise
         there = ", ".join(e.id for e in self.exercises) or "none"
         raise ExerciseError(f"chapter {self.number} has no exercise {id!r}; its exercises are {there}")
+
+    def quiz(self, id: str) -> Quiz:
+        """The quiz question with that id. For an unknown id, raises `ExerciseError` that lists the known ones."""
+        for quiz in self.quizzes:
+            if quiz.id == id:
+                return quiz
+        there = ", ".join(q.id for q in self.quizzes) or "none"
+        raise ExerciseError(f"chapter {self.number} has no quiz question {id!r}; its questions are {there}")
 
 
 def chapters() -> tuple[Chapter, ...]:

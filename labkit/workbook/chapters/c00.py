@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from labkit.request import Chunk, Done, Event, Handler, Lever, Message, Request, Timing, Usage, clock, complete, stack
 from labkit.workbook.chapters import Chapter
+from labkit.workbook.chapters.q00 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, equals, holds
 
 
@@ -139,7 +140,8 @@ CHAPTER = Chapter(
     name="start_here",
     title="Start here: one answer and its receipt",
     predictions=("00.input_tokens", "00.ttft_share", "00.counters"),
-    quizzes=("00.q1", "00.q2", "00.q3"),
+    quizzes=QUIZZES,
+    bank=BANK,
     needs=("answers", "metrics"),
     exercises=(
         Exercise(

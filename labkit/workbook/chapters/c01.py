@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from labkit.request import Chunk, Done, Event, Handler, Message, Request, Timing, Usage, clock, complete
 from labkit.workbook.chapters import Chapter
+from labkit.workbook.chapters.q01 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, equals, holds
 
 _MTOK = Decimal(1_000_000)
@@ -310,7 +311,8 @@ CHAPTER = Chapter(
     name="cost_anatomy",
     title="Cost anatomy: where the money goes",
     predictions=("01.json", "01.hidden", "01.ratio"),
-    quizzes=("01.q1", "01.q2", "01.q3"),
+    quizzes=QUIZZES,
+    bank=BANK,
     claims=("01.output_price",),
     needs=("answers",),
     exercises=(

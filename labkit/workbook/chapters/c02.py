@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from labkit.request import Chunk, Done, Event, Handler, Message, Request, Timing, Usage, clock, complete
 from labkit.workbook.chapters import Chapter
+from labkit.workbook.chapters.q02 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, equals, holds
 
 
@@ -230,7 +231,8 @@ CHAPTER = Chapter(
     name="latency_anatomy",
     title="Latency anatomy: where the waiting comes from",
     predictions=("02.prefill", "02.batch", "02.error"),
-    quizzes=("02.q1", "02.q2", "02.q3"),
+    quizzes=QUIZZES,
+    bank=BANK,
     needs=("answers", "metrics", "tokenizer"),
     exercises=(
         Exercise(

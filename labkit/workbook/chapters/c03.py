@@ -11,6 +11,7 @@ from itertools import permutations
 from labkit.caches import block_hits
 from labkit.request import Usage
 from labkit.workbook.chapters import Chapter
+from labkit.workbook.chapters.q03 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, equals, holds
 
 
@@ -205,7 +206,8 @@ CHAPTER = Chapter(
     name="prompt_caching",
     title="Prompt caching: what a stable prefix is worth",
     predictions=("03.warm", "03.clock", "03.once"),
-    quizzes=("03.q1", "03.q2", "03.q3"),
+    quizzes=QUIZZES,
+    bank=BANK,
     claims=("03.share",),
     needs=("answers", "metrics", "tokenizer"),
     exercises=(

@@ -17,6 +17,7 @@ from labkit.caches import fingerprint, scope_of
 from labkit.lab import pairs
 from labkit.request import Message, Request
 from labkit.workbook.chapters import Chapter
+from labkit.workbook.chapters.q04 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, equals, holds
 
 # --- 04.1 -------------------------------------------------------------------------------------------------------------
@@ -287,7 +288,8 @@ CHAPTER = Chapter(
     name="response_and_semantic_caching",
     title="Response and semantic caching: what an old answer is worth",
     predictions=("04.wrong", "04.time", "04.week"),
-    quizzes=("04.q1", "04.q2", "04.q3"),
+    quizzes=QUIZZES,
+    bank=BANK,
     claims=("04.hit_rate", "04.repetitive"),
     needs=("answers",),
     exercises=(

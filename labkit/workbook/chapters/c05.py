@@ -13,6 +13,7 @@ import numpy as np
 from labkit.request import Chunk, Completion, Done, Timing, TokenLogprob, Usage
 from labkit.routing import Outcomes, at_threshold, frontier
 from labkit.workbook.chapters import Chapter
+from labkit.workbook.chapters.q05 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
 
 Numbers = Sequence[float]
@@ -314,7 +315,8 @@ CHAPTER = Chapter(
     name="model_routing",
     title="Model routing: which question needs the large model",
     predictions=("05.saving", "05.calls", "05.sure"),
-    quizzes=("05.q1", "05.q2", "05.q3"),
+    quizzes=QUIZZES,
+    bank=BANK,
     claims=("05.formula", "05.cascade"),
     needs=("answers", "logprobs"),
     exercises=(

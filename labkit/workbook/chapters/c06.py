@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from labkit.streaming import Decoder, Repeating, buffered, frame, streamed
 from labkit.workbook.chapters import Chapter
+from labkit.workbook.chapters.q06 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
 
 StartAndFinish = tuple[float, float]
@@ -348,7 +349,8 @@ CHAPTER = Chapter(
     name="streaming_first_token",
     title="Streaming: the first useful token",
     predictions=("06.think", "06.stop", "06.slow"),
-    quizzes=("06.q1", "06.q2", "06.q3"),
+    quizzes=QUIZZES,
+    bank=BANK,
     needs=("answers", "metrics", "tokenizer"),
     exercises=(
         Exercise(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from labkit.batching import Job, Limits, Schedule, StepPlan, View, chunked_prefill, run_schedule, static
 from labkit.request import InvalidValue
 from labkit.workbook.chapters import Chapter
+from labkit.workbook.chapters.q07 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
 
 
@@ -388,7 +389,8 @@ CHAPTER = Chapter(
     name="batching_strategies",
     title="Batching strategies: sharing a step, and what the waiting buys",
     predictions=("07.alpha", "07.batcher", "07.window"),
-    quizzes=("07.q1", "07.q2", "07.q3"),
+    quizzes=QUIZZES,
+    bank=BANK,
     needs=("answers", "tokenizer"),
     claims=("07.exponent", "07.window_chat", "07.window_texts", "07.dynamic", "07.same"),
     exercises=(

@@ -14,6 +14,7 @@ from labkit.engines.modelled import Block, Evict
 from labkit.kvcache import Allocator
 from labkit.request import InvalidValue
 from labkit.workbook.chapters import Chapter
+from labkit.workbook.chapters.q08 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
 
 Config = Mapping[str, Any]
@@ -336,7 +337,8 @@ CHAPTER = Chapter(
     name="kv_cache_optimization",
     title="KV cache: what a session's memory costs, and what happens when it runs out",
     predictions=("08.session", "08.twice", "08.fp8"),
-    quizzes=("08.q1", "08.q2", "08.q3"),
+    quizzes=QUIZZES,
+    bank=BANK,
     claims=("08.seven",),
     needs=("vllm",),
     exercises=(
