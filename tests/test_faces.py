@@ -19,6 +19,7 @@ FACES = {f"labkit.{room}" for room in ROOMS} | {
     "labkit.engines.host",  # its own process; `labkit.kvcache` reads the blocks of the engine in it
     "labkit.engines.modelled",
     "labkit.workbook.chapters",
+    "labkit.workbook.pictures",
 }
 """Where a room may be entered. A room within a room has a face of its own."""
 CHAPTER = re.compile(r"labkit\.workbook\.chapters\.(c\d\d|builds\.b\d\d)")  # the faces of a notebook's exercises
