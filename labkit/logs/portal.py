@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -60,7 +61,7 @@ def write_portal(path: Path, seed: int = 0, duration_s: float = SECONDS) -> int:
     lines = run_virtual(_day(seed, duration_s), epoch=_BEGIN)
     lines.sort(key=lambda line: line["start_time"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_name(f"{path.name}.part")
+    whole = path.with_name(f"{path.name}.{os.getpid()}")  # another notebook may write it, too
     whole.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     whole.replace(path)
     return len(lines)
