@@ -19,6 +19,7 @@ from labkit.engines.replay import Recording
 from labkit.engines.scripted import ScriptedEngine
 from labkit.engines.sources import recordings_dir
 from labkit.engines.stand_in import absent
+from labkit.engines.usage import usage_elsewhere, usage_of
 
 __all__ = [
     "Dialect",
@@ -49,4 +50,6 @@ __all__ = [
     "recordings_dir",
     "running_engines",
     "running_host",
+    "usage_elsewhere",
+    "usage_of",
 ]

@@ -83,6 +83,13 @@ class Count:
         return Usage(into, out, cached, written, reasoning), "; ".join(notes)
 
 
+def usage_of(report: Any) -> tuple[Usage, str]:
+    """The usage in one whole report, in any provider's words, and a note on what is wrong with it ("" for nothing)."""
+    count = Count(warn=lambda name: None)  # noqa: ARG005 - a log's unknown fields are no news
+    count.take(report)
+    return count.settle(0)
+
+
 def _only_total(report: Report) -> str:
     return f" (only a total of {report.total})" if report.total and not report.output else ""
 

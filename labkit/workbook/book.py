@@ -8,6 +8,8 @@ import textwrap
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from html import escape
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from labkit.engines import Engine
@@ -322,6 +324,33 @@ class Book:
             table_html(bill.HEADER, rows, caption) + panel_html(f"{name}: {said}") + f"<small>{escape(source)}</small>",
             f"{table_text(bill.HEADER, rows, caption)}\n{name}: {said}\n{source}",
         )
+
+    def on_your_data(self, chapter: str | None = None, *, log: str | PathLike[str] | None = None) -> None:
+        """Answer the chapter's question from the reader's own log, with a sentence to paste into a pull request.
+
+        Asked is the file that LABKIT_LOG names, else the one that the reader named last in the form, else `log` (a ledger
+        that the chapter filled, say), else the portal's log, which is written by the lab's own traffic on a modelled engine.
+        The form below asks any other file. `chapter` asks another chapter's question. A file that cannot be read is shown
+        with the reason. Raises `InvalidValue` for a chapter that asks nothing of a log.
+        """
+        from labkit.workbook import own  # imports the rooms of all chapters, which a headless check does not need
+
+        number = chapter or self.chapter.number
+        last = self._journal.last("log", "path")
+        mine = own.named_log() or (None if last is None else Path(str(last["path"])))
+        if mine is not None:
+            found = own.shown(number, mine, "Your log.")
+        elif log is not None:
+            found = own.shown(number, Path(log), "This chapter's own file.")
+        else:
+            found = own.shown(number, own.portal_log(self.seed), "The portal's log, made by the lab on a modelled engine.")
+        show_html(*found)
+
+        def read(path: str) -> str:
+            self._journal.append("log", "path", path=path)
+            return own.shown(number, Path(path), "Your log.")[0]
+
+        show_widget(own.form("" if mine is None else str(mine), read))
 
     # Exercises
 

@@ -1,0 +1,51 @@
+"""The question of each chapter, asked of one's own file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+from labkit.logs.call import Log
+from labkit.logs.finding import Finding
+from labkit.logs.labelled import Graded, Pairs, read_labels, routing, threshold, ungraded
+from labkit.logs.leaving import leaving
+from labkit.logs.memory import memory
+from labkit.logs.money import money
+from labkit.logs.overview import overview
+from labkit.logs.prefixes import prefixes
+from labkit.logs.reading import read_log
+from labkit.logs.repeated import repeated
+from labkit.logs.together import together
+from labkit.logs.waiting import waiting
+from labkit.request import InvalidValue
+
+QUESTIONS: Mapping[str, Callable[[Log], Finding]] = {
+    "00": overview,
+    "01": money,
+    "02": waiting,
+    "03": prefixes,
+    "04": repeated,
+    "05": ungraded,
+    "06": leaving,
+    "07": together,
+    "08": memory,
+}
+"""By chapter, what is asked of a log; each function takes settings of its own, too."""
+
+
+def ask(chapter: str, path: str | os.PathLike[str]) -> tuple[Finding, str]:
+    """The finding of `chapter` in the file at `path`, and what the file was read as, in a sentence.
+
+    A file of labels answers chapters 04 (pairs) and 05 (graded requests); every other file is read by `read_log`. Raises
+    `InvalidValue` for a chapter without a question, and as `read_log` and `read_labels` do.
+    """
+    if chapter not in QUESTIONS:
+        raise InvalidValue(f"chapter {chapter!r} asks nothing of a log; these do: {', '.join(QUESTIONS)}")
+    if chapter in ("04", "05"):
+        labels = read_labels(path)
+        if isinstance(labels, Pairs) and chapter == "04":
+            return threshold(labels), f"{labels.name}, read as {len(labels.scores):,} labelled pairs."
+        if isinstance(labels, Graded) and chapter == "05":
+            return routing(labels), f"{labels.name}, read as {len(labels.outcomes):,} graded requests."
+    log = read_log(path)
+    return QUESTIONS[chapter](log), log.told
