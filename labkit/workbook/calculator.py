@@ -86,7 +86,10 @@ def month_figure(rows: tuple[MonthlyCost, ...]) -> Figure:
 
 
 def tornado_figure(scenario: Scenario, by: float = 0.25) -> Figure:
-    """Tornado of the scenario's first model: how its monthly cost changes when each setting moves alone, by ±`by`."""
+    """Tornado of the scenario's first model: how its monthly cost changes when each setting moves alone, by the part `by`.
+
+    `labkit.cost.tornado` says how far that is.
+    """
     price = price_named(scenario.models[0])
     swings = tornado(scenario, lambda s: api_month(s, price).total, by=by)
     base = float(api_month(scenario, price).total)
@@ -120,8 +123,8 @@ def tornado_figure(scenario: Scenario, by: float = 0.25) -> Figure:
     return Figure(
         chart,
         alt=f"Tornado, widest first, in dollars a month. {words}.",
-        source=f"One setting at a time: quantities by ±{by:.0%} of their value, shares and rates by ±{by:.0%} points. "
-        f"{price.source}.",
+        source=f"One setting at a time: down by {by:.0%} of its value; up by as much, or for a share by {by:.0%} of what is "
+        f"left to 100%. {price.source}.",
     )
 
 
