@@ -9,7 +9,7 @@ JUPYTER ?=
 PYTEST ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test lint types imports pytest notebooks doctor pins clean
+.PHONY: help setup lab calculator test lint types imports pytest notebooks doctor pins clean
 
 help: ## This list
 	@echo "make lab     open the workbook in JupyterLab, on chapter 00"
@@ -24,6 +24,9 @@ setup: ## Make or renew .venv only
 
 lab: setup
 	@$(BIN)/labkit open $(JUPYTER)
+
+calculator: setup ## Open the cost calculator as an app, for this machine only
+	@$(BIN)/labkit calculator $(JUPYTER)
 
 test: setup
 	@sh setup/chromium.sh

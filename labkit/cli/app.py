@@ -77,10 +77,18 @@ def doctor(
 
 @app.command(name="open", context_settings=_PASS_ON)
 def open_(context: typer.Context) -> None:
-    """Open JupyterLab on chapter 00. Options are JupyterLab's own: --no-browser, --port 9000, …."""
+    """Open JupyterLab on your copy of chapter 00, in mine/. Options are JupyterLab's: --no-browser, --port 9000, …."""
     from labkit.cli.jupyter import open_lab
 
     sys.exit(open_lab(context.args))
+
+
+@app.command(context_settings=_PASS_ON)
+def calculator(context: typer.Context) -> None:
+    """Open the cost calculator as an app, for this machine only. Options are Voilà's own: --no-browser, --port 9000, …."""
+    from labkit.cli.jupyter import open_calculator
+
+    sys.exit(open_calculator(context.args))
 
 
 @app.command(context_settings={**_PASS_ON, "help_option_names": []})

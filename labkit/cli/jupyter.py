@@ -1,4 +1,4 @@
-"""Open the workbook: JupyterLab from this environment, on chapter 00."""
+"""Open the workbook in JupyterLab, or the calculator as an app, both from this environment."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from labkit.extras import extra
-from labkit.workbook import notebooks_dir, repo_root
+from labkit.workbook import lay_out, notebooks_dir, renewal, repo_root
 
 FIRST = "00_start_here.ipynb"
+CALCULATOR = Path("apps") / "calculator.ipynb"
+_HERE = "127.0.0.1"
 
 
 def command(arguments: Sequence[str]) -> list[str]:
-    """The command line that starts JupyterLab in the clone, on chapter 00, with the user's `arguments` at its end.
+    """The command line that starts JupyterLab in the clone, on the learner's copy of chapter 00.
 
-    If its port is taken, JupyterLab tries the next ones. Raises `FileNotFoundError` when the notebooks were not built.
+    The user's `arguments` stand at its end. If its port is taken, JupyterLab tries the next ones. Raises `FileNotFoundError`
+    when the notebooks were not built.
     """
     first = notebooks_dir() / FIRST
     if not first.is_file():
         raise FileNotFoundError(f"no {FIRST} in {first.parent}; build the notebooks with `labkit notebooks build`")
-    root = repo_root()
     options = [
-        f"--ServerApp.root_dir={root}",
-        f"--LabApp.default_url=/lab/tree/{first.relative_to(root).as_posix()}",
+        f"--ServerApp.root_dir={repo_root()}",
+        f"--LabApp.default_url=/lab/tree/mine/{FIRST}",
         "--ServerApp.port_retries=100",
     ]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
@@ -32,12 +35,33 @@ def command(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "jupyterlab", *options, *arguments]
 
 
+def calculator_command(arguments: Sequence[str]) -> list[str]:
+    """The command line that serves the calculator under Voilà, to this machine only; the user's `arguments` end it."""
+    return [sys.executable, "-m", "voila", CALCULATOR.name, f"--Voila.ip={_HERE}", *arguments]
+
+
 def open_lab(arguments: Sequence[str]) -> int:
-    """Run JupyterLab until it is stopped; returns its exit status. Raises `MissingExtra` where it is not installed."""
+    """Lay out the learner's copies of the notebooks and run JupyterLab until it is stopped; returns its exit status.
+
+    Says which copies have a newer original. Raises `MissingExtra` where JupyterLab is not installed.
+    """
     line = command(arguments)
     with extra("workbook"):
         import jupyterlab  # noqa: F401 - asks only whether it is there
+    for name in lay_out():
+        print(renewal(name))
+    return _until_stopped(line, repo_root())
+
+
+def open_calculator(arguments: Sequence[str]) -> int:
+    """Serve the calculator until it is stopped; returns the exit status. Raises `MissingExtra` where Voilà is missing."""
+    with extra("workbook"):
+        import voila  # noqa: F401 - asks only whether it is there
+    return _until_stopped(calculator_command(arguments), (notebooks_dir() / CALCULATOR).parent)  # where voila.json lies
+
+
+def _until_stopped(line: list[str], folder: Path) -> int:
     try:
-        return subprocess.run(line, check=False).returncode
+        return subprocess.run(line, cwd=folder, check=False).returncode
     except KeyboardInterrupt:
         return 0

@@ -267,9 +267,11 @@ def tornado(
 ) -> tuple[Swing, ...]:
     """One-at-a-time sensitivity, widest swing first.
 
-    Quantities move by ±`by` of their value; shares and rates move by ±`by` in absolute terms. All are kept within `BOUNDS`.
-    `cost` is any function from a scenario to money. Raises `InvalidValue` for an unknown setting, and for a `by` that is not
-    above 0 and up to 1.
+    Every setting moves by the same part `by` of the way that it has. Down, that is the way to 0: to (1 - by) times its
+    value. Up, a quantity or a rate has no end, and moves as far as it moved down: to (1 + by) times its value. A share ends
+    at 1, and moves by that part of what is left, to s + by (1 - s): so a lever that nobody has pulled yet (a share of 0) has
+    a swing, and one that is pulled to its end has little left to give. All are kept within `BOUNDS`. `cost` is any function
+    from a scenario to money. Raises `InvalidValue` for an unknown setting, and for a `by` that is not above 0 and up to 1.
     """
     if not 0 < by <= 1:
         raise InvalidValue(f"by is {by}; move settings by a share above 0 and up to 1")
@@ -277,8 +279,8 @@ def tornado(
     for name in names:
         low_bound, high_bound = _bounds(name)
         value = getattr(scenario, name)
-        step = by if name.endswith(("_share", "_rate")) else by * value
-        low, high = max(low_bound, value - step), min(high_bound, value + step)
+        up = by * (1 - value) if name.endswith("_share") else by * value
+        low, high = max(low_bound, value - by * value), min(high_bound, value + up)
         if name in _WHOLE:
             low, high = round(low), round(high)
         swings.append(

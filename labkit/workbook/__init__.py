@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from labkit.workbook.run import main as run_notebooks
 
 from labkit.workbook.charts import MIME
+from labkit.workbook.mine import lay_out, renewal
 from labkit.workbook.paths import notebooks_dir, repo_root, source_names
 from labkit.workbook.progress import progress_text
 
@@ -52,10 +53,12 @@ __all__ = [
     "dashboard",
     "equals",
     "holds",
+    "lay_out",
     "live_chart",
     "notebooks_dir",
     "open_chapter",
     "progress_text",
+    "renewal",
     "repo_root",
     "run_notebooks",
     "show",

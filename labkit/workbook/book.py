@@ -19,6 +19,7 @@ from labkit.workbook.chapters import Chapter, chapter, chapters
 from labkit.workbook.claims import Claim
 from labkit.workbook.exercise import CheckFailed, Exercise, ExerciseError, Verdict, run_check
 from labkit.workbook.kept import to_json
+from labkit.workbook.mine import mine_dir, outdated, renewal
 from labkit.workbook.paths import chapter_recording, state_dir
 from labkit.workbook.prediction import (
     ChoiceQuestion,
@@ -27,13 +28,25 @@ from labkit.workbook.prediction import (
     Score,
     Standing,
     cannot_tell,
+    reset,
     score_choice,
     score_number,
     standing,
 )
 from labkit.workbook.progress import CAPTION, HEADER, progress_rows
 from labkit.workbook.quiz import Quiz
-from labkit.workbook.render import code_html, panel_html, show_html, show_widget, table_html, table_text
+from labkit.workbook.render import (
+    STYLE,
+    code_html,
+    open_html,
+    panel_html,
+    show_html,
+    show_replaceable,
+    show_widget,
+    table_html,
+    table_text,
+    veil_html,
+)
 from labkit.workbook.rounds import Spread, spread
 from labkit.workbook.store import JOURNAL, Journal
 
@@ -42,6 +55,7 @@ if TYPE_CHECKING:
 
 PROFILES = ("ci", "learn", "gpu")
 T = TypeVar("T")
+_PREDICT = "Run this cell to predict."
 
 
 class Book:
@@ -65,6 +79,7 @@ class Book:
         self._asked: dict[str, Question] = {}
         self._actual: dict[str, Spread | str] = {}
         self._held: set[str] = set()  # results that this run could not tell
+        self._waiting: dict[str, Callable[[], None]] = {}  # what shows the results that wait for a prediction
 
     def rng(self, name: str) -> random.Random:
         """A random generator for `name` alone. It gives the same numbers in every run with this seed."""
@@ -168,35 +183,15 @@ class Book:
         """
         asked = NumberQuestion(self._declared(id, "predictions"), question, low, high, unit, log, help)
         self._asked[id] = asked
-        state = standing(self._journal, id)
-        guess = _number(state)
         self._ask(id, question, help, f"between {asked.show(low)} and {asked.show(high)}")
-
-        def commit(value: float) -> str:
-            return self._commit(id, {"value": value, "unit": unit}, f"Committed: {asked.show(value)}.")
-
-        from labkit.workbook import forms  # imports ipywidgets, which a headless check does not need
-
-        show_widget(forms.number_form(asked, guess, state.revealed, commit))
+        show_widget(self._form(asked), _PREDICT)
 
     def predict_choice(self, id: str, question: str, *, options: tuple[str, ...], help: str = "") -> None:
         """Ask which of `options` will happen, and how sure the learner is. Raises `ExerciseError` as `predict` does."""
         asked = ChoiceQuestion(self._declared(id, "predictions"), question, tuple(options))
         self._asked[id] = asked
-        state = standing(self._journal, id)
-        chosen = _choice(state)
-        if chosen is not None and chosen[0] not in asked.options:
-            chosen = None  # the options were reworded since, so the old guess answers another question
         self._ask(id, question, help, " or ".join(asked.options))
-
-        def commit(value: str, confidence: float) -> str:
-            return self._commit(
-                id, {"value": value, "confidence": confidence}, f"Committed: {value}, {confidence:.0%} sure."
-            )
-
-        from labkit.workbook import forms  # imports ipywidgets, which a headless check does not need
-
-        show_widget(forms.choice_form(asked, chosen, state.revealed, commit))
+        show_widget(self._form(asked), _PREDICT)
 
     def reveal(self, id: str, actual: Any, unit: str = "", *, unsure: str = "") -> None:
         """Show the result beside the prediction, scored.
@@ -205,9 +200,10 @@ class Book:
         `unsure` why. Rounds too far apart to judge a guess by, and None, are shown with that sentence; the prediction then
         stays open. On a noisy machine the result of a quiet one stands beside.
 
-        A learner who has not committed yet is asked to commit, or may look anyway; then the result is not scored. Profile
-        'ci' and solved books show the result at once. Raises `ExerciseError` when the prediction was not asked in this run,
-        when `actual` does not fit the question, and when `unit` differs from the question's unit.
+        A learner who has not committed yet is asked to commit, or may look anyway; then the result is not scored. Until then
+        the outputs of the cells below are folded. Profile 'ci' and solved books show the result at once. Raises
+        `ExerciseError` when the prediction was not asked in this run, when `actual` does not fit the question, and when
+        `unit` differs from the question's unit.
         """
         asked = self._asked.get(self._declared(id, "predictions"))
         if asked is None:
@@ -224,14 +220,16 @@ class Book:
             return
         self._actual[id] = value
         self._held.discard(id)
-        state = standing(self._journal, id)
-        if state.guess is None and not state.revealed and self.profile != "ci" and not self.solutions:
-            message = "No prediction yet: commit one above and run this cell again."
-            from labkit.workbook import forms  # imports ipywidgets, which a headless check does not need
+        if self._open(standing(self._journal, id)):
+            self._wait(id, asked, value)
+        else:
+            show_html(*self._result(id, asked, value))
 
-            show_widget(forms.held_back(message, lambda: self._result(id, asked, value)[0]))
-            return
-        show_html(*self._result(id, asked, value))
+    def reset(self) -> None:
+        """Open this chapter's predictions again, to be made anew when its cells are run again. The journal keeps the old."""
+        reset(self._journal, self.chapter.predictions)
+        text = "Run the chapter again from its top: its results wait for new predictions. The old ones stay in your journal."
+        show_html(panel_html("The predictions of this chapter are open again.", text), text)
 
     def recap(self) -> None:
         """Show all predictions of the chapter beside their results."""
@@ -246,10 +244,16 @@ class Book:
             if value is None:
                 rows.append((asked.question, guess, "-", "this run cannot tell" if id in self._held else "not run yet"))
                 continue
+            if self._open(state):
+                rows.append((asked.question, guess, "-", "waits for your prediction"))
+                continue
             score = _score(asked, state, value)
             rows.append((asked.question, guess, _text(asked, value), score.words if score else "no prediction"))
         header, caption = ("question", "you predicted", "result", "score"), "Predictions and results"
-        show_html(table_html(header, rows, caption), table_text(header, rows, caption))
+        again = "To predict once more, run book.reset() in a cell of your own."
+        show_html(
+            f"{table_html(header, rows, caption)}<small>{again}</small>", f"{table_text(header, rows, caption)}\n{again}"
+        )
 
     # Claims and the bill
 
@@ -287,6 +291,7 @@ class Book:
         show_html(
             panel_html(title, "<br>".join(map(escape, parts)), _tone(made.verdict == claims.HOLDS)),
             " ".join((title, *parts)),
+            result=True,
         )
 
     def claims(self) -> None:
@@ -323,6 +328,7 @@ class Book:
         show_html(
             table_html(bill.HEADER, rows, caption) + panel_html(f"{name}: {said}") + f"<small>{escape(source)}</small>",
             f"{table_text(bill.HEADER, rows, caption)}\n{name}: {said}\n{source}",
+            result=True,
         )
 
     def on_your_data(self, chapter: str | None = None, *, log: str | PathLike[str] | None = None) -> None:
@@ -350,7 +356,7 @@ class Book:
             self._journal.append("log", "path", path=path)
             return own.shown(number, Path(path), "Your log.")[0]
 
-        show_widget(own.form("" if mine is None else str(mine), read))
+        show_widget(own.form("" if mine is None else str(mine), read), "Run this cell to ask a log of yours.")
 
     # Exercises
 
@@ -449,7 +455,8 @@ class Book:
 
         from labkit.workbook import forms  # imports ipywidgets, which a headless check does not need
 
-        show_widget(forms.quiz_form(shown, chosen if chosen in quiz.reasons else None, choose))
+        form = forms.quiz_form(shown, chosen if chosen in quiz.reasons else None, choose)
+        show_widget(form, "Run this cell to answer.")
 
     def _ask(self, id: str, question: str, help: str, answers: str) -> None:
         show_html(panel_html(question, escape(help)), f"Predict {id}: {question} ({answers}) {help}".strip())
@@ -458,7 +465,53 @@ class Book:
         if standing(self._journal, id).revealed:
             return "Locked: the result has been shown."
         self._journal.append("commit", id, **fields)
+        if show := self._waiting.pop(id, None):
+            show()
         return escape(said)
+
+    def _form(self, asked: Question) -> Any:
+        """The form that asks for a prediction, with what was committed before."""
+        from labkit.workbook import forms  # imports ipywidgets, which a headless check does not need
+
+        id, state = asked.id, standing(self._journal, asked.id)
+        if isinstance(asked, NumberQuestion):
+
+            def commit(value: float) -> str:
+                return self._commit(id, {"value": value, "unit": asked.unit}, f"Committed: {asked.show(value)}.")
+
+            return forms.number_form(asked, _number(state), state.revealed, commit)
+
+        def commit_choice(value: str, confidence: float) -> str:
+            return self._commit(
+                id, {"value": value, "confidence": confidence}, f"Committed: {value}, {confidence:.0%} sure."
+            )
+
+        chosen = _choice(state)
+        if chosen is not None and chosen[0] not in asked.options:
+            chosen = None  # the options were reworded since, so the old guess answers another question
+        return forms.choice_form(asked, chosen, state.revealed, commit_choice)
+
+    def _open(self, state: Standing) -> bool:
+        """Whether results wait: a learner has neither predicted nor looked. Nobody predicts in 'ci' and in solved books."""
+        return state.guess is None and not state.revealed and self.profile != "ci" and not self.solutions
+
+    def _wait(self, id: str, asked: Question, value: Spread | str) -> None:
+        """Ask once more, in place of the result, which appears as soon as the learner commits, here or above, or looks."""
+        from labkit.workbook import forms  # imports ipywidgets, which a headless check does not need
+
+        words = "The result is there and waits for your prediction. Until then, the results below stay folded."
+        title = f"No prediction yet: {asked.question}"
+        replace = show_replaceable(veil_html(panel_html(title, words)), f"{title} {words}")
+
+        def show() -> None:
+            self._waiting.pop(id, None)
+            html, text = self._result(id, asked, value)
+            replace(open_html(html), text)
+            form.close()
+
+        form = forms.held_back(self._form(asked), show)
+        self._waiting[id] = show
+        show_widget(form, _PREDICT)
 
     def _hold_back(self, id: str, asked: Question, why: str) -> None:
         """Say that this run cannot tell, and what a quiet machine found where that is known. The prediction stays open."""
@@ -520,7 +573,13 @@ def open_chapter(
         writes=state_dir() / "recordings" / f"{contents.notebook}.jsonl",
         quiet=profile == "ci",
     )
+    show_html(STYLE, "")
     if profile != "ci":
+        if Path.cwd() == mine_dir() and outdated(contents.notebook):
+            show_html(
+                panel_html("There is a newer version of this chapter.", renewal(contents.notebook)),
+                renewal(contents.notebook),
+            )
         bench.prepare()
     return Book(contents, profile=profile, engine=engine, seed=seed, solutions=solutions, journal=journal, bench=bench)
 

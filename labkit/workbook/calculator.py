@@ -25,6 +25,7 @@ import ipywidgets as w
 from labkit.cost import MonthlyCost, Scenario, api_month, hosted_month, hosts, listed, month, price_named, tornado
 from labkit.request import LabError
 from labkit.workbook.charts import PALETTE, Figure, bundle, caption_html
+from labkit.workbook.render import STYLE
 
 _KINDS = {
     "fresh_input": ("fresh input", PALETTE["blue"]),
@@ -77,7 +78,7 @@ def month_figure(rows: tuple[MonthlyCost, ...]) -> Figure:
             order="order:Q",
             tooltip=["model:N", "kind:N", alt.Tooltip("usd:Q", title="USD per month", format=",.0f")],
         )
-        .properties(title=f"{cheapest.name} is cheapest: ${cheapest.total:,.0f} a month", width=430, height=150)
+        .properties(title=f"{cheapest.name} is cheapest: ${cheapest.total:,.0f} a month", height=150)
     )
     words = "; ".join(f"{row.name} {row.total:,.0f} dollars a month" for row in rows)
     return Figure(
@@ -86,7 +87,10 @@ def month_figure(rows: tuple[MonthlyCost, ...]) -> Figure:
 
 
 def tornado_figure(scenario: Scenario, by: float = 0.25) -> Figure:
-    """Tornado of the scenario's first model: how its monthly cost changes when each setting moves alone, by ±`by`."""
+    """Tornado of the scenario's first model: how its monthly cost changes when each setting moves alone, by the part `by`.
+
+    `labkit.cost.tornado` says how far that is.
+    """
     price = price_named(scenario.models[0])
     swings = tornado(scenario, lambda s: api_month(s, price).total, by=by)
     base = float(api_month(scenario, price).total)
@@ -112,7 +116,7 @@ def tornado_figure(scenario: Scenario, by: float = 0.25) -> Figure:
             ),
             tooltip=["setting:N", "moved to:N", alt.Tooltip("usd:Q", title="change, USD", format="+,.0f")],
         )
-        .properties(title=f"{_WORDS[widest.name].capitalize()} moves the bill most", width=430, height=190)
+        .properties(title=f"{_WORDS[widest.name].capitalize()} moves the bill most", height=220)
     )
     words = "; ".join(
         f"{_WORDS[s.name]}: {float(s.cost_low) - base:+,.0f} to {float(s.cost_high) - base:+,.0f}" for s in swings
@@ -120,8 +124,8 @@ def tornado_figure(scenario: Scenario, by: float = 0.25) -> Figure:
     return Figure(
         chart,
         alt=f"Tornado, widest first, in dollars a month. {words}.",
-        source=f"One setting at a time: quantities by ±{by:.0%} of their value, shares and rates by ±{by:.0%} points. "
-        f"{price.source}.",
+        source=f"One setting at a time: down by {by:.0%} of its value; up by as much, or for a share by {by:.0%} of what is "
+        f"left to 100%. {price.source}.",
     )
 
 
@@ -236,7 +240,7 @@ class Dashboard:
             button = w.Button(description=label, layout=w.Layout(width="5.5em"))
             button.on_click(act)
             row.append(button)
-        left = [self._fields, w.HTML("<b>Settings</b>"), self._file, w.HBox(row), self._link]
+        left = [w.HTML(STYLE), self._fields, w.HTML("<b>Settings</b>"), self._file, w.HBox(row), self._link]
         right = [self._headline, self._message, self._month.widget, self._tornado.widget]
         return w.HBox(
             [

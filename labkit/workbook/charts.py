@@ -2,7 +2,8 @@
 
 Charts are Vega-Lite 5 MIME bundles, which the installed JupyterLab draws itself, offline. The theme draws lines and text in
 `currentColor`, the colour of the text around the chart, so they follow a light or dark theme even when the reader switches
-it. The background is transparent. The data colours are Okabe and Ito's, darkened or lightened until each has a contrast of
+it. The background is transparent. `labkit.workbook.fitted`
+makes them as wide as the page and tells categories apart by more than a colour. The data colours are Okabe and Ito's, darkened or lightened until each has a contrast of
 3:1 or more against both JupyterLab backgrounds (WCAG 2.1, 1.4.11). A chart cannot be shown without a text alternative.
 """
 
@@ -13,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from typing import Any
+
+from labkit.workbook.render import FORM, show_widget
 
 MIME = "application/vnd.vegalite.v5+json"
 PALETTE = {
@@ -39,19 +42,22 @@ CONFIG: dict[str, Any] = {
         "gridOpacity": 0.15,
         "labelFontSize": 12,
         "titleFontSize": 12,
+        "labelLimit": 260,
     },
     "legend": {
         "labelColor": _INK,
         "titleColor": _INK,
         "labelFontSize": 12,
         "titleFontSize": 12,
+        "labelLimit": 0,
+        "symbolOpacity": 1,
         "symbolBaseFillColor": PALETTE["grey"],  # of legends for shape or size alone; black is lost on a dark page
         "symbolBaseStrokeColor": PALETTE["grey"],
     },
     "header": {"labelColor": _INK, "titleColor": _INK},
     "text": {"color": _INK},
     "rule": {"color": _INK},
-    "view": {"stroke": None, "continuousWidth": 480, "continuousHeight": 260},
+    "view": {"stroke": None, "continuousWidth": 480, "continuousHeight": 300, "discreteHeight": {"step": 28}},
     "mark": {"color": PALETTE["blue"]},
 }
 # SVG keeps text as text: searchable, zoomable, and in currentColor. The menu has no entry that needs a network.
@@ -88,6 +94,7 @@ def spec(figure: Figure) -> dict[str, Any]:
     import altair as alt  # Altair and pandas take seconds to import, and most users of this room draw nothing
 
     from labkit.workbook.drawable import drawable
+    from labkit.workbook.fitted import fitted
 
     try:
         made: dict[str, Any] = drawable(figure.chart).to_dict(format="vega-lite")
@@ -97,6 +104,7 @@ def spec(figure: Figure) -> dict[str, Any]:
     if "/vega-lite/v5" not in str(made.get("$schema", "")):
         raise ChartError(f"JupyterLab draws Vega-Lite 5, this chart is {made.get('$schema')!r}; use altair 5.5, as pinned")
     own = made.pop("config", {}) if figure.chart._get("config") is not alt.Undefined else {}
+    made = fitted(made)
     made["config"] = _merged(CONFIG, own)
     made["description"] = figure.alt
     return made
@@ -129,16 +137,15 @@ def caption_html(figure: Figure) -> str:
 
 
 def live_chart(make: Callable[..., Figure], **controls: Any) -> None:
-    """Show controls on the left and the chart that `make(**values)` returns on the right, drawn anew at every change.
+    """Show controls and, below, the chart that `make(**values)` returns, drawn anew at every change.
 
     `make` must answer in well under 100 ms, so compute heavy things before. An error at the first call is raised. An error
     after a change is shown in the chart's place, so that no chart stands beside settings it was not drawn for, and the
     controls stay alive. All of it is widget state, so it works in JupyterLab and under Voilà.
     """
     import ipywidgets as w
-    from IPython.display import display
 
-    picture = w.Output(layout=w.Layout(min_height="8em", flex="1 1 auto"))
+    picture = w.Output(layout=w.Layout(min_height="8em"))
     words = w.HTML()
 
     def draw(_: Any = None) -> None:
@@ -159,14 +166,9 @@ def live_chart(make: Callable[..., Figure], **controls: Any) -> None:
             control.style.description_width = "initial"  # else long labels are cut off
         control.observe(draw, names="value")
     draw()
-    panel = w.VBox(list(controls.values()), layout=w.Layout(flex="0 1 auto"))
-    box = w.HBox([panel, w.VBox([picture, words])], layout=w.Layout(flex_flow="row wrap", grid_gap="1em"))
-    display({"text/plain": f"{first.alt}\n{first.source}", **_view(box)}, raw=True)
-
-
-def _view(box: Any) -> dict[str, Any]:
-    data: dict[str, Any] = box._repr_mimebundle_()
-    return {kind: value for kind, value in data.items() if kind != "text/plain"}
+    panel = w.HBox(list(controls.values()), layout=w.Layout(flex_flow="row wrap", grid_gap="0 2em"))
+    panel.add_class(FORM)
+    show_widget(w.VBox([panel, picture, words]), f"{first.alt}\n{first.source}")
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The widgets a learner answers with: a slider or a choice with a Commit button, a quiz question, a held-back result.
 
 A form owns no state: it passes the learner's choice to a callback and shows the text that the callback returns. Without a
-browser nobody presses its button, so a headless run never answers for the learner.
+browser nobody presses its button, so a headless run never answers for the learner. The workbook's stylesheet puts the labels
+of sliders in a box of the class `FORM` above them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import ipywidgets as w
 
 from labkit.workbook.prediction import ChoiceQuestion, NumberQuestion
-from labkit.workbook.render import panel_html
+from labkit.workbook.render import FORM
 
 _WIDE = {"description_width": "initial"}
 
@@ -24,8 +25,8 @@ def number_form(question: NumberQuestion, guess: float | None, locked: bool, com
     `guess` is the number committed before, or None; `locked` says that it can no longer change. `commit` takes the number
     and returns the text to show.
     """
-    layout = w.Layout(width="min(100%, 34em)")
-    label = question.unit or "your guess"
+    layout = w.Layout(width="min(100%, 36rem)")
+    label = f"Your guess ({question.unit})" if question.unit else "Your guess"
     if question.log:
         low, high = math.log10(question.low), math.log10(question.high)
         start = guess if guess is not None else 10 ** ((low + high) / 2)
@@ -54,7 +55,8 @@ def number_form(question: NumberQuestion, guess: float | None, locked: bool, com
             style=_WIDE,
         )
     slider.disabled = locked
-    return _commit_box([slider], slider, guess is not None, locked, lambda: commit(float(slider.value)))
+    todo = "Move the slider to your guess; then you can commit it."
+    return _commit_box([slider], slider, todo, guess is not None, locked, lambda: commit(float(slider.value)))
 
 
 def choice_form(
@@ -73,12 +75,18 @@ def choice_form(
         max=1.0,
         step=0.01,
         readout_format=".0%",
-        description="how sure?",
+        description="How sure are you?",
+        layout=w.Layout(width="min(100%, 36rem)"),
         style=_WIDE,
     )
     radio.disabled = sure.disabled = locked
     return _commit_box(
-        [radio, sure], radio, guess is not None, locked, lambda: commit(str(radio.value), max(float(sure.value), even))
+        [radio, sure],
+        radio,
+        "Choose an answer; then you can commit it.",
+        guess is not None,
+        locked,
+        lambda: commit(str(radio.value), max(float(sure.value), even)),
     )
 
 
@@ -102,28 +110,31 @@ def quiz_form(options: tuple[str, ...], last: str | None, choose: Callable[[str]
     return w.VBox([radio, button, feedback])
 
 
-def held_back(message: str, reveal: Callable[[], str]) -> w.Widget:
-    """A `message` in place of a result, with a button that shows the result anyway. `reveal` returns its HTML."""
-    text = w.HTML(panel_html(message))
-    button = w.Button(description="Show it anyway", layout=w.Layout(width="max-content"))
-
-    def pressed(_: Any) -> None:
-        text.value = reveal()
-        button.close()
-
-    button.on_click(pressed)
-    return w.VBox([text, button])
+def held_back(question: w.Widget, reveal: Callable[[], None]) -> w.Widget:
+    """The form of a `question`, in place of its result, with a button that calls `reveal` to show the result without it."""
+    button = w.Button(description="Show the result anyway", layout=w.Layout(width="max-content"))
+    button.on_click(lambda _: reveal())
+    return w.VBox([question, button])
 
 
-def _commit_box(children: list[Any], needed: Any, committed: bool, locked: bool, commit: Callable[[], str]) -> w.Widget:
+def _commit_box(
+    children: list[Any], needed: Any, todo: str, committed: bool, locked: bool, commit: Callable[[], str]
+) -> w.Widget:
+    """The `children` above a Commit button, beside which stands why it is disabled; `todo` says what enables it."""
     button = w.Button(description="Commit", button_style="primary", disabled=True, tooltip="Fix this prediction")
     status = w.HTML(
-        "Locked: the result has been shown." if locked else "Committed. You may still change it." if committed else ""
+        "Locked: the result has been shown."
+        if locked
+        else "Committed. Until the result is shown, you may change it: move the slider or choose again."
+        if committed
+        else todo
     )
 
     def touched(change: Any) -> None:
         if not _is_rounding(change["old"], change["new"]):
             button.disabled = locked or needed.value is None
+            if not button.disabled:
+                status.value = ""
 
     def pressed(_: Any) -> None:
         status.value = commit()
@@ -132,7 +143,9 @@ def _commit_box(children: list[Any], needed: Any, committed: bool, locked: bool,
     for child in children:
         child.observe(touched, names="value")
     button.on_click(pressed)
-    return w.VBox([*children, w.HBox([button, status])])
+    box = w.VBox([*children, w.HBox([button, status])])
+    box.add_class(FORM)
+    return box
 
 
 def _is_rounding(old: Any, new: Any) -> bool:

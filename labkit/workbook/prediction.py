@@ -1,6 +1,7 @@
 """Predictions: a guess that the learner commits to before the result, and its score after it.
 
-The learner may change a committed guess until the result is first revealed; then it is locked. Nobody guesses on the
+The learner may change a committed guess until the result is first revealed; then it is locked, until a reset opens it
+again. Nobody guesses on the
 learner's behalf: without a commitment there is a result and no score.
 
 A share (unit "%") is scored by its distance in percentage points: 2 % guessed for 1 % is close, though it is twice as much.
@@ -117,14 +118,22 @@ class Standing:
 
 
 def standing(journal: Journal, id: str) -> Standing:
-    """The last commitment before the first reveal, and whether there was a reveal."""
-    guess = None
+    """The last commitment before the first reveal, and whether there was a reveal; both since the last reset."""
+    guess, revealed = None, False
     for entry in journal.entries(item=id):
-        if entry["kind"] == "reveal":
-            return Standing(guess, True)
-        if entry["kind"] == "commit":
+        if entry["kind"] == "reset":
+            guess, revealed = None, False
+        elif entry["kind"] == "reveal":
+            revealed = True
+        elif entry["kind"] == "commit" and not revealed:
             guess = entry
-    return Standing(guess, False)
+    return Standing(guess, revealed)
+
+
+def reset(journal: Journal, ids: Iterable[str]) -> None:
+    """Open predictions again: what was committed and shown before stays in the journal, and counts no more."""
+    for id in ids:
+        journal.append("reset", id)
 
 
 def score_number(question: NumberQuestion, guess: float, actual: Spread) -> Score:

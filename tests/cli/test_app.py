@@ -11,7 +11,7 @@ import pytest
 from labkit import __version__
 from labkit.cli import app, jupyter
 from labkit.ledger import Ledger
-from labkit.workbook import run
+from labkit.workbook import notebooks_dir, run
 from labkit.workbook.book import PROFILES
 from labkit.workbook.chapters import chapter, chapters
 from labkit.workbook.run import KINDS
@@ -31,7 +31,7 @@ def labkit(*arguments, **environment):
 
 def test_help_lists_every_command():
     shown = labkit("--help").stdout
-    for command in ("doctor", "open", "lab", "notebooks", "progress", "record", "engine", "ledger"):
+    for command in ("doctor", "open", "calculator", "lab", "notebooks", "progress", "record", "engine", "ledger"):
         assert f" {command} " in shown
 
 
@@ -198,5 +198,13 @@ def test_the_lab_opens_on_chapter_00_and_passes_options_on(tmp_path, monkeypatch
     (tmp_path / "notebooks" / jupyter.FIRST).write_text("{}")
     made = jupyter.command(["--port", "9000"])
     assert f"--ServerApp.root_dir={tmp_path}" in made
-    assert "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb" in made
+    assert "--LabApp.default_url=/lab/tree/mine/00_start_here.ipynb" in made
     assert made[-2:] == ["--port", "9000"]
+
+
+def test_the_calculator_is_served_to_this_machine_only():
+    made = jupyter.calculator_command(["--port=9000"])
+    assert made[1:3] == ["-m", "voila"]
+    assert "--Voila.ip=127.0.0.1" in made
+    assert made[-1] == "--port=9000"
+    assert (notebooks_dir() / jupyter.CALCULATOR).is_file()

@@ -90,6 +90,24 @@ def test_the_tornado_is_sorted_and_each_swing_is_the_cost_recomputed() -> None:
     assert users.width == _total(BASE) / 2  # ±25 % of a proportional cost
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "low", "high"),
+    [
+        ("users", 1_000, 800, 1_200),
+        ("retry_rate", 0.5, 0.4, 0.6),  # a rate has no end above, so it moves as far up as down
+        ("cached_share", 0.0, 0.0, 0.2),  # a lever that nobody has pulled yet
+        ("cached_share", 0.5, 0.4, 0.6),
+        ("batch_share", 0.9, 0.72, 0.92),
+        ("shadow_share", 1.0, 0.8, 1.0),  # nothing is left to pull
+    ],
+)
+def test_every_setting_of_the_tornado_goes_the_same_part_of_its_way(
+    name: str, value: float, low: float, high: float
+) -> None:
+    (swing,) = tornado(replace(BASE, **{name: value}), _total, (name,), by=0.2)
+    assert (swing.low, swing.high) == (pytest.approx(low), pytest.approx(high))
+
+
 def test_elasticities_of_a_closed_form() -> None:
     assert elasticity(BASE, _total, "users") == pytest.approx(1)
     assert elasticity(BASE, _total, "input_tokens") == pytest.approx(60 / 84)

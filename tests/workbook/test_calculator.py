@@ -91,11 +91,12 @@ def test_the_tornado_draws_the_swings_that_cost_computes() -> None:
     # A month is proportional to its users, so ±25% of them is ±25% of it.
     assert users == pytest.approx({"lower": float(-base / 4), "higher": float(base / 4)})
     cached = {row["end"]: row["usd"] for row in rows if row["setting"] == "cached share"}
-    for end, share in (("lower", 0.15), ("higher", 0.65)):
+    # Of 0.4: a quarter less, and a quarter of the 0.6 that are left.
+    for end, share in (("lower", 0.3), ("higher", 0.55)):
         moved = api_month(replace(scenario, cached_share=share), price).total
         assert cached[end] == pytest.approx(float(moved - base))
     assert f"users a day: {-base / 4:+,.0f} to {base / 4:+,.0f}" in figure.alt
-    assert "±25%" in figure.source
+    assert "25% of its value" in figure.source
 
 
 def test_a_scenario_beyond_the_sliders_and_with_other_models_is_shown_whole(tmp_path: Path) -> None:
