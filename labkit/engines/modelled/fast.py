@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from labkit.engines.modelled.settings import EngineSettings
@@ -18,6 +20,23 @@ def simulate(trace: Trace, model: LatencyModel, settings: EngineSettings) -> Sim
     compiled code is kept on disk. Raises `ContextWindowExceeded`, with the lengths of the longest request, where the engine
     can never hold it, and `InvalidValue` for priorities and for prefix blocks that engine blocks do not divide.
     """
+    return _run(trace, model, settings, len(trace))
+
+
+def simulate_closed(
+    input_tokens: Ints, output_tokens: Ints, people: int, model: LatencyModel, settings: EngineSettings
+) -> SimulatedAnswers:
+    """Keep `people` requests of these lengths under way, in their order, until all have ended: a closed loop.
+
+    The result's trace says when each request was sent. Raises as `simulate` does, and `InvalidValue` for `people` below 1.
+    """
+    if people < 1:
+        raise InvalidValue(f"people is {people}; keep at least 1 request under way")
+    return _run(Trace(np.zeros(len(input_tokens)), input_tokens, output_tokens), model, settings, people)
+
+
+def _run(trace: Trace, model: LatencyModel, settings: EngineSettings, people: int) -> SimulatedAnswers:
+    """Run the first `people` requests at their arrival, and each later one when an answer has ended."""
     with extra("analysis"):
         from labkit.engines.modelled import kernel  # numba takes a second to import: only simulations wait for it
 
@@ -34,7 +53,8 @@ def simulate(trace: Trace, model: LatencyModel, settings: EngineSettings) -> Sim
     requests[:, kernel.OUTPUT] = trace.output_tokens
     requests[:, kernel.START] = start[:-1]
     times = np.full((len(trace), kernel.TIME_COLUMNS), np.nan)
-    times[:, kernel.SENT] = trace.arrival
+    times[:people, kernel.SENT] = trace.arrival[:people]
+    times[people:, kernel.SENT] = np.inf
     front = kernel.one_after_another(trace.arrival, float(model.frontend_s))
     times[:, kernel.FRONT] = front
     times[:, kernel.WAY] = model.request_s + model.prompt_token_s * trace.input_tokens
@@ -59,14 +79,16 @@ def simulate(trace: Trace, model: LatencyModel, settings: EngineSettings) -> Sim
         model.kv_s,
         model.admit_s,
         model.crowd_s,
+        model.frontend_s,
         model.experts_s,
         model.expert_share,
     )
     seconds = kernel.Seconds(*(float(value) for value in constants))
-    steps, busy = kernel.simulate(tables, limits, seconds)
+    steps, busy = kernel.simulate(tables, limits, seconds, people < len(trace))
     scheduled, first_token, done = (times[:, c] for c in (kernel.SCHEDULED, kernel.FIRST_TOKEN, kernel.DONE))
     cached, preemptions = requests[:, kernel.CACHED], requests[:, kernel.PREEMPTIONS]
-    return SimulatedAnswers(trace, scheduled, first_token, done, cached, preemptions, int(steps), float(busy))
+    sent = trace if people >= len(trace) else replace(trace, arrival=times[:, kernel.SENT])
+    return SimulatedAnswers(sent, scheduled, first_token, done, cached, preemptions, int(steps), float(busy))
 
 
 def _contents(trace: Trace, block_size: int, start: Ints) -> tuple[Ints, int]:

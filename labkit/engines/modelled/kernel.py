@@ -51,7 +51,7 @@ class Limits(NamedTuple):
 
 
 class Seconds(NamedTuple):
-    """The latency model's constants for a step, in seconds."""
+    """The latency model's constants for a step, in seconds, and `frontend` for a request."""
 
     step: float
     sequence: float
@@ -61,6 +61,7 @@ class Seconds(NamedTuple):
     kv: float
     admit: float
     crowd: float
+    frontend: float
     experts: float
     share: float
 
@@ -209,10 +210,11 @@ def send(times: Floats, order: Ints, arrived: int, sent: int, under_way: int, cr
 
 
 @compiled
-def simulate(tables: Tables, limits: Limits, seconds: Seconds) -> tuple[int, float]:
+def simulate(tables: Tables, limits: Limits, seconds: Seconds, closed: bool) -> tuple[int, float]:
     """Run all requests, in the order in which they are sent, to their end.
 
-    Fills the requests' rows and times, and returns the number of steps and the seconds spent in them.
+    In a `closed` loop, requests whose SENT is infinite are sent one by one, each when another's answer ends. Fills the
+    requests' rows and times, and returns the number of steps and the seconds spent in them.
     """
     blocks, contents, requests = tables.blocks, tables.contents, tables.requests
     times, held, content = tables.times, tables.held, tables.content
@@ -223,7 +225,11 @@ def simulate(tables: Tables, limits: Limits, seconds: Seconds) -> tuple[int, flo
     order = np.empty(total, dtype=np.int64)  # the first `sent` requests, in the order in which they reach the scheduler
     num_running = num_preempted = sent = arrived = admitted = finished = steps = 0
     now, busy = -np.inf, 0.0
+    opened = int(np.isfinite(times[:, SENT]).sum())
     while finished < total:
+        while closed and sent < total and times[sent, SENT] <= now:
+            send(times, order, arrived, sent, sent - finished, seconds.crowd)
+            sent += 1
         while arrived < sent and times[order[arrived], READY] <= now:
             arrived += 1
         crowded = num_running + num_preempted + arrived - admitted > 1
@@ -328,6 +334,10 @@ def simulate(tables: Tables, limits: Limits, seconds: Seconds) -> tuple[int, flo
                         times[r, DONE] = now
                         finished += 1
                         give_back(blocks, requests, held, r)
+                        if opened < total:  # only in a closed loop: whoever has an answer asks again
+                            times[opened, SENT] = now
+                            times[opened, FRONT] = max(now, times[opened - 1, FRONT]) + seconds.frontend
+                            opened += 1
                         continue
             running[kept] = r
             kept += 1

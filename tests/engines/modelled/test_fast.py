@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.engines.modelled import EngineSettings, ModelledEngine, Step, Trace, simulate
+from labkit.engines.modelled import EngineSettings, ModelledEngine, Step, Trace, simulate, simulate_closed
 from labkit.latency import LatencyModel, StepWork
 from labkit.latency.fitting import volley_seconds
+from labkit.load import closed_loop
 from labkit.request import Completion, ContextWindowExceeded, InvalidValue, Request, complete
 from labkit.request.clock import run_virtual
 
@@ -99,6 +100,30 @@ def test_the_compiled_path_does_event_for_event_what_the_handler_does(workload: 
     assert outcome.cached_tokens.tolist() == [a.done.usage.cached_tokens for a in answers]
     assert outcome.preemptions.sum() == preemptions
     assert outcome.steps == len(steps)
+
+
+@settings(max_examples=100, deadline=None)
+@given(workload=workloads(), people=st.integers(1, 6))
+def test_the_compiled_closed_loop_does_what_the_load_generator_does_to_the_handler(
+    workload: tuple[EngineSettings, Trace], people: int
+):
+    engine, trace = workload
+    model = replace(MODEL, crowd_s=0.0)  # answers that end in one step end in some order, on which only the crowd depends
+    outcome = simulate_closed(trace.input_tokens, trace.output_tokens, people, model, engine)
+    plain = Trace(np.zeros(len(trace)), trace.input_tokens, trace.output_tokens)
+    requests = [
+        Request("x", max_tokens=int(plain.output_tokens[i]), extra={"prompt_token_ids": tokens_of(plain, i)})
+        for i in range(len(plain))
+    ]
+    run = run_virtual(closed_loop(ModelledEngine(model, engine), requests, people))
+    assert np.sort(outcome.trace.arrival) == pytest.approx([s.due - run.begin for s in run.samples], abs=1e-7)
+    assert np.sort(outcome.ttft) == pytest.approx(sorted(s.ttft_from_due for s in run.samples), abs=1e-7)
+    assert outcome.done.max() == pytest.approx(run.end - run.begin, abs=1e-7)
+
+
+def test_a_closed_loop_of_nobody_is_refused():
+    with pytest.raises(InvalidValue, match="people is 0; keep at least 1"):
+        simulate_closed(np.array([9]), np.array([1]), 0, MODEL, EngineSettings(num_blocks=100))
 
 
 def test_a_lone_request_takes_its_steps_and_nothing_else():
