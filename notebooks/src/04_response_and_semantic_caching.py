@@ -16,14 +16,14 @@ import asyncio
 import math
 import re
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import altair as alt
 import ipywidgets as w
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
-from scipy.stats import binom
+from scipy.stats import beta, binom
 
 from labkit.caches import (
     CacheControl,
@@ -50,10 +50,12 @@ from labkit.caches import (
 from labkit.cost import host, price_named, price_request
 from labkit.embeddings import embedder
 from labkit.lab import examples, grade, meanings, pairs, questions, traffic
+from labkit.lab.hard_pairs import hard_pairs
 from labkit.ledger import Booked, Ledger
 from labkit.portal import PORTAL, Answered, Stays
 from labkit.request import Message, Request, Usage, clock, complete, stack
 from labkit.workbook import PALETTE, Figure, live_chart, show, spread, state_dir
+from labkit.workbook.chapters.builds.b04 import play, rates_at
 from labkit.workbook.chapters.c04 import leaks, random_request
 
 # %% [markdown]
@@ -829,6 +831,156 @@ def says_something_else(cached: str, new: str) -> bool:
 
 # %%
 book.check("04.4", says_something_else)
+
+# %% [markdown] tags=["further"]
+# {{exercise 04.5}}
+# Teams that put a semantic cache into production start with one number, 0.9 or so, and find out by complaint what it lets
+# through: the answer for 14 days given for 41, one shop's prices shown in another, last month's rules after the change. What
+# keeps that from happening is a judge between the index and the customer. You have met its parts. Build the whole: it is told
+# how many wrong answers are too many, and has to keep to that on traffic it has not seen.
+#
+# 1. `upper` is the one-sided Clopper–Pearson bound. Of `hits` answers `wrong` were wrong; which share of all answers may be
+#    wrong, with `confidence`? Where all hits were wrong, or none was seen, it is 1.
+# 2. `apart` is the second look: True where two questions differ in a figure with its sign and unit (5 kg, -5 C, €7, TS-1234),
+#    in a name (whatever has a capital inside a sentence; it must occur in the other one, in any letters), or in being denied
+#    (two denials make none; “illegal” denies “legal”). It is judged on pairs that you do not see, the hard ones of the
+#    lab among them. Order, scope and opposites such as left and right are not asked of you. They are yours to add.
+# 3. `calibrate` gets (cached question, new one, score, whether the old answer was right). It leaves out what is `apart`, and
+#    sets and returns the threshold by the rule of exercise 04.3, with your own bound: from the highest score down, equal scores
+#    together, up to the first that fails although so many hits could have proved it; infinity where nothing is proved.
+# 4. `place` is where an answer is kept: equal exactly where the tenant, the permissions (in any order) and the era, which is the
+#    version of the facts, are equal. It must fit into a dictionary.
+# 5. `find` chooses among the kept answers near a new question, each (place, its question, its score): the number of the most
+#    similar one that is in this place, reaches the threshold and is not `apart`. Of equals, the first; None where there is none.
+
+
+# %% exercise="04.5"
+class SameAnswer:
+    """Decides whether an old answer may be given again; at most the share `bound` of what it gives may be wrong."""
+
+    def __init__(self, bound: float, confidence: float = 0.95) -> None:
+        self.bound = bound
+        self.confidence = confidence
+        self.threshold = math.inf  # no score is enough, until it is calibrated
+
+    def upper(self, wrong: int, hits: int) -> float:
+        """Stage 1: the share that may be wrong, where `wrong` of `hits` were."""
+        ...  # your code here
+
+    def apart(self, cached: str, new: str) -> bool:
+        """Stage 2: whether the words say that the questions differ."""
+        ...  # your code here
+
+    def calibrate(self, compared: Sequence[tuple[str, str, float, bool]]) -> float:
+        """Stage 3: set the threshold, and return it."""
+        ...  # your code here
+
+    def place(self, tenant: str, permissions: Iterable[str], era: str) -> Hashable:
+        """Stage 4: where an answer is kept."""
+        ...  # your code here
+
+    def find(self, kept: Sequence[tuple[Hashable, str, float]], place: Hashable, question: str) -> int | None:
+        """Stage 5: the number of the answer to give."""
+        ...  # your code here
+
+
+# %%
+book.check("04.5", SameAnswer)
+
+# %% [markdown] tags=["further"]
+# #### Your judge on this chapter's traffic
+#
+# Calibrated on the calibration's traffic and let loose on the desk's, with the same vectors as everything above. Each line is a
+# judge at all thresholds; the large mark is the threshold that it set for itself.
+
+# %%
+mine, whose = book.yours("04.5", SameAnswer)
+asked_before = list(traffic("calibration", many, book.seed + 1, meanings_total=MEANINGS, tenants=SHOPS))  # as above
+known_vectors, desk_vectors = (
+    embed([q.text for q in some], f"the vectors of {name}")
+    for some, name in ((asked_before, "the calibration's traffic"), (desk_asked, "the desk's"))
+)
+limit = bounds[1]
+judges = {whose: mine} | ({} if mine is book.reference("04.5") else {"the reference": book.reference("04.5")})
+lines, marks = [], []
+for name, make_judge in book.track(judges.items(), "each judge plays the traffic"):
+    judge = make_judge(limit)
+    seen, found = play(judge, asked_before, known_vectors), play(judge, desk_asked, desk_vectors)
+    own = judge.calibrate([(one.cached, one.new, one.score, one.right) for one in seen])
+    lines += [(name, t, *rates_at(found, many, t)) for t in grid]
+    marks.append((name, own, *rates_at(found, many, own)))
+of_lab = calibrated_threshold(known.scores, known.right, bound=limit).threshold
+of_score = calibrated_threshold(known_plain.scores, known_plain.right, bound=limit).threshold
+for name, played, own in (("the lab's", checked, of_lab), ("score alone", plain, of_score)):
+    lines += [(name, t, *played.at(t)) for t in grid]
+    marks.append((name, own, *played.at(own)))
+names = [name for name, *_ in marks]
+played = pd.DataFrame(lines, columns=["judge", "threshold", "hits", "wrong"])
+own = pd.DataFrame(marks, columns=["judge", "threshold", "hits", "wrong"])
+
+# %%
+x = alt.X("hits:Q", title="answered from the cache (share of requests)", axis=alt.Axis(format=".0%"))
+y = alt.Y("wrong:Q", title="of those, wrong", axis=alt.Axis(format=".0%"))
+paint = alt.Color(
+    "judge:N",
+    title=None,
+    sort=names,
+    scale=alt.Scale(domain=names, range=[PALETTE[c] for c in ("green", "blue", "orange", "grey")[-len(names) :]]),
+)
+tips = ["judge:N", "threshold:Q", alt.Tooltip("hits:Q", format=".1%"), alt.Tooltip("wrong:Q", format=".2%")]
+show(
+    (
+        alt.Chart(played).mark_line().encode(x=x, y=y, color=paint, order="threshold:Q", tooltip=tips)
+        + alt.Chart(own)
+        .mark_point(filled=True, size=170, opacity=1)
+        .encode(x=x, y=y, color=paint, shape=alt.Shape("judge:N", title=None, sort=names), tooltip=tips)
+        + alt.Chart(pd.DataFrame({"wrong": [limit]})).mark_rule(strokeDash=[4, 3], color=PALETTE["grey"]).encode(y="wrong:Q")
+    ).properties(
+        title={
+            "text": f"At most {limit:.0%} wrong was asked; each judge at its own threshold",
+            "subtitle": "; ".join(
+                f"{r.judge}: {r.hits:.0%} answered, {r.wrong:.1%} of them wrong" for r in own.itertuples()
+            ),
+        }
+    ),
+    alt="Wrong answers against answered requests. At their own thresholds: "
+    + "; ".join(f"{r.judge} {r.hits:.1%} answered, {r.wrong:.2%} wrong" for r in own.itertuples())
+    + f". Dashed: the bound of {limit:.0%}.",
+    source=f"{many} questions of two shops as above; thresholds from {len(asked_before)} others; {encoder.name}.",
+)
+
+# %%
+tricky = [pair for pair in hard_pairs("test") if pair.language == "en"]
+ends = [embed([getattr(pair, side) for pair in tricky], f"hard pairs, {side}") for side in ("cached", "new")]
+near = (ends[0] * ends[1]).sum(axis=1) >= 0.9
+refuses = {name: make_judge(limit).apart for name, make_judge in judges.items()} | {"the lab's": differences}
+seen = pd.DataFrame(
+    [
+        {"kind": pair.kind, "judge": name, "right": 100.0 * (bool(refuse(pair.cached, pair.new)) != pair.same)}
+        for name, refuse in refuses.items()
+        for pair in tricky
+    ]
+    + [
+        {"kind": pair.kind, "judge": "a threshold of 0.9", "right": 100.0 * (bool(hit) == pair.same)}
+        for pair, hit in zip(tricky, near, strict=True)
+    ]
+)
+judged_so = seen.groupby(["kind", "judge"], sort=False).right.mean().unstack()
+judged_so.style.format("{:.0f} %").background_gradient(cmap="cividis", vmin=0, vmax=100).set_caption(
+    f"{len(tricky)} hard pairs that nothing was tuned on, by what sets them apart: judged rightly"
+)
+
+# %%
+open_kinds = judged_so[judged_so[whose] < 50].index.tolist()
+Markdown(
+    (
+        f"What {whose} still lets through: **{', '.join(open_kinds)}**. "
+        if open_kinds
+        else f"No kind deceives {whose} often. "
+    )
+    + "Each is a few lines in `apart`, and each line refuses some honest paraphrase as well: add one, run the two cells above "
+    "again, and see whether it pays on the desk's traffic."
+)
 
 # %% [markdown]
 # ## So what

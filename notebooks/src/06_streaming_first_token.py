@@ -14,7 +14,7 @@
 import asyncio
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
 import altair as alt
@@ -27,7 +27,7 @@ from labkit.cost import price_of
 from labkit.lab import examples, grade
 from labkit.ledger import Booked, Ledger
 from labkit.load import ExactLengths
-from labkit.request import Chunk, Done, Request, clock, complete, stack
+from labkit.request import Chunk, Done, EngineError, Request, StreamIncomplete, clock, complete, stack
 from labkit.streaming import (
     WORDS_PER_S,
     AfterProse,
@@ -44,11 +44,13 @@ from labkit.streaming import (
     StreamGone,
     buffered,
     first_useful_at,
+    frame,
     progressive,
     streamed,
     word_arrivals,
 )
 from labkit.workbook import PALETTE, Figure, below, live_chart, show
+from labkit.workbook.chapters.builds.b06 import cut_evenly, on_the_wire
 
 # %%
 book.warm_up()
@@ -871,7 +873,8 @@ async def a_list():
     return [(1000 * (chunk.at - whole.done.timing.sent), chunk.text) for chunk in whole.chunks]
 
 
-came = (await book.measure("a list, as it came", a_list)).value
+listed = await book.measure("a list, as it came", a_list)
+came = listed.value
 shown_at = {}
 
 
@@ -917,6 +920,162 @@ def messages(pieces: Iterable[bytes]) -> Iterator[tuple[str, str]]:
 
 # %%
 book.check("06.4", messages)
+
+# %% [markdown] tags=["further"]
+# {{exercise 06.5}}
+# Whoever streams answers owns a piece of code like this one. Most were written in an hour, on a fast line, where each piece of
+# bytes happened to hold one whole event. Then a proxy joins two events, a mobile line cuts a character in half, or the engine
+# fails after the first words. Customers see `Ã©`, miss a word, or take half an answer for all of it; and since every one of
+# these requests has status 200, no dashboard shows it. Write the reader that the rest of a product can rely on. Exercise 06.4
+# was its middle; here are its two ends.
+#
+# 1. `lines` gives the lines that a piece of bytes completes. A line ends in LF, CR LF or CR. A CR ends its line at once, even as
+#    the last byte of a piece; an LF that comes next belongs to it. A BOM at the beginning of the stream is taken off. A byte
+#    that is no UTF-8 becomes `\ufffd`.
+# 2. `events` gives (event, data) of the events that a piece completes, by the rules of 06.4. Of the other fields, `event: …`
+#    names the event, for this one time; without it the name is `message`. An empty line forgets the name as well as the data.
+#    A line without a colon is a field with an empty value.
+# 3. `feed` returns the text that a piece brings, and keeps `text`, `finish_reason`, `usage` and `done` up to date. The data is
+#    JSON, `{"choices": [{"delta": {"content": "Hel"}, "finish_reason": null}], "usage": null}`, of which everything may be
+#    missing or null. The usage comes late, in an event without choices. Data that is `[DONE]` and nothing else ends the answer:
+#    what follows is not read.
+# 4. An event named `error`, data with an `error` in it, and data that is no JSON raise `EngineError` with that data in the
+#    message. `close` returns the whole text. Where neither `[DONE]` nor a finish reason has come, it raises `StreamIncomplete`
+#    that says how many characters there are. Whatever is raised, what had arrived stays in `text`.
+
+
+# %% exercise="06.5"
+class AnswerReader:
+    """Reads one answer from the bytes of its stream, which may be cut anywhere."""
+
+    def __init__(self) -> None:
+        self.text = ""  # what has arrived
+        self.finish_reason: str | None = None
+        self.usage: dict[str, int] = {}
+        self.done = False  # whether [DONE] has come
+
+    def lines(self, piece: bytes) -> list[str]:
+        """Stage 1: the lines that `piece` completes, without their ends."""
+        ...  # your code here
+
+    def events(self, piece: bytes) -> list[tuple[str, str]]:
+        """Stage 2: (event, data) of each event that `piece` completes."""
+        ...  # your code here
+
+    def feed(self, piece: bytes) -> str:
+        """Stages 3 and 4: the text that `piece` brings."""
+        ...  # your code here
+
+    def close(self) -> str:
+        """Stage 4: the whole text; raises `StreamIncomplete` where it is not whole."""
+        ...  # your code here
+
+
+# %%
+book.check("06.5", AnswerReader)
+
+# %% [markdown] tags=["further"]
+# #### Your reader on this chapter's stream
+#
+# The list from above again, as the engine sent it: its pieces of text, put on the wire as an engine puts them, and brought by
+# eight kinds of network. Your reader (as soon as it passes), the lab's, and the one that everybody writes first.
+
+
+# %%
+class FirstTry:
+    """Splits each piece into lines, and believes that each is whole."""
+
+    def __init__(self):
+        self.text = ""
+
+    def feed(self, piece):
+        for line in piece.decode(errors="replace").split("\n"):
+            with suppress(ValueError, LookupError, TypeError):
+                self.text += json.loads(line.removeprefix("data: "))["choices"][0]["delta"]["content"]
+
+    def close(self):
+        return self.text
+
+
+sent_texts = [text for _, text in came if text]
+sent_text = "".join(sent_texts)
+wire = on_the_wire(sent_texts, {"completion_tokens": len(sent_texts)})
+each_event = [event + b"\n\n" for event in wire.split(b"\n\n")[:-1]]
+half = each_event[: len(each_event) // 2]
+networks = {
+    "an event a piece": each_event,
+    "1,400 bytes a piece": cut_evenly(wire, 1400),
+    "100 bytes a piece": cut_evenly(wire, 100),
+    "a byte a piece": cut_evenly(wire, 1),
+    "CR LF, an event a piece": [event.replace(b"\n", b"\r\n") for event in each_event],
+    "CR, 100 bytes a piece": cut_evenly(wire.replace(b"\n", b"\r"), 100),
+    "breaks half-way": half,
+    "the engine fails half-way": [*half, frame('{"error": {"message": "out of memory"}}')],
+}
+
+
+def read_through(reader, pieces):
+    """The share of the text that was read in percent, and what the reader says of the end."""
+    said = "that this is all"
+    try:
+        for piece in pieces:
+            reader.feed(piece)
+        reader.close()
+    except StreamIncomplete:
+        said = "that it was cut"
+    except EngineError:
+        said = "that the engine failed"
+    return 100 * len(reader.text) / len(sent_text), said
+
+
+# %%
+mine, whose = book.yours("06.5", AnswerReader)
+first_try = "everybody's first"
+contestants = {whose: mine, "the lab's": book.reference("06.5"), first_try: FirstTry}
+heard = pd.DataFrame(
+    [
+        {"reader": name, "network": network, "percent": percent, "says": said}
+        for name, make_reader in contestants.items()
+        for network, pieces in networks.items()
+        for percent, said in [read_through(make_reader(), pieces)]
+    ]
+)
+whole_at = heard[heard.percent > 99.9].groupby("reader").size().reindex(list(contestants), fill_value=0)
+show(
+    alt.Chart(heard)
+    .mark_point(filled=True, size=70, opacity=1)
+    .encode(
+        x=alt.X("percent:Q", title="of the engine's text, in the reader's hands (%)", scale=alt.Scale(domain=[0, 100])),
+        y=alt.Y("network:N", title=None, sort=list(networks)),
+        yOffset=alt.YOffset("reader:N", sort=list(contestants)),
+        color=alt.Color(
+            "reader:N",
+            title=None,
+            sort=list(contestants),
+            scale=alt.Scale(domain=list(contestants), range=[PALETTE[c] for c in ("green", "blue", "red")]),
+        ),
+        shape=alt.Shape("reader:N", title=None, sort=list(contestants), scale=alt.Scale(domain=list(contestants))),
+        tooltip=["reader:N", "network:N", alt.Tooltip("percent:Q", format=".0f"), "says:N"],
+    )
+    .properties(
+        height=alt.Step(12),
+        title={
+            "text": f"The whole text, of {len(networks)} networks",
+            "subtitle": "; ".join(f"{name}: {n}" for name, n in whole_at.items()),
+        },
+    ),
+    alt="Share of the engine's text that each reader has, by network. "
+    + " ".join(
+        f"{name}: " + ", ".join(f"{r.network} {r.percent:.0f} %" for r in rows.itertuples()) + "."
+        for name, rows in heard.groupby("reader", sort=False)
+    ),
+    source=f"{len(sent_texts)} pieces of text as the engine sent them, put on the wire anew. {listed.source}",
+)
+
+# %%
+heard.pivot(index="network", columns="reader", values="says").loc[list(networks)[-3:], list(contestants)].rename_axis(
+    columns="what it says of the end"
+)
 
 # %% [markdown]
 # ## So what

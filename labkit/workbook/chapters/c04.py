@@ -17,6 +17,7 @@ from labkit.caches import fingerprint, scope_of
 from labkit.lab import pairs
 from labkit.request import Message, Request
 from labkit.workbook.chapters import Chapter
+from labkit.workbook.chapters.builds.b04 import BUILD
 from labkit.workbook.chapters.q04 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, equals, holds
 
@@ -386,5 +387,6 @@ CHAPTER = Chapter(
                 "line 8: % 2 == 1 -> % 2 >= 1": "a rest by 2 is 0 or 1",
             },
         ),
+        BUILD,
     ),
 )

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from labkit.streaming import Decoder, Repeating, buffered, frame, streamed
 from labkit.workbook.chapters import Chapter
+from labkit.workbook.chapters.builds.b06 import BUILD
 from labkit.workbook.chapters.q06 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
 
@@ -440,5 +441,6 @@ CHAPTER = Chapter(
             ),
             wrong=(_decoded_by_piece, _with_the_unfinished, _id_forgotten, _stripped),
         ),
+        BUILD,
     ),
 )
