@@ -21,7 +21,7 @@ FACES = {f"labkit.{room}" for room in ROOMS} | {
     "labkit.workbook.chapters",
 }
 """Where a room may be entered. A room within a room has a face of its own."""
-CHAPTER = re.compile(r"labkit\.workbook\.chapters\.c\d\d")  # each is the face of one notebook's exercises
+CHAPTER = re.compile(r"labkit\.workbook\.chapters\.(c\d\d|builds\.b\d\d)")  # the faces of a notebook's exercises
 INNER = {"benchmarks/semantic_cache.py"}  # times the inner steps of a look-up, one by one
 
 

@@ -14,7 +14,7 @@ from labkit.workbook.bench import Result
 from labkit.workbook.book import Book, open_chapter
 from labkit.workbook.chapters import Chapter
 from labkit.workbook.charts import PALETTE, ChartError, Figure, live_chart, show
-from labkit.workbook.exercise import CheckFailed, Exercise, ExerciseError, Outcome, agree, call, equals, holds
+from labkit.workbook.exercise import CheckFailed, Exercise, ExerciseError, Outcome, Stage, agree, call, equals, holds
 from labkit.workbook.paths import state_dir
 from labkit.workbook.rounds import Spread, below, spread
 
@@ -42,6 +42,7 @@ __all__ = [
     "Result",
     "Seen",
     "Spread",
+    "Stage",
     "agree",
     "below",
     "build_notebooks",

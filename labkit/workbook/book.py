@@ -281,25 +281,32 @@ class Book:
     # Exercises
 
     def check(self, id: str, answer: Any) -> None:
-        """Check the learner's answer on hidden inputs and show the verdict.
+        """Check the learner's answer on hidden inputs and show the verdict; of a long build, stage by stage.
 
         A wrong answer raises nothing, except in a solved book: that raises `CheckFailed` with the verdict. Raises
         `ExerciseError` for an unknown id and for a check that tests nothing.
         """
         verdict = run_check(self.chapter.exercise(id), answer, self.seed)
-        self._journal.append("check", id, ok=verdict.ok, blank=verdict.blank)
+        self._journal.append("check", id, ok=verdict.ok, blank=verdict.blank, stage=len(verdict.held))
         show_html(_verdict_html(verdict), str(verdict))
         if self.solutions and not verdict.ok:
             raise CheckFailed(str(verdict))
 
     def hint(self, id: str) -> None:
-        """Show one more hint at every call; once all are used, every call shows all of them."""
-        hints = self.chapter.exercise(id).hints
-        used = sum(1 for _ in self._journal.entries("hint", id))
+        """Show one more hint at every call; once all are used, every call shows all of them.
+
+        The hints of a long build are those for the stage in which its last check stopped.
+        """
+        exercise = self.chapter.exercise(id)
+        last = self._journal.last("check", id)
+        at = min(int(last.get("stage", 0)), len(exercise.parts) - 1) if last is not None else 0
+        hints = exercise.hints_for(at)
+        used = sum(1 for entry in self._journal.entries("hint", id) if entry.get("part", 0) == at)
         shown = min(used + 1, len(hints))
         if used < len(hints):
-            self._journal.append("hint", id, stage=shown)
-        title = f"Exercise {id}: hint {shown} of {len(hints)}"
+            self._journal.append("hint", id, stage=shown, part=at)
+        of = f", stage {at + 1} ({exercise.stages[at].name})" if exercise.stages else ""
+        title = f"Exercise {id}{of}: hint {shown} of {len(hints)}"
         listed = hints[:shown]
         html = panel_html(title, "<br>".join(f"{n}. {escape(h)}" for n, h in enumerate(listed, 1)))
         show_html(html, "\n".join([title, *[f"{n}. {h}" for n, h in enumerate(listed, 1)]]))
@@ -314,6 +321,17 @@ class Book:
     def reference(self, id: str) -> Any:
         """The object that solves the exercise. Later cells use it, whatever the learner wrote."""
         return self.chapter.exercise(id).reference
+
+    def yours(self, id: str, answer: Any) -> tuple[Any, str]:
+        """The learner's own answer and the label "yours" where it passes the check; else the reference, with why.
+
+        So a cell can draw what the learner built, whatever state it is in. Nothing is shown and nothing counts. Raises
+        `ExerciseError` for an unknown id.
+        """
+        exercise = self.chapter.exercise(id)
+        if run_check(exercise, answer, self.seed).ok:
+            return answer, "yours"
+        return exercise.reference, "the reference (yours does not pass yet)"
 
     def quiz(self, id: str, question: str, *, answer: str, why: str, wrong: Mapping[str, str]) -> None:
         """Ask a question with one right `answer`, and say `why` it is right when the learner chooses it.
@@ -492,13 +510,13 @@ def _source(exercise: Exercise) -> str:
 
 
 def _verdict_html(verdict: Verdict) -> str:
+    body = list(map(escape, verdict.standing))
     if verdict.ok:
-        return panel_html(
-            f"Exercise {verdict.exercise}: passed", f"{verdict.passed} properties held on hidden inputs.", "good"
-        )
-    body = [escape(verdict.note).replace("\n", "<br>")] if verdict.note else []
+        body.append(f"{verdict.passed} properties held on hidden inputs.")
+        return panel_html(verdict.title, "<br>".join(body), "good")
+    body += [escape(verdict.note).replace("\n", "<br>")] if verdict.note else []
     if verdict.failure is not None:
         rows = [("given", verdict.failure.given), ("expected", verdict.failure.expected), ("actual", verdict.failure.actual)]
         body += [f"{name}: <code>{escape(text)}</code>" for name, text in rows]
         body += [escape(verdict.failure.why)] if verdict.failure.why else []
-    return panel_html(f"Exercise {verdict.exercise}: not yet", "<br>".join(body), "bad")
+    return panel_html(verdict.title, "<br>".join(body), "bad")

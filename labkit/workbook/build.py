@@ -265,10 +265,11 @@ def _only_shows(code: str) -> bool:
 
 
 def _interface(definition: Definition) -> str:
-    """What a caller of the function or class sees, without types: its kind, and its arguments or its methods'."""
+    """What a caller of the function or class sees, without types: its kind, and its arguments or its public methods'."""
     if isinstance(definition, ast.ClassDef):
         methods = [part for part in definition.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)]
-        return f"a class with {'; '.join(map(_interface, methods))}"
+        public = [part for part in methods if not part.name.startswith("_") or part.name.startswith("__")]
+        return f"a class with {'; '.join(f'{part.name}, {_interface(part)}' for part in public)}"
     bare = copy.deepcopy(definition.args)
     for argument in ast.walk(bare):
         if isinstance(argument, ast.arg):

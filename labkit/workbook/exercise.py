@@ -5,6 +5,9 @@ An exercise's `check` is a generator: it draws inputs from a seeded `random.Rand
 the wrong type or be left blank: `run_check` turns all of that into a `Verdict`, so that a wrong answer never breaks the
 notebook's later cells.
 
+A long build is an exercise with `stages` in the place of its `check`: each `Stage` has a name and a check, and they are run
+in order up to the first that fails. So the learner may check after each part of the code.
+
 The check runs in a thread of its own, for two reasons. An answer may be `async` although the notebook's own loop is running.
 And an answer that never ends can be interrupted on every platform: at the time limit, `TimeLimit` is raised in the thread.
 """
@@ -22,7 +25,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from decimal import Decimal
 from numbers import Number, Real
 from types import EllipsisType, MappingProxyType
@@ -30,6 +33,7 @@ from typing import Any
 
 _ID_PARTS = 2
 _SHOWN = 400
+_BUILD_MINUTES = (30, 60)
 
 
 class CheckFailed(AssertionError):
@@ -59,8 +63,19 @@ Check = Callable[[Any, random.Random], Iterable[Outcome]]
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """One part of a long build: what works after it, in a few words (`name`), its check, and hints for it alone."""
+
+    name: str
+    check: Check
+    hints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exercise:
     """A task with its check, its staged hints and its proof.
+
+    A short exercise has a `check`, a long build has `stages`; a stage without hints of its own falls back on the exercise's.
 
     `answer` is the name that the learner's cell defines. `reference` is the object that solves the exercise; later cells use
     it, never the learner's. `wrong` holds near-miss answers, and a test proves that the check rejects each. `minutes` is an
@@ -75,9 +90,10 @@ class Exercise:
     minutes: int
     difficulty: int
     answer: str
-    check: Check
     reference: Any
-    hints: tuple[str, ...]
+    check: Check | None = None
+    stages: tuple[Stage, ...] = ()
+    hints: tuple[str, ...] = ()
     wrong: tuple[Any, ...] = ()
     limit_s: float = 10.0
     equivalent: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -94,23 +110,48 @@ class Exercise:
             raise ExerciseError(
                 f"exercise {self.id}: answer {self.answer!r} must be the name that the learner's cell defines"
             )
-        if not self.hints:
-            raise ExerciseError(f"exercise {self.id} needs at least one hint")
+        if (self.check is None) == (not self.stages):
+            raise ExerciseError(f"exercise {self.id} must have either a check or stages")
+        names = [stage.name for stage in self.stages]
+        if not all(names) or len(set(names)) < len(names):
+            raise ExerciseError(f"exercise {self.id}: its stages must have names, each its own: {names}")
+        if self.stages and not _BUILD_MINUTES[0] <= self.minutes <= _BUILD_MINUTES[1]:
+            raise ExerciseError(
+                f"exercise {self.id} has stages, so it is a long build: minutes {self.minutes} must be from "
+                f"{_BUILD_MINUTES[0]} to {_BUILD_MINUTES[1]}"
+            )
+        if not self.hints and not (self.stages and all(stage.hints for stage in self.stages)):
+            raise ExerciseError(f"exercise {self.id} needs at least one hint, and a long build one for each stage")
         object.__setattr__(self, "equivalent", MappingProxyType(dict(self.equivalent)))
 
     @property
     def heading(self) -> str:
         """The markdown that the build puts above the exercise."""
         dots = "●" * self.difficulty + "○" * (3 - self.difficulty)
-        return (
-            f"### Exercise {self.id} · {self.title}\n\n"
-            f'*Difficulty {dots} · about {self.minutes} min · stuck? Run `book.hint("{self.id}")`*\n'
-        )
+        about = f'Difficulty {dots} · about {self.minutes} min · stuck? Run `book.hint("{self.id}")`'
+        if not self.stages:
+            return f"### Exercise {self.id} · {self.title}\n\n*{about}*\n"
+        listed = "\n".join(f"{number}. {stage.name}" for number, stage in enumerate(self.stages, 1))
+        how = f"It grows in {len(self.stages)} stages. Run its check after each: it goes as far as your code does."
+        return f"### Long build {self.id} · {self.title}\n\n*{about}*\n\n{how}\n\n{listed}\n"
+
+    @property
+    def parts(self) -> tuple[Stage, ...]:
+        """The stages; of a short exercise, its check as one stage without a name."""
+        return self.stages if self.check is None else (Stage("", self.check),)
+
+    def hints_for(self, stage: int) -> tuple[str, ...]:
+        """The hints for a stage, by its place from 0: its own, or else the exercise's."""
+        return self.parts[min(stage, len(self.parts) - 1)].hints or self.hints
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a check found. `passed` counts the properties that held; `failure` and `note` say why the check did not pass."""
+    """What a check found. `passed` counts the properties that held; `failure` and `note` say why the check did not pass.
+
+    `stages` are the names of a long build's stages, and `held` counts for each that was passed the properties that held in
+    it: so the check stopped in the stage `len(held)`.
+    """
 
     exercise: str
     ok: bool
@@ -118,11 +159,31 @@ class Verdict:
     failure: Outcome | None = None
     note: str = ""
     blank: bool = False
+    stages: tuple[str, ...] = ()
+    held: tuple[int, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The verdict in a few words, without a full stop."""
+        if self.ok:
+            return f"Exercise {self.exercise}: passed"
+        so_far = f": {len(self.held)} of {len(self.stages)} stages passed" if self.stages else ""
+        return f"Exercise {self.exercise}: not yet{so_far}"
+
+    @property
+    def standing(self) -> tuple[str, ...]:
+        """A line for each stage of a long build."""
+        said = [f"passed, {count} properties held" for count in self.held]
+        said += ["not yet", *["not tried"] * len(self.stages)]
+        said = said[: len(self.stages)]
+        return tuple(
+            f"Stage {number}, {name}: {what}" for number, (name, what) in enumerate(zip(self.stages, said, strict=True), 1)
+        )
 
     def __str__(self) -> str:
         if self.ok:
-            return f"Exercise {self.exercise}: passed, {self.passed} properties held on hidden inputs."
-        lines = [f"Exercise {self.exercise}: not yet."]
+            return "\n".join((f"{self.title}, {self.passed} properties held on hidden inputs.", *self.standing))
+        lines = [f"{self.title}.", *self.standing]
         if self.note:
             lines.append(self.note)
         if self.failure is not None:
@@ -155,7 +216,7 @@ def call(answer: Any, *args: Any, **kwargs: Any) -> Any:
     Checks that need more than `agree` call the answer through this function, so that an error is reported as the learner's
     and a result of `...` as a blank answer.
     """
-    given = _call_text(args, kwargs)
+    given = _call_text(answer, args, kwargs)
     try:
         result = answer(*copy.deepcopy(args), **copy.deepcopy(kwargs))
         if inspect.iscoroutine(result):
@@ -182,7 +243,8 @@ def agree(
     actual = call(answer, *args, **kwargs)
     if actual is None and expected is not None:
         why = "None is what a function returns while it is blank, or when its `return` is missing."
-    return Outcome(same(expected, actual, rel=rel, abs_=abs), _call_text(args, kwargs), shown(expected), shown(actual), why)
+    given = _call_text(answer, args, kwargs)
+    return Outcome(same(expected, actual, rel=rel, abs_=abs), given, shown(expected), shown(actual), why)
 
 
 def equals(name: str, actual: Any, expected: Any, *, rel: float = 1e-9, abs: float = 0.0, why: str = "") -> Outcome:
@@ -234,13 +296,15 @@ def run_check(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
     Whatever the answer raises, and an endless loop of it, becomes part of the verdict and is not raised. Raises
     `ExerciseError` for a check that yields no outcome. A Ctrl-C in the caller's thread interrupts the wait as usual.
     """
-    if isinstance(answer, EllipsisType) or _has_blank(answer):
-        return _blank(exercise)
+    names, blanks = tuple(stage.name for stage in exercise.stages), _blanks(answer)
+    if isinstance(answer, EllipsisType) or (blanks and not exercise.stages):
+        return _judged(exercise, _blank(exercise), blanks)
     found: list[Verdict | ExerciseError] = []
+    held: list[int] = []
 
     def work() -> None:
         try:
-            found.append(_judge(exercise, answer, seed))
+            found.append(_judge(exercise, answer, seed, held))
         except ExerciseError as error:
             found.append(error)
         except TimeLimit:
@@ -250,23 +314,43 @@ def run_check(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
     worker.start()
     worker.join(exercise.limit_s)
     if worker.is_alive():
+        passed = tuple(held)
         _interrupt(worker)
-        return Verdict(
-            exercise.id,
-            False,
-            0,
-            note=f"It was still running after {exercise.limit_s:g} s: is there a loop that never ends?",
-        )
+        note = f"It was still running after {exercise.limit_s:g} s: is there a loop that never ends?"
+        return Verdict(exercise.id, False, sum(passed), note=note, stages=names, held=passed if names else ())
     verdict = found[0]
     if isinstance(verdict, ExerciseError):
         raise verdict
-    return verdict
+    return _judged(exercise, replace(verdict, held=tuple(held)), blanks)
 
 
-def _judge(exercise: Exercise, answer: Any, seed: int) -> Verdict:
+def _judged(exercise: Exercise, verdict: Verdict, blanks: tuple[str, ...]) -> Verdict:
+    """The verdict with the stages of a long build, and what of the answer is still blank where a stage did not pass."""
+    if not exercise.stages:
+        return replace(verdict, held=())
+    verdict = replace(verdict, stages=tuple(stage.name for stage in exercise.stages))
+    if verdict.ok or not blanks:
+        return replace(verdict, blank=verdict.blank and not verdict.held)
+    still = f"Still blank: {', '.join(f'`{name}`' for name in blanks)}."
+    note = still if verdict.blank or not verdict.note else f"{verdict.note}\n{still}"
+    return replace(verdict, note=note, blank=not verdict.held)
+
+
+def _judge(exercise: Exercise, answer: Any, seed: int, held: list[int]) -> Verdict:
+    """The verdict of all stages; `held` gets the count of properties of each stage that passes."""
+    for stage in exercise.parts:
+        drawn = f"{exercise.id}/{seed}/{stage.name}" if stage.name else f"{exercise.id}/{seed}"
+        verdict = _judge_part(exercise, stage, answer, random.Random(drawn))
+        if not verdict.ok:
+            return replace(verdict, passed=sum(held) + verdict.passed)
+        held.append(verdict.passed)
+    return Verdict(exercise.id, True, sum(held))
+
+
+def _judge_part(exercise: Exercise, stage: Stage, answer: Any, rng: random.Random) -> Verdict:
     passed = 0
     try:
-        for outcome in exercise.check(answer, random.Random(f"{exercise.id}/{seed}")):
+        for outcome in stage.check(answer, rng):
             if not outcome.ok:
                 return Verdict(exercise.id, False, passed, failure=outcome)
             passed += 1
@@ -282,7 +366,8 @@ def _judge(exercise: Exercise, answer: Any, seed: int) -> Verdict:
     except BaseException as error:  # noqa: BLE001 - whatever a wrong answer breaks must not break the notebook
         return Verdict(exercise.id, False, passed, note=f"Your answer made the check raise {_named(error)}")
     if not passed:
-        raise ExerciseError(f"the check of exercise {exercise.id} tests nothing: it must yield at least one Outcome")
+        where = f" in stage {stage.name!r}" if stage.name else ""
+        raise ExerciseError(f"the check of exercise {exercise.id} tests nothing{where}: it must yield at least one Outcome")
     return Verdict(exercise.id, True, passed)
 
 
@@ -305,18 +390,28 @@ def _blank(exercise: Exercise) -> Verdict:
     )
 
 
-def _has_blank(answer: Any) -> bool:
-    """Whether the source of a function or class, where it can be had, still holds a `...` that stands for missing code."""
+def _blanks(answer: Any) -> tuple[str, ...]:
+    """Names of the functions and methods of an answer whose code still holds a `...` that stands for missing code.
+
+    Of a function without readable source, only one that does nothing at all counts.
+    """
     if not (inspect.isfunction(answer) or inspect.isclass(answer)):
-        return False
+        return ()
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(answer)))
     except (OSError, TypeError, SyntaxError, ValueError):
-        return inspect.isfunction(answer) and answer.__code__.co_code == _does_nothing.__code__.co_code
-    return any(
-        isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and part.value.value is Ellipsis
-        for part in ast.walk(tree)
-    )
+        nothing = inspect.isfunction(answer) and answer.__code__.co_code == _does_nothing.__code__.co_code
+        return (answer.__name__,) if nothing else ()
+    found: dict[str, None] = {}
+
+    def look(node: ast.AST, name: str) -> None:
+        for part in ast.iter_child_nodes(node):
+            if isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and part.value.value is Ellipsis:
+                found[name] = None
+            look(part, part.name if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) else name)
+
+    look(tree, answer.__name__)
+    return tuple(found)
 
 
 def _does_nothing() -> None: ...
@@ -338,5 +433,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
 
 
-def _call_text(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-    return shown(", ".join([repr(a) for a in args] + [f"{k}={v!r}" for k, v in kwargs.items()]))
+def _call_text(answer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """The arguments as they would be typed; of a method of an object, as `name(arguments)`."""
+    given = ", ".join([repr(a) for a in args] + [f"{k}={v!r}" for k, v in kwargs.items()])
+    return shown(f"{answer.__name__}({given})" if inspect.ismethod(answer) else given)

@@ -2,7 +2,8 @@
 
 Prose is read at 200 words a minute, as a text that one thinks about is (Brysbaert 2019 finds 238 for light prose), and
 visible code at 15 lines a minute. A chart takes 20 s, one that moves 90 s, a prediction 30 s and a quiz question 40 s. An
-exercise says its own minutes. What the machine takes is what the chapter's recording says, and 20 s for an engine to start.
+exercise says its own minutes; those of a long build are counted apart, since it is a project of its own. What the machine
+takes is what the chapter's recording says, and 20 s for an engine to start.
 
 A markdown cell tagged `further` begins a part that a reader in a hurry may skip. It ends at the next heading of its own
 level or above.
@@ -36,16 +37,19 @@ _ROUND = 5
 
 @dataclass(frozen=True, slots=True)
 class Minutes:
-    """Minutes for what everybody should read, and for the parts that may be skipped."""
+    """Minutes for what everybody should read, for the parts that may be skipped, and for the long build."""
 
     core: float
     further: float
+    build: float = 0.0
 
     @property
     def words(self) -> str:
-        """Both in a sentence, each rounded up to five minutes."""
-        core = f"{_rounded(self.core)} minutes"
-        return f"{core}, and {_rounded(self.further)} more for the parts marked {MARK}." if self.further else f"{core}."
+        """All in a sentence, each rounded up to five minutes."""
+        said = [f"{_rounded(self.core)} minutes"]
+        said += [f"{_rounded(self.further)} more for the parts marked {MARK}"] if self.further else []
+        said += [f"{_rounded(self.build)} more if you take on the long build"] if self.build else []
+        return f"{', '.join(said[:-1])}, and {said[-1]}." if said[1:] else f"{said[0]}."
 
 
 def is_further(cells: Sequence[Any]) -> list[bool]:
@@ -82,11 +86,13 @@ def estimate(cells: Sequence[Any], contents: Chapter, folded: Sequence[bool], me
 
     `folded` says for each cell whether its code is hidden; `measured_s` are the recorded seconds of each measurement.
     """
-    parts = {False: 0.0, True: 0.0}
+    parts, build = {False: 0.0, True: 0.0}, 0.0
     for cell, further, hidden in zip(cells, is_further(cells), folded, strict=True):
         if cell.cell_type == "markdown":
             parts[further] += len(_WORD.findall(cell.source)) / _WORDS_A_MINUTE
-            parts[further] += sum(contents.exercise(id).minutes for id in EXERCISE.findall(cell.source))
+            exercises = [contents.exercise(id) for id in EXERCISE.findall(cell.source)]
+            parts[further] += sum(each.minutes for each in exercises if not each.stages)
+            build += sum(each.minutes for each in exercises if each.stages)
             continue
         if cell.cell_type != "code":
             continue
@@ -95,7 +101,7 @@ def estimate(cells: Sequence[Any], contents: Chapter, folded: Sequence[bool], me
         seconds += sum(measured_s.get(id, 0.0) for id in called("measure", cell.source))
         seconds += _CONNECT_S * ("book.connect(" in cell.source)
         parts[further] += lines / _LINES_A_MINUTE + seconds / 60
-    return Minutes(parts[False], parts[True])
+    return Minutes(parts[False], parts[True], build)
 
 
 def _rounded(minutes: float) -> int:

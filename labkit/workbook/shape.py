@@ -10,7 +10,7 @@ import jupytext
 
 from labkit.workbook.build import folded
 from labkit.workbook.chapters import Chapter
-from labkit.workbook.minutes import called, lines_of
+from labkit.workbook.minutes import EXERCISE, called, is_further, lines_of
 
 SECTIONS = ("Predict", "Run", "Move", "Do", "So what", "Quiz", "Next")
 _OPENING = ("**The question.**", "**You will be able to**", "**Time.**", "**Needs.**")
@@ -200,6 +200,16 @@ def _declared(cells: list[Any], contents: Chapter) -> list[str]:
         found.append(f"a chapter has a quiz of three, this one of {len(contents.quizzes)}")
     if len(exercises) < _EXERCISES:
         found.append(f"a chapter has three exercises or more, this one {len(exercises)}")
+    long = {e.id for e in contents.exercises if e.stages}
+    for cell, further in zip(cells, is_further(cells), strict=True):
+        if cell.cell_type == "markdown" and not further:
+            found += [
+                f"the long build {id} must stand in a cell tagged further"
+                for id in EXERCISE.findall(cell.source)
+                if id in long
+            ]
+    if len(long) > 1:
+        found.append(f"a chapter has one long build at most, this one {sorted(long)}")
     if not len(contents.predictions) >= 1:
         found.append("a chapter has at least one prediction")
     found += [] if "book.recap()" in code else ["the chapter does not end with book.recap()"]

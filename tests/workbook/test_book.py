@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,8 @@ from labkit.workbook.prediction import (
     standing,
 )
 from labkit.workbook.store import Journal
-from tests.workbook.tiny import NoBench, book_of, cached_share
+from tests.workbook.test_exercise import Pushes, Stack, staged
+from tests.workbook.tiny import CHAPTER, NoBench, book_of, cached_share
 
 NUMBER = NumberQuestion("99.share", "?", 0, 100, "%")
 TIMES = NumberQuestion("99.times", "?", 0, 100, "times")
@@ -196,6 +198,34 @@ def test_hints_come_one_more_at_a_time(capsys):
         b.hint("99.1")
         shown.append(capsys.readouterr().out.count("<br>"))
     assert shown == [1, 2, 2]
+
+
+def test_a_long_build_is_shown_by_stages_and_its_hints_are_for_the_stage_that_it_stopped_in(capsys):
+    b = book(contents=replace(CHAPTER, exercises=(staged(),)))
+    b.hint("99.3")
+    assert "stage 1 (push): hint 1 of 1" in capsys.readouterr().out
+    b.check("99.3", Pushes)
+    shown = capsys.readouterr().out
+    assert "Stage 1, push: passed" in shown
+    assert "Stage 2, pop: not yet" in shown
+    b.hint("99.3")
+    said = capsys.readouterr().out
+    assert "stage 2 (pop): hint 1 of 1" in said
+    assert "Look again." in said
+    b.check("99.3", Stack)
+    assert "Stage 2, pop: passed" in capsys.readouterr().out
+
+
+def test_what_is_yours_is_drawn_once_it_passes(capsys):
+    journal = Journal(None)
+    b = book(journal, contents=replace(CHAPTER, exercises=(staged(),)))
+    assert b.yours("99.3", Stack) == (Stack, "yours")
+    for unfinished in (Pushes, ..., None):
+        made, label = b.yours("99.3", unfinished)
+        assert made is Stack
+        assert label.startswith("the reference")
+    assert not list(journal.entries())
+    assert not capsys.readouterr().out
 
 
 def test_the_solution_is_the_references_own_source(capsys):

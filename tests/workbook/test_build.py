@@ -42,6 +42,23 @@ def test_of_a_class_all_methods_are_taken_and_what_stands_before_it_stays():
     assert names["Doubled"]().of(4, times=3) == 12
 
 
+def test_methods_that_only_the_reference_has_are_its_own_affair_and_public_ones_are_not():
+    class Twice:
+        def of(self, number):
+            return self._times(number, 2)
+
+        def _times(self, number, times):
+            return number * times
+
+    exercise = replace(EXERCISE, answer="Twice", reference=Twice)
+    stub = "class Twice:\n    def of(self, number):\n        ..."
+    names: dict[str, Any] = {}
+    exec(solution_of(stub, exercise), names)
+    assert names["Twice"]().of(4) == 8
+    with pytest.raises(ExerciseError, match="named, a function of"):
+        solution_of(stub.replace("def of", "def named"), exercise)
+
+
 @pytest.mark.parametrize(
     ("stub", "said"),
     [

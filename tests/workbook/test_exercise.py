@@ -10,7 +10,7 @@ from decimal import Decimal
 
 import pytest
 
-from labkit.workbook import Exercise, ExerciseError, agree, holds
+from labkit.workbook import Exercise, ExerciseError, Stage, agree, call, holds
 from labkit.workbook.exercise import run_check, same
 from tests.workbook.tiny import EXERCISE, cached_share
 
@@ -162,7 +162,7 @@ def test_equality_is_a_graders(expected, actual, equal):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("id", "x"), ("difficulty", 4), ("minutes", 0), ("answer", "a b"), ("hints", ())]
+    ("field", "value"), [("id", "x"), ("difficulty", 4), ("minutes", 0), ("answer", "a b"), ("hints", ()), ("check", None)]
 )
 def test_a_wrong_declaration_is_refused(field, value):
     fields = dict(id="99.1", title="t", minutes=1, difficulty=1, answer="a", check=EXERCISE.check, reference=1, hints=("h",))
@@ -172,3 +172,102 @@ def test_a_wrong_declaration_is_refused(field, value):
 
 def _with(check):
     return Exercise(id="99.2", title="t", minutes=1, difficulty=1, answer="a", check=check, reference=1, hints=("h",))
+
+
+class Stack:
+    def __init__(self):
+        self.items = []
+
+    def push(self, item):
+        self.items.append(item)
+
+    def pop(self):
+        return self.items.pop()
+
+
+def _check_push(answer, rng):
+    stack = call(answer)
+    for n in range(1, 4):
+        call(stack.push, rng.random())
+        yield holds("it holds what was pushed", len(stack.items) == n)
+
+
+def _check_pop(answer, rng):
+    stack, item = call(answer), rng.random()
+    call(stack.push, item)
+    yield agree(stack.pop, expected=item)
+
+
+def staged(*stages, **fields):
+    chosen = dict(stages=stages or STAGES, minutes=30, hints=("Look again.",))
+    return Exercise(**dict(id="99.3", title="t", difficulty=3, answer="Stack", reference=Stack) | chosen | fields)
+
+
+STAGES = (Stage("push", _check_push, ("A list.",)), Stage("pop", _check_pop))
+
+
+class Pushes(Stack):
+    def pop(self): ...  # your code here
+
+
+class Untouched:
+    def __init__(self): ...
+
+    def push(self, item): ...  # your code here
+
+
+def test_stages_are_passed_one_after_the_other():
+    whole, half, none = (run_check(staged(), answer) for answer in (Stack, Pushes, Untouched))
+    assert (whole.ok, whole.held, whole.passed) == (True, (3, 1), 4)
+    assert (half.ok, half.held, half.passed, half.blank) == (False, (3,), 3, False)
+    assert (none.ok, none.held, none.passed, none.blank) == (False, (), 0, True)
+    assert "1 of 2 stages passed" in str(half)
+    assert half.standing == ("Stage 1, push: passed, 3 properties held", "Stage 2, pop: not yet")
+    assert none.standing[1] == "Stage 2, pop: not tried"
+    assert "Still blank: `pop`." in str(half)
+    assert "Still blank: `__init__`, `push`." in str(none)
+    assert "expected: 0." in str(half)
+    assert "pop()" in str(half)
+
+
+def test_an_answer_that_hangs_in_a_later_stage_keeps_the_earlier_ones():
+    class Hangs(Stack):
+        def pop(self):
+            while True:
+                pass
+
+    verdict = run_check(staged(limit_s=0.3), Hangs)
+    assert (verdict.ok, verdict.held) == (False, (3,))
+    assert "still running" in str(verdict)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"check": _check_pop}, "either a check or stages"),
+        ({"minutes": 10}, "from 30 to 60"),
+        ({"stages": (*STAGES, STAGES[0])}, "each its own"),
+        ({"hints": ()}, "one for each stage"),
+    ],
+)
+def test_a_wrong_build_is_refused(fields, said):
+    with pytest.raises(ExerciseError, match=said):
+        staged(**fields)
+
+
+def test_a_stage_that_tests_nothing_is_named():
+    with pytest.raises(ExerciseError, match="in stage 'idle'"):
+        run_check(staged(Stage("idle", lambda answer, rng: iter(()))), Stack)
+
+
+def test_a_stage_draws_its_inputs_whatever_stands_before_it():
+    seen = []
+
+    def check(answer, rng):
+        seen.append(rng.random())
+        yield holds("any", True)
+
+    last = Stage("last", check)
+    for stages in ((last,), (*STAGES, last)):
+        assert run_check(staged(*stages), Stack).ok
+    assert seen[0] == seen[1]

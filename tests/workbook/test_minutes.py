@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import jupytext
 import pytest
 
 from labkit.workbook.build import build, folded
 from labkit.workbook.minutes import Minutes, estimate, is_further
+from tests.workbook.test_exercise import staged
 from tests.workbook.tiny import CHAPTER, SOURCE
 
 FURTHER = """\
@@ -64,6 +67,19 @@ def test_a_part_to_skip_ends_at_the_next_heading_of_its_level_or_above():
 def test_each_thing_takes_its_time(more, seconds):
     base = minutes(SOURCE, {"sweep": 30}).core
     assert 60 * (minutes(f"{SOURCE}\n{more}", {"sweep": 30}).core - base) == pytest.approx(seconds)
+
+
+def test_a_long_build_has_minutes_of_its_own():
+    contents = replace(CHAPTER, exercises=(staged(id="99.1", minutes=45),))
+    cells = jupytext.reads(FURTHER, fmt="py:percent").cells
+    found = estimate(cells, contents, [folded(cell) for cell in cells], {})
+    assert found.build == 45
+    assert found.further == pytest.approx(minutes(FURTHER).further - 3)
+    assert found.words.endswith(", and 45 more if you take on the long build.")
+    assert (
+        Minutes(41, 12, 45).words == "45 minutes, 15 more for the parts marked ◇, and 45 more if you take on the long build."
+    )
+    assert Minutes(41, 0, 45).words == "45 minutes, and 45 more if you take on the long build."
 
 
 def test_the_notebook_says_both_and_marks_what_may_be_skipped():

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from labkit.workbook.shape import problems
+from tests.workbook.test_exercise import staged
 from tests.workbook.tiny import CHAPTER, SOURCE
 
 SIZE = {"a chapter has a quiz of three, this one of 1", "a chapter has three exercises or more, this one 1"}
@@ -32,6 +35,16 @@ def test_the_guides_example_lacks_nothing_but_its_size():
 def test_a_missing_bone_is_named(old, new, words):
     assert old in SOURCE
     assert any(words in problem for problem in problems(SOURCE.replace(old, new), CHAPTER))
+
+
+def test_a_long_build_stands_where_it_may_be_skipped():
+    contents = replace(CHAPTER, exercises=(staged(id="99.1"),))
+    assert "the long build 99.1 must stand in a cell tagged further" in problems(SOURCE, contents)
+    apart = SOURCE.replace("# ## Do\n#\n# {{exercise", '# ## Do\n\n# %% [markdown] tags=["further"]\n# {{exercise')
+    assert apart != SOURCE
+    assert set(problems(apart, contents)) == SIZE
+    two = replace(contents, exercises=(*contents.exercises, staged(id="99.2")))
+    assert any("one long build at most" in problem for problem in problems(apart, two))
 
 
 UNDER = """
