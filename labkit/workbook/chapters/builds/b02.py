@@ -21,7 +21,7 @@ Forecasters = Callable[[Reading, Writing], Any]
 class Forecaster:
     """Says when first tokens come and how fast the others follow, also under load that nobody has measured."""
 
-    def __init__(self, reading: Reading, writing: Writing) -> None:
+    def __init__(self, reading: Sequence[tuple[float, float, float]], writing: Sequence[tuple[float, float, float]]) -> None:
         """Fit the constants to measured points, by least squares of the *relative* errors; none may be below zero.
 
         `reading`: (prompt tokens, other answers under way, TTFT in s). `writing`: (people, context of each, TPOT in s).

@@ -22,7 +22,7 @@ Batchers = Callable[..., Any]
 class MicroBatcher:
     """Collects items that come one at a time, and answers each from a `run` of many. One run at a time."""
 
-    def __init__(self, run: Run, max_size: int, max_wait_s: float) -> None:
+    def __init__(self, run: Callable[[Sequence[Any]], Awaitable[Sequence[Any]]], max_size: int, max_wait_s: float) -> None:
         """`run` gets 1 to `max_size` items and gives a result for each, in order; a result may be an Exception.
 
         A run starts when `max_size` items wait, or when the first of them has waited `max_wait_s` seconds.
@@ -266,7 +266,8 @@ def _fails(answer: Batchers, rng: random.Random) -> Iterator[Outcome]:
     come += [_Caller(14, "w"), _Caller(14, "f"), _Caller(19, "g")]
     right: list[Any] = ["A", bad, "C", bad, bad, *[ValueError] * 4, "G"]
     seen = _play(answer, come, 3, 1.0, results=results)
-    given = f"'b' comes back as an Exception, a run with 'x' raises, one with 'y' gives too few results, with 'w' too many; {_told(come, 3, 1.0)}"
+    given = "'b' comes back as an Exception, a run with 'x' raises, with 'y' gives too few results, with 'w' too many; "
+    given += _told(come, 3, 1.0)
     for n, (caller, told) in enumerate(zip(come, right, strict=True)):
         got = seen.got.get(n, (f"nothing, it waits for ever; {seen.broken or ''}", 0))[0]
         yield holds(
