@@ -12,7 +12,9 @@
 # %% tags=["imports"]
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
 
 import altair as alt
 import ipywidgets as w
@@ -22,7 +24,20 @@ from IPython.display import Markdown
 from labkit.cost import price_of, price_request, self_defined
 from labkit.ledger import Booked, Ledger
 from labkit.portal import PORTAL
-from labkit.request import Event, Handler, Lever, Message, Request, Usage, complete, stack
+from labkit.request import (
+    Chunk,
+    Done,
+    Event,
+    Handler,
+    Lever,
+    Message,
+    Request,
+    Timing,
+    Usage,
+    clock,
+    complete,
+    stack,
+)
 from labkit.workbook import PALETTE, Figure, live_chart, show, state_dir
 
 # %% [markdown]
@@ -394,6 +409,147 @@ async def one_cut():
 
 text, tokens, why = (await book.measure("one answer, capped", one_cut, needs=("answers",))).value
 print(f"{text!r}: {tokens} output tokens, finish reason {why!r}")
+
+# %% [markdown] tags=["further"]
+# {{exercise 00.4}}
+# Everything in this book rests on a meter, and so does every bill that you will defend. It looks easy: note the time, read the
+# stream, write a line. Then a reader closes the tab in the middle of an answer, an engine dies after a hundred tokens, a provider
+# forgets to report its usage, and two answers run at the same moment. Meters that were written for the easy case lose just
+# these rows. They are the ones that were paid for and served nobody.
+#
+# Write `Meter`, a lever that lets every stream pass unchanged and appends one row to `self.rows` for each, however it ended:
+#
+# | entry | what it holds |
+# |---|---|
+# | `feature` | the request's |
+# | `status` | the finish reason of a whole answer, `"left"` when the reader went, `"broke"` when the engine failed or sent no `Done` |
+# | `ttft`, `e2e`, `tpot` | seconds, None where undefined; `Timing` derives them as you did in 00.2 |
+# | `itl` | the pauses between chunks with content, in seconds (inter-token latencies) |
+# | `tokens` | tokens by kind, as `usage.by_kind()` has them; a count that nobody knows is None, not 0 |
+# | `source` | who counted: the engine's `Done` (`"reported"`), its last running total (`"running"`), you (`"chunks"`) |
+#
+# Work through the stages in their order and run the check after each: it says how far you are.
+
+
+# %% exercise="00.4"
+@dataclass(frozen=True)
+class Meter(Lever):
+    """Lets every stream pass unchanged, and adds one row to `rows` for each, however it ends."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def over(self, inner: Handler) -> Handler:
+        """`inner`, metered."""
+
+        async def handle(request: Request) -> AsyncGenerator[Event, None]:
+            ...  # your code here
+            async with aclosing(inner(request)) as events:
+                async for event in events:
+                    yield event
+
+        return handle
+
+
+# %%
+book.check("00.4", Meter)
+
+# %% [markdown] tags=["further"]
+# Now your meter on real traffic, beside the lab's ledger. The streams are those of the answers above, sent through both meters
+# once more at the pace at which they came (on a virtual clock, so it takes no time). In the last one the reader leaves
+# half-way.
+
+
+# %%
+made, whose = book.yours("00.4", Meter)
+
+
+def as_it_came(events):
+    """An engine that sends the events of one answer again, each when it came."""
+    *parts, end = events
+
+    async def engine(request):
+        late = clock.now() - end.timing.sent
+        for part in parts:
+            await clock.sleep_until(part.at + late)
+            yield replace(part, at=clock.now())
+        await clock.sleep_until(end.timing.done + late)
+        shifted = {name: getattr(end.timing, name) + late for name in ("sent", "first_token", "last_token", "done")}
+        yield replace(end, timing=Timing(**shifted), booked=(), cost=None)
+
+    return engine
+
+
+async def through(lever, events, stop=None):
+    """Read one answer through the lever; leave after `stop` events."""
+    async with aclosing(stack(lever, engine=as_it_came(events))(request)) as stream:
+        n = 0
+        async for _ in stream:
+            n += 1
+            if n == stop:
+                break
+
+
+# %%
+streams = [(answer, None) for answer in answers.value[1:]] + [(answers.value[-1], len(answers.value[-1]) // 2)]
+meter, lab_book = made(), Ledger(":memory:")
+for answer, stop in streams:
+    for lever in (meter, Booked(lab_book)):
+        clock.run_virtual(through(lever, answer, stop))
+lab_rows = lab_book.frame()
+both = pd.DataFrame(
+    [
+        {"stream": n, "what": name, "meter": which, "ms": 1000 * value, "status": mine["status"]}
+        for n, (mine, lab) in enumerate(zip(meter.rows, lab_rows.to_dict("records"), strict=True), 1)
+        for name, own, theirs in (
+            ("TTFT", mine["ttft"], lab["labkit.ttft"]),
+            ("end", mine["e2e"], lab["labkit.e2e"]),
+        )
+        for which, value in ((whose, own), ("the lab's ledger", theirs))
+    ]
+)
+ticks = pd.DataFrame(
+    [
+        {"stream": n, "ms": 1000 * (row["ttft"] + sum(row["itl"][:k]))}
+        for n, row in enumerate(meter.rows, 1)
+        for k in range(len(row["itl"]) + 1)
+    ]
+)
+off = both.pivot_table(index=["stream", "what"], columns="meter", values="ms").diff(axis=1).iloc[:, -1].abs().max()
+
+# %%
+rows_y = alt.Y("stream:O", title="stream")
+ends = alt.Chart(both).encode(x=alt.X("ms:Q", title="time since the request was sent (ms)"), y=rows_y)
+show(
+    (
+        alt.Chart(ticks).mark_tick(thickness=2, color=PALETTE["sky"]).encode(x="ms:Q", y=rows_y)
+        + ends.transform_filter(alt.datum.meter == "the lab's ledger")
+        .mark_point(size=140, color=PALETTE["grey"])
+        .encode(shape=alt.Shape("what:N", title=None))
+        + ends.transform_filter(alt.datum.meter == whose)
+        .mark_point(size=45, filled=True, opacity=1)
+        .encode(
+            shape=alt.Shape("what:N", title=None),
+            color=alt.Color("status:N", title="your status", scale=alt.Scale(range=[PALETTE["red"], PALETTE["blue"]])),
+            tooltip=["stream:O", "what:N", "status:N", alt.Tooltip("ms:Q", format=".2f")],
+        )
+    ).properties(title=f"Filled: {whose}. Open: the lab's ledger. They differ by {off:.3f} ms at most"),
+    alt=f"First token and end of {len(streams)} streams by two meters, which differ by {off:.3f} ms at most; ticks are the chunks "
+    "by the pauses that the built meter kept. The last stream was left half-way.",
+    source=f"The chapter's own answers, sent again at their pace on a virtual clock. {answers.source}",
+)
+mine, theirs = meter.rows[-1], lab_rows.iloc[-1]
+pd.DataFrame(
+    {
+        whose: [mine["status"], mine["tokens"]["fresh_input"], mine["tokens"]["visible_output"], mine["source"]],
+        "the lab's ledger": [
+            theirs["labkit.outcome"],
+            theirs["gen_ai.usage.input_tokens"],
+            theirs["gen_ai.usage.output_tokens"],
+            theirs["labkit.usage.source"],
+        ],
+    },
+    index=["the stream that was left", "input tokens", "output tokens", "who counted"],
+).astype(str)
 
 # %% [markdown]
 # ## So what

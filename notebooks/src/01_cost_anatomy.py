@@ -11,10 +11,12 @@
 
 # %% tags=["imports"]
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import altair as alt
 import ipywidgets as w
@@ -24,6 +26,7 @@ from IPython.display import Markdown
 from labkit.cost import (
     TOKEN_KINDS,
     Cost,
+    Price,
     cost_per_mtok,
     host,
     listed,
@@ -33,7 +36,7 @@ from labkit.cost import (
     price_request,
 )
 from labkit.lab import examples, grade
-from labkit.ledger import Booked, Ledger
+from labkit.ledger import Booked, Ledger, Row, waste
 from labkit.portal import PORTAL, Answered, Batched, Prefix, Rented, Routed, Sent, Shortened, Stays, today
 from labkit.request import Done, Event, Handler, Request, Usage, clock, complete, stack
 from labkit.tokens import available, tokenizer
@@ -597,6 +600,130 @@ def within_budget(inner: Handler, dollars: Decimal, price: Callable[[Usage], Dec
 
 # %%
 book.check("01.4", within_budget)
+
+# %% [markdown] tags=["further"]
+# {{exercise 01.5}}
+# Finance asks what the policy bot cost in March, and the answer has to agree with the invoice. A script over the ledger does it
+# in an afternoon, and a year later nobody believes it: floats have drifted, a model that joined in February had no price and
+# counted as free, the long prompts went over a tier, and every dashboard has its own idea of what a retry is.
+#
+# Write the engine that finance can sign. It gets `prices` (a `Price` for each model's name, all in one currency) and `batched`,
+# the features whose requests go through the provider's batch API. `cost(row)` prices one attempt; `bill(rows, by)` makes a line
+# for each value of any attribute of the rows, such as `"feature"` or `"workflow"`:
+#
+# - `attempts`: all of them. `unpriced`: those whose cost nobody can know; they add nothing, and they are seen.
+# - a `Decimal` for each of `TOKEN_KINDS`, exact: cut by feature or by workflow, the same rows come to the same sum.
+# - `wasted`: what was paid for attempts that served nobody. These are shadows, what did not complete, and attempts that were
+#   replaced: a later attempt at the same request (same `tenant` and `idempotency_key`) completed, and was no shadow.
+#
+# The stages go from one row to the whole bill. `rates.of(kind)`, `price.tiers`, `price.batch`, `price.day` and `price.at(moment)`
+# are described in `help(Price)`.
+
+
+# %% exercise="01.5"
+@dataclass(frozen=True)
+class BillEngine:
+    """Prices ledger rows, one attempt each, and adds them up, exactly."""
+
+    prices: Mapping[str, Price]
+    batched: Collection[str] = frozenset()
+
+    def cost(self, row: Row) -> dict[str, Decimal] | None:
+        """Dollars of one attempt by kind of token; None where nobody can know them."""
+        ...  # your code here
+
+    def bill(self, rows: Sequence[Row], by: str) -> dict[str, dict[str, Any]]:
+        """A line for each value of the rows' attribute `by`: attempts, unpriced, wasted, and dollars by kind of token."""
+        ...  # your code here
+
+
+# %%
+book.check("01.5", BillEngine)
+
+# %% [markdown] tags=["further"]
+# Now your engine on the support cases that were measured above, at the list price used there, with one change that the chapter
+# has only hinted at: the shadow calls go through the batch API. Nobody waits for them.
+
+# %%
+made, whose = book.yours("01.5", BillEngine)
+paid = [
+    Row(
+        provider="lab",
+        response_model=call.model,
+        feature="shadow" if call.shadow else call.feature,
+        workflow=f"case {call.case + 1}",
+        idempotency_key=f"{call.case}/{call.feature}/{call.shadow}",
+        attempt=call.attempt,
+        shadow=call.shadow,
+        input_tokens=call.usage.input_tokens,
+        output_tokens=call.usage.output_tokens,
+        cached_tokens=call.usage.cached_tokens,
+        cache_write_tokens=call.usage.cache_write_tokens,
+        reasoning_tokens=call.usage.reasoning_tokens,
+        usage_source="reported",
+    )
+    for call in calls.itertuples()
+]
+engine_of_bills = made({model: price for model in calls.model.unique()}, {"shadow"})
+by_feature, by_case = engine_of_bills.bill(paid, "feature"), engine_of_bills.bill(paid, "workflow")
+
+# The same by the lab: every row priced by labkit.cost and booked; the ledger says what served nobody.
+lab_cost = [price_request(row.usage, price, batch=row.shadow) for row in paid]
+lab_book = Ledger(":memory:")
+lab_book.extend([replace(row, cost=cost.total) for row, cost in zip(paid, lab_cost, strict=True)])
+lab_total, lab_waste = sum(lab_cost, Cost()).total, sum(waste(lab_book)["labkit.cost"], Decimal(0))
+sums = {
+    cut: sum((line[kind] for line in lines.values() for kind in TOKEN_KINDS), Decimal(0))
+    for cut, lines in (("by feature", by_feature), ("by case", by_case))
+}
+wasted = sum((line["wasted"] for line in by_feature.values()), Decimal(0))
+pd.DataFrame(
+    {
+        "US dollars": [*map(str, sums.values()), str(lab_total), str(wasted), str(lab_waste)],
+        "off by": [*(str(one - lab_total) for one in sums.values()), "", str(wasted - lab_waste), ""],
+    },
+    index=[*(f"{whose}, {cut}" for cut in sums), "labkit.cost", f"{whose}, wasted", "labkit.ledger.waste"],
+)
+
+# %%
+bars_of = pd.DataFrame(
+    [
+        {"feature": name, "kind": kind.replace("_", " "), "usd": float(line[kind])}
+        for name, line in by_feature.items()
+        for kind in TOKEN_KINDS
+        if line[kind]
+    ]
+)
+marks = pd.DataFrame(
+    [
+        {"feature": name, "what": "labkit.cost, in total", "usd": float(total)}
+        for name in by_feature
+        for total in [sum(c.total for c, row in zip(lab_cost, paid, strict=True) if row.feature == name)]
+    ]
+    + [{"feature": name, "what": "wasted, by the engine", "usd": float(line["wasted"])} for name, line in by_feature.items()]
+)
+y = alt.Y("feature:N", title=None, sort=list(by_feature))
+show(
+    (
+        alt.Chart(bars_of)
+        .mark_bar()
+        .encode(
+            x=alt.X("usd:Q", title=f"US dollars of {cases} cases", axis=alt.Axis(format="~g")),
+            y=y,
+            color=alt.Color("kind:N", title=None),
+            tooltip=["feature:N", "kind:N", alt.Tooltip("usd:Q", format=".4g")],
+        )
+        + alt.Chart(marks)
+        .mark_point(size=90, strokeWidth=2)
+        .encode(x="usd:Q", y=y, shape=alt.Shape("what:N", title=None), tooltip=["feature:N", "what:N", "usd:Q"])
+    ).properties(height=150, title=f"Of the bill by {whose}, {100 * wasted / sums['by feature']:.0f} % served nobody"),
+    alt=f"Stacked bars of dollars by feature and kind of token, from {whose}, with marks for labkit.cost and for waste. "
+    + " ".join(
+        f"{name}: {sum(line[kind] for kind in TOKEN_KINDS):.6f} USD, {line['wasted']:.6f} wasted."
+        for name, line in by_feature.items()
+    ),
+    source=f"Tokens measured over {cases} cases: {measured.source}. Priced as {price.model}, shadows in batches, {price.source}.",
+)
 
 # %% [markdown]
 # ## So what

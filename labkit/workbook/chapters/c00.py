@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from labkit.request import Chunk, Done, Event, Handler, Lever, Message, Request, Timing, Usage, clock, complete, stack
 from labkit.workbook.chapters import Chapter
+from labkit.workbook.chapters.builds import b00
 from labkit.workbook.chapters.q00 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, equals, holds
 
@@ -201,5 +202,6 @@ CHAPTER = Chapter(
                 lambda ceiling: Capped(ceiling + 1),
             ),
         ),
+        b00.BUILD,
     ),
 )

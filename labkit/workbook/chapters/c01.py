@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from labkit.request import Chunk, Done, Event, Handler, Message, Request, Timing, Usage, clock, complete
 from labkit.workbook.chapters import Chapter
+from labkit.workbook.chapters.builds import b01
 from labkit.workbook.chapters.q01 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, equals, holds
 
@@ -412,5 +413,6 @@ CHAPTER = Chapter(
                 _spoilt(_silent),
             ),
         ),
+        b01.BUILD,
     ),
 )

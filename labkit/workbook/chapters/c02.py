@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from labkit.request import Chunk, Done, Event, Handler, Message, Request, Timing, Usage, clock, complete
 from labkit.workbook.chapters import Chapter
+from labkit.workbook.chapters.builds import b02
 from labkit.workbook.chapters.q02 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, equals, holds
 
@@ -325,5 +326,6 @@ CHAPTER = Chapter(
                 "line 9: max(0.0, begin + due - clock.now()) -> max(-1.0, begin + due - clock.now())": _NEGATIVE_SLEEP,
             },
         ),
+        b02.BUILD,
     ),
 )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from labkit.batching import Job, Limits, Schedule, StepPlan, View, chunked_prefill, run_schedule, static
 from labkit.request import InvalidValue
 from labkit.workbook.chapters import Chapter
+from labkit.workbook.chapters.builds import b07
 from labkit.workbook.chapters.q07 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
 
@@ -491,5 +492,6 @@ CHAPTER = Chapter(
                 "it stands behind 0 as well",
             },
         ),
+        b07.BUILD,
     ),
 )
