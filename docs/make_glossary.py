@@ -1,4 +1,5 @@
-"""Writes docs/glossary.md: every noun of the package with its meaning, from the docstrings where they are defined.
+"""Writes docs/glossary.md: the words of docs/words.md, each with an anchor that the chapters link to, and every noun of the
+package with its meaning, from the docstrings where they are defined.
 
 python docs/make_glossary.py
 """
@@ -13,11 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import labkit
+from labkit.workbook.chapters import chapters
+from labkit.workbook.glossary import Word, read_words
+from labkit.workbook.paths import words_file
 
 HEAD = """# Glossary
 
-What the lab's words mean. The first table is written by hand; the second is made from the package's docstrings by
-`python docs/make_glossary.py`, and a test keeps it so. One noun has one meaning.
+What the lab's words mean. The first part is written by hand, in `docs/words.md`; a chapter's first use of one of these words
+links here. The second part is made from the package's docstrings. `python docs/make_glossary.py` puts them together, and a
+test keeps it so. One noun has one meaning.
 
 ## Words
 
@@ -30,7 +35,6 @@ What the lab's words mean. The first table is written by hand; the second is mad
 {nouns}
 """
 FILE = Path(__file__).with_name("glossary.md")
-WORDS = Path(__file__).with_name("words.md")
 
 
 def nouns() -> Iterator[tuple[str, str, str]]:
@@ -50,10 +54,19 @@ def meaning(thing: type) -> str:
     return re.split(r"(?<=[.:;])\s", text, maxsplit=1)[0].rstrip(".:;").replace("|", "\\|")
 
 
+def entry(word: Word, notebooks: dict[str, str]) -> str:
+    """A word under a heading that can be linked to. `notebooks` maps chapters to their file names."""
+    formula = f" Unit or formula: {word.formula}." if word.formula else ""
+    where = f" [Chapter {word.chapter}](../notebooks/{notebooks[word.chapter]}.ipynb)." if word.chapter else ""
+    return f'### <a id="{word.anchor}"></a>{word.name}\n\n{word.meaning[:1].upper()}{word.meaning[1:]}.{formula}{where}\n'
+
+
 def glossary() -> str:
     """The whole page."""
+    notebooks = {contents.number: contents.notebook for contents in chapters()}
+    words = "\n".join(entry(word, notebooks) for word in read_words(words_file()))
     rows = [f"| `{name}` | {told} | `{room}` |" for name, told, room in sorted(nouns(), key=lambda row: row[0].lower())]
-    return HEAD.format(words=WORDS.read_text(encoding="utf-8").strip(), nouns="\n".join(rows))
+    return HEAD.format(words=words.strip(), nouns="\n".join(rows))
 
 
 if __name__ == "__main__":

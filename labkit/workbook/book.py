@@ -157,8 +157,7 @@ class Book:
         words = "Two questions from earlier chapters, to keep what you know. The first try counts."
         show_html(panel_html("Warm-up", words), f"Warm-up. {words}")
         for asked in recall.choose(there, known, visited, time.time(), self.rng("warm-up")):
-            show_html(panel_html(f"From chapter {asked.chapter}"), f"From chapter {asked.chapter}:")
-            self._put(asked.quiz, self._first_try(asked.quiz.id), None)
+            self._put(asked.quiz, self._first_try(asked.quiz.id), None, f"From chapter {asked.chapter}.")
 
     def _first_try(self, id: str) -> Callable[[str, bool], None]:
         """Keeps the first of the choices that it is given as the answer of a question that came back."""
@@ -443,10 +442,14 @@ class Book:
             )
         return id
 
-    def _put(self, quiz: Quiz, keep: Callable[[str, bool], None], chosen: str | None) -> None:
-        """Show a question with an option `chosen` before, or none. `keep` takes each choice, and whether it is right."""
+    def _put(self, quiz: Quiz, keep: Callable[[str, bool], None], chosen: str | None, note: str = "") -> None:
+        """Show a question with an option `chosen` before, or none, and a `note` on where it comes from.
+
+        `keep` takes each choice, and whether it is right.
+        """
         shown = quiz.shown(self.rng(quiz.id))
-        show_html(panel_html(quiz.question), "\n".join([quiz.question, *[f"  ( ) {option}" for option in shown]]))
+        asked = f"{quiz.question} {note}".strip()
+        show_html(panel_html(quiz.question, escape(note)), "\n".join([asked, *[f"  ( ) {option}" for option in shown]]))
 
         def choose(choice: str) -> str:
             right = choice == quiz.answer

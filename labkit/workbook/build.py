@@ -3,9 +3,10 @@
 A cell that carries `exercise="NN.k"` holds what the learner sees, the start of an answer. In the solved notebook, the body
 of that function or class is the body of the exercise's reference in `labkit.workbook.chapters`. The build adds the papermill
 `parameters` cell and the cell that opens the chapter, writes out how long the chapter takes and what it needs, marks what
-may be skipped, and folds the code of cells that only import, ask or show. A built notebook depends only on the source, the
-chapter's declaration and the seconds in its recording, so `--check` compares it byte by byte with the committed one. Built
-notebooks hold no outputs, so `--check` also refuses a committed notebook that holds some.
+may be skipped, links the first use of each word of the glossary to its entry, and folds the code of cells that only import,
+ask or show. A built notebook depends only on the source, the chapter's declaration, the glossary and the seconds in its
+recording, so `--check` compares it byte by byte with the committed one. Built notebooks hold no outputs, so `--check` also
+refuses a committed notebook that holds some.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ import nbformat
 
 from labkit.workbook.chapters import Chapter, chapter
 from labkit.workbook.exercise import Exercise, ExerciseError
+from labkit.workbook.glossary import PAGE, Linker, Word, read_words
 from labkit.workbook.minutes import EXERCISE, FURTHER, estimate, marked
-from labkit.workbook.needs import words
-from labkit.workbook.paths import chapter_recording, notebooks_dir, source_names, sources_dir
+from labkit.workbook.needs import words as words_of_needs
+from labkit.workbook.paths import chapter_recording, notebooks_dir, source_names, sources_dir, words_file
 from labkit.workbook.recorded import load
 
 _PARAMETERS = """\
@@ -67,7 +69,8 @@ class Built:
     """The texts of the notebooks made from one source: the learner's and the solved one, and one for tests.
 
     `proved` is for tests: the learner's notebook, to which the solutions and the cells that use their names are added. The
-    learner's and the solved notebook differ in nothing else, so one run of `proved` shows what a run of each would show.
+    learner's and the solved notebook differ in nothing else but the paths of their links, so one run of `proved` shows what
+    a run of each would show.
     """
 
     name: str
@@ -107,20 +110,23 @@ def solution_of(code: str, exercise: Exercise) -> str:
     return "\n".join([*lines[: _body_begins(asked)], *reference[_body_begins(solved) :]])
 
 
-def build(source: str, contents: Chapter, measured_s: Mapping[str, float] | None = None) -> Built:
+def build(
+    source: str, contents: Chapter, measured_s: Mapping[str, float] | None = None, words: Sequence[Word] = ()
+) -> Built:
     """The notebooks of a chapter, from the text of its source and the recorded seconds of its measurements.
 
-    Raises `ExerciseError` for a cell that is marked wrongly.
+    The first use of each of `words` in its prose becomes a link. Raises `ExerciseError` for a cell that is marked wrongly.
     """
     cells = jupytext.reads(source, fmt="py:percent").cells
     if not cells or cells[0].cell_type != "markdown":
         raise ExerciseError(f"{contents.notebook}: the first cell must be markdown, with the chapter's title and question")
     minutes = estimate(cells, contents, [folded(cell) for cell in cells], measured_s or {})
     cells[0].source = cells[0].source.replace(_TIME, minutes.words).replace(_NEEDS, needs_words(contents))
+    linker = Linker(words)
     for cell in cells:
         if cell.cell_type == "markdown":
             written = EXERCISE.sub(lambda m: contents.exercise(m[1]).heading, cell.source)
-            cell.source = marked(written) if FURTHER in cell.metadata.get("tags", ()) else written
+            cell.source = linker.link(marked(written) if FURTHER in cell.metadata.get("tags", ()) else written)
     learner, solved = (_notebook(cells, contents, solutions=solutions) for solutions in (False, True))
     return Built(contents.notebook, *map(_written, (learner, solved, _proved(learner, solved, contents))))
 
@@ -137,12 +143,13 @@ def build_file(path: Path) -> Built:
         )
     kept = chapter_recording(contents.notebook)
     seconds = {id: one.seconds for id, one in load(kept).measurements.items()} if kept.is_file() else {}
-    return build(path.read_text(encoding="utf-8"), contents, seconds)
+    return build(path.read_text(encoding="utf-8"), contents, seconds, read_words(words_file()))
 
 
 def needs_words(contents: Chapter) -> str:
     """What the chapter's measurements need, and what happens without it."""
-    return f"To measure: {words(contents.needs)}. Whatever is missing is replayed from the chapter's recording, and says so."
+    needed = words_of_needs(contents.needs)
+    return f"To measure: {needed}. Whatever is missing is replayed from the chapter's recording, and says so."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -224,7 +231,8 @@ def _written(notebook: Any) -> str:
 def _cell(cell: Any, contents: Chapter, *, solutions: bool) -> Any:
     metadata: dict[str, Any] = {"tags": list(cell.metadata["tags"])} if cell.metadata.get("tags") else {}
     if cell.cell_type == "markdown":
-        return nbformat.v4.new_markdown_cell(cell.source, metadata=metadata)
+        text = cell.source.replace(f"]({PAGE}#", f"](../{PAGE}#") if solutions else cell.source  # it lies a folder deeper
+        return nbformat.v4.new_markdown_cell(text, metadata=metadata)
     if cell.cell_type != "code":
         return nbformat.v4.new_raw_cell(cell.source, metadata=metadata)
     id = cell.metadata.get("exercise")

@@ -54,6 +54,11 @@ def source_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in sources_dir().glob("[0-9][0-9]_*.py")))
 
 
+def words_file() -> Path:
+    """The words of the glossary."""
+    return repo_root() / "docs" / "words.md"
+
+
 def data_dir() -> Path:
     """Committed data: lab models, recordings, price tables."""
     return repo_root() / "data"
