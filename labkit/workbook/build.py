@@ -56,7 +56,7 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _FOLDED = {"jupyter": {"source_hidden": True}}  # JupyterLab shows a bar that opens with a click
 _WORDS = frozenset({"predict", "predict_choice", "reveal", "quiz", "claim", "bill", "finding", "recap", "progress"})
-_SHOWS = frozenset({"Markdown", "show", "draw", "live_chart"})
+_SHOWS = frozenset({"Markdown", "show", "draw_picture", "live_chart"})
 _TIME, _NEEDS = "{{time}}", "{{needs}}"
 
 
