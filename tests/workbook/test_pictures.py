@@ -304,6 +304,11 @@ def test_moments_of_a_stream_stand_at_their_seconds() -> None:
     }
 
 
+def test_a_stream_that_is_of_use_only_when_whole_is_not_praised() -> None:
+    assert "the reader can act after 0.89 s (square) in place of 2.69 s" in stream_timeline(ARRIVALS, ARRIVALS[9]).caption
+    assert "of use only when it is whole, after 2.69 s" in stream_timeline(ARRIVALS, ARRIVALS[-1]).caption
+
+
 # ------------------------------------------------------------------ what cannot be drawn
 
 

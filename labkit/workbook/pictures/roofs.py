@@ -29,13 +29,17 @@ def roofline(model: LatencyModel, *, decode: Sequence[int] = (1, 16), prefill: i
     corner = break_even_tokens(model)
     paper = _Paper(model, max(2 * corner, 2 * prefill, *decode))
     sheet = Sheet()
-    _regions(sheet, paper.at(corner)[0])
+    edge = paper.at(corner)[0]
+    _regions(sheet, edge)
     _axes(sheet, paper)
     sheet.line([paper.at(paper.last ** (i / 200)) for i in range(201)], thick=True)
     for count in sorted(set(decode)):
         x, y = paper.at(count)
         sheet.dot(x, y, PALETTE["blue"])
-        sheet.words(x + 11, y + 15, _decode(count), anchor="start", size=SMALL)
+        if x < edge < x + 11 + width_of(_decode(count), SMALL):  # above the slope, where no line crosses it
+            sheet.words(x - 11, y - 6, _decode(count), anchor="end", size=SMALL)
+        else:
+            sheet.words(x + 11, y + 15, _decode(count), anchor="start", size=SMALL)
     x, y = paper.at(prefill)
     words = f"prefill of {prefill:,} tokens"
     half = width_of(words, SMALL) / 2

@@ -43,8 +43,12 @@ def stream_timeline(arrivals: Sequence[float], useful: float) -> Picture:
         alt=f"{len(arrivals)} pieces of an answer. Shown as a whole: nothing for {last:.2f} s, then everything. "
         f"Streamed, the first piece is there after {first:.2f} s, the first useful one after {useful:.2f} s, the last after "
         f"{last:.2f} s.",
-        caption=f"Hatched: nothing to read. Streaming ends no earlier, but the reader can act after {useful:.2f} s (square) "
-        f"in place of {last:.2f} s.",
+        caption="Hatched: nothing to read. "
+        + (
+            f"Streaming ends no earlier, but the reader can act after {useful:.2f} s (square) in place of {last:.2f} s."
+            if useful < last
+            else f"This answer is of use only when it is whole, after {last:.2f} s (square): streaming only shows it growing."
+        ),
     )
 
 
