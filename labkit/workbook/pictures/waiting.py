@@ -47,7 +47,7 @@ def stream_timeline(arrivals: Sequence[float], useful: float) -> Picture:
         + (
             f"Streaming ends no earlier, but the reader can act after {useful:.2f} s (square) in place of {last:.2f} s."
             if useful < last
-            else f"This answer is of use only when it is whole, after {last:.2f} s (square): streaming only shows it growing."
+            else f"This answer is of use only when it is whole, after {last:.2f} s (square): streaming just shows it grow."
         ),
     )
 
