@@ -60,7 +60,7 @@ _FOLDED = {"jupyter": {"source_hidden": True}}  # JupyterLab shows a bar that op
 _WORDS = frozenset(
     {"predict", "predict_choice", "reveal", "quiz", "warm_up", "claim", "bill", "finding", "recap", "progress"}
 )
-_SHOWS = frozenset({"Markdown", "show", "draw", "live_chart"})
+_SHOWS = frozenset({"Markdown", "show", "draw_picture", "live_chart"})
 _TIME, _NEEDS = "{{time}}", "{{needs}}"
 
 

@@ -26,7 +26,7 @@ _HEADING = re.compile(r"^(#+) ", re.MULTILINE)
 _WORD = re.compile(r"\w+")
 _WORDS_A_MINUTE, _LINES_A_MINUTE = 200, 15
 _SECONDS: dict[str, float] = {
-    r"\b(show|draw)\(": 20,
+    r"\b(show|draw_picture)\(": 20,
     r"\blive_chart\(": 90,
     r"\bbook\.predict(_choice)?\(": 30,
     r"\bbook\.quiz\(": 40,

@@ -79,9 +79,9 @@ EXAMPLES: dict[str, Picture] = {
     "roofline, far": roofline(MODEL, decode=(1, 8, 64), prefill=16_384),
     "path": request_path(STATIONS),
     "case": case_calls(CALLS),
-    "stream": stream_timeline(ARRIVALS, 9),
-    "stream, useful at the end": stream_timeline([2.0, 11.0, 40.0], 2),
-    "stream, useful at once": stream_timeline([0.02, 0.03, 0.05], 0),
+    "stream": stream_timeline(ARRIVALS, ARRIVALS[9]),
+    "stream, useful at the end": stream_timeline([2.0, 11.0, 40.0], 40.0),
+    "stream, useful at once": stream_timeline([0.02, 0.03, 0.05], 0.02),
 }
 
 

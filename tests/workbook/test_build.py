@@ -107,6 +107,7 @@ def test_an_unknown_notebook_is_named(capsys):
         ("show(await measured(), alt='', source='')", False),
         ("def f():\n    return 1\n\n\nMarkdown(f'{f()}')", False),
         ("found = await run()\nMarkdown(f'{found}')", False),
+        ("draw_picture(kv_heads(8, 2))", True),
         ("Markdown", False),
     ],
 )

@@ -24,7 +24,7 @@ from labkit.workbook.pictures import (
     cache_partitions,
     cascade,
     case_calls,
-    draw,
+    draw_picture,
     kv_heads,
     prefix_blocks,
     request_path,
@@ -101,7 +101,7 @@ def test_a_still_picture_has_no_button_and_a_moving_one_waits_for_it() -> None:
 
 
 def test_drawing_shows_html_beside_the_words(capsys: pytest.CaptureFixture[str]) -> None:
-    draw(EXAMPLES["cascade"])
+    draw_picture(EXAMPLES["cascade"])
     assert EXAMPLES["cascade"].alt in capsys.readouterr().out
 
 
@@ -294,7 +294,7 @@ def test_bars_of_calls_are_as_long_as_their_tokens() -> None:
 
 
 def test_moments_of_a_stream_stand_at_their_seconds() -> None:
-    picture = stream_timeline(ARRIVALS, 9)
+    picture = stream_timeline(ARRIVALS, ARRIVALS[9])
     second = place(picture, "1")[0] - place(picture, "0")[0]
     ticks = [e for e in tree(picture).iter(f"{SVG}path") if e.get("stroke") == PALETTE["orange"]]
     at = [float(re.findall(r"[\d.]+", e.get("d", ""))[0]) for e in ticks]
@@ -302,6 +302,11 @@ def test_moments_of_a_stream_stand_at_their_seconds() -> None:
     assert {"first piece: 0.35 s", "first useful piece: 0.89 s", "last piece: 2.69 s"} <= {
         words for words, *_ in texts(picture)
     }
+
+
+def test_a_stream_that_is_of_use_only_when_whole_is_not_praised() -> None:
+    assert "the reader can act after 0.89 s (square) in place of 2.69 s" in stream_timeline(ARRIVALS, ARRIVALS[9]).caption
+    assert "of use only when it is whole, after 2.69 s" in stream_timeline(ARRIVALS, ARRIVALS[-1]).caption
 
 
 # ------------------------------------------------------------------ what cannot be drawn
@@ -330,8 +335,8 @@ def test_moments_of_a_stream_stand_at_their_seconds() -> None:
         (lambda: case_calls([CaseCall("a", "b", Usage(0, 0))]), "a token or more"),
         (lambda: CaseCall("a", "b", Usage(1, 1), "lost"), "'lost'"),
         (lambda: stream_timeline([], 0), "arrivals are"),
-        (lambda: stream_timeline([2.0, 1.0], 0), "in order"),
-        (lambda: stream_timeline([1.0], 1), "useful is 1"),
+        (lambda: stream_timeline([2.0, 1.0], 2.0), "in order"),
+        (lambda: stream_timeline([1.0], 1.5), "useful is 1.5"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_by_name(drawn: object, named: str) -> None:

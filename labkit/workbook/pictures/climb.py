@@ -10,6 +10,9 @@ from labkit.workbook.pictures.picture import Picture
 from labkit.workbook.pictures.sheet import SMALL, Sheet
 
 _FULL = 110.0  # px for all requests
+_TOP = 46.0
+_MIDDLE, _BOTTOM = _TOP + _FULL / 2, _TOP + _FULL
+_SMALL, _LARGE = PALETTE["blue"], PALETTE["orange"]
 
 
 def cascade(share_up: float, checks: Sequence[str], *, of: int = 100) -> Picture:
@@ -24,48 +27,57 @@ def cascade(share_up: float, checks: Sequence[str], *, of: int = 100) -> Picture
     if of < 1:
         raise InvalidValue(f"of is {of}; draw at least one request")
     up = round(of * share_up)
-    down = of - up
-    thick_up = _FULL * share_up
-    top, blue, orange = 46.0, PALETTE["blue"], PALETTE["orange"]
-    split, bottom = top + _FULL - thick_up, top + _FULL
-    tall = max(thick_up, 56.0) + 12
-    middle = 184.0 + tall / 2
     sheet = Sheet()
-    sheet.area([(76, top), (134, top), (134, bottom), (76, bottom)], blue)
-    sheet.area([(240, top), (296, top), (296, bottom), (240, bottom)], blue)
-    if down:
-        sheet.area([(440, top), (594, top), (594, split), (440, split)], blue)
-        sheet.words(517, (top + split) / 2 + 4.5, f"{down} pass")
-    if up:
-        low = middle - thick_up / 2
-        sheet.area([(440, split), (490, low), (490, low + thick_up), (440, bottom)], orange)
-        sheet.line([(582, middle), (650, middle), (650, top + _FULL / 2 + 24)], orange, arrow=True, thick=True)
-    sheet.words(0, top + _FULL / 2 - 4, f"{of:,}", anchor="start", bold=True, room=72)
-    sheet.words(0, top + _FULL / 2 + 13, "requests", anchor="start", room=72)
-    _model(sheet, 134, top - 12, 106, _FULL + 24, blue, "small model", f"{of:,} calls")
-    sheet.box(296, top - 12, 144, _FULL + 24, dashed=True)
-    sheet.words(368, top + 10, "checks", bold=True)
-    for row, check in enumerate(checks):
-        sheet.words(368, top + 34 + 21 * row, check, size=SMALL, room=140)
-    if up:
-        _model(sheet, 490, 184, 92, tall, orange, "large", f"{up:,} calls")
-        sheet.line([(318, bottom + 12), (318, bottom + 40)], arrow=True)
-        sheet.box(296, bottom + 40, 44, max(10.0, thick_up / 2), blue, hatched=True)
-        sheet.words(288, bottom + 52, f"{up:,} small answers, paid for", anchor="end", size=SMALL, room=288)
-        sheet.words(288, bottom + 69, "and thrown away", anchor="end", size=SMALL)
-        sheet.words(492, 166, f"{up:,} fail", anchor="start", room=150)
-    sheet.words(602, top + _FULL / 2 - 4, "delivered", anchor="start", bold=True)
-    sheet.words(602, top + _FULL / 2 + 13, f"{of:,} answers", anchor="start")
-    calls = of + up
-    end = 184 + tall + 8 if up else bottom + 20
+    _asked(sheet, of, checks)
+    _delivered(sheet, of, of - up, share_up)
+    bottom = _thrown_away(sheet, up, share_up) if up else _BOTTOM + 20
     return sheet.picture(
-        end,
+        bottom,
         title="A cascade",
-        alt=f"Of {of:,} requests, all are first answered by the small model. {down:,} of its answers pass the checks "
+        alt=f"Of {of:,} requests, all are first answered by the small model. {of - up:,} of its answers pass the checks "
         f"({', '.join(checks)}) and are delivered. {up:,} do not, are thrown away, and the large model answers instead.",
-        caption=f"{of:,} answers take {calls:,} calls: all requests go to the small model, and {up:,} of them also to the "
+        caption=f"{of:,} answers take {of + up:,} calls: all requests go to the small model, and {up:,} of them also to the "
         "large one. Who goes up waits for both.",
     )
+
+
+def _asked(sheet: Sheet, of: int, checks: Sequence[str]) -> None:
+    """All requests, the small model, and the checks of its answers."""
+    for left, right in ((76, 134), (240, 296)):
+        sheet.area([(left, _TOP), (right, _TOP), (right, _BOTTOM), (left, _BOTTOM)], _SMALL)
+    sheet.words(0, _MIDDLE - 4, f"{of:,}", anchor="start", bold=True, room=72)
+    sheet.words(0, _MIDDLE + 13, "requests", anchor="start", room=72)
+    _model(sheet, 134, _TOP - 12, 106, _FULL + 24, _SMALL, "small model", f"{of:,} calls")
+    sheet.box(296, _TOP - 12, 144, _FULL + 24, dashed=True)
+    sheet.words(368, _TOP + 10, "checks", bold=True)
+    for row, check in enumerate(checks):
+        sheet.words(368, _TOP + 34 + 21 * row, check, size=SMALL, room=140)
+
+
+def _delivered(sheet: Sheet, of: int, passed: int, share_up: float) -> None:
+    split = _BOTTOM - _FULL * share_up
+    if passed:
+        sheet.area([(440, _TOP), (594, _TOP), (594, split), (440, split)], _SMALL)
+        sheet.words(517, (_TOP + split) / 2 + 4.5, f"{passed:,} pass")
+    sheet.words(602, _MIDDLE - 4, "delivered", anchor="start", bold=True)
+    sheet.words(602, _MIDDLE + 13, f"{of:,} answers", anchor="start")
+
+
+def _thrown_away(sheet: Sheet, up: int, share_up: float) -> float:
+    """The answers that fail, and the large model that answers in their place; returns where that ends."""
+    thick, top = _FULL * share_up, 184.0
+    tall = max(thick, 56.0) + 12
+    middle = top + tall / 2
+    low, high = middle + thick / 2, middle - thick / 2
+    sheet.area([(440, _BOTTOM - thick), (490, high), (490, low), (440, _BOTTOM)], _LARGE)
+    sheet.words(492, 166, f"{up:,} fail", anchor="start", room=150)
+    _model(sheet, 490, top, 92, tall, _LARGE, "large", f"{up:,} calls")
+    sheet.line([(582, middle), (650, middle), (650, _MIDDLE + 24)], _LARGE, arrow=True, thick=True)
+    sheet.line([(318, _BOTTOM + 12), (318, _BOTTOM + 40)], arrow=True)
+    sheet.box(296, _BOTTOM + 40, 44, max(10.0, thick / 2), _SMALL, hatched=True)
+    sheet.words(288, _BOTTOM + 52, f"{up:,} small answers, paid for", anchor="end", size=SMALL, room=288)
+    sheet.words(288, _BOTTOM + 69, "and thrown away", anchor="end", size=SMALL)
+    return top + tall + 8
 
 
 def _model(sheet: Sheet, x: float, y: float, width: float, height: float, colour: str, name: str, calls: str) -> None:

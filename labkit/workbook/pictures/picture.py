@@ -49,7 +49,7 @@ class Picture:
         return f"{self.alt}\n{self.caption}"
 
 
-def draw(picture: Picture) -> None:
+def draw_picture(picture: Picture) -> None:
     """Display a picture; where no HTML is shown, its words."""
     show_html(picture.html, picture.text)
 

@@ -26,67 +26,86 @@ def roofline(model: LatencyModel, *, decode: Sequence[int] = (1, 16), prefill: i
     if not model.linear_s or not model.weights_seconds(1):
         raise InvalidValue("a model without linear_s or weights_s has no corner; give both, as datasheet_model does")
 
-    def rate(tokens: float) -> float:
-        return tokens / max(model.linear_s * tokens, model.weights_seconds(tokens))
-
     corner = break_even_tokens(model)
-    last = 4 ** math.ceil(math.log(2 * max(prefill, corner, *decode), 4))
-    low, high = 10 ** math.floor(math.log10(rate(1))), 10 ** math.ceil(math.log10(1.5 / model.linear_s))
-
-    def at(tokens: float) -> tuple[float, float]:
-        across = math.log(tokens) / math.log(last)
-        up = math.log(rate(tokens) / low) / math.log(high / low)
-        return _LEFT + across * (_RIGHT - _LEFT), _BOTTOM - up * (_BOTTOM - _TOP)
-
+    paper = _Paper(model, max(2 * corner, 2 * prefill, *decode))
     sheet = Sheet()
-    edge = at(corner)[0]
-    sheet.area([(_LEFT, _TOP), (edge, _TOP), (edge, _BOTTOM), (_LEFT, _BOTTOM)], PALETTE["sky"])
-    sheet.area([(edge, _TOP), (_RIGHT, _TOP), (_RIGHT, _BOTTOM), (edge, _BOTTOM)], PALETTE["orange"])
-    for left, right, head, why in (
-        (_LEFT, edge, "memory-bound", "each step reads all weights"),
-        (edge, _RIGHT, "compute-bound", "each token costs"),
-    ):
-        if right - left >= width_of(why, SMALL):
-            sheet.words((left + right) / 2, _TOP + 22, head, bold=True, room=right - left)
-            sheet.words((left + right) / 2, _TOP + 39, why, size=SMALL)
-    _axes(sheet, last, low, high)
-    sheet.line([at(last ** (i / 200)) for i in range(201)], thick=True)
-    sheet.line([(edge, _TOP), (edge, _BOTTOM)], dashed=True)
-    points = [(n, f"decode, {n} at once" if n > 1 else "decode, 1 sequence", False) for n in sorted(set(decode))]
-    for tokens, words, square in [*points, (prefill, f"prefill of {prefill:,} tokens", True)]:
-        x, y = at(tokens)
-        sheet.dot(x, y, PALETTE["red"] if square else PALETTE["blue"], square=square)
-        wide = width_of(words, SMALL)
-        if square:
-            sheet.words(min(max(x, _LEFT + wide / 2), _RIGHT - wide / 2), y + 24, words, size=SMALL)
+    edge = paper.at(corner)[0]
+    _regions(sheet, edge)
+    _axes(sheet, paper)
+    sheet.line([paper.at(paper.last ** (i / 200)) for i in range(201)], thick=True)
+    for count in sorted(set(decode)):
+        x, y = paper.at(count)
+        sheet.dot(x, y, PALETTE["blue"])
+        if x < edge < x + 11 + width_of(_decode(count), SMALL):  # above the slope, where no line crosses it
+            sheet.words(x - 11, y - 6, _decode(count), anchor="end", size=SMALL)
         else:
-            sheet.words(x + 11, y + 15, words, anchor="start", size=SMALL)
+            sheet.words(x + 11, y + 15, _decode(count), anchor="start", size=SMALL)
+    x, y = paper.at(prefill)
+    words = f"prefill of {prefill:,} tokens"
+    half = width_of(words, SMALL) / 2
+    sheet.dot(x, y, PALETTE["red"], square=True)
+    sheet.words(min(max(x, _LEFT + half), _RIGHT - half), y + 24, words, size=SMALL)
     of = f" of {name}" if name else ""
-    told = "; ".join(f"{words}: {rate(tokens) * model.linear_s:.1%} of the roof" for tokens, words, _ in points)
-    share = rate(prefill) * model.linear_s
+    shares = "; ".join(f"{_decode(n)}: {paper.rate(n) * model.linear_s:.1%} of the roof" for n in sorted(set(decode)))
     return sheet.picture(
         _BOTTOM + 46,
         title="Prefill and decode on the roofline",
         alt=f"Tokens per second against tokens in a step{of}, both on logarithmic axes: up to {corner:,.0f} tokens "
-        f"it rises (memory is the limit), then it is flat (arithmetic is). {told}; "
-        f"prefill of {prefill:,} tokens: {share:.0%} of it.",
+        f"it rises (memory is the limit), then it is flat (arithmetic is). {shares}; {words}: "
+        f"{paper.rate(prefill) * model.linear_s:.1%} of it.",
         caption=f"Up to {corner:,.0f} tokens in a step{of}, memory is the limit, and more tokens ride along almost for "
-        f"free; beyond, each token costs. {told[0].upper()}{told[1:]}.",
+        f"free; beyond, each token costs. {shares[0].upper()}{shares[1:]}.",
     )
 
 
-def _axes(sheet: Sheet, last: int, low: float, high: float) -> None:
+def _decode(sequences: int) -> str:
+    return f"decode, {sequences} at once" if sequences > 1 else "decode, 1 sequence"
+
+
+class _Paper:
+    """Logarithmic paper for tokens in a step, 1 to `last`, and tokens per second, `low` to `high`."""
+
+    def __init__(self, model: LatencyModel, most: float) -> None:
+        self._model = model
+        self.last: int = 4 ** math.ceil(math.log(most, 4))
+        self.low = 10.0 ** math.floor(math.log10(self.rate(1)))
+        self.high = 10.0 ** math.ceil(math.log10(1.5 / model.linear_s))
+
+    def rate(self, tokens: float) -> float:
+        """Tokens per second of the linear layers, in steps of so many tokens."""
+        return tokens / max(self._model.linear_s * tokens, self._model.weights_seconds(tokens))
+
+    def at(self, tokens: float) -> tuple[float, float]:
+        """Where a step of so many tokens lies."""
+        across = math.log(tokens) / math.log(self.last)
+        up = math.log(self.rate(tokens) / self.low) / math.log(self.high / self.low)
+        return _LEFT + across * (_RIGHT - _LEFT), _BOTTOM - up * (_BOTTOM - _TOP)
+
+
+def _regions(sheet: Sheet, edge: float) -> None:
+    for left, right, colour, head, why in (
+        (_LEFT, edge, "sky", "memory-bound", "each step reads all weights"),
+        (edge, _RIGHT, "orange", "compute-bound", "each token costs"),
+    ):
+        sheet.area([(left, _TOP), (right, _TOP), (right, _BOTTOM), (left, _BOTTOM)], PALETTE[colour])
+        if right - left >= width_of(why, SMALL):
+            sheet.words((left + right) / 2, _TOP + 22, head, bold=True, room=right - left)
+            sheet.words((left + right) / 2, _TOP + 39, why, size=SMALL)
+    sheet.line([(edge, _TOP), (edge, _BOTTOM)], dashed=True)
+
+
+def _axes(sheet: Sheet, paper: _Paper) -> None:
     sheet.line([(_LEFT, _TOP), (_LEFT, _BOTTOM), (_RIGHT, _BOTTOM)])
-    for power in range(round(math.log(last, 4)) + 1):
-        x = _LEFT + power / math.log(last, 4) * (_RIGHT - _LEFT)
+    for power in range(round(math.log(paper.last, 4)) + 1):
+        x = _LEFT + power / math.log(paper.last, 4) * (_RIGHT - _LEFT)
         sheet.line([(x, _BOTTOM), (x, _BOTTOM + 4)])
         label = f"{4**power:,}"
         sheet.words(min(x, WIDTH - width_of(label, SMALL) / 2), _BOTTOM + 18, label, size=SMALL)
-    decades = round(math.log10(high / low))
+    decades = round(math.log10(paper.high / paper.low))
     for decade in range(decades + 1):
         y = _BOTTOM - decade / decades * (_BOTTOM - _TOP)
         sheet.line([(_LEFT - 4, y), (_LEFT, y)])
-        sheet.words(_LEFT - 8, y + 4.5, _short(low * 10**decade), anchor="end", size=SMALL)
+        sheet.words(_LEFT - 8, y + 4.5, _short(paper.low * 10**decade), anchor="end", size=SMALL)
     sheet.words(0, 18, "tokens per second", anchor="start", size=SMALL)
     sheet.words((_LEFT + _RIGHT) / 2, _BOTTOM + 40, "tokens in one step", size=SMALL)
 
