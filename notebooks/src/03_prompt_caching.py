@@ -255,12 +255,18 @@ async def foretold():
         expected = ahead.serve(tokens, output=[0], salt=salt)
         usage = (await complete(live, request)).done.usage
         counted = {"prompt": usage.input_tokens, "predicted": expected, "reported": usage.cached_tokens}
-        rows.append({"shop": shop, "tokens": list(tokens), **counted})
+        rows.append({"shop": shop, **counted})
+        as_read.append(list(tokens))
     return rows
 
 
+async def read():
+    return as_read
+
+
+as_read = []  # the tokens of each prompt
 told = await book.measure("three shops' traffic", foretold)
-served_to = pd.DataFrame(told.value)
+served_to = pd.DataFrame(told.value).assign(tokens=(await book.measure("three shops' tokens", read)).value)
 
 # %%
 missed = int((served_to.predicted != served_to.reported).sum())
@@ -650,7 +656,7 @@ show(
         alt.Chart(smaller).mark_line(color=PALETTE["blue"]).encode(x=x, y=alt.Y("own:Q", title="prompt tokens served (%)"))
         + alt.Chart(smaller).mark_circle(size=60, color=PALETTE["orange"]).encode(x=x, y="lab:Q")
         + alt.Chart(counter).mark_rule(strokeDash=[4, 3], strokeWidth=2, color=PALETTE["green"]).encode(y="reported:Q")
-    ).properties(title=f"Served by {whose}: {agreed}"),
+    ).properties(width=600, title=f"Served by {whose}: {agreed}"),
     alt=f"Share of the prompt tokens served, against the cache's blocks. {agreed}. "
     + " ".join(f"{r.blocks} blocks: {r.own:.0f} %, the lab's {r.lab:.0f} %." for r in smaller.itertuples()),
     source=f"Line: {whose}. Circles: the lab's PrefixCache; {len(smaller) - apart} of {len(smaller)} lie on the line. Dashed: vLLM's own "

@@ -14,6 +14,7 @@ from labkit.engines.modelled import Block, Evict
 from labkit.kvcache import Allocator
 from labkit.request import InvalidValue
 from labkit.workbook.chapters import Chapter
+from labkit.workbook.chapters.builds import b08
 from labkit.workbook.chapters.q08 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
 
@@ -472,5 +473,6 @@ CHAPTER = Chapter(
             },
             limit_s=60.0,
         ),
+        b08.BUILD,
     ),
 )
