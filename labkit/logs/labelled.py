@@ -24,6 +24,7 @@ _LARGE = ("large_right", "right_large", "large_correct", "correct_large")
 _COST_SMALL = ("cost_small", "small_cost")
 _COST_LARGE = ("cost_large", "large_cost")
 _FAULTS = 0.02
+_FIRST = 10  # the search for a threshold begins with one in so many labels, so that one wrong among the best does not end it
 _BOUND = 0.05
 
 
@@ -73,7 +74,7 @@ def read_labels(path: str | os.PathLike[str]) -> Pairs | Graded | None:
 
 def threshold(pairs: Pairs, bound: float = _FAULTS) -> Finding:
     """The lowest similarity at which, with 95 %, at most `bound` of the hits would be wrong, and the hits it leaves."""
-    found = calibrated_threshold(pairs.scores, pairs.same, bound=bound)
+    found = calibrated_threshold(pairs.scores, pairs.same, bound=bound, first=len(pairs.scores) // _FIRST)
     what = "the threshold of a semantic cache"
     head = f"{pairs.name} ({len(pairs.scores):,} labelled pairs)"
     if not math.isfinite(found.threshold):
@@ -98,7 +99,7 @@ def routing(graded: Graded, bound: float = _BOUND) -> Finding:
     The saving compares a cascade at that threshold (both are paid where a request goes up) with the large model for all.
     """
     outcomes = graded.outcomes
-    found = calibrated_threshold(outcomes.score, outcomes.right_small == 1, bound=bound)
+    found = calibrated_threshold(outcomes.score, outcomes.right_small == 1, bound=bound, first=len(outcomes) // _FIRST)
     what, head = "the confidence from which the small model may answer", f"{graded.name} ({len(outcomes):,} graded requests)"
     rows = [
         ("small model right", f"{100 * outcomes.right_small.mean():.1f} %"),
