@@ -34,10 +34,10 @@ from labkit.logs import (
     together,
     waiting,
 )
-from labkit.logs.finding import quantile, ratio, share
-from labkit.logs.prefixes import serve
-from labkit.logs.repeated import hits
-from labkit.logs.together import duplicates, fill, in_flight
+from labkit.logs.concurrency import duplicates, fill, in_flight
+from labkit.logs.numbers import quantile, ratio, share
+from labkit.logs.repeats import hits
+from labkit.logs.shared import serve
 from labkit.request import InvalidValue, Usage
 
 

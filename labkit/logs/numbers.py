@@ -23,7 +23,7 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class OwnNumber:
     """The answer to a chapter's question from one's own log.
 
     `number` is in `unit`, None where the log cannot tell it; then `needs` says why. `interval` holds the true value with
@@ -115,7 +115,7 @@ def percent(found: Estimate) -> str:
 
 
 def in_percent(found: Estimate | None) -> tuple[float | None, tuple[float, float] | None]:
-    """Number and interval of a share for a finding in %."""
+    """A share and its interval, both in %."""
     if found is None:
         return None, None
     ends = None if found.interval is None else tuple(100 * max(0.0, min(1.0, end)) for end in found.interval)
@@ -141,10 +141,10 @@ def of(log: Log) -> str:
     return f"{log.name} ({len(log):,} calls{ran})"
 
 
-def cannot(chapter: str, what: str, unit: str, log: Log, *needs: Need, rows: tuple[tuple[str, str], ...] = ()) -> Finding:
-    """The finding of a log that cannot tell."""
+def cannot(chapter: str, what: str, unit: str, log: Log, *needs: Need, rows: tuple[tuple[str, str], ...] = ()) -> OwnNumber:
+    """The number of a log that cannot tell it, with what to log."""
     why = "; ".join(f"it has no {need.lacks}; log {need.log}" for need in needs)
-    return Finding(chapter, what, None, unit, f"{of(log)} cannot tell {what}: {why}.", None, needs, rows)
+    return OwnNumber(chapter, what, None, unit, f"{of(log)} cannot tell {what}: {why}.", None, needs, rows)
 
 
 USAGE = Need("token counts", "each response's usage object (with streams: stream_options.include_usage)")

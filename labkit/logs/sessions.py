@@ -7,15 +7,15 @@ from collections import defaultdict
 from labkit.kvcache import kv_size, plan
 from labkit.latency import GIGA, Config, hardware, percentile
 from labkit.logs.call import Call, Log
-from labkit.logs.finding import DURATION, TIME, USAGE, Finding, Need, cannot, of
-from labkit.logs.together import in_flight
+from labkit.logs.concurrency import in_flight
+from labkit.logs.numbers import DURATION, TIME, USAGE, Need, OwnNumber, cannot, of
 from labkit.request import InvalidValue
 
 _WHAT = "the KV cache of the sessions that are open at once"
 _SESSION = Need("sessions", "one id for all calls of a conversation; each call was taken as a session of its own")
 
 
-def memory(log: Log, model: Config = "llama-3.1-8b", machine: str = "h100", kv: str = "bf16") -> Finding:
+def memory(log: Log, model: Config = "llama-3.1-8b", machine: str = "h100", kv: str = "bf16") -> OwnNumber:
     """The KV bytes that the sessions need which are open at the peak, and the machines for them.
 
     A session's context is the most tokens, prompt and answer, of any of its calls. It is open from its first call to the end
@@ -64,7 +64,7 @@ def memory(log: Log, model: Config = "llama-3.1-8b", machine: str = "h100", kv: 
         f"hold {number:.3g} GB of {name}'s KV cache"
     )
     sentence += f", which takes {machines:,} × {of_machine.name} ({fits:,} sessions each)." if machines else "."
-    return Finding("08", _WHAT, number, "GB", sentence, None, tuple(needs), tuple(rows))
+    return OwnNumber("08", _WHAT, number, "GB", sentence, None, tuple(needs), tuple(rows))
 
 
 def _tokens(call: Call) -> int:
