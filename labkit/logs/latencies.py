@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from labkit.latency import SLO, Sample
-from labkit.logs.call import Call, Log
+from labkit.logs.call import Call, Log, counted
 from labkit.logs.numbers import (
     DURATION,
     FIRST_TOKEN,
@@ -38,7 +38,7 @@ def waiting(log: Log, promise: SLO = PROMISE) -> OwnNumber:
         for q in (50, 95):
             found = quantile(values, q)
             if found is not None:
-                rows.append((f"{name} p{q}", f"{timed(found)}, {found.n:,} calls"))
+                rows.append((f"{name} p{q}", f"{timed(found)}, {counted(found.n, 'call')}"))
     judged = [call for call in log.calls if call.status in ("failed", "cancelled") or _judgeable(call, promise)]
     met = sum(call.status not in ("failed", "cancelled") and promise.met(_sample(call)) for call in judged)
     found = share(met, len(judged))
@@ -54,7 +54,7 @@ def waiting(log: Log, promise: SLO = PROMISE) -> OwnNumber:
         if limit is not None
     )
     slow = quantile([call.ttft for call in log.calls], 95)
-    sentence = f"{of(log)}: {percent(found)} of {found.n:,} calls kept {limits}"
+    sentence = f"{of(log)}: {percent(found)} of {counted(found.n, 'call')} kept {limits}"
     sentence += "." if slow is None else f"; the 95th percentile of the wait for the first token is {timed(slow)}."
     return OwnNumber("02", _WHAT, number, "%", sentence, interval, () if log.has["status"] else (STATUS,), tuple(rows))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from labkit.extras import extra
 from labkit.latency import percentile
-from labkit.logs.call import Log
+from labkit.logs.call import Log, counted
 from labkit.request import InvalidValue
 
 LEVEL = 0.95
@@ -138,7 +138,7 @@ def timed(found: Estimate) -> str:
 def of(log: Log) -> str:
     """How a sentence names its log: file and calls, and how long it ran."""
     ran = "" if not log.seconds else f" over {seconds(log.seconds)}"
-    return f"{log.name} ({len(log):,} calls{ran})"
+    return f"{log.name} ({counted(len(log), 'call')}{ran})"
 
 
 def cannot(chapter: str, what: str, unit: str, log: Log, *needs: Need, rows: tuple[tuple[str, str], ...] = ()) -> OwnNumber:

@@ -197,7 +197,7 @@ def test_02_hidden_reasoning_has_no_pace_and_unknown_times_are_not_judged() -> N
     assert replace(slow, usage=Usage(10, 11, reasoning_tokens=1)).tpot is None
     found = waiting(log_of(slow, replace(slow, ttft=None, at=1.0)), SLO(ttft=2.0))
     assert found.number == 100
-    assert "1 calls" in found.sentence
+    assert "of 1 call kept" in found.sentence
 
 
 # 03
