@@ -52,9 +52,10 @@ class Call:
     def tpot(self) -> float | None:
         """Time per output token after the first, s: (duration − TTFT) / (output tokens − 1); None for fewer than two.
 
-        None for answers with reasoning tokens, too: a log does not say whether those came before the first token.
+        None for answers with reasoning tokens, too: a log does not say whether those came before the first token. And None
+        where the first token is said to come after the end.
         """
-        if self.duration is None or self.ttft is None or self.usage is None:
+        if self.duration is None or self.ttft is None or self.usage is None or self.ttft > self.duration:
             return None
         if self.usage.output_tokens < 2 or self.usage.reasoning_tokens:
             return None

@@ -195,6 +195,7 @@ def test_02_hidden_reasoning_has_no_pace_and_unknown_times_are_not_judged() -> N
     slow = Call(0, 0.0, "m", Usage(10, 11), ttft=1.0, duration=2.0, status="completed")
     assert slow.tpot == pytest.approx(0.1)
     assert replace(slow, usage=Usage(10, 11, reasoning_tokens=1)).tpot is None
+    assert replace(slow, ttft=3.0).tpot is None
     found = waiting(log_of(slow, replace(slow, ttft=None, at=1.0)), SLO(ttft=2.0))
     assert found.number == 100
     assert "of 1 call kept" in found.sentence
