@@ -28,9 +28,9 @@ def read_log(path: str | os.PathLike[str]) -> Log:
 
     Read are a ledger of this lab, the traces of `labkit.load.read_trace`, and JSON lines, JSON lists and tables (CSV) whose
     fields have the names of OpenAI's bodies, LiteLLM's spend log, Langfuse's observations, OpenTelemetry or BurstGPT;
-    compressed by gzip or not. The file is read whole. A line that is no call is in `Log.bad`, with its number and why. Raises
-    `InvalidValue` where no line is one, naming the fields it looked for, and for what is no file; the message never repeats a
-    line.
+    compressed by gzip or not. The file is read whole. A line that is no call is in `Log.bad`, with its number and reason.
+    Raises `InvalidValue` where no line is one, naming the fields it looked for, and for what is no file. No message repeats
+    what a line holds.
     """
     file = Path(path).expanduser()
     if _begins(file).startswith(_SQLITE):

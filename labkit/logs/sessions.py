@@ -19,9 +19,9 @@ def memory(log: Log, model: Config = "llama-3.1-8b", machine: str = "h100", kv: 
     """The KV bytes that the sessions need which are open at the peak, and the machines for them.
 
     A session's context is the most tokens, prompt and answer, of any of its calls. It is open from its first call to the end
-    of its last one (its sending, where the log has no durations). The bytes are those of a 95th-percentile context in the KV
-    cache of `model`, times the sessions open at the peak; `machine` is a key of `labkit.latency.catalogue()`. Raises
-    `InvalidValue` for an unknown model or machine.
+    of its last one (its sending, where the log has no durations, so that the peak is a lower bound). The bytes are those of
+    a 95th-percentile context in the KV cache of `model`, times the sessions open at the peak; `machine` is a key of
+    `labkit.latency.catalogue()`. Raises `InvalidValue` for an unknown model or machine.
     """
     size, of_machine = kv_size(model, kv), hardware(machine)
     name = model if isinstance(model, str) else size.name
@@ -52,6 +52,8 @@ def memory(log: Log, model: Config = "llama-3.1-8b", machine: str = "h100", kv: 
     spans = [span for calls in sessions.values() if (span := _span(calls)) is not None]
     if not spans:
         return cannot("08", _WHAT, "GB", log, TIME, *needs, rows=tuple(rows))
+    if not log.has["duration"] and not log.has["session"]:  # nobody can tell how long anything was open
+        return cannot("08", _WHAT, "GB", log, DURATION, *needs, rows=tuple(rows))
     if not log.has["duration"]:
         needs.append(DURATION)
     peak = max([1, *(level for level, _ in in_flight(spans))])

@@ -390,6 +390,8 @@ def test_08_the_sessions_open_at_the_peak_times_their_kv_cache() -> None:
     assert dict(found.rows)["sessions"] == "3"
     alone = memory(log_of(*(replace(one, session="") for one in calls)))
     assert alone.needs[0].lacks == "sessions"
+    bare = memory(log_of(*(replace(one, session="", duration=None) for one in calls)))
+    assert bare.number is None, "without ends and sessions nobody can tell what is open at once"
     with pytest.raises(InvalidValue):
         memory(log_of(*calls), model="no-such-model")
     with pytest.raises(InvalidValue):

@@ -295,7 +295,7 @@ def test_no_file_a_folder_and_an_empty_one(tmp_path: Path) -> None:
 def test_a_file_without_a_call_says_what_it_looked_for(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.txt"
     path.write_text(text)
-    with pytest.raises(InvalidValue, match=r"holds no call.*timestamp.*usage.*messages"):
+    with pytest.raises(InvalidValue, match=r"holds no call.*token counts \(usage.*messages.*timestamp"):
         read_log(path)
 
 
