@@ -216,14 +216,17 @@ class Calibrated:
         )
 
 
-def calibrated_threshold(scores: ArrayLike, right: ArrayLike, *, bound: float, confidence: float = 0.95) -> Calibrated:
+def calibrated_threshold(
+    scores: ArrayLike, right: ArrayLike, *, bound: float, confidence: float = 0.95, first: int = 1
+) -> Calibrated:
     """The lowest threshold for which labelled pairs prove that the share of wrong hits is at most `bound`.
 
     `scores` and `right`: one of each per pair, shape (n,). Fixed-sequence testing: thresholds are tried from the strictest
     on, each by the exact (Clopper–Pearson) upper bound of its false-hit rate, and the first that fails ends the search. So
     trying many thresholds costs no confidence. The steps depend on the number of hits alone, never on the labels, and begin
-    with the fewest hits that could prove anything. Raises `InvalidValue` if there is not one label per score, or if `bound`
-    or `confidence` does not lie between 0 and 1.
+    with the fewest hits that could prove anything, or with `first` hits where that is more: a later beginning gives up the
+    strictest thresholds, and does not end at one wrong hit among them. Raises `InvalidValue` if there is not one label per
+    score, or if `bound` or `confidence` does not lie between 0 and 1.
     """
     with extra("semantic"):
         from scipy.stats import beta
@@ -237,6 +240,7 @@ def calibrated_threshold(scores: ArrayLike, right: ArrayLike, *, bound: float, c
     wrong = np.cumsum(~y[order])
     fewest = math.ceil(math.log(1 - confidence) / math.log(1 - bound))  # this many hits, none of them wrong, prove the bound
     best = Calibrated(math.inf, bound, confidence, 0, 0)
+    fewest = max(fewest, first)
     step = max(1, fewest // 4)
     for hits in range(fewest, len(s) + 1, step):
         if hits < len(s) and s[order[hits]] == s[order[hits - 1]]:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
+from labkit.logs.basics import overview
+from labkit.logs.bills import money
 from labkit.logs.call import Log
-from labkit.logs.finding import Finding
+from labkit.logs.concurrency import together
 from labkit.logs.labelled import Graded, Pairs, read_labels, routing, threshold, ungraded
-from labkit.logs.leaving import leaving
-from labkit.logs.memory import memory
-from labkit.logs.money import money
-from labkit.logs.overview import overview
-from labkit.logs.prefixes import prefixes
+from labkit.logs.latencies import waiting
+from labkit.logs.numbers import OwnNumber
+from labkit.logs.readers import leaving
 from labkit.logs.reading import read_log
-from labkit.logs.repeated import repeated
-from labkit.logs.together import together
-from labkit.logs.waiting import waiting
+from labkit.logs.repeats import repeated
+from labkit.logs.sessions import memory
+from labkit.logs.shared import prefixes
 from labkit.request import InvalidValue
 
-QUESTIONS: Mapping[str, Callable[[Log], Finding]] = {
+QUESTIONS: Mapping[str, Callable[[Log], OwnNumber]] = {
     "00": overview,
     "01": money,
     "02": waiting,
@@ -33,8 +33,8 @@ QUESTIONS: Mapping[str, Callable[[Log], Finding]] = {
 """By chapter, what is asked of a log; each function takes settings of its own, too."""
 
 
-def ask(chapter: str, path: str | os.PathLike[str]) -> tuple[Finding, str]:
-    """The finding of `chapter` in the file at `path`, and what the file was read as, in a sentence.
+def ask(chapter: str, path: str | os.PathLike[str]) -> tuple[OwnNumber, str]:
+    """The number of `chapter` in the file at `path`, and what the file was read as, in a sentence.
 
     A file of labels answers chapters 04 (pairs) and 05 (graded requests); every other file is read by `read_log`. Raises
     `InvalidValue` for a chapter without a question, and as `read_log` and `read_labels` do.

@@ -52,9 +52,10 @@ class Call:
     def tpot(self) -> float | None:
         """Time per output token after the first, s: (duration − TTFT) / (output tokens − 1); None for fewer than two.
 
-        None for answers with reasoning tokens, too: a log does not say whether those came before the first token.
+        None for answers with reasoning tokens, too: a log does not say whether those came before the first token. And None
+        where the first token is said to come after the end.
         """
-        if self.duration is None or self.ttft is None or self.usage is None:
+        if self.duration is None or self.ttft is None or self.usage is None or self.ttft > self.duration:
             return None
         if self.usage.output_tokens < 2 or self.usage.reasoning_tokens:
             return None
@@ -119,14 +120,19 @@ class Log:
     @property
     def told(self) -> str:
         """The log in one sentence: what was read, and what was not."""
-        parts = [f"{self.name}, read as {self.kind}: {len(self.calls):,} calls"]
+        parts = [f"{self.name}, read as {self.kind}: {counted(len(self.calls), 'call')}"]
         if self.bad:
-            parts.append(
-                f"{len(self.bad):,} lines could not be read ({_listed(bad.line for bad in self.bad)}: {self.bad[0].why})"
-            )
+            where = _listed(bad.line for bad in self.bad)
+            parts.append(f"{counted(len(self.bad), 'line')} could not be read ({where}: {self.bad[0].why})")
         if self.duplicates:
-            parts.append(f"{len(self.duplicates):,} lines repeat a record (lines {_listed(self.duplicates)})")
+            parts.append(f"{counted(len(self.duplicates), 'copy')} of a record left out (line {_listed(self.duplicates)})")
         return "; ".join([*parts, *self.notes]) + "."
+
+
+def counted(n: int, what: str) -> str:
+    """So many of a thing, in words: "1 line", "1,200 copies"."""
+    many = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{n:,} {what if n == 1 else many}"
 
 
 def _there(value: object) -> bool:

@@ -69,7 +69,8 @@ _MORE = {
     "cache_creation_input_tokens": "cache_creation_input_tokens",
 }
 WANTED = (
-    f"a time ({', '.join(AT[:4])}, …), token counts (usage, {', '.join(_IN[:3])}, …) or messages (messages, input, prompt)"
+    f"token counts (usage, {', '.join(_IN[:3])}, …), messages (messages, input, prompt), or a time "
+    f"({', '.join(AT[:4])}, …) with a model, an id or a status"
 )
 """The fields without which a record is no call, for an error's text."""
 
@@ -106,7 +107,8 @@ def read(line: int, record: Mapping[str, Any]) -> Read:
     at, end, first = (None if found is None else found[0] for found in times)
     usage, broken = _usage(places)
     turns = _turns(places)
-    if at is None and usage is None and not turns and not broken:
+    about = _first(places, (*MODEL, *ID, *PROMPT_KEY, *FINISH, "status", "status_code"))
+    if usage is None and not turns and not broken and (at is None or about is None):
         raise ValueError(f"no field of a call; looked for {WANTED}")
     duration, bare_duration = _span(places, DURATION)
     ttft, bare_ttft = _span(places, TTFT)

@@ -12,8 +12,8 @@ from typing import Any
 from labkit.caches import calibrated_threshold
 from labkit.logs.call import Log
 from labkit.logs.fields import snake
-from labkit.logs.finding import Finding, Need, cannot
 from labkit.logs.lines import read_text, records
+from labkit.logs.numbers import Need, OwnNumber, cannot
 from labkit.request import InvalidValue
 from labkit.routing import Outcomes, at_threshold
 
@@ -24,6 +24,7 @@ _LARGE = ("large_right", "right_large", "large_correct", "correct_large")
 _COST_SMALL = ("cost_small", "small_cost")
 _COST_LARGE = ("cost_large", "large_cost")
 _FAULTS = 0.02
+_FIRST = 10  # the search for a threshold begins with one in so many labels, so that one wrong among the best does not end it
 _BOUND = 0.05
 
 
@@ -71,9 +72,9 @@ def read_labels(path: str | os.PathLike[str]) -> Pairs | Graded | None:
     return None
 
 
-def threshold(pairs: Pairs, bound: float = _FAULTS) -> Finding:
+def threshold(pairs: Pairs, bound: float = _FAULTS) -> OwnNumber:
     """The lowest similarity at which, with 95 %, at most `bound` of the hits would be wrong, and the hits it leaves."""
-    found = calibrated_threshold(pairs.scores, pairs.same, bound=bound)
+    found = calibrated_threshold(pairs.scores, pairs.same, bound=bound, first=len(pairs.scores) // _FIRST)
     what = "the threshold of a semantic cache"
     head = f"{pairs.name} ({len(pairs.scores):,} labelled pairs)"
     if not math.isfinite(found.threshold):
@@ -81,7 +82,7 @@ def threshold(pairs: Pairs, bound: float = _FAULTS) -> Finding:
         need = Need(
             "proof for any threshold", f"more pairs of high score: {least} right ones in a row are the fewest that prove it"
         )
-        return Finding(
+        return OwnNumber(
             "04", what, None, "cosine", f"{head} prove no threshold for {100 * bound:g} % wrong hits.", None, (need,)
         )
     sentence = (
@@ -89,16 +90,18 @@ def threshold(pairs: Pairs, bound: float = _FAULTS) -> Finding:
         f"95 % confidence ({found.wrong} of {found.hits} were); {100 * found.hits / len(pairs.scores):.0f} % "
         "of the pairs reach it."
     )
-    return Finding("04", what, found.threshold, "cosine", sentence, None, (), (("pairs at or above it", f"{found.hits:,}"),))
+    return OwnNumber(
+        "04", what, found.threshold, "cosine", sentence, None, (), (("pairs at or above it", f"{found.hits:,}"),)
+    )
 
 
-def routing(graded: Graded, bound: float = _BOUND) -> Finding:
+def routing(graded: Graded, bound: float = _BOUND) -> OwnNumber:
     """The lowest confidence from which the small model may answer, so that with 95 % at most `bound` of those are wrong.
 
     The saving compares a cascade at that threshold (both are paid where a request goes up) with the large model for all.
     """
     outcomes = graded.outcomes
-    found = calibrated_threshold(outcomes.score, outcomes.right_small == 1, bound=bound)
+    found = calibrated_threshold(outcomes.score, outcomes.right_small == 1, bound=bound, first=len(outcomes) // _FIRST)
     what, head = "the confidence from which the small model may answer", f"{graded.name} ({len(outcomes):,} graded requests)"
     rows = [
         ("small model right", f"{100 * outcomes.right_small.mean():.1f} %"),
@@ -109,7 +112,7 @@ def routing(graded: Graded, bound: float = _BOUND) -> Finding:
         sentence = (
             f"{head} prove no threshold for {100 * bound:g} % wrong answers of the small model: send all to the large one."
         )
-        return Finding("05", what, None, "confidence", sentence, None, (need,), tuple(rows))
+        return OwnNumber("05", what, None, "confidence", sentence, None, (need,), tuple(rows))
     kept = found.hits / len(outcomes)
     quality = at_threshold(found.threshold, "quality", "cascade")(outcomes)
     rows += [("answered by the small model", f"{100 * kept:.1f} %"), ("right after routing", f"{100 * quality:.1f} %")]
@@ -125,10 +128,10 @@ def routing(graded: Graded, bound: float = _BOUND) -> Finding:
         sentence += f", which {'saves' if saved >= 0 else 'costs'} {100 * abs(saved):.0f} %{'' if saved >= 0 else ' more'}"
     else:
         needs = (Need("costs", "what each model's answer cost, as cost_small and cost_large"),)
-    return Finding("05", what, found.threshold, "confidence", sentence + ".", None, needs, tuple(rows))
+    return OwnNumber("05", what, found.threshold, "confidence", sentence + ".", None, needs, tuple(rows))
 
 
-def ungraded(log: Log) -> Finding:
+def ungraded(log: Log) -> OwnNumber:
     """Chapter 05's answer to a plain log: which models answer now, and what is missing for a threshold."""
     output = sorted(usage.output_tokens for usage in log.usages)
     rows = [("models", f"{len({call.model for call in log.calls if call.model}):,}")]

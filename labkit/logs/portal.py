@@ -1,4 +1,4 @@
-"""The portal's log: eight minutes of the running case's support desk, for readers who have no log at hand.
+"""The portal's log: five minutes of the running case's support desk, for readers who have no log at hand.
 
 The questions are the lab's own traffic (`labkit.lab.traffic`): popular meanings in ever new words, three tenants with a
 policy each as their system prompt, sessions of one to four turns, readers some of whom leave. Tokens are counted by the
@@ -28,7 +28,7 @@ from labkit.load import poisson
 from labkit.request import Chunk, Done, Handler, InvalidValue, Message, Request, Usage, clock, run_virtual
 from labkit.tokens import tokenizer
 
-SECONDS = 480.0
+SECONDS = 300.0
 SESSIONS_PER_S = 1.0
 MACHINE = "l40s"
 _MODEL = "llama-3.1-8b"

@@ -12,7 +12,7 @@ from typing import Any
 from labkit.ledger import Ledger, Row
 from labkit.load import read_trace
 from labkit.logs import fields
-from labkit.logs.call import BadLine, Call, Log
+from labkit.logs.call import BadLine, Call, Log, counted
 from labkit.logs.lines import Record, read_text, records
 from labkit.logs.moments import counts_from_zero
 from labkit.request import InvalidValue, LabError
@@ -28,8 +28,9 @@ def read_log(path: str | os.PathLike[str]) -> Log:
 
     Read are a ledger of this lab, the traces of `labkit.load.read_trace`, and JSON lines, JSON lists and tables (CSV) whose
     fields have the names of OpenAI's bodies, LiteLLM's spend log, Langfuse's observations, OpenTelemetry or BurstGPT;
-    compressed by gzip or not. A line that is no call is in `Log.bad`, with its number and the reason. Raises `InvalidValue`
-    where no line is one, naming the fields it looked for, and for what is no file; the message never repeats a line.
+    compressed by gzip or not. The file is read whole. A line that is no call is in `Log.bad`, with its number and reason.
+    Raises `InvalidValue` where no line is one, naming the fields it looked for, and for what is no file. No message repeats
+    what a line holds.
     """
     file = Path(path).expanduser()
     if _begins(file).startswith(_SQLITE):
@@ -43,7 +44,8 @@ def read_log(path: str | os.PathLike[str]) -> Log:
     if not calls:
         first = f" (line {bad[0].line}: {bad[0].why})" if bad else ""
         raise InvalidValue(
-            f"{file.name} was read as {kind} and holds no call in {len(bad):,} lines{first}. A call needs {fields.WANTED}"
+            f"{file.name} was read as {kind} and holds no call in {counted(len(bad), 'line')}{first}. A call needs "
+            f"{fields.WANTED}"
         )
     return Log(file.name, kind, _by_time(calls), tuple(bad), tuple(duplicates), tuple(notes))
 
@@ -81,7 +83,7 @@ def _settled(read: Sequence[fields.Read]) -> tuple[list[Call], list[str]]:
     """The calls, with what only the whole log tells: units of bare numbers, and whose zero the times count from."""
     notes = []
     if no_zone := sum(one.no_zone for one in read):
-        notes.append(f"{no_zone:,} dates have no time zone and were taken as UTC")
+        notes.append(f"{counted(no_zone, 'date')} without a time zone, taken as UTC")
     long, long_note = _unit("duration", [one.bare_duration for one in read])
     short, short_note = (long, "") if long_note else _unit("time to first token", [one.bare_ttft for one in read])
     notes += [note for note in (long_note, short_note) if note]
@@ -98,7 +100,7 @@ def _settled(read: Sequence[fields.Read]) -> tuple[list[Call], list[str]]:
     own = sum(call.at is not None and counts_from_zero(call.at) for call in calls)
     dated = sum(call.at is not None for call in calls) - own
     if own and dated:
-        notes.append(f"{own:,} times count from the log's own zero and were left out, as {dated:,} are dates")
+        notes.append(f"{counted(own, 'time')} from the log's own zero left out, beside {counted(dated, 'date')}")
         calls = [replace(c, at=None) if c.at is not None and counts_from_zero(c.at) else c for c in calls]
     return calls, notes
 

@@ -1,4 +1,4 @@
-"""The chapter's question on the reader's own log: which file is asked, and how the finding is shown."""
+"""The chapter's question on the reader's own log: which file is asked, and how its number is shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import labkit
-from labkit.logs import QUESTIONS, Finding, ask, write_portal
+from labkit.logs import QUESTIONS, OwnNumber, ask, write_portal
 from labkit.request import InvalidValue, LabError
 from labkit.workbook.paths import state_dir
 from labkit.workbook.render import panel_html, table_html, table_text
@@ -38,7 +38,7 @@ def named_log() -> Path | None:
 
 
 def shown(chapter: str, path: Path, whose: str) -> tuple[str, str]:
-    """The chapter's finding in the file, as HTML and as text. `whose` says which file it is.
+    """The chapter's number in the file, as HTML and as text. `whose` says which file it is.
 
     What the lab's readers refuse is shown with its message instead: a wrong path is no reason to stop a chapter. Raises
     `InvalidValue` for a chapter that asks nothing of a log.
@@ -46,10 +46,10 @@ def shown(chapter: str, path: Path, whose: str) -> tuple[str, str]:
     if chapter not in QUESTIONS:
         raise InvalidValue(f"chapter {chapter!r} asks nothing of a log; these do: {', '.join(QUESTIONS)}")
     try:
-        finding, read_as = ask(chapter, path)
+        found, read_as = ask(chapter, path)
     except (LabError, OSError) as error:
         return refused(str(error))
-    return _html(finding, f"{whose} {read_as}"), _text(finding, f"{whose} {read_as}")
+    return _html(found, f"{whose} {read_as}"), _text(found, f"{whose} {read_as}")
 
 
 def refused(why: str) -> tuple[str, str]:
@@ -82,28 +82,28 @@ def form(path: str, read: Callable[[str], str]) -> Any:
     return w.VBox([w.HBox([field, button]), answer])
 
 
-def _title(finding: Finding) -> str:
-    if finding.number is None:
-        return f"Cannot be told from this log: {finding.what}"
-    ends = "" if finding.interval is None else f" ({finding.interval[0]:.4g} to {finding.interval[1]:.4g})"
-    return f"{finding.what[:1].upper()}{finding.what[1:]}: {finding.number:,.4g}{ends} {finding.unit}"
+def _title(found: OwnNumber) -> str:
+    if found.number is None:
+        return f"Cannot be told from this log: {found.what}"
+    ends = "" if found.interval is None else f" ({found.interval[0]:.4g} to {found.interval[1]:.4g})"
+    return f"{found.what[:1].upper()}{found.what[1:]}: {found.number:,.4g}{ends} {found.unit}"
 
 
-def _missing(finding: Finding) -> list[str]:
-    return [f"The log has no {need.lacks}. To know more, log {need.log}." for need in finding.needs]
+def _missing(found: OwnNumber) -> list[str]:
+    return [f"The log has no {need.lacks}. To know more, log {need.log}." for need in found.needs]
 
 
-def _html(finding: Finding, source: str) -> str:
-    body = "".join(f"<br>{escape(line)}" for line in _missing(finding))
-    parts = [panel_html(_title(finding), escape(source) + body, "info" if finding.number is None else "good")]
-    if finding.rows:
-        parts.append(table_html(_HEADER, finding.rows, "More from the same file"))
-    parts.append(f'<p>For your pull request:</p><pre style="{_PRE}" tabindex="0">{escape(finding.sentence)}</pre>')
+def _html(found: OwnNumber, source: str) -> str:
+    body = "".join(f"<br>{escape(line)}" for line in _missing(found))
+    parts = [panel_html(_title(found), escape(source) + body, "info" if found.number is None else "good")]
+    if found.rows:
+        parts.append(table_html(_HEADER, found.rows, "More from the same file"))
+    parts.append(f'<p>For your pull request:</p><pre style="{_PRE}" tabindex="0">{escape(found.sentence)}</pre>')
     return "".join(parts)
 
 
-def _text(finding: Finding, source: str) -> str:
-    lines = [_title(finding), source, *_missing(finding)]
-    if finding.rows:
-        lines.append(table_text(_HEADER, finding.rows, "More from the same file"))
-    return "\n".join([*lines, "For your pull request:", finding.sentence])
+def _text(found: OwnNumber, source: str) -> str:
+    lines = [_title(found), source, *_missing(found)]
+    if found.rows:
+        lines.append(table_text(_HEADER, found.rows, "More from the same file"))
+    return "\n".join([*lines, "For your pull request:", found.sentence])

@@ -161,3 +161,17 @@ def test_bad_arguments_are_named() -> None:
     ):
         with pytest.raises(InvalidValue):
             bad()
+
+
+def test_a_later_beginning_does_not_end_at_one_wrong_hit_among_the_best_and_keeps_its_promise():
+    rng = np.random.default_rng(5)
+    scores, exceeded, found_early, found_late = np.linspace(1, 0, 2000), 0, 0, 0
+    wrong_share = np.where(scores > 0.5, 0.01, 0.5)
+    for _ in range(200):
+        right = rng.random(2000) >= wrong_share
+        late = calibrated_threshold(scores, right, bound=0.05, first=200)
+        found_early += np.isfinite(calibrated_threshold(scores, right, bound=0.05).threshold)
+        found_late += np.isfinite(late.threshold)
+        exceeded += np.isfinite(late.threshold) and wrong_share[scores >= late.threshold].mean() > 0.05
+    assert found_late > 180 > found_early
+    assert exceeded <= 18  # 5 % of 200, and three standard errors

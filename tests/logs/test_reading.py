@@ -125,8 +125,7 @@ def test_litellms_spend_log(tmp_path: Path) -> None:
     assert call.ttft == pytest.approx(0.4)
     assert (call.tenant, call.user, call.session, call.status) == ("support", "customer-7", "s1", "completed")
     assert (call.cost, call.prompt_key, call.turns) == (Decimal("0.000123"), "abc", ())
-    assert "3 dates" not in log.told
-    assert "1 dates have no time zone" in log.told
+    assert "1 date without a time zone, taken as UTC" in log.told
 
 
 def test_an_answer_that_came_whole_has_no_first_token(tmp_path: Path) -> None:
@@ -296,7 +295,7 @@ def test_no_file_a_folder_and_an_empty_one(tmp_path: Path) -> None:
 def test_a_file_without_a_call_says_what_it_looked_for(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.txt"
     path.write_text(text)
-    with pytest.raises(InvalidValue, match=r"holds no call.*timestamp.*usage.*messages"):
+    with pytest.raises(InvalidValue, match=r"holds no call.*token counts \(usage.*messages.*timestamp"):
         read_log(path)
 
 
@@ -350,7 +349,7 @@ def test_equal_records_with_an_id_count_once_and_are_named(tmp_path: Path) -> No
     log = read_log(written(tmp_path, one, one, {**one, "request_id": "b"}, PLAIN, PLAIN))
     assert len(log) == 4, "without an id nobody can tell a copy from a second call"
     assert log.duplicates == (2,)
-    assert "1 lines repeat a record (lines 2)" in log.told
+    assert "1 copy of a record left out (line 2)" in log.told
 
 
 def test_arabic_emoji_and_broken_text_survive(tmp_path: Path) -> None:

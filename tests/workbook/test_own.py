@@ -58,7 +58,7 @@ def test_the_variable_wins_over_the_chapters_own_file(monkeypatch, capsys, tmp_p
 
 def test_the_form_asks_another_file_and_the_next_chapter_remembers_it(monkeypatch, capsys, tmp_path):
     journal = Journal(None)
-    mine = log_at(tmp_path / "my <b>log</b> 📝.jsonl", 7)
+    mine = log_at(tmp_path / "my <b>log 📝.jsonl", 7)
     field, button, answer = use(monkeypatch, journal, log=log_at(tmp_path / "x"))
     button.click()
     assert "Write the path" in answer.value

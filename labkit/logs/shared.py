@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
-from labkit.caches import block_hits
-from labkit.caches.provider import RULES, CacheRules
+from labkit.caches import block_hits, provider
 from labkit.logs.call import Call, Log
-from labkit.logs.finding import TEXTS, TIME, USAGE, Finding, Need, cannot, in_percent, of, percent, ratio, seconds
+from labkit.logs.numbers import TEXTS, TIME, USAGE, Need, OwnNumber, cannot, in_percent, of, percent, ratio, seconds
 
 BLOCK_BYTES = 64  # about 16 tokens of English, vLLM's block; without a tokenizer, bytes are what can be counted
 BLOCK_TOKENS = 16
@@ -17,7 +16,7 @@ Count = Callable[[str], list[int]]
 """A tokenizer's `encode`."""
 
 
-def prefixes(log: Log, rules: CacheRules | None = None, encode: Count | None = None) -> Finding:
+def prefixes(log: Log, rules: provider.CacheRules | None = None, encode: Count | None = None) -> OwnNumber:
     """The share of the input that repeats the beginning of an earlier call, and what a cache with `rules` would serve of it.
 
     Prompts are cut into blocks (of 16 tokens with `encode`, else of 64 bytes), each hashed with all before it, so equal
@@ -25,7 +24,7 @@ def prefixes(log: Log, rules: CacheRules | None = None, encode: Count | None = N
     prompt are taken as shares of its `input_tokens`. A log without prompts or block hashes gives the cached tokens that its
     usage tells. `rules` are OpenAI's cache in memory by default.
     """
-    chosen = rules or RULES["openai, in memory"]
+    chosen = rules or provider.RULES["openai, in memory"]
     told = ratio((u.cached_tokens, u.input_tokens) for u in log.usages)
     rows = [] if told is None else [("served already, as usage tells", percent(told))]
     calls = [call for call in log.calls if (call.turns or call.block_hashes) and call.usage is not None]
@@ -39,7 +38,7 @@ def prefixes(log: Log, rules: CacheRules | None = None, encode: Count | None = N
         sentence = (
             f"{of(log)}: {percent(told)} of the input tokens came from a prompt cache, as the usage of the calls tells."
         )
-        return Finding(
+        return OwnNumber(
             "03", "the share of input tokens that came from a cache", number, "%", sentence, interval, needs, tuple(rows)
         )
     calls = [call for call in calls if call.at is not None]
@@ -65,10 +64,10 @@ def prefixes(log: Log, rules: CacheRules | None = None, encode: Count | None = N
     needs = (
         () if len(calls) == len(log) else (Need(f"prompt, usage and time in {len(log) - len(calls):,} calls", TEXTS.log),)
     )
-    return Finding("03", _WHAT, number, "%", sentence, interval, needs, tuple(rows))
+    return OwnNumber("03", _WHAT, number, "%", sentence, interval, needs, tuple(rows))
 
 
-def serve(calls: Sequence[Call], chains: Sequence[Sequence[bytes]], rules: CacheRules) -> list[int]:
+def serve(calls: Sequence[Call], chains: Sequence[Sequence[bytes]], rules: provider.CacheRules) -> list[int]:
     """The input tokens of each call that a cache with `rules` serves, all prompts being of one account.
 
     Every block is kept from the call that wrote it, for `lifetime_s` after its last use and `longest_s` after its writing.

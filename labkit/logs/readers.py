@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from labkit.logs.call import Log
-from labkit.logs.finding import (
+from labkit.logs.numbers import (
     DURATION,
     FIRST_TOKEN,
     STATUS,
     USAGE,
-    Finding,
+    OwnNumber,
     cannot,
     in_percent,
     of,
@@ -21,7 +21,7 @@ from labkit.logs.finding import (
 _WHAT = "the share of output tokens in answers that their readers left"
 
 
-def leaving(log: Log) -> Finding:
+def leaving(log: Log) -> OwnNumber:
     """The share of output tokens that were paid in cancelled answers, and when a stream's first token comes.
 
     A cancelled answer's tokens were paid; how many of them were read before the reader left, no log tells.
@@ -52,4 +52,4 @@ def leaving(log: Log) -> Finding:
     if early is not None:
         sentence += f"; the median reader sees the first token after {percent(early)} of the wait"
     times = [need for need, name in ((FIRST_TOKEN, "ttft"), (DURATION, "duration")) if not log.has[name]]
-    return Finding("06", _WHAT, number, "%", sentence + ".", interval, tuple(times), tuple(rows))
+    return OwnNumber("06", _WHAT, number, "%", sentence + ".", interval, tuple(times), tuple(rows))

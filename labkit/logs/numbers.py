@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from labkit.extras import extra
 from labkit.latency import percentile
-from labkit.logs.call import Log
+from labkit.logs.call import Log, counted
 from labkit.request import InvalidValue
 
 LEVEL = 0.95
@@ -23,7 +23,7 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class OwnNumber:
     """The answer to a chapter's question from one's own log.
 
     `number` is in `unit`, None where the log cannot tell it; then `needs` says why. `interval` holds the true value with
@@ -115,7 +115,7 @@ def percent(found: Estimate) -> str:
 
 
 def in_percent(found: Estimate | None) -> tuple[float | None, tuple[float, float] | None]:
-    """Number and interval of a share for a finding in %."""
+    """A share and its interval, both in %."""
     if found is None:
         return None, None
     ends = None if found.interval is None else tuple(100 * max(0.0, min(1.0, end)) for end in found.interval)
@@ -138,13 +138,13 @@ def timed(found: Estimate) -> str:
 def of(log: Log) -> str:
     """How a sentence names its log: file and calls, and how long it ran."""
     ran = "" if not log.seconds else f" over {seconds(log.seconds)}"
-    return f"{log.name} ({len(log):,} calls{ran})"
+    return f"{log.name} ({counted(len(log), 'call')}{ran})"
 
 
-def cannot(chapter: str, what: str, unit: str, log: Log, *needs: Need, rows: tuple[tuple[str, str], ...] = ()) -> Finding:
-    """The finding of a log that cannot tell."""
+def cannot(chapter: str, what: str, unit: str, log: Log, *needs: Need, rows: tuple[tuple[str, str], ...] = ()) -> OwnNumber:
+    """The number of a log that cannot tell it, with what to log."""
     why = "; ".join(f"it has no {need.lacks}; log {need.log}" for need in needs)
-    return Finding(chapter, what, None, unit, f"{of(log)} cannot tell {what}: {why}.", None, needs, rows)
+    return OwnNumber(chapter, what, None, unit, f"{of(log)} cannot tell {what}: {why}.", None, needs, rows)
 
 
 USAGE = Need("token counts", "each response's usage object (with streams: stream_options.include_usage)")

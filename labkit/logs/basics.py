@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 from labkit.logs.call import Log
-from labkit.logs.finding import FIRST_TOKEN, USAGE, Finding, Need, of, quantile, timed
+from labkit.logs.numbers import FIRST_TOKEN, USAGE, Need, OwnNumber, of, quantile, timed
 
 
-def overview(log: Log) -> Finding:
+def overview(log: Log) -> OwnNumber:
     """Calls, tokens, and the medians of TTFT and TPOT. The number is the count of calls."""
     needs: list[Need] = []
     usages = log.usages
@@ -38,4 +38,4 @@ def overview(log: Log) -> Finding:
         told.append(f"then {timed(tpot)} for each further one")
     models = Counter(call.model for call in log.calls if call.model)
     rows += [(f"calls of {model}", f"{count:,}") for model, count in models.most_common(5)]
-    return Finding("00", "the calls", float(len(log)), "calls", ", ".join(told) + ".", None, tuple(needs), tuple(rows))
+    return OwnNumber("00", "the calls", float(len(log)), "calls", ", ".join(told) + ".", None, tuple(needs), tuple(rows))

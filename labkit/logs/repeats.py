@@ -7,14 +7,14 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 
 from labkit.logs.call import Call, Log
-from labkit.logs.finding import TEXTS, TIME, Finding, Need, cannot, in_percent, of, percent, seconds, share
+from labkit.logs.numbers import TEXTS, TIME, Need, OwnNumber, cannot, in_percent, of, percent, seconds, share
 
 TTL_S = 3600.0
 _WHAT = "the share of calls that a response cache could answer"
 _TENANT = Need("tenant of the calls", "whose data each answer may hold; without it, one user's answer may reach another")
 
 
-def repeated(log: Log, ttl_s: float = TTL_S) -> Finding:
+def repeated(log: Log, ttl_s: float = TTL_S) -> OwnNumber:
     """The share of calls that repeat an earlier one of their tenant word for word, within `ttl_s` of its answer's making.
 
     It is the hit rate of an exact cache of any size, so the most that one can reach. Alike are also prompts that differ only
@@ -41,7 +41,7 @@ def repeated(log: Log, ttl_s: float = TTL_S) -> Finding:
         f"{of(log)}: {percent(found)} of the calls repeat an earlier one {where}word for word within {seconds(ttl_s)}, the "
         f"most that an exact cache could answer; {100 * alike / len(asked):.1f} % do up to case, punctuation and spaces."
     )
-    return Finding("04", _WHAT, number, "%", sentence, interval, tuple(needs), tuple(rows))
+    return OwnNumber("04", _WHAT, number, "%", sentence, interval, tuple(needs), tuple(rows))
 
 
 def hits(calls: Iterable[Call], ttl_s: float, alike: Callable[[Call], Hashable] = lambda call: call.asked) -> int:

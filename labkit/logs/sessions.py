@@ -7,21 +7,21 @@ from collections import defaultdict
 from labkit.kvcache import kv_size, plan
 from labkit.latency import GIGA, Config, hardware, percentile
 from labkit.logs.call import Call, Log
-from labkit.logs.finding import DURATION, TIME, USAGE, Finding, Need, cannot, of
-from labkit.logs.together import in_flight
+from labkit.logs.concurrency import in_flight
+from labkit.logs.numbers import DURATION, TIME, USAGE, Need, OwnNumber, cannot, of
 from labkit.request import InvalidValue
 
 _WHAT = "the KV cache of the sessions that are open at once"
 _SESSION = Need("sessions", "one id for all calls of a conversation; each call was taken as a session of its own")
 
 
-def memory(log: Log, model: Config = "llama-3.1-8b", machine: str = "h100", kv: str = "bf16") -> Finding:
+def memory(log: Log, model: Config = "llama-3.1-8b", machine: str = "h100", kv: str = "bf16") -> OwnNumber:
     """The KV bytes that the sessions need which are open at the peak, and the machines for them.
 
     A session's context is the most tokens, prompt and answer, of any of its calls. It is open from its first call to the end
-    of its last one (its sending, where the log has no durations). The bytes are those of a 95th-percentile context in the KV
-    cache of `model`, times the sessions open at the peak; `machine` is a key of `labkit.latency.catalogue()`. Raises
-    `InvalidValue` for an unknown model or machine.
+    of its last one (its sending, where the log has no durations, so that the peak is a lower bound). The bytes are those of
+    a 95th-percentile context in the KV cache of `model`, times the sessions open at the peak; `machine` is a key of
+    `labkit.latency.catalogue()`. Raises `InvalidValue` for an unknown model or machine.
     """
     size, of_machine = kv_size(model, kv), hardware(machine)
     name = model if isinstance(model, str) else size.name
@@ -52,6 +52,8 @@ def memory(log: Log, model: Config = "llama-3.1-8b", machine: str = "h100", kv: 
     spans = [span for calls in sessions.values() if (span := _span(calls)) is not None]
     if not spans:
         return cannot("08", _WHAT, "GB", log, TIME, *needs, rows=tuple(rows))
+    if not log.has["duration"] and not log.has["session"]:  # nobody can tell how long anything was open
+        return cannot("08", _WHAT, "GB", log, DURATION, *needs, rows=tuple(rows))
     if not log.has["duration"]:
         needs.append(DURATION)
     peak = max([1, *(level for level, _ in in_flight(spans))])
@@ -64,7 +66,7 @@ def memory(log: Log, model: Config = "llama-3.1-8b", machine: str = "h100", kv: 
         f"hold {number:.3g} GB of {name}'s KV cache"
     )
     sentence += f", which takes {machines:,} × {of_machine.name} ({fits:,} sessions each)." if machines else "."
-    return Finding("08", _WHAT, number, "GB", sentence, None, tuple(needs), tuple(rows))
+    return OwnNumber("08", _WHAT, number, "GB", sentence, None, tuple(needs), tuple(rows))
 
 
 def _tokens(call: Call) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from labkit.latency import SLO, Sample
-from labkit.logs.call import Call, Log
-from labkit.logs.finding import (
+from labkit.logs.call import Call, Log, counted
+from labkit.logs.numbers import (
     DURATION,
     FIRST_TOKEN,
     STATUS,
-    Finding,
+    OwnNumber,
     cannot,
     in_percent,
     of,
@@ -23,7 +23,7 @@ PROMISE = SLO(ttft=1.0, tpot=0.05)
 _WHAT = "the share of calls that got what was promised"
 
 
-def waiting(log: Log, promise: SLO = PROMISE) -> Finding:
+def waiting(log: Log, promise: SLO = PROMISE) -> OwnNumber:
     """The 50th and 95th percentiles of TTFT, TPOT and E2E, and the share of calls that meet every limit of `promise`.
 
     Failed and cancelled calls meet no promise. Calls without the times that a limit needs are left out. The rate of those
@@ -38,7 +38,7 @@ def waiting(log: Log, promise: SLO = PROMISE) -> Finding:
         for q in (50, 95):
             found = quantile(values, q)
             if found is not None:
-                rows.append((f"{name} p{q}", f"{timed(found)}, {found.n:,} calls"))
+                rows.append((f"{name} p{q}", f"{timed(found)}, {counted(found.n, 'call')}"))
     judged = [call for call in log.calls if call.status in ("failed", "cancelled") or _judgeable(call, promise)]
     met = sum(call.status not in ("failed", "cancelled") and promise.met(_sample(call)) for call in judged)
     found = share(met, len(judged))
@@ -54,9 +54,9 @@ def waiting(log: Log, promise: SLO = PROMISE) -> Finding:
         if limit is not None
     )
     slow = quantile([call.ttft for call in log.calls], 95)
-    sentence = f"{of(log)}: {percent(found)} of {found.n:,} calls kept {limits}"
+    sentence = f"{of(log)}: {percent(found)} of {counted(found.n, 'call')} kept {limits}"
     sentence += "." if slow is None else f"; the 95th percentile of the wait for the first token is {timed(slow)}."
-    return Finding("02", _WHAT, number, "%", sentence, interval, () if log.has["status"] else (STATUS,), tuple(rows))
+    return OwnNumber("02", _WHAT, number, "%", sentence, interval, () if log.has["status"] else (STATUS,), tuple(rows))
 
 
 def _judgeable(call: Call, promise: SLO) -> bool:

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from labkit.cost import MTOK, Price, Rates, UnknownPrice, price_of
 from labkit.logs.call import Call, Log
-from labkit.logs.finding import STATUS, USAGE, Finding, Need, cannot, of
+from labkit.logs.numbers import STATUS, USAGE, Need, OwnNumber, cannot, of
 from labkit.request import TOKEN_KINDS, Usage
 
 _WHAT = "the share of money that nobody saw the answer of"
@@ -18,7 +18,7 @@ _WORDS = {
 }  # fmt: skip
 
 
-def money(log: Log, prices: Mapping[str, Price] | None = None) -> Finding:
+def money(log: Log, prices: Mapping[str, Price] | None = None) -> OwnNumber:
     """The money by kind of token at list prices, and the share of it that is unseen.
 
     Unseen are reasoning tokens, and all tokens of calls that failed, were cancelled, were shadows, or whose request
@@ -61,7 +61,7 @@ def money(log: Log, prices: Mapping[str, Price] | None = None) -> Finding:
         f"{of(log)}: at list prices ({sources}) the tokens cost {total:.4g} USD, {100 * spent[most] / total:.0f} % of it "
         f"for {_WORDS[most]}; {number:.1f} % went to reasoning and to answers that nobody got."
     )
-    return Finding("01", _WHAT, number, "%", sentence, None, tuple(needs), tuple(rows))
+    return OwnNumber("01", _WHAT, number, "%", sentence, None, tuple(needs), tuple(rows))
 
 
 def _lists(log: Log, prices: Mapping[str, Price]) -> tuple[dict[str, Price], set[str]]:

@@ -6,14 +6,14 @@ import heapq
 from collections.abc import Collection, Hashable, Sequence
 
 from labkit.logs.call import Call, Log
-from labkit.logs.finding import DURATION, TEXTS, TIME, Finding, Need, cannot, of, percent, seconds, share
+from labkit.logs.numbers import DURATION, TEXTS, TIME, Need, OwnNumber, cannot, of, percent, seconds, share
 from labkit.request import InvalidValue
 
 WINDOW_S = 0.05
 _WHAT = "the calls in flight at once, 95 % of the time"
 
 
-def together(log: Log, window_s: float = WINDOW_S, patient: Collection[str] = ()) -> Finding:
+def together(log: Log, window_s: float = WINDOW_S, patient: Collection[str] = ()) -> OwnNumber:
     """The 95th percentile, over time, of the calls in flight; their mean beside Little's law; what could share a batch.
 
     A coalescing window of `window_s` opens with the first call after the last one closed. Calls of the features named in
@@ -61,7 +61,7 @@ def together(log: Log, window_s: float = WINDOW_S, patient: Collection[str] = ()
         )
     sentence = f"{of(log)}: {mean:.3g} calls are in flight on average, {p95} or fewer for 95 % of the time"
     sentence += f"; a window of {seconds(window_s)} would hold {len(times) / fill(times, window_s):.2f} calls."
-    return Finding("07", _WHAT, float(p95), "calls", sentence, None, tuple(more), tuple(rows))
+    return OwnNumber("07", _WHAT, float(p95), "calls", sentence, None, tuple(more), tuple(rows))
 
 
 def in_flight(spans: Sequence[tuple[float, float]]) -> list[tuple[int, float]]:
