@@ -50,7 +50,6 @@ from labkit.workbook.store import JOURNAL, Journal
 
 PROFILES = ("ci", "learn", "gpu")
 T = TypeVar("T")
-_PREDICT = "Run this cell to predict."
 
 
 class Book:
@@ -149,14 +148,14 @@ class Book:
         asked = NumberQuestion(self._declared(id, "predictions"), question, low, high, unit, log, help)
         self._asked[id] = asked
         self._ask(id, question, help, f"between {asked.show(low)} and {asked.show(high)}")
-        show_widget(self._form(asked), _PREDICT)
+        show_widget(self._form(asked))
 
     def predict_choice(self, id: str, question: str, *, options: tuple[str, ...], help: str = "") -> None:
         """Ask which of `options` will happen, and how sure the learner is. Raises `ExerciseError` as `predict` does."""
         asked = ChoiceQuestion(self._declared(id, "predictions"), question, tuple(options))
         self._asked[id] = asked
         self._ask(id, question, help, " or ".join(asked.options))
-        show_widget(self._form(asked), _PREDICT)
+        show_widget(self._form(asked))
 
     def reveal(self, id: str, actual: Any, unit: str = "", *, unsure: str = "") -> None:
         """Show the result beside the prediction, scored.
@@ -348,7 +347,7 @@ class Book:
         choice = str(last["choice"]) if last is not None and last["choice"] in reasons else None
         from labkit.workbook import forms  # imports ipywidgets, which a headless check does not need
 
-        show_widget(forms.quiz_form(shown, choice, choose), "Run this cell to answer.")
+        show_widget(forms.quiz_form(shown, choice, choose))
 
     def progress(self) -> None:
         """Show for every chapter how many exercises passed, predictions were scored and quiz questions were right.
@@ -419,7 +418,7 @@ class Book:
 
         form = forms.held_back(self._form(asked), show)
         self._waiting[id] = show
-        show_widget(form, _PREDICT)
+        show_widget(form)
 
     def _hold_back(self, id: str, asked: Question, why: str) -> None:
         """Say that this run cannot tell, and what a quiet machine found where that is known. The prediction stays open."""

@@ -2,9 +2,9 @@
 
 Charts are Vega-Lite 5 MIME bundles, which the installed JupyterLab draws itself, offline. The theme draws lines and text in
 `currentColor`, the colour of the text around the chart, so they follow a light or dark theme even when the reader switches
-it. The background is transparent. `labkit.workbook.fitted`
-makes them as wide as the page and tells categories apart by more than a colour. The data colours are Okabe and Ito's, darkened or lightened until each has a contrast of
-3:1 or more against both JupyterLab backgrounds (WCAG 2.1, 1.4.11). A chart cannot be shown without a text alternative.
+it. The background is transparent. The data colours are Okabe and Ito's, darkened or lightened until each has a contrast of
+3:1 or more against both JupyterLab backgrounds (WCAG 2.1, 1.4.11). `labkit.workbook.fitted` makes charts as wide as the page
+and tells categories apart by more than a colour. A chart cannot be shown without a text alternative.
 """
 
 from __future__ import annotations

@@ -120,8 +120,8 @@ def show_replaceable(html: str, text: str) -> Callable[[str, str], None]:
     return replace
 
 
-def show_widget(widget: Any, asleep: str) -> None:
-    """Display an ipywidget; `asleep` says what to do where there is no kernel to draw it, as in a saved notebook's text."""
+def show_widget(widget: Any, asleep: str = "Run this cell to answer here.") -> None:
+    """Display an ipywidget; `asleep` stands for it in plain text, where no kernel draws it."""
     with extra("workbook"):
         from IPython.display import display
 
