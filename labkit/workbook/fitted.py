@@ -31,15 +31,17 @@ _DASHED, _POINTS, _STACKED = {"line", "trail", "rule"}, {"point", "circle", "squ
 _PARTS = ("layer", "hconcat", "vconcat", "concat")
 
 
-def fitted(spec: Spec) -> Spec:
+def fitted(spec: Spec, width_px: float | None = None) -> Spec:
     """A copy of a specification as the module says: second channels added, legends merged, width and title fitted.
 
+    `width_px` is the width of the whole picture; by default a single view follows the page. A picture inside of a widget
+    needs a width of its own: there the page's width depends on the picture's, and both would grow without end.
     Raises `ChartError` for a mark whose categories only a colour would tell apart.
     """
     made = copy.deepcopy(spec)
     tables = _Tables(made)
     _tell_apart(made, {}, (), tables, None)
-    _widen(made, _ROW_PX, tables, alone=True)
+    _widen(made, width_px or _ROW_PX, tables, alone=width_px is None)
     _wrap_title(made)
     return made
 
