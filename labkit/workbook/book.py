@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 
 PROFILES = ("ci", "learn", "gpu")
 T = TypeVar("T")
-_PREDICT = "Run this cell to predict."
 
 
 class Book:
@@ -183,14 +182,14 @@ class Book:
         asked = NumberQuestion(self._declared(id, "predictions"), question, low, high, unit, log, help)
         self._asked[id] = asked
         self._ask(id, question, help, f"between {asked.show(low)} and {asked.show(high)}")
-        show_widget(self._form(asked), _PREDICT)
+        show_widget(self._form(asked))
 
     def predict_choice(self, id: str, question: str, *, options: tuple[str, ...], help: str = "") -> None:
         """Ask which of `options` will happen, and how sure the learner is. Raises `ExerciseError` as `predict` does."""
         asked = ChoiceQuestion(self._declared(id, "predictions"), question, tuple(options))
         self._asked[id] = asked
         self._ask(id, question, help, " or ".join(asked.options))
-        show_widget(self._form(asked), _PREDICT)
+        show_widget(self._form(asked))
 
     def reveal(self, id: str, actual: Any, unit: str = "", *, unsure: str = "") -> None:
         """Show the result beside the prediction, scored.
@@ -355,7 +354,7 @@ class Book:
             self._journal.append("log", "path", path=path)
             return own.shown(number, Path(path), "Your log.")[0]
 
-        show_widget(own.form("" if mine is None else str(mine), read), "Run this cell to ask a log of yours.")
+        show_widget(own.form("" if mine is None else str(mine), read))
 
     # Exercises
 
@@ -458,8 +457,7 @@ class Book:
 
         from labkit.workbook import forms  # imports ipywidgets, which a headless check does not need
 
-        form = forms.quiz_form(shown, chosen if chosen in quiz.reasons else None, choose)
-        show_widget(form, "Run this cell to answer.")
+        show_widget(forms.quiz_form(shown, chosen if chosen in quiz.reasons else None, choose))
 
     def _ask(self, id: str, question: str, help: str, answers: str) -> None:
         show_html(panel_html(question, escape(help)), f"Predict {id}: {question} ({answers}) {help}".strip())
@@ -514,7 +512,7 @@ class Book:
 
         form = forms.held_back(self._form(asked), show)
         self._waiting[id] = show
-        show_widget(form, _PREDICT)
+        show_widget(form)
 
     def _hold_back(self, id: str, asked: Question, why: str) -> None:
         """Say that this run cannot tell, and what a quiet machine found where that is known. The prediction stays open."""

@@ -254,6 +254,9 @@ class Dashboard:
         self._guarded(lambda: self.load(Scenario.from_json(Path(self._file.value).read_text())))
 
 
+_WIDTH_PX = 720
+
+
 class _Picture:
     """A chart with its caption and text alternative, redrawn in place."""
 
@@ -262,7 +265,7 @@ class _Picture:
         self.widget = w.VBox([self._output, self._words])
 
     def draw(self, figure: Figure) -> None:
-        data, metadata = bundle(figure)
+        data, metadata = bundle(figure, _WIDTH_PX)
         # Replace the outputs in one assignment: clearing them first would make the page flicker.
         self._output.outputs = ({"output_type": "display_data", "data": data, "metadata": metadata},)
         self._words.value = caption_html(figure)

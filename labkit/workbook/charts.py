@@ -2,9 +2,9 @@
 
 Charts are Vega-Lite 5 MIME bundles, which the installed JupyterLab draws itself, offline. The theme draws lines and text in
 `currentColor`, the colour of the text around the chart, so they follow a light or dark theme even when the reader switches
-it. The background is transparent. `labkit.workbook.fitted`
-makes them as wide as the page and tells categories apart by more than a colour. The data colours are Okabe and Ito's, darkened or lightened until each has a contrast of
-3:1 or more against both JupyterLab backgrounds (WCAG 2.1, 1.4.11). A chart cannot be shown without a text alternative.
+it. The background is transparent. The data colours are Okabe and Ito's, darkened or lightened until each has a contrast of
+3:1 or more against both JupyterLab backgrounds (WCAG 2.1, 1.4.11). `labkit.workbook.fitted` makes charts as wide as the page
+and tells categories apart by more than a colour. A chart cannot be shown without a text alternative.
 """
 
 from __future__ import annotations
@@ -66,6 +66,9 @@ _EMBED = {
 }
 
 
+_MOVING_PX = 960  # the width of a chart inside of a widget, which cannot follow the page; narrower pages shrink it
+
+
 class ChartError(ValueError):
     """A chart that may not be shown; the message says what it lacks."""
 
@@ -85,8 +88,10 @@ class Figure:
             raise ChartError("a chart needs a source: source='computed in this run', or the recording's caption")
 
 
-def spec(figure: Figure) -> dict[str, Any]:
+def spec(figure: Figure, width_px: float | None = None) -> dict[str, Any]:
     """The chart's Vega-Lite 5 specification in the workbook's theme, with the text alternative as its description.
+
+    It is `width_px` wide, or as wide as the page.
 
     The chart's own configuration wins over the theme. Raises `ChartError` for data that no chart can carry, and for a chart
     that Altair cannot write as Vega-Lite 5.
@@ -104,15 +109,15 @@ def spec(figure: Figure) -> dict[str, Any]:
     if "/vega-lite/v5" not in str(made.get("$schema", "")):
         raise ChartError(f"JupyterLab draws Vega-Lite 5, this chart is {made.get('$schema')!r}; use altair 5.5, as pinned")
     own = made.pop("config", {}) if figure.chart._get("config") is not alt.Undefined else {}
-    made = fitted(made)
+    made = fitted(made, width_px)
     made["config"] = _merged(CONFIG, own)
     made["description"] = figure.alt
     return made
 
 
-def bundle(figure: Figure) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The chart's MIME data and metadata; its plain text is the text alternative and the source."""
-    return {MIME: spec(figure), "text/plain": f"{figure.alt}\n{figure.source}"}, {MIME: _EMBED}
+def bundle(figure: Figure, width_px: float | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The chart's MIME data and metadata, as `spec` makes them; its plain text is the text alternative and the source."""
+    return {MIME: spec(figure, width_px), "text/plain": f"{figure.alt}\n{figure.source}"}, {MIME: _EMBED}
 
 
 def show(chart: Any, *, alt: str, source: str) -> None:
@@ -151,7 +156,7 @@ def live_chart(make: Callable[..., Figure], **controls: Any) -> None:
     def draw(_: Any = None) -> None:
         try:
             figure = make(**{name: control.value for name, control in controls.items()})
-            data, metadata = bundle(figure)
+            data, metadata = bundle(figure, _MOVING_PX)
         except Exception as error:  # noqa: BLE001 - a bad setting must not kill the controls
             name, text = type(error).__name__, str(error)
             told = {"text/html": f"<strong>{escape(name)}</strong>: {escape(text)}", "text/plain": f"{name}: {text}"}

@@ -1,12 +1,12 @@
 """Fit a Vega-Lite specification to its page and to readers who do not tell its colours apart.
 
-A chart is as wide as the page. Views in a row or in facets cannot follow the page (Vega-Lite fixes their width), so they share
-`_ROW_PX`, and the stylesheet shrinks the picture where the page is narrower. Widths that an author sets say only in which
-proportion views in a row share it.
+A chart is as wide as the page. Views in a row or in facets cannot follow the page (Vega-Lite fixes their width), so they
+share `_ROW_PX`, and the stylesheet shrinks the picture where the page is narrower. Widths that an author sets say only in
+which proportion views in a row share it.
 
-Where a colour tells categories apart, a second channel tells them too: a line gets a dash for each, a point a shape, a tick a
-lane of its own, in one legend with the colour. Segments of a stack follow each other in the order of the legend, with a gap
-between them. Nothing is added where the place already tells the category (an axis, a facet, a text).
+Where a colour tells categories apart, a second channel tells them too: a line gets a dash for each, a point a shape, a tick
+a lane of its own, in one legend with the colour. Segments of a stack follow each other in the order of the legend, with an
+edge between them. Nothing is added where the place already tells the category (an axis, a facet, a text).
 """
 
 from __future__ import annotations
@@ -27,19 +27,21 @@ _TITLE_CHARACTERS = 95
 _LONG_LABEL = 26  # characters; legends with longer labels stand below, where they take no width from the chart
 _CATEGORIES = ("nominal", "ordinal")
 _PLACES = ("x", "y", "xOffset", "yOffset", "row", "column", "facet", "text")
-_DASHED, _POINTS, _STACKED = {"line", "trail", "rule"}, {"point", "circle", "square"}, {"bar", "area", "arc", "rect"}
+_DASHED, _POINTS, _STACKED = {"line", "trail", "rule"}, {"point", "circle", "square"}, {"bar", "area", "arc"}
 _PARTS = ("layer", "hconcat", "vconcat", "concat")
 
 
-def fitted(spec: Spec) -> Spec:
+def fitted(spec: Spec, width_px: float | None = None) -> Spec:
     """A copy of a specification as the module says: second channels added, legends merged, width and title fitted.
 
+    `width_px` is the width of the whole picture; by default a single view follows the page. A picture inside of a widget
+    needs a width of its own: there the page's width depends on the picture's, and both would grow without end.
     Raises `ChartError` for a mark whose categories only a colour would tell apart.
     """
     made = copy.deepcopy(spec)
     tables = _Tables(made)
-    _tell_apart(made, {}, (), tables)
-    _widen(made, _ROW_PX, tables, alone=True)
+    _tell_apart(made, {}, (), tables, None)
+    _widen(made, width_px or _ROW_PX, tables, alone=width_px is None)
     _wrap_title(made)
     return made
 
@@ -51,10 +53,34 @@ class _Tables:
         self._named = spec.get("datasets", {})
         self._all = [*self._named.values(), *_inline(spec)]
 
-    def values(self, field: str) -> list[str]:
-        """The different values of a field, as text; none for a field that only a transformation makes."""
-        rows = [row for table in self._all if isinstance(table, list) for row in table if isinstance(row, Mapping)]
-        return list(dict.fromkeys(str(row[field]) for row in rows if row.get(field) is not None))
+    def values(self, field: str) -> list[Any]:
+        """The different values of a field; none for a field that only a transformation makes."""
+        return _different(self._all, field)
+
+    def of(self, view: Spec, above: Any) -> _Tables:
+        """The data that a view and its layers draw; `above` is the data that they inherit."""
+        datas = [one["data"] for one in _layers(view) if "data" in one]
+        if not datas or ("data" not in view and any("data" not in one for one in _layers(view) if "mark" in one)):
+            datas.append(above)
+        found = [data for data in datas if isinstance(data, dict)]
+        own = _Tables({})
+        own._all = [data["values"] if "values" in data else self._named.get(data.get("name"), []) for data in found]
+        return own
+
+
+def _different(tables: list[Any], field: str) -> list[Any]:
+    rows = [row for table in tables if isinstance(table, list) for row in table if isinstance(row, Mapping)]
+    return list(dict.fromkeys(row[field] for row in rows if isinstance(row.get(field), str | int | float)))
+
+
+def _layers(view: Spec) -> Iterator[Spec]:
+    yield view
+    for layer in view.get("layer", ()):
+        yield from _layers(layer)
+
+
+def _longest(values: list[Any]) -> int:
+    return max((len(str(value)) for value in values), default=0)
 
 
 def _inline(part: Any) -> Iterator[Any]:
@@ -72,7 +98,13 @@ def _inline(part: Any) -> Iterator[Any]:
 # Second channels
 
 
-def _tell_apart(spec: Spec, inherited: Spec, facets: tuple[str, ...], tables: _Tables) -> None:
+def _tell_apart(
+    spec: Spec, inherited: Spec, facets: tuple[str, ...], tables: _Tables, data: Any, within: bool = False
+) -> None:
+    """Add second channels to all marks of a part; `tables` are those of the view, once one is reached (`within`)."""
+    if not within and ("mark" in spec or "layer" in spec):
+        tables, within = tables.of(spec, data), True
+    data = spec.get("data", data)
     own = spec.get("encoding", {})
     encoding = {**inherited, **own}
     facet = spec.get("facet")
@@ -80,9 +112,9 @@ def _tell_apart(spec: Spec, inherited: Spec, facets: tuple[str, ...], tables: _T
         facets += tuple(_field(one) for one in (facet, facet.get("row"), facet.get("column")) if _field(one))
     for name in _PARTS:
         for one in spec.get(name, ()):
-            _tell_apart(one, encoding, facets, tables)
+            _tell_apart(one, encoding, facets, tables, data, within)
     if isinstance(spec.get("spec"), dict):
-        _tell_apart(spec["spec"], encoding, facets, tables)
+        _tell_apart(spec["spec"], encoding, facets, tables, data)
     if "mark" in spec:
         added = _second(spec, encoding, facets, tables)
         if added:
@@ -98,6 +130,7 @@ def _second(spec: Spec, encoding: Spec, facets: tuple[str, ...], tables: _Tables
     values = tables.values(field)
     if len(values) == 1 or field in facets or any(_field(encoding.get(place)) == field for place in _PLACES):
         return {}
+    _order(colour, values)
     _make_room(colour, values)
     kind = mark["type"] if isinstance(mark, dict) else mark
     settings = mark if isinstance(mark, dict) else {}
@@ -119,15 +152,15 @@ def _second(spec: Spec, encoding: Spec, facets: tuple[str, ...], tables: _Tables
     if kind == "text":
         return {}
     raise ChartError(
-        f"the colour of {field!r} is all that tells the marks of type {kind!r} apart: give {field!r} an axis, a row or a text, "
-        "or draw lines, points or bars"
+        f"the colour of {field!r} is all that tells the marks of type {kind!r} apart: give {field!r} an axis, a row or a "
+        "text, or draw lines, points or bars"
     )
 
 
 def _beside(colour: Spec, own: Any) -> Spec:
     """A second channel for the colour's field, alike in what makes Vega-Lite put both into one legend."""
     domain = colour.get("scale", {}).get("domain") if isinstance(colour.get("scale"), dict) else None
-    made = {name: colour[name] for name in ("field", "type", "title", "sort", "legend") if name in colour}
+    made: Spec = {name: colour[name] for name in ("field", "type", "title", "sort", "legend") if name in colour}
     scale = {"domain": domain} if domain is not None else {}
     if isinstance(own, dict) and _field(own) == _field(colour) and isinstance(own.get("scale"), dict):
         scale = {**own["scale"], **scale}
@@ -136,8 +169,24 @@ def _beside(colour: Spec, own: Any) -> Spec:
     return {**made, "scale": scale} if scale else made
 
 
-def _make_room(colour: Spec, values: list[str]) -> None:
-    longest = max(map(len, values), default=0)
+def _order(colour: Spec, values: list[Any]) -> None:
+    """Write the order of the categories out: Vega-Lite only puts channels into one legend whose scales have one domain."""
+    scale, sort = colour.get("scale", {}), colour.get("sort", "ascending")
+    if not values or not isinstance(scale, dict) or "domain" in scale:
+        return
+    if isinstance(sort, list):
+        domain = [*(one for one in sort if one in values), *(one for one in values if one not in sort)]
+    elif sort in ("ascending", "descending"):
+        domain = sorted(values, key=lambda one: (isinstance(one, str), one), reverse=sort == "descending")
+    elif sort is None:
+        domain = values
+    else:
+        return
+    colour["scale"] = {**scale, "domain": domain}
+
+
+def _make_room(colour: Spec, values: list[Any]) -> None:
+    longest = _longest(values)
     legend = colour.get("legend", {})
     if isinstance(legend, dict) and longest > _LONG_LABEL and "orient" not in legend:
         colour["legend"] = {"orient": "bottom", "columns": max(1, 110 // (longest + 6)), "labelLimit": 0, **legend}
@@ -178,7 +227,7 @@ def _cell(room: float, facet: Spec, columns: int | None, tables: _Tables) -> flo
     rows = facet.get("row")
     header = 0.0
     if rows is not None and rows.get("header", {}) is not None:
-        header = min(_CHARACTER_PX * max(map(len, tables.values(_field(rows))), default=0), 300)
+        header = min(_CHARACTER_PX * _longest(tables.values(_field(rows))), 300)
     return (room - header) / min(count, columns or count)
 
 
@@ -190,10 +239,10 @@ def _inner(spec: Spec, room: float, tables: _Tables) -> int:
     for one in layers:
         y, colour = (one.get("encoding", {}).get(name) or {} for name in ("y", "color"))
         if y.get("type") in _CATEGORIES and y.get("axis", {}) is not None:
-            labels = max(labels, min(_CHARACTER_PX * max(map(len, tables.values(_field(y))), default=0), 260))
+            labels = max(labels, min(_CHARACTER_PX * _longest(tables.values(_field(y))), 260))
         shown = colour.get("legend", {})
         if _field(colour) and shown is not None and shown.get("orient", "right") == "right":
-            legend = max(legend, 30 + _CHARACTER_PX * max(map(len, tables.values(_field(colour))), default=0))
+            legend = max(legend, 30 + _CHARACTER_PX * _longest(tables.values(_field(colour))))
     return max(80, math.floor(room - _GAP_PX - labels - legend))
 
 

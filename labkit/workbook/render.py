@@ -44,7 +44,7 @@ STYLE = f"""<style>
 {_WAITING} {{ visibility: hidden; position: relative; max-height: 2.2em; }}
 {_WAITING}:first-child::before {{
   content: "Folded until you commit your prediction above, or choose to see the result anyway.";
-  visibility: visible; position: absolute; font-style: italic; color: var(--jp-content-font-color2, inherit);
+  visibility: visible; position: absolute; left: calc(var(--jp-cell-prompt-width, 64px) + 8px); font-style: italic; color: var(--jp-content-font-color2, inherit);
 }}
 {_WAITING}:not(:first-child) {{ max-height: 0; padding: 0; margin: 0; }}
 </style>"""
@@ -120,8 +120,8 @@ def show_replaceable(html: str, text: str) -> Callable[[str, str], None]:
     return replace
 
 
-def show_widget(widget: Any, asleep: str) -> None:
-    """Display an ipywidget; `asleep` says what to do where there is no kernel to draw it, as in a saved notebook's text."""
+def show_widget(widget: Any, asleep: str = "Run this cell to answer here.") -> None:
+    """Display an ipywidget; `asleep` stands for it in plain text, where no kernel draws it."""
     with extra("workbook"):
         from IPython.display import display
 

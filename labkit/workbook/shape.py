@@ -38,6 +38,7 @@ _COMPARES = re.compile(
 )
 _REASONED = "reasoned"
 _LOOKS = re.compile(r"\b(show|live_chart)\(|\bbook\.(measure|reveal|claim)\(")
+_STEPS = re.compile(r"\b(?:(show|live_chart)|book\.(measure|reveal|finding|claim))\(")
 _BEFORE_THE_BILL = "00"  # chapter 00 builds the meter; the bill's first line comes in chapter 01
 _EXERCISES = 3
 
@@ -51,6 +52,7 @@ def problems(source: str, contents: Chapter) -> list[str]:
         *_warm_up(cells, contents),
         *_prose(cells),
         *_findings(cells),
+        *_leaks(cells),
         *_code(cells),
         *_declared(cells, contents),
     ]
@@ -125,6 +127,32 @@ def _findings(cells: list[Any]) -> list[str]:
                 f"state it with book.finding, or tag the cell {_REASONED} where it is true by arithmetic or definition"
             )
         seen = False
+    return found
+
+
+def _leaks(cells: list[Any]) -> list[str]:
+    """Charts, findings and claims between a measurement and the next reveal under its heading, or before one in its cell."""
+    found: list[str] = []
+    waiting: list[str] | None = None  # what has been shown since the last measurement; None before one
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            if re.search(r"^#+ ", cell.source, re.MULTILINE):
+                waiting = None
+            continue
+        if waiting is None and "book.reveal(" in cell.source:
+            waiting = []
+        for step in _STEPS.finditer(cell.source):
+            kind = step[1] or step[2]
+            if kind == "measure":
+                waiting = []
+            elif kind == "reveal":
+                found += [
+                    f"{shown} shows a result before {called('reveal', cell.source)} is revealed: reveal it first"
+                    for shown in waiting or ()
+                ]
+                waiting = None
+            elif waiting is not None:
+                waiting.append(f"{step[0]}…) in the cell {cell.source.splitlines()[0][:50]!r}")
     return found
 
 

@@ -131,6 +131,10 @@ for chunk in chunks:
 # That was quick. Here is when each piece arrived, drawn; time zero is the moment the request left this notebook.
 
 # %%
+shares = [100 * answer[-1].timing.ttft / answer[-1].timing.e2e for answer in answers.value[1:]]
+book.reveal("00.ttft_share", shares, unit="%")
+
+# %%
 arrivals = pd.DataFrame(
     {
         "ms": [1000 * (c.at - done.timing.sent) for c in chunks],
@@ -159,10 +163,6 @@ show(
     f"{arrivals.tokens.iloc[-1]} tokens arrives after {arrivals.ms.iloc[-1]:.0f} ms.",
     source=answers.source,
 )
-
-# %%
-shares = [100 * answer[-1].timing.ttft / answer[-1].timing.e2e for answer in answers.value[1:]]
-book.reveal("00.ttft_share", shares, unit="%")
 
 # %% [markdown]
 # Two things shape that picture, and they cost different things. Before the dashed rule the engine *reads*: it works through

@@ -284,6 +284,10 @@ ratios = pd.DataFrame(
     ]
 )
 holds_for = ((ratios.ratio >= 3) & (ratios.ratio <= 10)).mean()
+book.reveal(
+    "01.ratio",
+    "nearly all models" if holds_for >= 0.9 else "more than half of them" if holds_for > 0.5 else "less than half of them",
+)
 show(
     alt.Chart(ratios)
     .mark_bar(color=PALETTE["blue"])
@@ -310,10 +314,6 @@ book.claim(
     if len(outside)
     else "No model of these lies outside of it.",
     source=f"{price.source}, {price.as_of}.",
-)
-book.reveal(
-    "01.ratio",
-    "nearly all models" if holds_for >= 0.9 else "more than half of them" if holds_for > 0.5 else "less than half of them",
 )
 
 # %% [markdown] tags=["reasoned"]

@@ -207,6 +207,7 @@ slopes = [
     for rows in reading.value
 ]
 factor, slope = float(np.median(factors)), float(np.median(slopes))
+book.reveal("02.prefill", factors, unit="times")
 show(
     (
         alt.Chart(read)
@@ -217,7 +218,6 @@ show(
     alt="TTFT against prompt tokens. Medians: " + ", ".join(f"{n} tokens {ms:.1f} ms" for n, ms in first.items()) + ".",
     source=f"Points: each request; line: medians. {reading.source}",
 )
-book.reveal("02.prefill", factors, unit="times")
 
 # %%
 book.finding(
@@ -251,6 +251,7 @@ for column, colour in zip(middle.columns, (PALETTE["orange"], PALETTE["green"]),
     points = alt.Chart(decode[["people", column]]).mark_circle(opacity=0.35, color=colour).encode(x=x, y=y)
     line = alt.Chart(middle[[column]].reset_index()).mark_line(color=colour).encode(x=x, y=y)
     panels.append((points + line).properties(width=230, height=190))
+book.reveal("02.batch", slower, unit="times")
 show(
     alt.hconcat(*panels).properties(
         title=f"{int(middle.index[-1])} people: {np.median(slower):.1f} times the TPOT, {np.median(gained):.1f} times the tokens"
@@ -259,7 +260,6 @@ show(
     + " ".join(f"{n} at once: TPOT {r.iloc[0]:.1f} ms, {r.iloc[1]:.0f} tokens per second." for n, r in middle.iterrows()),
     source=f"64 tokens in, 48 out; points: rounds, lines: medians. {writing.source}",
 )
-book.reveal("02.batch", slower, unit="times")
 
 # %%
 book.finding(

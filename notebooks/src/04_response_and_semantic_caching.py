@@ -442,6 +442,20 @@ parts = parts.reindex(columns=["word for word", "by meaning", "engine"])
 ratios = list((parts["by meaning"] / parts["engine"]).dropna())
 layers = ["word for word", "by meaning", "engine"]
 from_cache = lived[lived.layer != "engine"]
+options = (
+    (0.25, "less than a quarter of the time"),
+    (0.75, "a quarter to three quarters"),
+    (math.inf, "about as long or longer"),
+)
+span = spread(ratios) if ratios else None
+ends = {next(name for limit, name in options if end < limit) for end in (span.low, span.high)} if span else set()
+book.reveal(
+    "04.time",
+    ends.pop() if len(ends) == 1 else None,
+    unsure=f"The parts of this run span two options: {span.words('{:.0%}')}."
+    if span
+    else "Nothing was answered by meaning.",
+)
 show(
     alt.Chart(lived)
     .mark_tick(thickness=2, size=22, opacity=0.6)
@@ -459,22 +473,6 @@ show(
     ),
     alt="Times end to end by layer, medians: " + ", ".join(f"{name} {ms:.2f} ms" for name, ms in medians.items()) + ".",
     source=f"{len(lived)} FAQ questions, each answer graded. {at_desk.source}; {encoder.name}.",
-)
-
-# %%
-options = (
-    (0.25, "less than a quarter of the time"),
-    (0.75, "a quarter to three quarters"),
-    (math.inf, "about as long or longer"),
-)
-span = spread(ratios) if ratios else None
-ends = {next(name for limit, name in options if end < limit) for end in (span.low, span.high)} if span else set()
-book.reveal(
-    "04.time",
-    ends.pop() if len(ends) == 1 else None,
-    unsure=f"The parts of this run span two options: {span.words('{:.0%}')}."
-    if span
-    else "Nothing was answered by meaning.",
 )
 
 # %%

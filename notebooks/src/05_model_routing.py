@@ -844,6 +844,8 @@ bars = {
     "the ledger": booked_usd["cascade by doubt"],
 }
 formula = pd.DataFrame({"how": list(bars), "usd": [1000 * usd for usd in bars.values()]})
+at_thirty = np.sort(doubt.score)[round(0.3 * len(doubt))]
+book.reveal("05.calls", 100 * cascade_cost(doubt, at_thirty).measured / full, unit="%")
 show(
     alt.Chart(formula)
     .mark_bar()
@@ -877,8 +879,6 @@ def of_average(o):
     return o.cost_large[o.score < policy.thresholds[0]].mean() / o.cost_large.mean()
 
 
-at_thirty = np.sort(doubt.score)[round(0.3 * len(doubt))]
-book.reveal("05.calls", 100 * cascade_cost(doubt, at_thirty).measured / full, unit="%")
 off = bootstrap(doubt, beside_formula, seed=seed, resamples=300)
 dearer = bootstrap(doubt, of_average, seed=seed, resamples=300)
 

@@ -7,6 +7,7 @@ from labkit.workbook import CheckFailed, ExerciseError, Quiz, open_chapter, spre
 from labkit.workbook.prediction import (
     ChoiceQuestion,
     NumberQuestion,
+    Standing,
     cannot_tell,
     number_text,
     score_choice,
@@ -53,8 +54,31 @@ def test_a_learner_is_asked_to_commit_before_the_result_is_shown(capsys):
     b = book(journal, profile="learn")
     b.predict("99.share", "Which?", low=0, high=100, unit="%")
     b.reveal("99.share", 64, unit="%")
-    assert "64" not in capsys.readouterr().out.replace("low=0", "")
+    b.recap()
+    out = capsys.readouterr().out
+    assert "64 %" not in out
+    assert "waits for your prediction" in out
+    assert "lab-veil" in out
     assert not list(journal.entries("reveal"))
+
+
+@pytest.mark.parametrize("profile", ["ci", "learn"])
+def test_a_reset_opens_predictions_again_and_the_journal_keeps_the_old_ones(profile, capsys):
+    journal = Journal(None)
+    journal.append("commit", "99.share", value=32.0, unit="%")
+    b = book(journal, profile=profile)
+    b.predict("99.share", "Which?", low=0, high=100, unit="%")
+    b.reveal("99.share", 64, unit="%")
+    assert standing(journal, "99.share").revealed
+    b.reset()
+    assert standing(journal, "99.share") == Standing(None, False)
+    journal.append("commit", "99.share", value=60.0, unit="%")
+    journal.append("reveal", "99.share", actual=64.0)
+    journal.append("commit", "99.share", value=64.0, unit="%")  # too late
+    state = standing(journal, "99.share")
+    assert (state.guess["value"], state.revealed) == (60.0, True)
+    assert [e["value"] for e in journal.entries("commit")] == [32.0, 60.0, 64.0]
+    assert "open again" in capsys.readouterr().out
 
 
 def test_a_committed_guess_is_shown_beside_the_result_and_in_the_recap(capsys):

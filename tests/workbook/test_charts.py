@@ -65,8 +65,7 @@ def test_a_live_chart_redraws_picture_and_words_and_survives_a_failing_setting()
             raise ValueError("three is too many")
         return Figure(alt.Chart(alt.Data(values=[{"a": n}])).mark_bar().encode(x="a:Q"), f"{n} bars", "model")
 
-    box = _live(make, n := w.IntSlider(1, 0, 5))
-    picture, words = box.children[1].children
+    _, picture, words = _live(make, n := w.IntSlider(1, 0, 5)).children
     n.value = 2
     assert picture.outputs[0]["data"][MIME]["data"]["values"] == [{"a": 2}]
     assert "2 bars" in words.value
@@ -81,14 +80,14 @@ def test_a_live_chart_redraws_picture_and_words_and_survives_a_failing_setting()
 
 
 def _live(make, control):
-    made: list[w.HBox] = []
-    before = w.HBox.__init__
+    made: list[w.VBox] = []
+    before = w.VBox.__init__
 
     def spy(self, *args, **kwargs):
         before(self, *args, **kwargs)
         made.append(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(w.HBox, "__init__", spy)
+        patch.setattr(w.VBox, "__init__", spy)
         live_chart(make, n=control)
     return made[-1]

@@ -17,6 +17,7 @@ import pytest
 
 from labkit.workbook import ChartError, Figure
 from labkit.workbook.charts import MIME, bundle
+from labkit.workbook.drawable import drawable
 
 
 class Colour(enum.Enum):
@@ -115,6 +116,8 @@ def test_a_chart_without_anything_odd_is_written_as_altair_writes_it():
     frame = pd.DataFrame({"x": [1.5, 2.5], "t": pd.to_datetime(["2026-01-01", "2026-01-02"], utc=True), "s": ["a", "b"]})
     frame["c"] = pd.Categorical(["low", "high"], ["low", "high"], ordered=True)
     chart = alt.Chart(frame).mark_line().encode(x="t", y="x", color="s", shape="c")
-    ours, theirs = drawn(chart + chart.mark_point()), (chart + chart.mark_point()).to_dict(format="vega-lite")
+    ours, theirs = (
+        made.to_dict(format="vega-lite") for made in (drawable(chart + chart.mark_point()), chart + chart.mark_point())
+    )
     for key in ("datasets", "layer", "data"):
         assert ours[key] == theirs[key]

@@ -10,10 +10,15 @@ from labkit.workbook.store import Journal
 from tests.workbook.tiny import CHAPTER, book_of
 
 
-def widgets_of(monkeypatch, use, contents=CHAPTER):
-    """The forms that `use(book)` shows, and the journal behind them."""
+def widgets_of(monkeypatch, use, contents=CHAPTER, replaced=None):
+    """The forms that `use(book)` shows, and the journal behind them; what is put in another's place goes to `replaced`."""
     shown: list[w.Widget] = []
     monkeypatch.setattr("labkit.workbook.book.show_widget", shown.append)
+    if replaced is not None:
+        monkeypatch.setattr(
+            "labkit.workbook.book.show_replaceable",
+            lambda html, _: replaced.append(html) or (lambda h, _: replaced.append(h)),
+        )
     journal = Journal(None)
     use(book_of(contents, profile="learn", journal=journal))
     return shown, journal
@@ -29,9 +34,12 @@ def test_commit_wakes_when_the_slider_moves_and_is_locked_once_the_result_was_sh
         book.predict("99.share", "Which?", low=0, high=100, unit="%")
         book.reveal("99.share", 64, unit="%")
 
-    (form, waiting), journal = widgets_of(monkeypatch, use)
+    replaced = []
+    (form, waiting), journal = widgets_of(monkeypatch, use, replaced)
     (slider,), (commit,) = all_of(form, w.FloatSlider), all_of(form, w.Button)
     assert commit.disabled
+    assert "Move the slider" in all_of(form, w.HTML)[-1].value
+    assert ["lab-veil" in html for html in replaced] == [True]
     slider.value += 1e-14  # as a browser sends 20.5 back
     assert commit.disabled
     slider.value = 40
@@ -39,8 +47,10 @@ def test_commit_wakes_when_the_slider_moves_and_is_locked_once_the_result_was_sh
     commit.click()
     assert journal.last("commit", "99.share")["value"] == 40
     assert commit.disabled
-    all_of(waiting, w.Button)[0].click()
-    assert "You predicted 40 %; the result is 64 %" in all_of(waiting, w.HTML)[0].value
+    # Committed above: the result takes the place of the form that waited for it, and nothing is folded any more.
+    assert "You predicted 40 %; the result is 64 %" in replaced[-1]
+    assert "lab-veil" not in replaced[-1]
+    assert waiting.comm is None
     slider.value = 64
     commit.click()
     assert [e["value"] for e in journal.entries("commit")] == [40]
@@ -51,10 +61,26 @@ def test_looking_without_a_prediction_is_not_scored(monkeypatch):
         book.predict("99.share", "Which?", low=0, high=100, unit="%")
         book.reveal("99.share", 64, unit="%")
 
-    (_, waiting), journal = widgets_of(monkeypatch, use)
-    all_of(waiting, w.Button)[0].click()
-    assert "nothing is scored" in all_of(waiting, w.HTML)[0].value
+    replaced = []
+    (_, waiting), journal = widgets_of(monkeypatch, use, replaced)
+    all_of(waiting, w.Button)[-1].click()
+    assert "nothing is scored" in replaced[-1]
     assert journal.last("reveal", "99.share")["score"] is None
+
+
+def test_a_prediction_can_be_committed_where_its_result_waits(monkeypatch):
+    def use(book):
+        book.predict_choice("99.cheaper", "?", options=("yes", "no"))
+        book.reveal("99.cheaper", "no")
+
+    replaced = []
+    (_, waiting), journal = widgets_of(monkeypatch, use, replaced)
+    (radio,), (commit, _) = all_of(waiting, w.RadioButtons), all_of(waiting, w.Button)
+    radio.value = "no"
+    commit.click()
+    assert [e["kind"] for e in journal.entries(item="99.cheaper")] == ["commit", "reveal"]
+    assert journal.last("reveal", "99.cheaper")["score"] is not None
+    assert "You predicted no; the result is no" in replaced[-1]
 
 
 def test_a_choice_starts_unchosen_and_records_the_confidence(monkeypatch):
