@@ -960,7 +960,7 @@ seen = pd.DataFrame(
     ]
 )
 judged_so = seen.groupby(["kind", "judge"], sort=False).right.mean().unstack()
-judged_so.style.format("{:.0f} %").background_gradient(cmap="cividis", vmin=0, vmax=100).set_caption(
+judged_so.style.format("{:.0f} %").set_caption(
     f"{len(tricky)} hard pairs that nothing was tuned on, by what sets them apart: judged rightly"
 )
 
