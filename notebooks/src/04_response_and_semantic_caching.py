@@ -894,7 +894,7 @@ known_vectors, desk_vectors = (
     embed([q.text for q in some], f"the vectors of {name}")
     for some, name in ((asked_before, "the calibration's traffic"), (desk_asked, "the desk's"))
 )
-limit = bounds[1]
+limit = bounds[-1]
 judges = {whose: mine} | ({} if mine is book.reference("04.5") else {"the reference": book.reference("04.5")})
 lines, marks = [], []
 for name, make_judge in book.track(judges.items(), "each judge plays the traffic"):
