@@ -898,7 +898,7 @@ known_vectors, desk_vectors = (
     embed([q.text for q in some], f"the vectors of {name}")
     for some, name in ((asked_before, "the calibration's traffic"), (desk_asked, "the desk's"))
 )
-limit = bounds[1]
+limit = bounds[-1]
 judges = {whose: mine} | ({} if mine is book.reference("04.5") else {"the reference": book.reference("04.5")})
 lines, marks = [], []
 for name, make_judge in book.track(judges.items(), "each judge plays the traffic"):
@@ -964,7 +964,7 @@ seen = pd.DataFrame(
     ]
 )
 judged_so = seen.groupby(["kind", "judge"], sort=False).right.mean().unstack()
-judged_so.style.format("{:.0f} %").background_gradient(cmap="cividis", vmin=0, vmax=100).set_caption(
+judged_so.style.format("{:.0f} %").set_caption(
     f"{len(tricky)} hard pairs that nothing was tuned on, by what sets them apart: judged rightly"
 )
 

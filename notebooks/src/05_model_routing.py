@@ -16,10 +16,12 @@ import asyncio
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 from statistics import median
 
 import altair as alt
@@ -1544,6 +1546,173 @@ def stop_after(differences: Sequence[int], alpha: float, bet: float) -> int | No
 
 # %%
 book.check("05.4", stop_after)
+
+# %% [markdown] tags=["further"]
+# {{exercise 05.5}}
+# A router that somebody sells you is five decisions in a box: what it looks at in a question, how sure that makes it, how low
+# it may go, when it does not deliver an answer, and what it counts as cost. Each of them can be off without anything failing:
+# the bill is a little higher, or a promise a little broken. Make each yourself, and then see your router on this
+# chapter's questions, beside the ones you have met.
+#
+# 1. `features` gives the set of a question's words, in small letters, and of its pairs of neighbours (`"order ts"`). A word
+#    is a run of letters, or a run of digits, and every run of digits is the word `#`: an order number will not come again.
+# 2. `train` learns from questions and from whether the small model's answers were right; to train again is to begin
+#    anew. `score` is the probability that it answers rightly, by naive Bayes. With R questions answered rightly and W wrongly,
+#    of which r and w hold a feature, the odds are (R + 1) / (W + 1), times (r + 1) / (R + 2) divided by (w + 1) / (W + 2) for
+#    each feature of the question, seen before or not. Questions may be long.
+# 3. `surely` is Wilson's lower bound of a share with 95 % confidence on one side (z = 1.645). `calibrate` sets and returns
+#    the threshold on the probability of the small model's answers: of those that occur, tried from the highest down, equal ones
+#    together, the last one before the first at which the share of right answers is not surely `sla`. Infinity, so that all go
+#    up, where even the highest fails.
+# 4. `route` says "large" at once where the score is below the ratio of the two average prices: there the small model, asked
+#    first, costs more than it saves. Else it looks at the small model's answer: "both" where that is blank, not probable enough,
+#    or no JSON where JSON is wanted; otherwise "small".
+# 5. `bill` gives the mean cost of a request and the share of right answers for a list of routes.
+
+
+# %% exercise="05.5"
+class Router:
+    """Decides which models see a question: the small one, the large one, or first the small and then the large."""
+
+    def __init__(self, small_usd: float, large_usd: float) -> None:
+        self.small_usd = small_usd  # what an answer costs on average
+        self.large_usd = large_usd
+        self.threshold = math.inf  # no answer is sure enough, until it is calibrated
+        self.train((), ())  # begins with nothing learnt
+
+    def features(self, question: str) -> set[str]:
+        """Stage 1: the words, and the pairs of neighbours."""
+        ...  # your code here
+
+    def train(self, questions: Sequence[str], right: Sequence[float]) -> None:
+        """Stage 2: learn from questions and from whether the small model was right (1) or wrong (0)."""
+        ...  # your code here
+
+    def score(self, question: str) -> float:
+        """Stage 2: the probability that the small model answers rightly."""
+        ...  # your code here
+
+    def surely(self, right: float, n: int) -> float:
+        """Stage 3: the share that is surely right, where `right` of `n` were."""
+        ...  # your code here
+
+    def calibrate(self, chances: Sequence[float], small: Sequence[float], large: Sequence[float], sla: float) -> float:
+        """Stage 3: set the threshold, and return it. `small` and `large` are 1 where that model was right."""
+        ...  # your code here
+
+    def route(self, question: str, answer: str, chance: float, wants_json: bool) -> str:
+        """Stage 4: "large", "small" or "both"; `answer` is the small model's, and `chance` its probability."""
+        ...  # your code here
+
+    def bill(
+        self,
+        routes: Sequence[str],
+        small: Sequence[float],
+        large: Sequence[float],
+        small_usd: Sequence[float],
+        large_usd: Sequence[float],
+    ) -> tuple[float, float]:
+        """Stage 5: mean cost of a request, and the share of right answers. The last four are the models' verdicts and costs."""
+        ...  # your code here
+
+
+# %%
+book.check("05.5", Router)
+
+# %% [markdown] tags=["further"]
+# #### Your router on this chapter's answers
+#
+# It learns from the same questions as the chapter's classifier, sets its threshold on the known ones under the same promise,
+# and is judged on the test.
+
+# %%
+mine, whose = book.yours("05.5", Router)
+contestants = {whose: mine} | ({} if mine is book.reference("05.5") else {"the reference": book.reference("05.5")})
+
+
+def trained(make_router):
+    router = make_router(float(known_columns["cost_small"].mean()), float(known_dear.mean()))
+    router.train(list(train.question), list(train.right))
+    router.calibrate(
+        list(known["whole answer"]), list(known_columns["right_small"]), list(known_columns["right_large"]), float(sla)
+    )
+    return router
+
+
+def routed(router):
+    """How each question of the test goes, and what that costs and gets right."""
+    asked = zip(found.question, found["small said"], found["whole answer"], found.family == "extract", strict=True)
+    ways = [router.route(question, said, float(chance), bool(json_)) for question, said, chance, json_ in asked]
+    order = ("right_small", "right_large", "cost_small", "cost_large")
+    return Counter(ways), *router.bill(ways, *(list(columns[name]) for name in order))
+
+
+tried, line_of = [], []
+for name, make_router in contestants.items():
+    router = trained(make_router)
+    ways, cost, quality = routed(router)
+    tried.append({"router": name, "cost": cost, "quality": quality, "ways": ways, "threshold": router.threshold})
+    for router.threshold in [0.0, *np.quantile(found["whole answer"], np.arange(0.02, 1, 0.02)), math.inf]:
+        _, cost, quality = routed(router)
+        line_of.append({"router": name, "cost": cost, "quality": quality})
+lab_point = {"router": f"the lab's ({home})", "cost": at(home, "cost"), "quality": at(home, "quality")}
+points = pd.DataFrame([*tried, lab_point])
+points["bill"], points["percent"] = 100 * points.cost / full, 100 * points.quality
+
+# %%
+names = [*points.router, "oracle"]
+of_lab = frontier(outcomes[home], routers[home][0])[["cost", "quality"]].assign(router=points.router.iloc[-1])
+drawn = pd.concat([pd.DataFrame(line_of), of_lab])
+drawn["bill"], drawn["percent"] = 100 * drawn.cost / full, 100 * drawn.quality
+all_knowing = pd.DataFrame(
+    [{"router": "oracle", "bill": 100 * fixed.cost["oracle"] / full, "percent": 100 * fixed.quality["oracle"]}]
+)
+x = alt.X("bill:Q", title="bill, percent of always large", scale=alt.Scale(zero=True))
+y = alt.Y("percent:Q", title="right answers (%)", scale=alt.Scale(zero=False))
+paint = alt.Color(
+    "router:N",
+    title=None,
+    sort=names,
+    scale=alt.Scale(domain=names, range=[PALETTE[c] for c in ("green", "blue", "orange", "red")[-len(names) :]]),
+)
+mark = alt.Shape("router:N", title=None, sort=names)
+show(
+    (
+        alt.Chart(drawn[["router", "bill", "percent"]]).mark_line(opacity=0.6).encode(x=x, y=y, color=paint, order="bill:Q")
+        + alt.Chart(pd.concat([points[["router", "bill", "percent"]], all_knowing]))
+        .mark_point(filled=True, size=150, opacity=1)
+        .encode(x=x, y=y, color=paint, shape=mark, tooltip=["router:N", "bill:Q", "percent:Q"])
+        + alt.Chart(pd.DataFrame({"y": [100 * promised]})).mark_rule(strokeDash=[4, 3]).encode(y="y:Q")
+    ).properties(
+        title={
+            "text": "Each router at all thresholds, and at the one it set beforehand",
+            "subtitle": "; ".join(f"{r.router}: {r.percent:.1f} % right for {r.bill:.0f} %" for r in points.itertuples()),
+        }
+    ),
+    alt="Right answers against the bill. "
+    + "; ".join(
+        f"{r.router}: {r.percent:.1f} % right for {r.bill:.0f} % of the always-large bill" for r in points.itertuples()
+    )
+    + f". Dashed: the promise, {100 * promised:.1f} %.",
+    source=f"{len(found)} questions, thresholds from {len(known)} others; {priced_as}. {source}",
+)
+
+# %%
+pd.DataFrame(
+    {
+        one["router"]: {
+            "threshold on the answer's probability": f"{one['threshold']:.3f}",
+            **{
+                f"questions that go to {way}": f"{100 * one['ways'][way] / len(found):.0f} %"
+                for way in ("small", "both", "large")
+            },
+            "right answers": f"{100 * one['quality']:.1f} % (promised {100 * promised:.1f} %)",
+            "of the always-large bill": f"{100 * one['cost'] / full:.0f} %",
+            "an oracle, as many right": f"{100 * oracle_cost(doubt, one['quality']) / full:.0f} %",
+        }
+        for one in tried
+    }
+)
 
 # %% [markdown]
 # ## So what

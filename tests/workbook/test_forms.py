@@ -35,7 +35,7 @@ def test_commit_wakes_when_the_slider_moves_and_is_locked_once_the_result_was_sh
         book.reveal("99.share", 64, unit="%")
 
     replaced = []
-    (form, waiting), journal = widgets_of(monkeypatch, use, replaced)
+    (form, waiting), journal = widgets_of(monkeypatch, use, replaced=replaced)
     (slider,), (commit,) = all_of(form, w.FloatSlider), all_of(form, w.Button)
     assert commit.disabled
     assert "Move the slider" in all_of(form, w.HTML)[-1].value
@@ -62,7 +62,7 @@ def test_looking_without_a_prediction_is_not_scored(monkeypatch):
         book.reveal("99.share", 64, unit="%")
 
     replaced = []
-    (_, waiting), journal = widgets_of(monkeypatch, use, replaced)
+    (_, waiting), journal = widgets_of(monkeypatch, use, replaced=replaced)
     all_of(waiting, w.Button)[-1].click()
     assert "nothing is scored" in replaced[-1]
     assert journal.last("reveal", "99.share")["score"] is None
@@ -74,7 +74,7 @@ def test_a_prediction_can_be_committed_where_its_result_waits(monkeypatch):
         book.reveal("99.cheaper", "no")
 
     replaced = []
-    (_, waiting), journal = widgets_of(monkeypatch, use, replaced)
+    (_, waiting), journal = widgets_of(monkeypatch, use, replaced=replaced)
     (radio,), (commit, _) = all_of(waiting, w.RadioButtons), all_of(waiting, w.Button)
     radio.value = "no"
     commit.click()

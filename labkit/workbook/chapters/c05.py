@@ -13,6 +13,7 @@ import numpy as np
 from labkit.request import Chunk, Completion, Done, Timing, TokenLogprob, Usage
 from labkit.routing import Outcomes, at_threshold, frontier
 from labkit.workbook.chapters import Chapter
+from labkit.workbook.chapters.builds.b05 import BUILD
 from labkit.workbook.chapters.q05 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
 
@@ -405,5 +406,6 @@ CHAPTER = Chapter(
             ),
             equivalent={"line 11: return None -> pass": "a function that ends without a return returns None"},
         ),
+        BUILD,
     ),
 )
