@@ -393,25 +393,24 @@ def _blank(exercise: Exercise) -> Verdict:
 def _blanks(answer: Any) -> tuple[str, ...]:
     """Names of the functions and methods of an answer whose code still holds a `...` that stands for missing code.
 
-    Of a function without readable source, only one that does nothing at all counts.
+    Of a function without readable source, only one that does nothing at all counts. A class is read method by method,
+    because the source of a class that was defined in a notebook cannot be had.
     """
-    if not (inspect.isfunction(answer) or inspect.isclass(answer)):
+    if inspect.isclass(answer):
+        parts = [getattr(part, "fget", None) or getattr(part, "__func__", part) for part in vars(answer).values()]
+        return tuple(name for part in parts for name in _blanks(part))
+    if not inspect.isfunction(answer):
         return ()
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(answer)))
     except (OSError, TypeError, SyntaxError, ValueError):
-        nothing = inspect.isfunction(answer) and answer.__code__.co_code == _does_nothing.__code__.co_code
-        return (answer.__name__,) if nothing else ()
-    found: dict[str, None] = {}
-
-    def look(node: ast.AST, name: str) -> None:
-        for part in ast.iter_child_nodes(node):
-            if isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and part.value.value is Ellipsis:
-                found[name] = None
-            look(part, part.name if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) else name)
-
-    look(tree, answer.__name__)
-    return tuple(found)
+        blank = answer.__code__.co_code == _does_nothing.__code__.co_code
+    else:
+        blank = any(
+            isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and part.value.value is Ellipsis
+            for part in ast.walk(tree)
+        )
+    return (answer.__name__,) if blank else ()
 
 
 def _does_nothing() -> None: ...

@@ -12,8 +12,9 @@
 
 # %% tags=["imports"]
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 
 import altair as alt
 import ipywidgets as w
@@ -246,13 +247,22 @@ async def foretold():
             messages += [Message("assistant", "Yes, within the return window."), Message("user", traffic.choice(questions))]
         salt = f"{run}-{shop}"
         request = Request(tuple(messages), max_tokens=1, tenant=shop, extra={"cache_salt": salt})
-        expected = ahead.serve(ids_of(request), output=[0], salt=salt)
+        tokens = ids_of(request)
+        expected = ahead.serve(tokens, output=[0], salt=salt)
         usage = (await complete(live, request)).done.usage
-        rows.append({"shop": shop, "prompt": usage.input_tokens, "predicted": expected, "reported": usage.cached_tokens})
+        counted = {"prompt": usage.input_tokens, "predicted": expected, "reported": usage.cached_tokens}
+        rows.append({"shop": shop, **counted})
+        as_read.append(list(tokens))
     return rows
 
 
-served_to = pd.DataFrame((await book.measure("three shops' traffic", foretold)).value)
+async def read():
+    return as_read
+
+
+as_read = []  # the tokens of each prompt
+told = await book.measure("three shops' traffic", foretold)
+served_to = pd.DataFrame(told.value).assign(tokens=(await book.measure("three shops' tokens", read)).value)
 
 # %%
 missed = int((served_to.predicted != served_to.reported).sum())
@@ -557,6 +567,100 @@ def count_hits(requests: Sequence[Sequence[int]], capacity: int) -> int:
 
 # %%
 book.check("03.4", count_hits)
+
+# %% [markdown] tags=["further"]
+# {{exercise 03.5}}
+# Now the real thing: the cache that foretold the engine, with prompts that run at the same time, share blocks, and run out of
+# them. The rules are vLLM's, all of them:
+#
+# - A prompt of n tokens takes ⌈n / block⌉ blocks. Those of its beginning that are there already are shared, the others are new.
+# - Only full blocks can be found, by a key. Equal keys must mean: the same tokens from the prompt's start, under the same salt.
+# - The last token is computed in any case, so a block that holds it is not served.
+# - The blocks of a running prompt stay. Of the free ones, the next to be reused is one that cannot be found; then the one that
+#   was given back first. A prompt gives its blocks back from the last to the first.
+# - Two blocks may come to hold the same (how?). Both can be found; the one that was filled first is shared.
+#
+# Give the class whatever fields and helpers you like; the check uses the methods below.
+
+
+# %% exercise="03.5"
+class PromptCache:
+    """A prefix cache of `num_blocks` blocks of `block_size` tokens, all free and empty at first."""
+
+    def __init__(self, num_blocks: int, block_size: int) -> None: ...  # your code here
+
+    @property
+    def num_free(self) -> int:
+        """Blocks that no running prompt holds."""
+        ...  # your code here
+
+    def keys(self, tokens: Sequence[int], salt: str = "") -> list[Hashable]:
+        """A key for each full block of `tokens`, in order. A key is anything that can be compared and hashed."""
+        ...  # your code here
+
+    def lookup(self, tokens: Sequence[int], salt: str = "") -> int:
+        """How many tokens of a prompt the cache would serve now. Changes nothing."""
+        ...  # your code here
+
+    def start(self, name: str, tokens: Sequence[int], salt: str = "") -> int | None:
+        """Give a prompt its blocks, which it holds until it finishes. From now on its full blocks can be found.
+
+        Returns how many tokens were found. None, and no change at all, where there are too few free blocks.
+        """
+        ...  # your code here
+
+    def finish(self, name: str) -> None:
+        """Give a prompt's blocks back. What they hold can be found until they are reused."""
+        ...  # your code here
+
+
+# %%
+book.check("03.5", PromptCache)
+
+# %% [markdown]
+# Once it passes, it is yours that serves the shops' traffic here: the same tokens that the engine got above, one prompt after the
+# other, as it got them. First with as many blocks as the engine had, then with ever fewer.
+
+# %%
+made, whose = book.yours("03.5", PromptCache)
+
+
+def served_by(num_blocks):
+    """What a cache of so many blocks serves of the shops' traffic, in tokens for each request."""
+    own, tokens = made(num_blocks, block), []
+    for request in served_to.itertuples():
+        tokens.append(own.start("now", request.tokens, request.shop))
+        own.finish("now")
+    return tokens
+
+
+as_counted = served_to.assign(own=served_by(cache["blocks"] - 1))  # vLLM keeps one block back
+differs = int((as_counted.own != as_counted.reported).sum())
+total = as_counted.prompt.sum()
+largest = int(-(-served_to.prompt.max() // block))
+sizes = range(largest, 4 * largest + 1)
+smaller = pd.DataFrame({"blocks": sizes, "own": [100 * sum(served_by(n)) / total for n in sizes]})
+lab_caches = [PrefixCache(n + 1, block) for n in sizes]
+smaller["lab"] = [100 * sum(lab.serve(r.tokens, salt=r.shop) for r in served_to.itertuples()) / total for lab in lab_caches]
+
+# %%
+x = alt.X("blocks:Q", title="blocks in the cache", scale=alt.Scale(zero=False))
+counter = pd.DataFrame({"reported": [100 * as_counted.reported.sum() / total]})
+apart = int((smaller.own - smaller.lab).abs().gt(1e-9).sum())
+agreed = (
+    f"all {len(as_counted)} requests as the engine counted them" if not differs else f"{differs} requests not as counted"
+)
+show(
+    (
+        alt.Chart(smaller).mark_line(color=PALETTE["blue"]).encode(x=x, y=alt.Y("own:Q", title="prompt tokens served (%)"))
+        + alt.Chart(smaller).mark_circle(size=60, color=PALETTE["orange"]).encode(x=x, y="lab:Q")
+        + alt.Chart(counter).mark_rule(strokeDash=[4, 3], strokeWidth=2, color=PALETTE["green"]).encode(y="reported:Q")
+    ).properties(title=f"Served by {whose}: {agreed}"),
+    alt=f"Share of the prompt tokens served, against the cache's blocks. {agreed}. "
+    + " ".join(f"{r.blocks} blocks: {r.own:.0f} %, the lab's {r.lab:.0f} %." for r in smaller.itertuples()),
+    source=f"Line: {whose}. Circles: the lab's PrefixCache; {len(smaller) - apart} of {len(smaller)} lie on the line. Dashed: vLLM's own "
+    f"count with {cache['blocks']:,} blocks. {told.source}",
+)
 
 # %% [markdown]
 # ## So what

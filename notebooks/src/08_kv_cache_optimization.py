@@ -58,6 +58,7 @@ from labkit.latency import datasheet_model, hardware, read_config, shape_of
 from labkit.load import ExactLengths
 from labkit.request import Message, Request, clock, complete
 from labkit.workbook import PALETTE, Figure, below, live_chart, show, watch_blocks
+from labkit.workbook.chapters.builds.b08 import LabMemory, served
 from labkit.workbook.chapters.c08 import chat_traffic, hit_share
 
 # %% [markdown]
@@ -1504,6 +1505,109 @@ def evict(free: Sequence[Block], now: int) -> Block:
 
 # %%
 book.check("08.4", evict)
+
+# %% [markdown] tags=["further"]
+# {{exercise 08.5}}
+# Now the memory itself. Sequences have names and numbers of tokens; which tokens they are does not matter here. These are the
+# rules, as in the PagedAttention paper, with vLLM's choice of who gives way:
+#
+# - A sequence of n tokens holds ⌈n / block⌉ blocks, listed in its table. A block is taken when a token needs it, not before.
+# - A fork (a second sample of the same prompt, say) holds the same blocks. Full ones stay shared. Who writes into a block that
+#   others hold as well takes a block of its own first, and has the content copied: `copy(source, target)`, which you are given.
+# - When a token needs a block and none is free, the sequence that was admitted last is preempted, and again, until there is
+#   room. It loses its blocks and waits with its tokens. If that is the writer itself, its new token counts, and waits too.
+# - The one preempted last resumes first, in blocks that are all its own, and is then the one admitted last.
+#
+# The check writes numbers through your tables and reads them back. Give the class whatever fields and helpers you like.
+
+
+# %% exercise="08.5"
+class PagedMemory:
+    """`num_blocks` blocks of `block_size` tokens for named sequences; `copy(source, target)` copies a block's content."""
+
+    def __init__(self, num_blocks: int, block_size: int, copy: Callable[[int, int], None]) -> None: ...  # your code here
+
+    @property
+    def num_free(self) -> int:
+        """Blocks that no sequence holds."""
+        ...  # your code here
+
+    @property
+    def empty_slots(self) -> int:
+        """Room for tokens in held blocks that is empty."""
+        ...  # your code here
+
+    def table(self, name: str) -> list[int]:
+        """The blocks of a running sequence, numbers from 0, in the order of its tokens."""
+        ...  # your code here
+
+    def allocate(self, name: str, tokens: int) -> bool:
+        """Start a sequence of so many tokens; False, and no change, where there are too few free blocks."""
+        ...  # your code here
+
+    def append(self, name: str) -> list[str]:
+        """Make room for one more token of a running sequence; returns who was preempted for it, in order."""
+        ...  # your code here
+
+    def fork(self, name: str, twin: str) -> None:
+        """Start a second sequence, `twin`, with all the tokens of a running one."""
+        ...  # your code here
+
+    def free(self, name: str) -> None:
+        """End a sequence, running or waiting."""
+        ...  # your code here
+
+    def resume(self) -> str | None:
+        """Give the sequence that was preempted last its blocks again; its name, or None where none waits or fits."""
+        ...  # your code here
+
+
+# %%
+book.check("08.5", PagedMemory)
+
+# %% [markdown]
+# Once it passes, it is yours that serves the uneven load from above here, in as many blocks as the tight engine has, a token a step
+# for everybody. The lab's allocator serves the same beside it.
+
+# %%
+memory_of, whose = book.yours("08.5", PagedMemory)
+have = blocks["tight"] - 1
+own, lab = (pd.DataFrame(served(each, have, BLOCK, load, CLIENTS)) for each in (memory_of, LabMemory))
+same_rows = int((own == lab).all(axis=1).sum()) if len(own) == len(lab) else 0
+in_one_piece = have * BLOCK // CONTEXT  # requests, each in a piece as long as the longest may become
+
+# %%
+x = alt.X("step:Q", title="step")
+panel = {"width": 560, "height": 170}
+used = (
+    alt.Chart(own).mark_line(color=PALETTE["blue"]).encode(x=x, y=alt.Y("held:Q", title="blocks held"))
+    + alt.Chart(lab[::8]).mark_circle(size=45, color=PALETTE["orange"]).encode(x=x, y="held:Q")
+    + alt.Chart(pd.DataFrame({"have": [have]})).mark_rule(strokeDash=[4, 3], color=PALETTE["grey"]).encode(y="have:Q")
+)
+wasted = own.assign(share=100 * own.empty / (BLOCK * own.held))
+waste = alt.Chart(wasted).mark_line(color=PALETTE["blue"]).encode(x=x, y=alt.Y("share:Q", title="empty slots (%)"))
+gone = own[own.preempted.diff() > 0]
+lost_now = (
+    alt.Chart(gone).mark_point(shape="triangle-down", size=60, filled=True, color=PALETTE["red"]).encode(x=x, y="held:Q")
+)
+ran = f"{same_rows} of {len(own)} steps as with the lab's allocator"
+show(
+    alt.vconcat((used + lost_now).properties(**panel), waste.properties(**panel)).properties(
+        title=f"Served by {whose}: {ran}"
+    ),
+    alt=f"Blocks held and the share of their slots that is empty, step by step. {ran}. At most {own.held.max()} of {have} blocks, "
+    f"{own.running.max()} requests at once; {wasted.share.mean():.0f} % of the slots empty on average; {len(gone)} steps in which "
+    "somebody lost blocks.",
+    source=f"Line: {whose}. Circles: the lab's allocator, every eighth step. Triangles: somebody is preempted. Dashed: the tight "
+    f"engine's blocks. Load: the {REQUESTS} requests of the section on preemption.",
+)
+
+# %% tags=["reasoned"]
+Markdown(
+    f"At most {own.running.max()} requests ran at once, and {own.preempted.max()} preemptions were needed. In one piece each, as long "
+    f"as a request may become ({CONTEXT} tokens), {in_one_piece} would fit at a time, whatever they need. The live engine counted "
+    f"{thrown} preemptions under this load: it decides by its own clock who comes when, so its number need not be yours."
+)
 
 # %% [markdown]
 # ## So what

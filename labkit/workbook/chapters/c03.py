@@ -11,6 +11,7 @@ from itertools import permutations
 from labkit.caches import block_hits
 from labkit.request import Usage
 from labkit.workbook.chapters import Chapter
+from labkit.workbook.chapters.builds import b03
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, equals, holds
 
 
@@ -286,5 +287,6 @@ CHAPTER = Chapter(
                 "line 13: ids[:capacity] -> ids[:]": _TAIL_GOES,
             },
         ),
+        b03.BUILD,
     ),
 )

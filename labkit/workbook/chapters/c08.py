@@ -14,6 +14,7 @@ from labkit.engines.modelled import Block, Evict
 from labkit.kvcache import Allocator
 from labkit.request import InvalidValue
 from labkit.workbook.chapters import Chapter
+from labkit.workbook.chapters.builds import b08
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
 
 Config = Mapping[str, Any]
@@ -470,5 +471,6 @@ CHAPTER = Chapter(
             },
             limit_s=60.0,
         ),
+        b08.BUILD,
     ),
 )
