@@ -822,13 +822,17 @@ show(
         .encode(
             x=alt.X("error:Q", title="forecast against measured (%)"),
             y=alt.Y("point:N", title=None, sort=[what for what, *_ in judged], axis=alt.Axis(labelLimit=260)),
-            color=alt.Color("who:N", title=None, scale=alt.Scale(range=[PALETTE["blue"], PALETTE["orange"]])),
+            color=alt.Color(
+                "who:N",
+                title=None,
+                scale=alt.Scale(domain=[whose, "labkit.latency"], range=[PALETTE["blue"], PALETTE["orange"]]),
+            ),
             shape=alt.Shape("who:N", title=None),
             tooltip=["point:N", "who:N", alt.Tooltip("error:Q", format="+.1f")],
         )
     ).properties(
         title={
-            "text": f"Half of the forecasts by {whose} are within {half[whose][0]:.0f} %",
+            "text": f"Half of the forecasts are within {half[whose][0]:.0f} %: {whose}",
             "subtitle": f"labkit.latency: {half['labkit.latency'][0]:.0f} %",
         }
     ),

@@ -1244,8 +1244,9 @@ pd.DataFrame(
 )
 
 # %%
-asked_at = list(islice(poisson(3 / alone_s, seed), 300))  # three times what one by one can do
-asks = [q.text for q in traffic("test", len(asked_at), seed, meanings_total=100)]
+twin_draw = book.rng("twins")
+asked_at = list(islice(poisson(1.5 / alone_s, seed), 300))  # one and a half times what one by one can do
+asks = twin_draw.choices(questions[:100], weights=[1 / n for n in range(1, 101)], k=len(asked_at))  # a few are in fashion
 runs_of, waits_of = {}, {}
 for kind in kinds:
     runs_of[kind] = []
