@@ -529,7 +529,7 @@ show(
         .mark_point(size=45, filled=True, opacity=1)
         .encode(
             shape=alt.Shape("what:N", title=None),
-            color=alt.Color("status:N", title="your status", scale=alt.Scale(range=[PALETTE["red"], PALETTE["blue"]])),
+            color=alt.Color("status:N", title="status", scale=alt.Scale(range=[PALETTE["red"], PALETTE["blue"]])),
             tooltip=["stream:O", "what:N", "status:N", alt.Tooltip("ms:Q", format=".2f")],
         )
     ).properties(title=f"Filled: {whose}. Open: the lab's ledger. They differ by {off:.3f} ms at most"),

@@ -682,7 +682,10 @@ pd.DataFrame(
         "US dollars": [*map(str, sums.values()), str(lab_total), str(wasted), str(lab_waste)],
         "off by": [*(str(one - lab_total) for one in sums.values()), "", str(wasted - lab_waste), ""],
     },
-    index=[*(f"{whose}, {cut}" for cut in sums), "labkit.cost", f"{whose}, wasted", "labkit.ledger.waste"],
+    index=pd.Index(
+        [*(f"the engine, {cut}" for cut in sums), "labkit.cost", "the engine, wasted", "labkit.ledger.waste"],
+        name=f"the engine is {whose}",
+    ),
 )
 
 # %%
@@ -700,7 +703,11 @@ marks = pd.DataFrame(
         for name in by_feature
         for total in [sum(c.total for c, row in zip(lab_cost, paid, strict=True) if row.feature == name)]
     ]
-    + [{"feature": name, "what": "wasted, by the engine", "usd": float(line["wasted"])} for name, line in by_feature.items()]
+    + [
+        {"feature": name, "what": "wasted, by the engine", "usd": float(line["wasted"])}
+        for name, line in by_feature.items()
+        if line["wasted"]
+    ]
 )
 y = alt.Y("feature:N", title=None, sort=list(by_feature))
 show(
@@ -714,7 +721,7 @@ show(
             tooltip=["feature:N", "kind:N", alt.Tooltip("usd:Q", format=".4g")],
         )
         + alt.Chart(marks)
-        .mark_point(size=90, strokeWidth=2)
+        .mark_point(size=110, strokeWidth=2.5, color=PALETTE["red"], opacity=1)
         .encode(x="usd:Q", y=y, shape=alt.Shape("what:N", title=None), tooltip=["feature:N", "what:N", "usd:Q"])
     ).properties(height=150, title=f"Of the bill by {whose}, {100 * wasted / sums['by feature']:.0f} % served nobody"),
     alt=f"Stacked bars of dollars by feature and kind of token, from {whose}, with marks for labkit.cost and for waste. "

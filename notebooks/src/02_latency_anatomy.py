@@ -13,14 +13,16 @@
 
 # %% tags=["imports"]
 import asyncio
+import math
 from collections.abc import Sequence
-from itertools import islice, pairwise, repeat
+from itertools import accumulate, islice, pairwise, repeat
 
 import altair as alt
 import ipywidgets as w
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
+from scipy.optimize import nnls
 
 from labkit.cost import host
 from labkit.engines.modelled import Trace, simulate
@@ -708,6 +710,146 @@ async def send_on_time(handler: Handler, requests: Sequence[Request], times: Seq
 
 # %%
 book.check("02.4", send_on_time)
+
+# %% [markdown] tags=["further"]
+# {{exercise 02.5}}
+# Before a machine is rented, somebody has to say what it will do under next year's traffic. A benchmark says what was measured; a
+# forecaster says what was not, and how sure it is. The lab's has a simulated scheduler behind it. Yours has two straight lines
+# and a law that holds for every queue, and you can keep it in your head:
+#
+# - a first token takes *a way + so much a prompt token + so much for each answer under way*; every further token takes *a step +
+#   so much a person + so much a token of context*. You fit these six constants to measured points, by relative errors;
+# - under load, the number of answers under way settles where **Little's law** holds: it is the rate times the seconds that each
+#   answer is under way, and these seconds depend on the number. While somebody's prompt is read, nobody writes;
+# - and a percentile of a sample is itself uncertain. `tail` says within which bounds, without assuming any distribution.
+#
+# Teams that skip the last point promise a p95 from forty requests. You will see how many it takes.
+
+
+# %% exercise="02.5"
+class Forecaster:
+    """Says when first tokens come and how fast the others follow, also under load that nobody has measured."""
+
+    def __init__(self, reading: Sequence[tuple[float, float, float]], writing: Sequence[tuple[float, float, float]]) -> None:
+        """Fit the constants to measured points, by least squares of the *relative* errors; none may be below zero.
+
+        `reading`: (prompt tokens, other answers under way, TTFT in s). `writing`: (people, context of each, TPOT in s).
+        """
+        ...  # your code here
+
+    def first(self, prompt: float, others: float) -> float:
+        """TTFT (s) of a prompt of so many tokens that finds `others` answers under way."""
+        ...  # your code here
+
+    def each(self, people: float, context: float) -> float:
+        """TPOT (s) of `people` answers side by side, each with a context of so many tokens."""
+        ...  # your code here
+
+    def crowd(self, rate: float, prompt: float, output: float) -> float:
+        """Answers under way on average, at `rate` requests a second; infinite where the engine cannot keep up.
+
+        An answer writes in the company of the others under way. Its context is on average the prompt and half of the output.
+        """
+        ...  # your code here
+
+    def under(self, rate: float, prompt: float, output: float) -> tuple[float, float]:
+        """TTFT and TPOT (s) at `rate` requests a second, each of so many prompt and output tokens."""
+        ...  # your code here
+
+    @staticmethod
+    def tail(values: Sequence[float], q: float, level: float) -> tuple[float, float | None, float | None]:
+        """The percentile `q` (0 to 1) of a sample, and two of its values that enclose the true one with confidence `level`.
+
+        The percentile is the smallest value with a share of q at or below it. A bound that the sample is too small to give is
+        None.
+        """
+        ...  # your code here
+
+
+# %%
+book.check("02.5", Forecaster)
+
+# %% [markdown] tags=["further"]
+# The test of a forecaster is what it has not seen. Yours is fitted to the points to which the lab's model was fitted above: lone
+# prompts, prompts in a crowd, and steps of answers side by side. Then both are asked for what the chapter measured besides.
+
+# %%
+made, whose = book.yours("02.5", Forecaster)
+foreteller = made(
+    [(point.prompt_tokens, point.crowd, point.seconds) for point in calibration.first_tokens],
+    [
+        (step.work.sequences, step.work.kv_tokens / step.work.sequences, step.seconds)
+        for step in calibration.steps
+        if step.work.tokens == step.work.sequences  # nobody reads a prompt in it
+    ],
+)
+judged = []  # (what, measured, its forecast, the lab's), seconds; medians of the rounds
+for n, ms in first.items():
+    lab_says = simulate(Trace(np.zeros(1), np.array([n]), np.array([2])), fitted, settings).ttft[0]
+    judged.append((f"TTFT, {n} tokens, alone", ms / 1000, foreteller.first(n, 0), float(lab_says)))
+for n, ms in middle["TPOT (ms)"].items():
+    lab_says = fitted.step_seconds(StepWork.of([(1, 64 + 24)] * n))
+    judged.append((f"TPOT, {n} side by side", ms / 1000, foreteller.each(n, 64 + 24), lab_says))
+rows = pd.DataFrame(
+    [{"load": c.load, "metric": c.metric, "s": c.measured, "lab": c.forecast} for r in tested.value for c in r]
+)
+seen_under = rows.groupby(["load", "metric"]).median()
+prompt_mean, output_mean = (40 + 499) / 2, (8 + 63) / 2  # of the mixed requests above
+come = {load: float(seen_under.s[load, "output tokens/s"]) / output_mean for load in seen_under.index.levels[0]}  # a second
+crowded, random = "12 at a time", "Poisson, half of capacity"
+a_token = foreteller.first(1, 0) - foreteller.first(0, 0)
+writes = 1 - come[crowded] * prompt_mean * a_token  # what reading leaves of each second
+foretold = {
+    crowded: (foreteller.first(prompt_mean, 11), foreteller.each(12, prompt_mean + output_mean / 2) / writes),
+    random: foreteller.under(come[random], prompt_mean, output_mean),
+}
+for load, says in foretold.items():
+    for metric, mine in zip(("TTFT p50", "TPOT p50"), says, strict=True):
+        true, lab_says = (float(v) for v in seen_under.loc[(load, metric)])
+        judged.append((f"{metric[:4]}, {load}", true, mine, lab_says))
+
+# %%
+misses = pd.DataFrame(
+    [
+        {"point": what, "who": who, "error": 100 * (says / true - 1)}
+        for what, true, mine, lab in judged
+        for who, says in ((whose, mine), ("labkit.latency", lab))
+    ]
+)
+half = {who: foreteller.tail(list(part.error.abs()), 0.5, 0.9) for who, part in misses.groupby("who")}
+show(
+    (
+        alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(color=PALETTE["grey"]).encode(x="x:Q")
+        + alt.Chart(misses)
+        .mark_point(size=80, filled=True, opacity=0.85)
+        .encode(
+            x=alt.X("error:Q", title="forecast against measured (%)"),
+            y=alt.Y("point:N", title=None, sort=[what for what, *_ in judged], axis=alt.Axis(labelLimit=260)),
+            color=alt.Color(
+                "who:N",
+                title=None,
+                scale=alt.Scale(domain=[whose, "labkit.latency"], range=[PALETTE["blue"], PALETTE["orange"]]),
+            ),
+            shape=alt.Shape("who:N", title=None),
+            tooltip=["point:N", "who:N", alt.Tooltip("error:Q", format="+.1f")],
+        )
+    ).properties(
+        title={
+            "text": f"Half of the forecasts are within {half[whose][0]:.0f} %: {whose}",
+            "subtitle": f"labkit.latency: {half['labkit.latency'][0]:.0f} %",
+        }
+    ),
+    alt="Relative errors of two forecasters on points that neither has seen. "
+    + " ".join(f"{m.point}, {m.who}: {m.error:+.0f} %." for m in misses.itertuples()),
+    source=f"Measured: {reading.source}. Fitted to: {probed.source}",
+)
+Markdown(
+    "\n".join(
+        f"- {who}: half of {len(judged)} forecasts are within **{at:.0f} %**; with 90 % confidence, between "
+        f"{'—' if low is None else format(low, '.0f')} and {'—' if high is None else format(high, '.0f')} %."
+        for who, (at, low, high) in half.items()
+    )
+)
 
 # %% [markdown]
 # ## So what

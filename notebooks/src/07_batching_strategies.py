@@ -15,10 +15,12 @@
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from itertools import cycle, islice
+from typing import Any
 
 import altair as alt
 import ipywidgets as w
@@ -28,6 +30,7 @@ from IPython.display import Markdown
 from scipy.optimize import nnls
 
 from labkit.batching import (
+    Batcher,
     CoalescingWindow,
     Gate,
     Job,
@@ -1148,6 +1151,137 @@ def short_first(view: View, patience_s: float) -> StepPlan:
 
 # %%
 book.check("07.4", short_first)
+
+# %% [markdown] tags=["further"]
+# {{exercise 07.5}}
+# Embedders, rerankers, moderation, fraud scores: most models in production have no batching of their own, and somebody puts
+# thirty lines in front of them. Those lines decide whether one malformed text fails thirty customers, whether a cancelled request
+# is computed all the same, and whether one tenant's import starves the chat. Write them once, properly.
+#
+# `MicroBatcher(run, max_size, max_wait_s)` gathers the items of its callers, and awaits `run(items)` for many at a time:
+#
+# - one run at a time. It starts when `max_size` items wait, or when the first of them has waited `max_wait_s`;
+# - `run` gives one result for each item, in order. A result that is an `Exception` is raised for that item's callers, and for
+#   nobody else. If `run` raises, or gives a wrong number of results, all callers of that run get an error, and life goes on;
+# - a caller who leaves takes the item along, if it still waits and nobody else wants it. At `deadline` a caller gets a
+#   `TimeoutError`, and has left;
+# - an item that waits or runs already is not run twice: its callers share the result. When it is done, it is forgotten;
+# - where more wait than one run takes, tenants take turns: the first item of each, in the order in which they came, then the
+#   second of each.
+#
+# The check runs your code on the lab's virtual clock, so waiting takes no time, and every run starts at an exact second.
+
+
+# %% exercise="07.5"
+class MicroBatcher:
+    """Collects items that come one at a time, and answers each from a `run` of many. One run at a time."""
+
+    def __init__(self, run: Callable[[Sequence[Any]], Awaitable[Sequence[Any]]], max_size: int, max_wait_s: float) -> None:
+        """`run` gets 1 to `max_size` items and gives a result for each, in order; a result may be an Exception.
+
+        A run starts when `max_size` items wait, or when the first of them has waited `max_wait_s` seconds.
+        """
+        ...  # your code here
+
+    async def submit(self, item: Hashable, tenant: str = "", deadline: float | None = None) -> Any:
+        """The result of `item`. Raises the item's own error, or `TimeoutError` at `deadline` (seconds of `clock.now()`).
+
+        An item that waits or runs already is not run again: all its callers get the one result. An item that waits and
+        whose last caller has left is not run at all.
+        """
+        ...  # your code here
+
+
+# %%
+book.check("07.5", MicroBatcher)
+
+# %% [markdown] tags=["further"]
+# Your batcher on this chapter's traffic, beside the lab's. How long a run takes comes from two of the measurements above: one
+# text at a time, and all callers in one run after a wait of 50 ms (so that row agrees by construction; the others need not).
+# With that, both batchers serve two crowds on the virtual clock: the same callers as above, who ask again when they are
+# answered, and customers who come when they like, and often ask what somebody else has just asked.
+
+# %%
+made, whose = book.yours("07.5", MicroBatcher)
+alone_s = 1 / float(middle.per_s["none"])
+full_s = max(alone_s, CALLERS / float(middle.per_s[50]) - 0.05)  # a run of all callers, without the wait before it
+item_s = (full_s - alone_s) / (CALLERS - 1)
+
+
+def batcher_of(kind, wait_s, runs):
+    """A batcher over a modelled embedder, which notes each run as (begin, items)."""
+
+    async def run(texts):
+        runs.append((clock.now(), len(texts)))
+        await asyncio.sleep(alone_s + item_s * (len(texts) - 1))
+        return texts
+
+    if kind == whose:
+        return made(run, MAX_BATCH, wait_s)
+    return Batcher(run, max_size=MAX_BATCH, max_wait_s=wait_s, identity=lambda text: text)
+
+
+async def at_random(batcher, times, texts):
+    """Each caller's wait (s), when they come at these times."""
+
+    async def one(at, text):
+        await clock.sleep_until(at)
+        await batcher.submit(text)
+        return clock.now() - at
+
+    return await asyncio.gather(*map(one, times, texts))
+
+
+kinds = (whose, "labkit.batching")
+crowds = {
+    (kind, ms): clock.run_virtual(callers(batcher_of(kind, ms / 1000, []).submit, CALLERS, questions[: 4 * CALLERS]))
+    for kind in kinds
+    for ms in WAITS_MS
+}
+pd.DataFrame(
+    {
+        "measured (texts a second)": [f"{middle.per_s[ms]:.0f}" for ms in WAITS_MS],
+        **{f"modelled, {kind}": [f"{crowds[kind, ms]['per_s']:.0f}" for ms in WAITS_MS] for kind in kinds},
+    },
+    index=[f"waits up to {ms} ms" for ms in WAITS_MS],
+)
+
+# %%
+twin_draw = book.rng("twins")
+asked_at = list(islice(poisson(1.5 / alone_s, seed), 300))  # one and a half times what one by one can do
+asks = twin_draw.choices(questions[:100], weights=[1 / n for n in range(1, 101)], k=len(asked_at))  # a few are in fashion
+runs_of, waits_of = {}, {}
+for kind in kinds:
+    runs_of[kind] = []
+    waits_of[kind] = clock.run_virtual(at_random(batcher_of(kind, 0.01, runs_of[kind]), asked_at, asks))
+dots = pd.DataFrame([{"who": kind, "s": at, "items": n} for kind in kinds for at, n in runs_of[kind]])
+sent = {kind: sum(n for _, n in runs_of[kind]) for kind in kinds}
+p95_ms = {kind: 1000 * float(np.percentile(waits_of[kind], 95)) for kind in kinds}
+
+# %%
+base = alt.Chart(dots).encode(
+    x=alt.X("s:Q", title="seconds (virtual)"),
+    y=alt.Y("items:Q", title="texts in the run"),
+    tooltip=["who:N", alt.Tooltip("s:Q", format=".3f"), "items:Q"],
+)
+show(
+    (
+        base.transform_filter(alt.datum.who == "labkit.batching").mark_point(size=130, color=PALETTE["grey"])
+        + base.transform_filter(alt.datum.who == whose).mark_point(size=35, filled=True, opacity=1, color=PALETTE["blue"])
+    ).properties(
+        title={
+            "text": f"Filled: {whose}, {len(runs_of[whose])} runs, p95 {p95_ms[whose]:.0f} ms",
+            "subtitle": f"open: labkit.batching, {len(runs_of['labkit.batching'])} runs, p95 {p95_ms['labkit.batching']:.0f} ms; "
+            f"of {len(asks)} texts asked for, {sent[whose]} were computed by the first, {sent['labkit.batching']} by the second",
+        }
+    ),
+    alt="The runs of two batchers on the same arrivals, by start and size. "
+    + " ".join(
+        f"{kind}: {len(runs_of[kind])} runs, {sent[kind]} texts computed, p95 {p95_ms[kind]:.0f} ms." for kind in kinds
+    ),
+    source=f"Modelled on a virtual clock: a run takes {1000 * alone_s:.1f} ms and {1000 * item_s:.2f} ms for each further text, "
+    f"as measured: {embedded.encoder.iloc[0]} on the same cores; {embedding.source}",
+)
 
 # %% [markdown]
 # ## So what

@@ -15,7 +15,7 @@ from labkit.request import Chunk, Done, Event, Handler, Lever, Message, Request,
 from labkit.workbook.exercise import Exercise, Outcome, Stage, call, equals, holds, same
 
 Meters = Callable[[], Any]
-Script = Sequence[tuple[float, Chunk | Done | Exception]]
+Script = Sequence[tuple[float, Any]]
 """What an engine does: after so many seconds, this event or error."""
 
 KEYS = ("feature", "status", "ttft", "e2e", "tpot", "itl", "tokens", "source")
@@ -52,7 +52,7 @@ class Meter(Lever):
                 raise
             finally:
                 timing = Timing(sent, next(iter(arrived), None), done=clock.now())
-                tokens = usage.by_kind()
+                tokens: dict[str, int | None] = {**usage.by_kind()}
                 if source == "chunks":
                     tokens |= dict.fromkeys(("fresh_input", "cached_input", "cache_write"))
                 self.rows.append(
@@ -119,7 +119,8 @@ def _read(answer: Meters, script: Script, stop: int | None = None) -> tuple[Any,
 
     A reader with `stop` leaves after so many events, half a second after it got the last of them.
     """
-    seen, closed = _Seen(), []
+    seen = _Seen()
+    closed: list[float] = []
     meter = call(answer)
 
     async def main() -> None:
@@ -252,7 +253,8 @@ def _leaves(answer: Meters, rng: random.Random) -> Iterator[Outcome]:
                 },
             },
         )
-    meter, closed = call(answer), []
+    meter = call(answer)
+    closed: list[float] = []
 
     async def cancelled() -> bool:
         stream = stack(meter, engine=_play([(5.0, _text("late")), (1.0, _done(Usage(4, 1)))], closed, []))(_ASKED)

@@ -28,7 +28,8 @@ class BillEngine:
     def cost(self, row: Row) -> dict[str, Decimal] | None:
         """Dollars of one attempt by kind of token; None where nobody can know them."""
         price = self.prices.get(row.response_model or row.request_model)
-        if price is None or row.input_tokens is None or row.output_tokens is None:
+        usage = row.usage
+        if price is None or usage is None or row.input_tokens is None or row.output_tokens is None:
             return None
         if price.day:
             if row.started_unix is None:
@@ -41,7 +42,7 @@ class BillEngine:
         for start, above in tiers:
             if row.input_tokens > start:
                 rates = above
-        return {kind: n * rates.of(kind) / 1_000_000 for kind, n in row.usage.by_kind().items()}
+        return {kind: n * rates.of(kind) / 1_000_000 for kind, n in usage.by_kind().items()}
 
     def bill(self, rows: Sequence[Row], by: str) -> dict[str, dict[str, Any]]:
         """A line for each value of the rows' attribute `by`: attempts, unpriced, wasted, and dollars by kind of token."""
@@ -71,7 +72,7 @@ class BillEngine:
 
 def _rates(rng: random.Random, reasoning: bool = False) -> Rates:
     amounts = [Decimal(rng.randrange(1, 4000)) / 1000 for _ in range(5)]
-    return Rates(*amounts[:4], amounts[4] if reasoning else None)
+    return Rates(amounts[0], amounts[1], amounts[2], amounts[3], amounts[4] if reasoning else None)
 
 
 def _price(rng: random.Random, model: str = "m", **more: Any) -> Price:
@@ -235,7 +236,9 @@ def _expected(rows: Sequence[Row], prices: Mapping[str, Price], by: str) -> dict
     for name in {getattr(row, by) for row in rows}:
         here = [row for row in rows if getattr(row, by) == name]
         known = [row for row in here if row.usage and row.response_model in prices]
-        costs = [price_request(row.usage, prices[row.response_model], row.feature == "night") for row in known]
+        costs = [
+            price_request(row.usage or Usage(), prices[row.response_model or ""], row.feature == "night") for row in known
+        ]
         lines[name] = {
             "attempts": len(here),
             "unpriced": len(here) - len(known),
@@ -402,4 +405,8 @@ BUILD = Exercise(
         "was no shadow. A row with a smaller number than that was replaced.",
     ),
     wrong=(_Floats, _Zero, _Inclusive, _Retries, _Rounded),
+    equivalent={
+        "line 12: None or usage is None or row.input_tokens is None or (row.output_tokens is None) -> "
+        "None or row.input_tokens is None or row.output_tokens is None": "a row with both counts has a usage",
+    },
 )

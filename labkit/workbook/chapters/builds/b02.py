@@ -15,6 +15,7 @@ from labkit.workbook.exercise import Exercise, Outcome, Stage, agree, call, equa
 
 Reading = Sequence[tuple[float, float, float]]
 Writing = Sequence[tuple[float, float, float]]
+Constants = tuple[float, float, float]
 Forecasters = Callable[[Reading, Writing], Any]
 
 
@@ -33,7 +34,7 @@ class Forecaster:
     def _fitted(rows: Sequence[Sequence[float]], seconds: Sequence[float]) -> np.ndarray:
         """Constants from 0 that make `rows @ constants / seconds` as near to 1 as can be."""
         relative = np.array(rows) / np.array(seconds)[:, None]
-        return nnls(relative, np.ones(len(rows)))[0]
+        return np.asarray(nnls(relative, np.ones(len(rows)))[0])
 
     def first(self, prompt: float, others: float) -> float:
         """TTFT (s) of a prompt of so many tokens that finds `others` answers under way."""
@@ -73,7 +74,7 @@ class Forecaster:
         fewer = list(accumulate(chances))
         low = [value for value, chance in zip(ordered, fewer, strict=True) if chance <= (1 - level) / 2]
         high = [value for value, chance in zip(ordered, fewer, strict=True) if chance >= (1 + level) / 2]
-        return ordered[math.ceil(q * n) - 1], (low or [None])[-1], (high or [None])[0]
+        return ordered[math.ceil(q * n) - 1], low[-1] if low else None, high[0] if high else None
 
 
 _WRITING: Writing = [(1, 100, 0.002), (2, 400, 0.003), (8, 100, 0.005), (16, 900, 0.02)]
@@ -148,7 +149,7 @@ def _settled(rate: float, prompt: int, output: int, reading: Sequence[float], wr
     return others
 
 
-def _drawn(rng: random.Random) -> tuple[Sequence[float], Sequence[float], int, int]:
+def _drawn(rng: random.Random) -> tuple[Constants, Constants, int, int]:
     """Constants of reading and writing, prompt tokens, output tokens."""
     reading = (rng.uniform(2e-3, 1e-2), rng.uniform(5e-6, 2e-5), rng.uniform(2e-4, 2e-3))
     writing = (rng.uniform(5e-4, 3e-3), rng.uniform(1e-5, 1e-4), rng.uniform(2e-8, 2e-7))
@@ -252,7 +253,7 @@ class _Absolute(Forecaster):
 
     @staticmethod
     def _fitted(rows: Sequence[Sequence[float]], seconds: Sequence[float]) -> np.ndarray:
-        return nnls(np.array(rows, dtype=float), np.array(seconds, dtype=float))[0]
+        return np.asarray(nnls(np.array(rows, dtype=float), np.array(seconds, dtype=float))[0])
 
 
 class _Below(Forecaster):
@@ -260,7 +261,8 @@ class _Below(Forecaster):
 
     @staticmethod
     def _fitted(rows: Sequence[Sequence[float]], seconds: Sequence[float]) -> np.ndarray:
-        return np.linalg.lstsq(np.array(rows) / np.array(seconds)[:, None], np.ones(len(rows)), rcond=None)[0]
+        relative = np.array(rows) / np.array(seconds)[:, None]
+        return np.asarray(np.linalg.lstsq(relative, np.ones(len(rows)), rcond=None)[0])
 
 
 class _Alone(Forecaster):

@@ -122,7 +122,7 @@ def _play(
     max_size: int,
     max_wait_s: float,
     run_s: Callable[[int], float] = lambda _: 1.0,
-    results: Callable[[Sequence[str]], Sequence[Any]] = lambda items: [item.upper() for item in items],
+    results: Callable[[Sequence[str]], Sequence[Any]] = lambda items: list(map(str.upper, items)),
 ) -> _Seen:
     """What becomes of the callers on the virtual clock; a run of n items takes `run_s(n)` seconds, and gives `results`."""
     seen, running = _Seen(), Counter[str]()
@@ -337,11 +337,9 @@ def _turns(answer: Batchers, rng: random.Random) -> Iterator[Outcome]:
             actual=(error, at),
         )
         left = limit < 1.5
-        right = [(1.5, ["b"] if left else ["a", "b"])]
+        runs = [(1.5, ["b"] if left else ["a", "b"])]
         why = "An item whose only caller has given up is not run." if left else "The run goes on for the others."
-        yield holds(
-            "the runs, (begin, items)", same(right, seen.runs), given=given, expected=right, actual=seen.runs, why=why
-        )
+        yield holds("the runs, (begin, items)", same(runs, seen.runs), given=given, expected=runs, actual=seen.runs, why=why)
         yield holds("the other caller is answered", seen.got.get(1) == ("B", 2.5), given=given, actual=seen.got.get(1))
     patient = _play(answer, [_Caller(0, "a", deadline=9.0)], 8, 1.5)
     yield holds("before its deadline it is answered", patient.got.get(0) == ("A", 2.5), actual=patient.got.get(0))
