@@ -20,11 +20,12 @@ from labkit.latency.fitting import (
 )
 from labkit.latency.model import LatencyModel, StepWork
 from labkit.latency.model_shape import Config, ModelShape, Part, read_config, shape, shape_names, shape_of, shape_path
-from labkit.latency.roofline import IDEAL, Reached, break_even_tokens, datasheet_model, kv_tokens
+from labkit.latency.roofline import HOPPER, IDEAL, Reached, break_even_tokens, datasheet_model, kv_tokens
 from labkit.latency.weights import precision_bytes
 
 __all__ = [
     "GIGA",
+    "HOPPER",
     "IDEAL",
     "METRICS",
     "SLO",

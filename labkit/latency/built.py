@@ -76,7 +76,8 @@ class Built:
 
     `state_bytes`: bytes that a sequence keeps besides its tokens' keys and values (recurrent states), whatever its length.
     `pair_flops`: FLOP of attention per pair (token, earlier token), over all layers. `heads`: query heads of a layer, the
-    largest number where layers differ.
+    largest number where layers differ. `width`: numbers that stand for a token between two layers (the hidden size).
+    `depth`: layers.
     """
 
     weights: tuple[Weight, ...]
@@ -84,6 +85,8 @@ class Built:
     state_bytes: int
     pair_flops: int
     heads: int
+    width: int
+    depth: int
 
 
 def knows(model_type: str) -> bool:
@@ -116,7 +119,8 @@ def build(given: Mapping[str, Any]) -> Built:
     text = config.get_text_config(decoder=True)
     layers, state_bytes = _layers(cache, text)
     heads = _heads(text)
-    return Built(tuple(_weights(model, text, chosen)), layers, state_bytes, _pair_flops(text, heads, layers), heads)
+    weights, pair_flops = tuple(_weights(model, text, chosen)), _pair_flops(text, heads, layers)
+    return Built(weights, layers, state_bytes, pair_flops, heads, text.hidden_size, text.num_hidden_layers)
 
 
 @contextmanager

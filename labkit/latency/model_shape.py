@@ -46,7 +46,8 @@ class ModelShape:
 
     `layers`: the numbers that its layers keep of each token. `state_bytes`: bytes that a sequence keeps besides these
     (recurrent states), whatever its length. `pair_flops`: FLOP of attention per pair (token, earlier token), over all
-    layers. `heads`: query heads in a layer. `quantization`: the method that the configuration names, "" for none.
+    layers. `heads`: query heads in a layer. `width`: numbers that stand for a token between two layers (the hidden size);
+    `depth`: how many layers there are. `quantization`: the method that the configuration names, "" for none.
     `computed`: the precision in which its linear layers are multiplied, as published.
     """
 
@@ -56,6 +57,8 @@ class ModelShape:
     state_bytes: int
     pair_flops: int
     heads: int
+    width: int
+    depth: int
     quantization: str = ""
     computed: str = "bf16"
 
@@ -221,7 +224,8 @@ def _counted(name: str, text: str) -> ModelShape:
     known = all(part.stored is not None for part in parts)
     in_precision = computed(quantization) if quantization and known else "bf16"
     layers, states = built.layers, built.state_bytes
-    return ModelShape(name, parts, layers, states, built.pair_flops, built.heads, str(method), in_precision)
+    inside = built.pair_flops, built.heads, built.width, built.depth
+    return ModelShape(name, parts, layers, states, *inside, str(method), in_precision)
 
 
 def _parts(weights: Iterable[Weight], quantization: Mapping[str, Any] | None) -> tuple[Part, ...]:

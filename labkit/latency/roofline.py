@@ -8,6 +8,7 @@ model (labkit.load.probing) wherever the machine is at hand: a datasheet tells w
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from labkit.latency.cards import Hardware
@@ -22,7 +23,11 @@ class Reached:
 
     `mfu` is the share of peak arithmetic, `mbu` that of peak bandwidth. `step_s` is the time that scheduling and kernel
     launches add to a step where nothing overlaps with them, `sequence_s` the time added per sequence, and `request_s` a
-    request's way through the front end. Raises `InvalidValue` for shares that are not above 0 and up to 1.
+    request's way through the front end. `layer_s` is the time that each layer adds to a step, whatever is in it.
+
+    In tensor parallel every layer adds up the parts of its machines twice (all-reduce). `hop_s` is what each of these costs
+    in itself, and `link` the bytes per second at which a machine sends what it has to (infinite: that takes no time).
+    Raises `InvalidValue` for shares that are not above 0 and up to 1, and for a `link` that is not above 0.
     """
 
     mfu: float = 0.6
@@ -30,15 +35,23 @@ class Reached:
     step_s: float = 1e-3
     sequence_s: float = 0.0
     request_s: float = 10e-3
+    layer_s: float = 0.0
+    hop_s: float = 0.0
+    link: float = math.inf
 
     def __post_init__(self) -> None:
         for name in ("mfu", "mbu"):
             value = getattr(self, name)
             if not 0 < value <= 1:
                 raise InvalidValue(f"{name} is {value}; it is a share of the peak, above 0 and up to 1")
+        if not self.link > 0:
+            raise InvalidValue(f"link is {self.link}; it is bytes per second, above 0")
 
 
 IDEAL = Reached(1.0, 1.0, 0.0, 0.0, 0.0)
+HOPPER = Reached(mfu=0.50, mbu=0.81, step_s=0.0, sequence_s=93e-6, request_s=26e-3, layer_s=44e-6, hop_s=10e-6, link=375e9)
+"""What vLLM reaches on H100 and H200 SXM with NVLink (450e9 bytes per second and direction by the datasheet): fitted by
+`labkit.experiments.fit_reached` to InferenceX's 105 public points of Llama 3.1 70B in FP8, and to nothing else."""
 
 
 def datasheet_model(
@@ -51,22 +64,26 @@ def datasheet_model(
     reached: Reached | None = None,
     share: float = 0.9,
 ) -> LatencyModel:
-    """The latency model of `shape` on `machines` of `machine` in tensor parallel, without the time for communication.
+    """The latency model of `shape` on `machines` of `machine` in tensor parallel.
 
     FLOP: 2 × active parameters per token, and 2 × the lm_head's parameters per sequence. Bytes per step: the weights, and
     the KV cache of the tokens attended to. Of the routed experts, those count that the step's tokens choose, each token
     independently and each expert equally often. `weights` is the precision of the weights, None for that of the
     configuration (the linear layers are computed in it, if activations are quantized to it too); `kv` that of the KV cache.
+    Of the communication, `reached` says what counts: by default nothing.
     Raises `InvalidValue` where the weights do not fit into `share` of the memory, as `kv_tokens` does.
     """
     reached = Reached() if reached is None else reached
     kv_tokens(shape, machine, weights=weights, kv=kv, machines=machines, share=share)
     flops = machines * machine.flops(weights or shape.computed) * reached.mfu
     bandwidth = machines * machine.bandwidth * reached.mbu
+    reduced = 2 * shape.depth if machines > 1 else 0  # all-reduces: after attention and after the linear layers behind it
+    # In a ring each machine sends 2 × (n − 1) / n of the numbers, which are BF16 (Patarasuk, Yuan, JPDC 69(2), 2009).
+    sent = reduced * 2 * shape.width * 2 * (machines - 1) / machines
     return LatencyModel(
-        step_s=reached.step_s,
+        step_s=reached.step_s + shape.depth * reached.layer_s + reduced * reached.hop_s,
         sequence_s=reached.sequence_s + 2 * shape.head / flops,
-        linear_s=2 * shape.active / flops,
+        linear_s=2 * shape.active / flops + sent / reached.link,
         weights_s=(shape.weight_bytes(weights) - shape.expert_bytes(weights)) / bandwidth,
         experts_s=shape.expert_bytes(weights) / bandwidth,
         expert_share=shape.expert_share,
