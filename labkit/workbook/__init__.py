@@ -15,6 +15,7 @@ from labkit.workbook.book import Book, open_chapter
 from labkit.workbook.chapters import Chapter
 from labkit.workbook.charts import PALETTE, ChartError, Figure, live_chart, show
 from labkit.workbook.exercise import CheckFailed, Exercise, ExerciseError, Outcome, agree, call, equals, holds
+from labkit.workbook.glossary import Word, read_words
 from labkit.workbook.paths import state_dir
 from labkit.workbook.quiz import Quiz
 from labkit.workbook.rounds import Spread, below, spread
@@ -44,6 +45,7 @@ __all__ = [
     "Result",
     "Seen",
     "Spread",
+    "Word",
     "agree",
     "below",
     "build_notebooks",
@@ -55,6 +57,7 @@ __all__ = [
     "notebooks_dir",
     "open_chapter",
     "progress_text",
+    "read_words",
     "repo_root",
     "run_notebooks",
     "show",
