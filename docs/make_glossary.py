@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import labkit
+from labkit.workbook import Word, read_words
 from labkit.workbook.chapters import chapters
-from labkit.workbook.glossary import Word, read_words
-from labkit.workbook.paths import words_file
 
 HEAD = """# Glossary
 
@@ -35,6 +34,7 @@ test keeps it so. One noun has one meaning.
 {nouns}
 """
 FILE = Path(__file__).with_name("glossary.md")
+WORDS = Path(__file__).with_name("words.md")
 
 
 def nouns() -> Iterator[tuple[str, str, str]]:
@@ -64,7 +64,7 @@ def entry(word: Word, notebooks: dict[str, str]) -> str:
 def glossary() -> str:
     """The whole page."""
     notebooks = {contents.number: contents.notebook for contents in chapters()}
-    words = "\n".join(entry(word, notebooks) for word in read_words(words_file()))
+    words = "\n".join(entry(word, notebooks) for word in read_words(WORDS))
     rows = [f"| `{name}` | {told} | `{room}` |" for name, told, room in sorted(nouns(), key=lambda row: row[0].lower())]
     return HEAD.format(words=words.strip(), nouns="\n".join(rows))
 

@@ -15,6 +15,7 @@ from labkit.workbook.book import Book, open_chapter
 from labkit.workbook.chapters import Chapter
 from labkit.workbook.charts import PALETTE, ChartError, Figure, live_chart, show
 from labkit.workbook.exercise import CheckFailed, Exercise, ExerciseError, Outcome, Stage, agree, call, equals, holds
+from labkit.workbook.glossary import Word, read_words
 from labkit.workbook.paths import state_dir
 from labkit.workbook.quiz import Quiz
 from labkit.workbook.rounds import Spread, below, spread
@@ -46,6 +47,7 @@ __all__ = [
     "Seen",
     "Spread",
     "Stage",
+    "Word",
     "agree",
     "below",
     "build_notebooks",
@@ -58,6 +60,7 @@ __all__ = [
     "notebooks_dir",
     "open_chapter",
     "progress_text",
+    "read_words",
     "renewal",
     "repo_root",
     "run_notebooks",
