@@ -921,7 +921,7 @@ x = alt.X("hits:Q", title="answered from the cache (share of requests)", axis=al
 y = alt.Y("wrong:Q", title="of those, wrong", axis=alt.Axis(format=".0%"))
 paint = alt.Color(
     "judge:N",
-    title=None,
+    legend=alt.Legend(title=None, labelLimit=300),
     sort=names,
     scale=alt.Scale(domain=names, range=[PALETTE[c] for c in ("green", "blue", "orange", "grey")[-len(names) :]]),
 )
@@ -931,7 +931,13 @@ show(
         alt.Chart(played).mark_line().encode(x=x, y=y, color=paint, order="threshold:Q", tooltip=tips)
         + alt.Chart(own)
         .mark_point(filled=True, size=170, opacity=1)
-        .encode(x=x, y=y, color=paint, shape=alt.Shape("judge:N", title=None, sort=names), tooltip=tips)
+        .encode(
+            x=x,
+            y=y,
+            color=paint,
+            shape=alt.Shape("judge:N", legend=alt.Legend(title=None, labelLimit=300), sort=names),
+            tooltip=tips,
+        )
         + alt.Chart(pd.DataFrame({"wrong": [limit]})).mark_rule(strokeDash=[4, 3], color=PALETTE["grey"]).encode(y="wrong:Q")
     ).properties(
         title={

@@ -1671,11 +1671,11 @@ x = alt.X("bill:Q", title="bill, percent of always large", scale=alt.Scale(zero=
 y = alt.Y("percent:Q", title="right answers (%)", scale=alt.Scale(zero=False))
 paint = alt.Color(
     "router:N",
-    title=None,
+    legend=alt.Legend(title=None, labelLimit=300),
     sort=names,
     scale=alt.Scale(domain=names, range=[PALETTE[c] for c in ("green", "blue", "orange", "red")[-len(names) :]]),
 )
-mark = alt.Shape("router:N", title=None, sort=names)
+mark = alt.Shape("router:N", legend=alt.Legend(title=None, labelLimit=300), sort=names)
 show(
     (
         alt.Chart(drawn[["router", "bill", "percent"]]).mark_line(opacity=0.6).encode(x=x, y=y, color=paint, order="bill:Q")

@@ -1050,17 +1050,22 @@ show(
         yOffset=alt.YOffset("reader:N", sort=list(contestants)),
         color=alt.Color(
             "reader:N",
-            title=None,
+            legend=alt.Legend(title=None, labelLimit=300),
             sort=list(contestants),
             scale=alt.Scale(domain=list(contestants), range=[PALETTE[c] for c in ("green", "blue", "red")]),
         ),
-        shape=alt.Shape("reader:N", title=None, sort=list(contestants), scale=alt.Scale(domain=list(contestants))),
+        shape=alt.Shape(
+            "reader:N",
+            legend=alt.Legend(title=None, labelLimit=300),
+            sort=list(contestants),
+            scale=alt.Scale(domain=list(contestants)),
+        ),
         tooltip=["reader:N", "network:N", alt.Tooltip("percent:Q", format=".0f"), "says:N"],
     )
     .properties(
         height=alt.Step(12),
         title={
-            "text": f"The whole text, of {len(networks)} networks",
+            "text": f"From how many of {len(networks)} networks a reader has the whole text",
             "subtitle": "; ".join(f"{name}: {n}" for name, n in whole_at.items()),
         },
     ),
