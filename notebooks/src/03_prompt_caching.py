@@ -655,7 +655,7 @@ show(
         alt.Chart(smaller).mark_line(color=PALETTE["blue"]).encode(x=x, y=alt.Y("own:Q", title="prompt tokens served (%)"))
         + alt.Chart(smaller).mark_circle(size=60, color=PALETTE["orange"]).encode(x=x, y="lab:Q")
         + alt.Chart(counter).mark_rule(strokeDash=[4, 3], strokeWidth=2, color=PALETTE["green"]).encode(y="reported:Q")
-    ).properties(title=f"Served by {whose}: {agreed}"),
+    ).properties(width=600, title=f"Served by {whose}: {agreed}"),
     alt=f"Share of the prompt tokens served, against the cache's blocks. {agreed}. "
     + " ".join(f"{r.blocks} blocks: {r.own:.0f} %, the lab's {r.lab:.0f} %." for r in smaller.itertuples()),
     source=f"Line: {whose}. Circles: the lab's PrefixCache; {len(smaller) - apart} of {len(smaller)} lie on the line. Dashed: vLLM's own "

@@ -1584,7 +1584,7 @@ used = (
     + alt.Chart(lab[::8]).mark_circle(size=45, color=PALETTE["orange"]).encode(x=x, y="held:Q")
     + alt.Chart(pd.DataFrame({"have": [have]})).mark_rule(strokeDash=[4, 3], color=PALETTE["grey"]).encode(y="have:Q")
 )
-wasted = own.assign(share=100 * own.empty / (BLOCK * own.held))
+wasted = own.assign(share=100 * own.slots / (BLOCK * own.held))
 waste = alt.Chart(wasted).mark_line(color=PALETTE["blue"]).encode(x=x, y=alt.Y("share:Q", title="empty slots (%)"))
 gone = own[own.preempted.diff() > 0]
 lost_now = (
@@ -1606,7 +1606,8 @@ show(
 Markdown(
     f"At most {own.running.max()} requests ran at once, and {own.preempted.max()} preemptions were needed. In one piece each, as long "
     f"as a request may become ({CONTEXT} tokens), {in_one_piece} would fit at a time, whatever they need. The live engine counted "
-    f"{thrown} preemptions under this load: it decides by its own clock who comes when, so its number need not be yours."
+    f"{thrown} preemptions under this load"
+    + ("." if thrown == own.preempted.max() else ": there, clients come back by the clock, and here by the step.")
 )
 
 # %% [markdown]

@@ -154,7 +154,7 @@ def served(
     """Serve a load of (prompt, answer) tokens from a memory, with at most `clients` requests at a time: a row for each step.
 
     In a step, those who were preempted come back, new requests start while nobody waits, and every running one writes a
-    token. Rows have `step`, `running`, blocks `held`, `empty` slots in them, and `preempted` so far.
+    token. Rows have `step`, `running`, blocks `held`, `slots` of them that are empty, and `preempted` so far.
     """
     memory, queue = answer(num_blocks, block_size, _nothing), deque(enumerate(load))
     left: dict[str, int] = {}  # tokens to write, of those that were admitted
@@ -182,7 +182,7 @@ def served(
                 "step": len(rows),
                 "running": len(left) - len(waiting),
                 "held": num_blocks - memory.num_free,
-                "empty": memory.empty_slots,
+                "slots": memory.empty_slots,
                 "preempted": preempted,
             }
         )
