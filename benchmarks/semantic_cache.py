@@ -11,7 +11,7 @@ timed, too.
 Second table: false hits (wrong answers per hit) at equal hit rates on the lab's labelled questions. Thresholds and curves
 are fitted on the calibration part; the test part has other topics, names, products, cities and order numbers.
 
-Third table (`--hard` for it alone): the committed hard pairs (`labkit.lab.hard_pairs`), by kind, at a threshold of 0.9. Of
+Third table (`--hard` for it alone): the committed hard pairs (`labkit.lab.hard`), by kind, at a threshold of 0.9. Of
 the pairs that differ it shows the share that would be served; of the pairs that do not differ, the share that would not be
 served. "score" uses the vectors alone. "GPTCache" is its default evaluation of the same vectors (SearchDistanceEvaluation,
 threshold 0.8). `--before FILE` adds an earlier version of the contrast check, from a module with `differences`.
@@ -54,7 +54,7 @@ from labkit.caches.rehearsal import Rehearsal, rehearse
 from labkit.caches.repeats import Plan
 from labkit.caches.streams import Aside, decode
 from labkit.embeddings import Embedder, embedder
-from labkit.lab.hard_pairs import hard_pairs
+from labkit.lab import hard_pairs
 from labkit.lab.paraphrases import Part, pairs, traffic
 from labkit.request import Chunk, Completion, Done, Message, Request, Timing, Usage, clock
 

@@ -100,10 +100,16 @@ def lab(context: typer.Context) -> None:
 
 
 @app.command()
-def progress() -> None:
+def progress(
+    reset: Annotated[
+        str, typer.Option(metavar="CHAPTER", help="Open the predictions of a chapter, such as 03, again.")
+    ] = "",
+) -> None:
     """Show what you have passed, predicted and answered, chapter by chapter."""
-    from labkit.workbook import progress_text
+    from labkit.workbook import progress_text, reset_chapter
 
+    if reset:
+        print(reset_chapter(reset))
     print(progress_text())
 
 

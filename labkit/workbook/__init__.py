@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 from labkit.workbook.charts import MIME
 from labkit.workbook.mine import lay_out, renewal
 from labkit.workbook.paths import notebooks_dir, repo_root, source_names
-from labkit.workbook.progress import progress_text
+from labkit.workbook.progress import progress_text, reset_chapter
 
 __all__ = [
     "MIME",
@@ -63,6 +63,7 @@ __all__ = [
     "read_words",
     "renewal",
     "repo_root",
+    "reset_chapter",
     "run_notebooks",
     "show",
     "source_names",

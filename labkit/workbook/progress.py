@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from labkit.extras import extra
-from labkit.workbook.chapters import Chapter, chapters
+from labkit.workbook.chapters import Chapter, chapter, chapters
 from labkit.workbook.paths import state_dir
-from labkit.workbook.prediction import standing
+from labkit.workbook.prediction import reset, standing
 from labkit.workbook.recall import REVIEW
 from labkit.workbook.render import table_text
 from labkit.workbook.store import JOURNAL, Journal
@@ -28,6 +28,17 @@ def progress_rows(journal: Journal) -> list[tuple[str, str, str, str, str]]:
 def progress_text() -> str:
     """The table of this user's own journal as text. Raises `RepositoryNotFound` away from the clone."""
     return table_text(HEADER, progress_rows(Journal(state_dir() / JOURNAL)), CAPTION)
+
+
+def reset_chapter(number: str) -> str:
+    """Open the predictions of the chapter of a two-digit `number` again, in this user's journal; returns what was done.
+
+    Raises `ExerciseError` for an unknown chapter.
+    """
+    with extra("workbook"):
+        contents = chapter(number)
+    reset(Journal(state_dir() / JOURNAL), contents.predictions)
+    return f"chapter {number}: {len(contents.predictions)} predictions are open again"
 
 
 def _row(journal: Journal, contents: Chapter) -> tuple[str, str, str, str, str]:

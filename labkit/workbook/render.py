@@ -44,7 +44,8 @@ STYLE = f"""<style>
 {_WAITING} {{ visibility: hidden; position: relative; max-height: 2.2em; }}
 {_WAITING}:first-child::before {{
   content: "Folded until you commit your prediction above, or choose to see the result anyway.";
-  visibility: visible; position: absolute; left: calc(var(--jp-cell-prompt-width, 64px) + 8px); font-style: italic; color: var(--jp-content-font-color2, inherit);
+  visibility: visible; position: absolute; left: calc(var(--jp-cell-prompt-width, 64px) + 8px);
+  font-style: italic; color: var(--jp-content-font-color2, inherit);
 }}
 {_WAITING}:not(:first-child) {{ max-height: 0; padding: 0; margin: 0; }}
 </style>"""

@@ -49,8 +49,7 @@ from labkit.caches import (
 )
 from labkit.cost import host, price_named, price_request
 from labkit.embeddings import embedder
-from labkit.lab import examples, grade, meanings, pairs, questions, traffic
-from labkit.lab.hard_pairs import hard_pairs
+from labkit.lab import examples, grade, hard_pairs, meanings, pairs, questions, traffic
 from labkit.ledger import Booked, Ledger
 from labkit.portal import PORTAL, Answered, Stays
 from labkit.request import Message, Request, Usage, clock, complete, stack

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from labkit.caches.contrast import differences
 from labkit.caches.contrast.wording import LONG
-from labkit.lab.hard_pairs import FILE, HardPair, hard_pairs, write
+from labkit.lab.hard import FILE, HardPair, hard_pairs, write
 from labkit.lab.paraphrases import pairs
 
 

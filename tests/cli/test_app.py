@@ -14,6 +14,7 @@ from labkit.ledger import Ledger
 from labkit.workbook import notebooks_dir, run
 from labkit.workbook.book import PROFILES
 from labkit.workbook.chapters import chapter, chapters
+from labkit.workbook.prediction import standing
 from labkit.workbook.run import KINDS
 from labkit.workbook.store import JOURNAL, Journal
 
@@ -208,3 +209,18 @@ def test_the_calculator_is_served_to_this_machine_only():
     assert "--Voila.ip=127.0.0.1" in made
     assert made[-1] == "--port=9000"
     assert (notebooks_dir() / jupyter.CALCULATOR).is_file()
+
+
+def test_a_chapters_predictions_can_be_opened_again(tmp_path):
+    journal = Journal(tmp_path / JOURNAL)
+    id = chapter("03").predictions[0]
+    journal.append("commit", id, value=50.0, unit="%")
+    journal.append("reveal", id, actual=40.0)
+    done = labkit("progress", "--reset", "03", LABKIT_STATE=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "chapter 03: 3 predictions are open again" in done.stdout
+    assert not standing(journal, id).revealed
+    assert [e["kind"] for e in journal.entries(item=id)] == ["commit", "reveal", "reset"]
+    refused = labkit("progress", "--reset", "77", LABKIT_STATE=str(tmp_path))
+    assert refused.returncode != 0
+    assert "77" in refused.stderr

@@ -87,3 +87,21 @@ def test_what_is_said_of_a_result_must_depend_on_it(cell, refused):
     found = set(problems(source, CHAPTER)) - SIZE
     assert len(found) == bool(refused)
     assert all(refused in problem for problem in found)
+
+
+CHART = 'show(1, alt="a", source="s")\n'
+
+
+@pytest.mark.parametrize(
+    ("shown", "leaks"),
+    [
+        (f"# %%\n{CHART}\n# %%\nbook.reveal('99.share', 1)\n", True),
+        (f"# %%\n{CHART}book.reveal('99.share', 1)\n", True),
+        ("# %%\nbook.finding(True, 'a', 'b')\n\n# %%\nbook.reveal('99.share', 1)\n", True),
+        (f"# %%\nbook.reveal('99.share', 1)\n\n# %%\n{CHART}", False),
+        (f"# %%\n{CHART}\n# %% [markdown]\n# ### Next\n\n# %%\nbook.reveal('99.share', 1)\n", False),
+    ],
+)
+def test_what_shows_a_result_before_it_is_revealed_is_named(shown, leaks):
+    source = f"# %%\nfound = await book.measure('m', work)\n\n{shown}"
+    assert any("before ['99.share'] is revealed" in problem for problem in problems(source, CHAPTER)) is leaks

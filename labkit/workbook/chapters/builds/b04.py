@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta, binom
 
-from labkit.lab import pairs
-from labkit.lab.hard_pairs import hard_pairs
-from labkit.lab.paraphrases import Question
+from labkit.lab import Question, hard_pairs, pairs
 from labkit.workbook.exercise import Exercise, Outcome, Stage, agree, call, equals, holds
 
 

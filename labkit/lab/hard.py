@@ -1,7 +1,7 @@
 # ruff: noqa: E501 - tables of pairs, one kind to a paragraph
 """Pairs of questions that differ in a sign, a unit, an order, an opposite…, and pairs that differ in nothing that matters.
 
-    python -m labkit.lab.hard_pairs        # writes data/hard_pairs/pairs.csv anew
+    python -m labkit.lab.hard        # writes data/hard_pairs/pairs.csv anew
 
 Each pair is made from a template and two fillings, so the truth is known by construction: `same` says whether one answer is
 right for both. The kinds are those that users of semantic caches met as wrong hits. The fillings of each kind go to

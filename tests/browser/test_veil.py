@@ -1,0 +1,62 @@
+"""Results wait for predictions: what is folded in JupyterLab, what unfolds it, and what a reopened notebook says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tests.browser.lab import CHROMIUM, LabServer, Notebook, chromium, open_page
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+if not CHROMIUM.exists() and os.environ.get("CI") != "true":
+    pytest.skip(f"no browser at {CHROMIUM}: install Debian's chromium", allow_module_level=True)
+
+_CELLS = (
+    "import altair as alt\nfrom labkit.workbook import show, open_chapter\n"
+    "book = open_chapter('03', profile='learn', engine='none')",
+    "book.predict('03.warm', 'How long?', low=0, high=120, unit='%')",
+    "book.reveal('03.warm', [30, 31, 33], unit='%')",
+    "show(alt.Chart(alt.Data(values=[{'a': 1}])).mark_bar().encode(x='a:Q'), alt='x', source='s')",
+    "print('the result is thirty-one')",
+    "## Do",
+    "print('my own')",
+)
+
+
+def test_results_stay_folded_until_the_learner_predicts_or_looks(tmp_path: Path) -> None:
+    make = {True: nbformat.v4.new_markdown_cell, False: nbformat.v4.new_code_cell}
+    book = nbformat.v4.new_notebook(cells=[make[text.startswith("## ")](text) for text in _CELLS])
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    (tmp_path / "books").mkdir()
+    nbformat.write(book, tmp_path / "books" / "tiny.ipynb")
+    with LabServer(tmp_path / "books", tmp_path / "home") as server, chromium() as browser:
+        watched = open_page(browser, 1400)
+        page = watched.page
+        opened = Notebook(server, page, "tiny.ipynb")
+        opened.run_all()
+        assert opened.errors() == []
+        printed, chart = page.get_by_text("the result is thirty-one", exact=True), page.locator("svg.marks")
+        assert page.locator(".jp-OutputArea-output", has_text="my own").is_visible()
+        assert not printed.last.is_visible()
+        assert not chart.is_visible()
+        page.get_by_role("button", name="Show the result anyway").click()
+        chart.wait_for(state="visible", timeout=30_000)
+        assert printed.last.is_visible()
+        assert "nothing is scored" in opened.panel.inner_text()
+        output = page.locator(".jp-OutputArea-output", has=chart).first
+        assert chart.bounding_box()["width"] > 0.7 * output.bounding_box()["width"]  # type: ignore[index]
+        opened.command("docmanager:save")
+        page.wait_for_timeout(2000)
+        page.context.close()
+    with LabServer(server.root, tmp_path / "again") as server, chromium() as browser:  # with a new kernel
+        page = open_page(browser, 1400).page
+        Notebook(server, page, "tiny.ipynb")
+        asleep = page.locator("[data-mime-type='application/vnd.jupyter.widget-view+json']").first
+        asleep.wait_for(timeout=30_000)
+        told = asleep.evaluate("e => [getComputedStyle(e).fontSize, getComputedStyle(e, '::after').content]")
+        assert told == ["0px", '"Run this cell to use what stands here."']
+        page.context.close()
