@@ -135,8 +135,8 @@ def silicon_errors(points: Sequence[SiliconPoint], predictions: Sequence[Served]
         pairs = zip(points, predictions, strict=True)
         errors = np.array([getattr(said, field) / getattr(point.measured, field) - 1 for point, said in pairs])
         sizes = np.abs(errors)
-        figures = np.median(sizes), sizes.mean(), np.percentile(sizes, 90), np.median(errors)
-        found.append(SiliconError(metric, *map(float, figures), len(points)))
+        median, p90, signed = float(np.median(sizes)), float(np.percentile(sizes, 90)), float(np.median(errors))
+        found.append(SiliconError(metric, median, float(sizes.mean()), p90, signed, len(points)))
     return tuple(found)
 
 

@@ -372,8 +372,8 @@ show(
 #
 # The next cell asks the model for the same points, in two versions. *The peaks*: a step takes what the two roofs say. *As
 # served*: seven constants more say what vLLM reaches of them. Two are the shares of peak arithmetic and of peak bandwidth; the
-# others are microseconds that each layer adds to each step (launching kernels), that the GPUs need to add up their slices, and that each
-# sequence costs; and the request's way through the front end. The seven were fitted to the Llama points alone. So judge them by
+# others are the time that each layer adds to each step (launching kernels), two for adding up the GPUs' slices, one for each
+# sequence, and the request's way through the front end. The seven were fitted to the Llama points alone. So judge them by
 # Qwen: another model, in another precision, measured by somebody else. In both versions vLLM's scheduler decides who is in
 # which step, and who waits.
 
