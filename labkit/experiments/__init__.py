@@ -17,6 +17,7 @@ from labkit.experiments.silicon import (
     silicon,
     silicon_errors,
     silicon_points,
+    silicon_says,
 )
 from labkit.experiments.sweeps import concurrency, preemption, prefill, prefix_cache, speculation
 
@@ -40,5 +41,6 @@ __all__ = [
     "silicon",
     "silicon_errors",
     "silicon_points",
+    "silicon_says",
     "speculation",
 ]

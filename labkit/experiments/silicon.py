@@ -135,9 +135,32 @@ def silicon_errors(points: Sequence[SiliconPoint], predictions: Sequence[Served]
         pairs = zip(points, predictions, strict=True)
         errors = np.array([getattr(said, field) / getattr(point.measured, field) - 1 for point, said in pairs])
         sizes = np.abs(errors)
-        figures = np.median(sizes), sizes.mean(), np.percentile(sizes, 90), np.median(errors)
-        found.append(SiliconError(metric, *map(float, figures), len(points)))
+        median, p90, signed = float(np.median(sizes)), float(np.percentile(sizes, 90)), float(np.median(errors))
+        found.append(SiliconError(metric, median, float(sizes.mean()), p90, signed, len(points)))
     return tuple(found)
+
+
+def silicon_says(reached: Reached, gpu: str) -> str:
+    """A sentence on how far this model of a GPU (a key of the catalogue) is from public points on one or two of them.
+
+    Only points of up to 16 people and 1,024 output tokens are asked, which takes about a second. Raises `RecordingError`
+    where no point is of such a GPU.
+    """
+    points = [
+        p
+        for p in silicon_points()
+        if (p.gpu.key, p.model) in {("h100", "qwen3-32b"), ("h100", "llama-3.1-70b"), ("h200", "llama-3.1-70b")}
+        and (p.gpu.key, p.gpus <= 2, p.people <= 16, p.output_tokens <= 1024) == (gpu, True, True, True)
+    ]
+    if not points:
+        raise RecordingError(f"no public point is of one or two {gpu!r}; there are some of h100 and h200")
+    ttft, tpot, _ = silicon_errors(points, [point.predicted(reached) for point in points])
+    way = {True: "too long", False: "too short"}
+    return (
+        f"Beside {ttft.points} public measurements of vLLM on {points[0].gpu.name} (chapter 02), this model's TPOT is "
+        f"{100 * tpot.median:.0f} % off in the median ({way[tpot.signed > 0]}), its TTFT {100 * ttft.median:.0f} % "
+        f"({way[ttft.signed > 0]})."
+    )
 
 
 def fit_reached(points: Sequence[SiliconPoint], start: Reached) -> Reached:

@@ -36,7 +36,7 @@ from labkit.caches import PrefixCache
 from labkit.cost import host
 from labkit.engines.host import STEP_LOG, read_step_log
 from labkit.engines.modelled import Block, EngineSettings
-from labkit.experiments import recordings
+from labkit.experiments import recordings, silicon_says
 from labkit.kvcache import (
     Allocator,
     Lengths,
@@ -54,7 +54,7 @@ from labkit.kvcache import (
     watchable,
 )
 from labkit.lab import examples, families, grade, long_examples, wilson
-from labkit.latency import datasheet_model, hardware, read_config, shape_of
+from labkit.latency import Reached, datasheet_model, hardware, read_config, shape_of
 from labkit.load import ExactLengths
 from labkit.request import Message, Request, clock, complete
 from labkit.workbook import PALETTE, Figure, below, live_chart, show, watch_blocks
@@ -1160,6 +1160,9 @@ pd.DataFrame(
     },
     index=list(found),
 )
+
+# %% tags=["reasoned"]
+Markdown("How far to trust the line of computing again: " + silicon_says(Reached(), card.key))
 
 # %% [markdown] tags=["further"]
 # ### Plan, then try to break the plan
