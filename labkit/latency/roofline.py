@@ -49,7 +49,7 @@ class Reached:
 
 
 IDEAL = Reached(1.0, 1.0, 0.0, 0.0, 0.0)
-HOPPER = Reached(mfu=0.50, mbu=0.81, step_s=0.0, sequence_s=93e-6, request_s=26e-3, layer_s=44e-6, hop_s=10e-6, link=375e9)
+HOPPER = Reached(mfu=0.49, mbu=0.81, step_s=0.0, sequence_s=92e-6, request_s=23e-3, layer_s=39e-6, hop_s=12e-6, link=361e9)
 """What vLLM reaches on H100 and H200 SXM with NVLink (450e9 bytes per second and direction by the datasheet): fitted by
 `labkit.experiments.fit_reached` to InferenceX's 105 public points of Llama 3.1 70B in FP8, and to nothing else."""
 
