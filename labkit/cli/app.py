@@ -101,9 +101,7 @@ def lab(context: typer.Context) -> None:
 
 @app.command()
 def progress(
-    reset: Annotated[
-        str, typer.Option(metavar="CHAPTER", help="Open the predictions of a chapter, such as 03, again.")
-    ] = "",
+    reset: Annotated[str, typer.Option(metavar="CHAPTER", help="Open a chapter's predictions again, such as 03.")] = "",
 ) -> None:
     """Show what you have passed, predicted and answered, chapter by chapter."""
     from labkit.workbook import progress_text, reset_chapter

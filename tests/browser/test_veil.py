@@ -1,4 +1,4 @@
-"""Results wait for predictions: what is folded in JupyterLab, what unfolds it, and what a reopened notebook says."""
+"""Results wait for predictions: what is folded in JupyterLab, and what unfolds it."""
 
 from __future__ import annotations
 
@@ -49,14 +49,5 @@ def test_results_stay_folded_until_the_learner_predicts_or_looks(tmp_path: Path)
         assert "nothing is scored" in opened.panel.inner_text()
         output = page.locator(".jp-OutputArea-output", has=chart).first
         assert chart.bounding_box()["width"] > 0.7 * output.bounding_box()["width"]  # type: ignore[index]
-        opened.command("docmanager:save")
-        page.wait_for_timeout(2000)
         page.context.close()
-    with LabServer(server.root, tmp_path / "again") as server, chromium() as browser:  # with a new kernel
-        page = open_page(browser, 1400).page
-        Notebook(server, page, "tiny.ipynb")
-        asleep = page.locator("[data-mime-type='application/vnd.jupyter.widget-view+json']").first
-        asleep.wait_for(timeout=30_000)
-        told = asleep.evaluate("e => [getComputedStyle(e).fontSize, getComputedStyle(e, '::after').content]")
-        assert told == ["0px", '"Run this cell to use what stands here."']
-        page.context.close()
+        assert server.stop() == []
