@@ -8,10 +8,9 @@ elsewhere. `silicon_points` are public measurements on GPUs, and what the latenc
 
 from labkit.experiments.catalogue import EXPERIMENTS, Experiment, Measurement, jobs
 from labkit.experiments.measured import RECORDINGS, Measured, recordings
-from labkit.experiments.recording import run_all
-from labkit.experiments.silicon import (
-    Served,
+from labkit.experiments.public_silicon import (
     SiliconError,
+    SiliconPace,
     SiliconPoint,
     fit_reached,
     silicon,
@@ -19,6 +18,7 @@ from labkit.experiments.silicon import (
     silicon_points,
     silicon_says,
 )
+from labkit.experiments.recording import run_all
 from labkit.experiments.sweeps import concurrency, preemption, prefill, prefix_cache, speculation
 
 __all__ = [
@@ -27,8 +27,8 @@ __all__ = [
     "Experiment",
     "Measured",
     "Measurement",
-    "Served",
     "SiliconError",
+    "SiliconPace",
     "SiliconPoint",
     "concurrency",
     "fit_reached",

@@ -3,8 +3,8 @@
 The support desk of a fictional outdoor-gear shop has seven families of tasks whose right answers a program knows
 (`examples`, `grade`). Two small Llama models are trained on them (`model_path`): one answers at once, the other first
 reasons in steps, which are billed as output tokens. They make quality, confidence and cost real and exactly checkable,
-offline. `pairs`, `hard_pairs` and `traffic` give questions whose meanings are known, to judge caches by. Training and evaluation need
-torch, so they are imported on first use: see `labkit.lab.train` and `labkit.lab.evaluate`.
+offline. `pairs`, `hard_pairs` and `traffic` give questions whose meanings are known, to judge caches by. Training and
+evaluation need torch, so they are imported on first use: see `labkit.lab.train` and `labkit.lab.evaluate`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from labkit.experiments import Served, fit_reached, silicon, silicon_errors, silicon_points
+from labkit.experiments import SiliconPace, fit_reached, silicon, silicon_errors, silicon_points
 from labkit.experiments.measured import RECORDINGS
-from labkit.experiments.silicon import served
+from labkit.experiments.public_silicon import served
 from labkit.latency import HOPPER, IDEAL, Reached, datasheet_model, hardware, shape
 from labkit.request import InvalidValue
 
@@ -77,7 +77,7 @@ def test_communication_is_counted_only_between_machines() -> None:
 def test_errors_are_relative_to_what_was_measured() -> None:
     points = POINTS[:3]
     said = [
-        Served(factor * p.measured.ttft_s, p.measured.tpot_s, p.measured.tokens_per_s / 2)
+        SiliconPace(factor * p.measured.ttft_s, p.measured.tpot_s, p.measured.tokens_per_s / 2)
         for p, factor in zip(points, (0.5, 0.9, 2.0), strict=True)
     ]
     ttft, tpot, rate = silicon_errors(points, said)

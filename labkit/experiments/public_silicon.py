@@ -29,7 +29,7 @@ METRICS = ("TTFT", "TPOT", "output tokens/s")
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class SiliconPace:
     """What people got: mean TTFT and TPOT in seconds, and output tokens per second of them all."""
 
     ttft_s: float
@@ -53,7 +53,7 @@ class SiliconPoint:
     people: int
     prompt_tokens: int
     output_tokens: int
-    measured: Served
+    measured: SiliconPace
 
     def latency(self, reached: Reached) -> LatencyModel:
         """The model of a step on these GPUs, of which so much is `reached`."""
@@ -61,7 +61,7 @@ class SiliconPoint:
             shape(self.model), self.gpu, weights=self.weights, kv=self.kv, machines=self.gpus, reached=reached
         )
 
-    def predicted(self, reached: Reached, seed: int = 0) -> Served:
+    def predicted(self, reached: Reached, seed: int = 0) -> SiliconPace:
         """What the modelled engine gives the same people, with vLLM's scheduler and as much KV cache as fits the GPUs."""
         rng, number = np.random.default_rng(seed), EACH * self.people
         prompts, answers = (
@@ -95,9 +95,9 @@ class SiliconError:
     points: int
 
 
-def served(people: int, output_tokens: int, ttft_s: float, tpot_s: float) -> Served:
+def served(people: int, output_tokens: int, ttft_s: float, tpot_s: float) -> SiliconPace:
     """The two times, and the tokens per second that follow: each of `people` gets an answer per E2E (Little's law)."""
-    return Served(ttft_s, tpot_s, people * output_tokens / (ttft_s + (output_tokens - 1) * tpot_s))
+    return SiliconPace(ttft_s, tpot_s, people * output_tokens / (ttft_s + (output_tokens - 1) * tpot_s))
 
 
 def silicon() -> tuple[Measured, ...]:
@@ -128,7 +128,7 @@ def silicon_points(measured: Sequence[Measured] | None = None) -> tuple[SiliconP
     )
 
 
-def silicon_errors(points: Sequence[SiliconPoint], predictions: Sequence[Served]) -> tuple[SiliconError, ...]:
+def silicon_errors(points: Sequence[SiliconPoint], predictions: Sequence[SiliconPace]) -> tuple[SiliconError, ...]:
     """The errors of `predictions` on `points`, one entry per metric of `METRICS`."""
     found = []
     for metric, field in zip(METRICS, ("ttft_s", "tpot_s", "tokens_per_s"), strict=True):
