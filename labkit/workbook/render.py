@@ -36,8 +36,8 @@ STYLE = f"""<style>
 .lab-form .widget-inline-hbox > .widget-label {{
   flex: 1 0 100%; width: 100%; max-width: none; text-align: left; white-space: normal; line-height: 1.4; height: auto;
 }}
-[data-mime-type="application/vnd.jupyter.widget-view+json"]:not(:has(.jupyter-widget, .widget-box)) {{ font-size: 0; }}
-[data-mime-type="application/vnd.jupyter.widget-view+json"]:not(:has(.jupyter-widget, .widget-box))::after {{
+.jp-OutputArea-output.jupyter-widgets:not(:has(> *)) {{ font-size: 0; }}
+.jp-OutputArea-output.jupyter-widgets:not(:has(> *))::after {{
   content: "Run this cell to use what stands here."; font-size: var(--jp-content-font-size1, 14px); font-style: italic;
   color: var(--jp-content-font-color2, inherit);
 }}
