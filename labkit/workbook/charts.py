@@ -44,6 +44,7 @@ CONFIG: dict[str, Any] = {
         "titleFontSize": 12,
         "labelLimit": 260,
     },
+    "axisQuantitative": {"tickCount": 8},  # on a chart as wide as the page, Vega-Lite would draw thirty
     "legend": {
         "labelColor": _INK,
         "titleColor": _INK,

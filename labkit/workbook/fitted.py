@@ -140,7 +140,10 @@ def _second(spec: Spec, encoding: Spec, facets: tuple[str, ...], tables: _Tables
         filled = {"filled": True} if kind != "point" else {}
         spec["mark"] = {**filled, **settings, "type": "point"}
         return {"shape": _beside(colour, encoding.get("shape"))}
-    if kind in _STACKED:
+    if kind in _STACKED and any(name in encoding for name in ("x2", "y2")):  # from here to there: nothing stacks
+        if any(_field(encoding.get(name)) == field for name in ("opacity", "fillOpacity", "strokeWidth", "strokeDash")):
+            return {}
+    elif kind in _STACKED:
         spec["mark"] = {"stroke": "currentColor", "strokeWidth": 0.75, **settings, "type": kind}
         return {}
     if kind == "tick":

@@ -87,6 +87,15 @@ def test_one_view_is_as_wide_as_the_page_whatever_its_author_said():
         assert compiled(chart)["autosize"]["type"] == "fit-x"
 
 
+def test_bars_from_here_to_there_need_more_than_a_colour():
+    """Such bars do not stack, so their order tells nothing."""
+    from_to = alt.Chart(FRAME).mark_bar().encode(x="n:Q", x2="ms:Q", y="run:N", color="engine:N")
+    with pytest.raises(ChartError, match="tells the marks of type 'bar' apart"):
+        made(from_to)
+    made(from_to.encode(fillOpacity="engine:N"))
+    made(from_to.encode(y="engine:N"))
+
+
 def test_views_in_a_row_share_the_row_in_their_authors_proportion():
     narrow, wide = BASE.mark_line().properties(width=100), BASE.mark_line().properties(width=300)
     left, right = (view["width"] for view in made(narrow | wide)["hconcat"])
