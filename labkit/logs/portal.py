@@ -1,4 +1,4 @@
-"""The portal's log: five minutes of the running case's support desk, for readers who have no log at hand.
+"""The portal's log: three minutes of the running case's support desk, for readers who have no log at hand.
 
 The questions are the lab's own traffic (`labkit.lab.traffic`): popular meanings in ever new words, three tenants with a
 policy each as their system prompt, sessions of one to four turns, readers some of whom leave. Tokens are counted by the
@@ -28,13 +28,13 @@ from labkit.load import poisson
 from labkit.request import Chunk, Done, Handler, InvalidValue, Message, Request, Usage, clock, run_virtual
 from labkit.tokens import tokenizer
 
-SECONDS = 300.0
+SECONDS = 180.0
 SESSIONS_PER_S = 1.0
 MACHINE = "l40s"
 _MODEL = "llama-3.1-8b"
 _CONTEXT = 4096
 TENANTS = ("alpine", "harbour", "meadow")
-MODEL = "groq/llama-3.1-8b-instant"  # served by the modelled engine under the name of a model that has a list price
+MODEL = "openai/gpt-5"  # served by the modelled engine under the name of the model that the portal's desk asks
 _BEGIN = datetime(2026, 3, 2, 9, 0, tzinfo=UTC).timestamp()
 _TURNS = (0.5, 0.25, 0.15, 0.1)  # shares of sessions of 1 to 4 turns
 _LEAVES = 0.06
@@ -77,7 +77,7 @@ async def _day(seed: int, duration_s: float) -> list[dict[str, Any]]:
     model = datasheet_model(shape(_MODEL), machine)
     lines: list[dict[str, Any]] = []
     async with ModelledEngine(model, settings, tokenize=lambda request: reads.encode(render(request.messages))) as engine:
-        policies = {tenant: draw_policy(Deck("test", random.Random(f"{seed}/{tenant}")), 8, 130).text for tenant in TENANTS}
+        policies = {tenant: draw_policy(Deck("test", random.Random(f"{seed}/{tenant}")), 6, 105).text for tenant in TENANTS}
         async with asyncio.TaskGroup() as group:
             for session in _sessions(seed, duration_s):
                 group.create_task(_hold(engine, session, policies[session.tenant], reads.count, lines, seed))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import statistics
 from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.cost import api_month, price_named
+from labkit.logs import write_portal
 from labkit.portal import (
     PORTAL,
     Answered,
@@ -184,3 +187,12 @@ def test_gpus_by_littles_law_and_the_cache_of_one_token():
 def test_bad_values_are_named(make, says):
     with pytest.raises(InvalidValue, match=says):
         make()
+
+
+def test_the_portals_log_is_of_this_desk(tmp_path):
+    """Its prompts are as long as the desk's, and it names the model that the desk asks."""
+    write_portal(tmp_path / "log.jsonl", duration_s=30)
+    calls = [json.loads(text) for text in (tmp_path / "log.jsonl").read_text().splitlines()]
+    first = [one["response"]["usage"]["prompt_tokens"] for one in calls if len(one["request"]["messages"]) == 2]
+    assert statistics.median(first) == pytest.approx(PORTAL.desk.input, rel=0.05)
+    assert {one["request"]["model"] for one in calls} == {PORTAL.desk.large}
