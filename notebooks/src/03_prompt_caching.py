@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 03 · Prompt caching: what a stable prefix is worth
 #
-# **The question.** The portal puts the same thousand tokens of instructions in front of every question, 400,000 times a day, and
-# pays for reading them 400,000 times. It need not. What is it worth to have them read *once*, and which line of your template
-# quietly throws that away?
+# **The question.** The portal's desk puts the same thousand tokens of instructions in front of every question, 400,000 times a
+# day, and pays its provider in full for reading them each time. Its provider would sell it the second reading for a tenth of the
+# price. What would that take off the month's bill, and which line of a template prevents it without anybody noticing?
 #
 # **You will be able to** say to the token what an engine's prefix cache will serve, before it does; find what breaks a prefix
 # and what that costs a month; and read a provider's caching terms (premium, discount, minimum, lifetime) as a break-even.
@@ -28,10 +28,11 @@ from labkit.cost import price_named, price_of, price_workflow
 from labkit.experiments import prefix_cache, recordings
 from labkit.lab import Deck, draw_policy
 from labkit.load import ExactLengths
-from labkit.portal import PORTAL, Prefix
+from labkit.portal import DAYS, PORTAL, Prefix, fleet, today
 from labkit.request import Message, Request, Usage, clock, complete
 from labkit.tokens import tokenizer
 from labkit.workbook import PALETTE, Figure, below, live_chart, show, spread
+from labkit.workbook.pictures import draw_picture, prefix_blocks
 
 # %%
 book.warm_up()
@@ -73,7 +74,9 @@ book.predict_choice(
 #
 # While an engine reads a prompt it computes, for each token and in every layer, two vectors that later tokens look back at: the
 # token's *key* and its *value*. They depend on that token and on those before it, and on nothing behind. So if a prompt begins
-# like one that was read before, its beginning need not be read again: that is **prefix caching**, and vLLM does it by itself.
+# like one that was read before, the engine can take the keys and values of that beginning from memory and need not read it again.
+# This is **prefix caching**; vLLM does it by itself. Below, each prompt is sent twice, and we take the time to its first token
+# (TTFT) both times.
 
 # %%
 live = await book.connect("small")
@@ -112,14 +115,13 @@ book.reveal("03.warm", left, unit="%")
 shown = twice.melt(
     id_vars=["prompt_tokens"], value_vars=["cold_ttft_s", "warm_ttft_s"], var_name="time", value_name="seconds"
 ).assign(ms=lambda d: 1000 * d.seconds, time=lambda d: d.time.map({"cold_ttft_s": "first time", "warm_ttft_s": "again"}))
-which = {"title": None, "sort": ["first time", "again"]}
 base = alt.Chart(shown).encode(
     x=alt.X("prompt_tokens:Q", title="prompt tokens"),
     y=alt.Y("ms:Q", title="TTFT (ms)", scale=alt.Scale(domainMin=0)),
-    color=alt.Color("time:N", **which),
+    color=alt.Color("time:N", title=None, sort=["first time", "again"]),
 )
-points = base.mark_point(size=40, opacity=0.35).encode(shape=alt.Shape("time:N", legend=None, **which))
-lines = base.mark_line().encode(y="median(ms):Q", strokeDash=alt.StrokeDash("time:N", legend=None, **which))
+points = base.mark_point(size=40, opacity=0.35)
+lines = base.mark_line().encode(y="median(ms):Q")
 share = spread(left)
 show(
     (points + lines).properties(
@@ -140,24 +142,37 @@ said = {
 Markdown(
     "By these rounds: "
     + "; ".join(f"at {', '.join(f'{n:,.0f}' for n in ns)} tokens {what}" for what, ns in said.items() if ns)
-    + ". What no cache takes away is everything that is not reading: the way there and back, and one step of the model. And it is "
-    "not quite all of the reading:"
+    + ". What a cache cannot take away is everything that is not reading: the way there and back, and one step of the model. And "
+    "even of the prompt that it has just read, the engine reads a part again:"
     if middle.cached_tokens.max() > 0
     else "This engine served nothing from a cache, or does not report it (vLLM needs `--enable-prompt-tokens-details`)."
 )
 
 # %%
-middle.reset_index()[["prompt_tokens", "cached_tokens"]].astype(int).assign(
-    read_again=lambda d: d.prompt_tokens - d.cached_tokens
-).set_index("prompt_tokens")
+in_tokens = middle.reset_index()[["prompt_tokens", "cached_tokens"]].astype(int)
+pd.DataFrame(
+    {
+        "prompt (tokens)": in_tokens.prompt_tokens,
+        "from the cache": in_tokens.cached_tokens,
+        "read again": in_tokens.prompt_tokens - in_tokens.cached_tokens,
+    }
+).set_index("prompt (tokens)")
 
 # %% [markdown]
 # ### Blocks
 #
-# The engine keeps its cache in **blocks** of a fixed number of tokens. A block is found by a hash of its tokens *and of the
-# hash of the block before it*, so a block is only found behind the same beginning. Only full blocks are kept, and the very
-# last token is always computed, because from it comes the next one. Here are prompts of one length that share
-# ever more of their beginning: if this is so, we should see stairs.
+# The engine keeps its cache in **blocks** of a fixed number of tokens. It finds a block by a hash of the block's tokens *and of the
+# hash of the block before it*, so a block is found only behind the same beginning. Only full blocks are kept. And the prompt's last
+# token is always computed, because the model needs it to say what comes next.
+
+# %%
+clerk = ["You", "work", "at", "the", "desk", "of", "Nordkapp", "."]  # words stand for tokens here
+ann, ben = ["Where", "is", "my", "order", "?"], ["Can", "I", "return", "boots", "?"]
+draw_picture(prefix_blocks({"Ann": [*clerk, *ann], "Ben": [*clerk, *ben]}))
+
+# %% [markdown]
+# If the engine does so, it serves prompts that share ever more of their beginning by the block, not by the token: we should see
+# stairs.
 
 # %%
 words = book.rng("words").choices(["tent", "stove", "rope", "kayak", "boots", "lamp", "map", "mug"], k=1500)
@@ -216,15 +231,16 @@ show(
 )
 
 # %% [markdown] tags=["reasoned"]
-# So a shared prefix shorter than one block is worth exactly nothing. (Engines differ in the size of a block, and providers in
-# the shortest prefix they cache at all.)
+# So a shared prefix shorter than one block saves nothing. (vLLM's blocks have 16 tokens on most GPUs. Providers do not cache
+# prefixes below a length of their own, often 1,024 tokens.)
 #
 # ### Say it before the engine does
 #
-# Now the portal's traffic: three shops, each with instructions of its own, customers who ask and ask again. A cache of blocks
-# can be run ahead of the engine, on paper so to speak: `PrefixCache` gets the same token ids and says for each request how
-# many the engine will report as cached. Shops are kept apart by a *salt*, which goes into the first block's hash; without it,
-# one tenant could learn from the speed of an answer what another one's prompts look like.
+# Now three of the portal's shops, each with instructions of its own, whose customers ask and ask again. `PrefixCache` runs the rule
+# ahead of the engine: it gets the same token ids and says for each request how many the engine will report as cached.
+#
+# Shops are kept apart by a *salt*, a text that goes into the first block's hash. Without it one shop could send guesses at another
+# one's prompts, and would see from the speed of the first token which guess is in the cache.
 
 # %%
 deck = Deck("test", book.rng("policies"))
@@ -277,14 +293,25 @@ Markdown(
 
 # %%
 served_to.groupby("shop").sum(numeric_only=True).assign(
-    served=lambda d: (100 * d.reported / d.prompt).round(0).astype(int).astype(str) + " %"
+    share=lambda d: (100 * d.reported / d.prompt).round(0).astype(int).astype(str) + " %"
+).rename(
+    columns={
+        "prompt": "prompts (tokens)",
+        "predicted": "foretold",
+        "reported": "served by the engine",
+        "share": "served, of the prompts",
+    }
 )
 
 # %% [markdown]
 # ### The line that throws it away
 #
-# The same shop, the same questions, two templates. The first was written by somebody who thought that the model should know
-# what time it is, and who is asking, *before* it reads its instructions. The second says the same things in another order.
+# Some templates tell the model the time in their first line. The agents [goose](https://github.com/aaif-goose/goose/pull/2434) (mended in 2025) and
+# [nanobot](https://github.com/HKUDS/nanobot/issues/226) (2026) did, and OpenAI's cookbook (*Prompt Caching 201*, read in
+# 2026) has seen customers do it. So does the portal, until now.
+#
+# Here is one shop with the same questions in two templates. In the first, the time and who is asking stand *before* the
+# instructions, in the second behind them. Nothing else differs.
 
 # %%
 names = ["Mira Solberg", "Tom Berg", "Ada Lund", "Yngve Dahl", "Liv Moe", "Jan Vik"]
@@ -374,15 +401,20 @@ span = {
 }
 book.finding(
     below(ms["instructions first"], ms["clock first"]),
-    f"Customers wait by it, too: the median first token came after {span['instructions first']} with the instructions first, after "
+    f"The order moves the wait, too: the median first token came after {span['instructions first']} with the instructions first, after "
     f"{span['clock first']} with the clock first.",
     f"The wait did not follow: {span['instructions first']} with the instructions first, {span['clock first']} with the clock first.",
 )
 
+# %%
+draw_picture(prefix_blocks({"Ann": ["14:02", *clerk, *ann], "Ben": ["14:03", *clerk, *ben]}))
+
 # %% [markdown] tags=["reasoned"]
-# Nothing fails when a prefix breaks. The engine answers as ever; it only reads more, and no test notices that. So it pays to
-# look. `lint` takes some requests that a template made, finds the first place where they part, says what stands there, takes it
-# out, and looks on.
+# Every block behind the time has another block before it, so its hash is another one, although its words are the same.
+#
+# When a prefix breaks, nothing fails: the engine answers as before and reads more, which no test of answers notices. So look for it.
+# `lint` takes some requests that one template made, finds the first place where they differ, says what stands there, takes it out,
+# and goes on from there.
 
 # %%
 price = price_named(PORTAL.desk.large)
@@ -391,121 +423,126 @@ found = lint([clock_first(i) for i in range(12)], counted, price=price, requests
 pd.DataFrame(
     [
         {
-            "what": f.kind,
-            "for example": f"“{f.found[0]}”, “{f.found[1]}”",
-            "prefix before it (tokens)": f.shared_tokens,
-            "lost behind it (tokens)": f.lost_tokens,
+            "what differs": f.kind,
+            "for example": f.found[0],
+            "tokens shared before it": f.shared_tokens,
+            "tokens lost behind it": f.lost_tokens,
             "USD a month": f"{f.usd_per_month:,.0f}",
         }
         for f in found
     ]
-)
+).set_index("what differs")
 
 # %%
 still = lint([clock_last(i) for i in range(12)], counted)
 Markdown(
     "".join(f"- The {'text that varies' if f.kind == 'varying' else f.kind}: {f.fix}.\n" for f in found)
-    + f"\nIn the second template it finds {len(still) or 'no'} such places. (Tokens counted with the lab's tokenizer. Money: the lost tokens of {PORTAL.questions:,} requests a "
-    f"month, at {price.model}'s difference between fresh and cached input, {price.source}.)"
+    + f"\nIn the second template it finds {len(still) or 'no'} such places.\n\nThe money is what the lost tokens of {PORTAL.questions:,} "
+    f"requests a month cost more when they are read than when they come from the cache, at {price.model}'s list price ({price.source}). It "
+    "is the most that can be had: a provider's minimum and steps come off it below. Tokens are counted with the lab's tokenizer."
 )
 
 # %% [markdown]
 # ### What providers charge for it
 #
-# An API has the same cache behind it and sells it. The terms differ in three things: a **premium** for writing, a **discount**
-# for reading, and a **lifetime** after which the prefix is gone.
+# Providers sell what their engines' caches save. Their terms differ in four things: a **premium** for writing a prefix into the
+# cache, a **discount** for reading it from there, the **shortest** prefix that they keep, and a **lifetime** after its last use.
 
 # %%
+at_list = {"openai": price, "anthropic": price_of("claude-sonnet-4-5")}
 sold = []
-for rules, model in (
-    (rules, "gpt-5-mini" if "openai" in name else "claude-sonnet-4-5") for name, rules in provider.RULES.items()
-):
-    listed = price_of(model)
+for name, rules in provider.RULES.items():
+    listed = at_list[name.split(",")[0]]
     rates = rules.price(listed).rates
-    reads = provider.reads_to_pay_for_a_write(listed, rules)
     sold.append(
         {
             "terms": rules.name,
-            "model": model,
+            "model": listed.model,
             "writing": f"{rates.cache_write / rates.fresh_input:.2f} ×" if rules.charged else "1.00 ×",
             "reading": f"{rates.cached_input / rates.fresh_input:.2f} ×",
-            "shortest prefix": rules.minimum,
+            "shortest (tokens)": rules.minimum,
             "lifetime (s)": int(rules.lifetime_s),
-            "reads that pay for a write": f"{reads:.2f}",
+            "reads that pay for a write": f"{provider.reads_to_pay_for_a_write(listed, rules):.2f}",
         }
     )
-uses = 1 + int(np.ceil(float(provider.reads_to_pay_for_a_write(price, provider.RULES["anthropic, 5 minutes"]))))
+uses = 1 + int(
+    np.ceil(float(provider.reads_to_pay_for_a_write(at_list["anthropic"], provider.RULES["anthropic, 5 minutes"])))
+)
 book.reveal("03.once", next(option for option in ("2", "5", "10") if int(option) >= uses))
 pd.DataFrame(sold).set_index("terms")
 
 # %%
 Markdown(
-    "Terms from: " + "; ".join(dict.fromkeys(f"{rules.source}, {rules.as_of}" for rules in provider.RULES.values())) + "."
+    "*Writing* and *reading* are multiples of the price of plain input. Terms from: "
+    + "; ".join(dict.fromkeys(f"{rules.source}, {rules.as_of}" for rules in provider.RULES.values()))
+    + ". OpenAI's cookbook (*Prompt Caching 201*) says that they hold for models before GPT-5.6: read those of the model that you pay for."
 )
+
+# %% [markdown] tags=["reasoned"]
+# The portal's desk buys from OpenAI, which asks no premium: there a prefix that nobody comes back to costs what it would have cost
+# without a cache. Anthropic asks one, so there it costs more. Two calls within five minutes pay for it: 1.25 + 0.1 is less than 2.
 
 # %% [markdown]
 # ## Move
 #
-# A cache pays if the next call comes before the lifetime ends. How many calls an hour does *your* prefix get? Where a line lies
-# above *no caching*, you pay premiums for prefixes that nobody comes back to.
+# A prefix is found if the next call comes before its lifetime ends. How many calls an hour does *your* prefix get? The chart says
+# what the input then costs, beside what it would cost without a cache: above 1, you pay premiums for prefixes that nobody
+# comes back to.
 
 
 # %%
+def relative(terms, prefix_tokens, rest_tokens, calls_per_hour):
+    """The input bill under these terms as a multiple of that without a cache, for calls that come at random (Poisson)."""
+    rules = provider.RULES[terms]
+    rates = rules.price(at_list[terms.split(",")[0]]).rates
+    fresh, read = float(rates.fresh_input), float(rates.cached_input)
+    write = float(rates.cache_write) if rules.charged else fresh
+    kept = rules.cached(prefix_tokens)
+    hit = provider.hit_probability(calls_per_hour / 3600, rules)
+    whole = prefix_tokens + rest_tokens
+    return (kept * (hit * read + (1 - hit) * write) + fresh * (whole - kept)) / (fresh * whole)
+
+
 def worth(prefix_tokens, rest_tokens, calls_per_hour):
+    sellers = ("no cache", PORTAL.desk.cache_terms, "anthropic, 5 minutes", "anthropic, 1 hour")
     grid = np.geomspace(0.1, 1000, 120)
-    at_anthropic = ("anthropic, 5 minutes", "anthropic, 1 hour")
-    rows = [{"terms": "no caching", "calls": c, "usd": 1.0} for c in grid]
-    here = {}
-    for name in at_anthropic:
-        rules, rates = provider.RULES[name], provider.RULES[name].price(price).rates
-        plain = float(rates.fresh_input) * (prefix_tokens + rest_tokens)
-        cacheable = rules.cached(prefix_tokens)
-
-        def relative(calls, rules=rules, rates=rates, plain=plain, cacheable=cacheable):
-            hit = provider.hit_probability(calls / 3600, rules)
-            prefix = cacheable * (hit * float(rates.cached_input) + (1 - hit) * float(rates.cache_write))
-            return (prefix + float(rates.fresh_input) * (prefix_tokens + rest_tokens - cacheable)) / plain
-
-        rows += [{"terms": name, "calls": c, "usd": relative(c)} for c in grid]
-        here[name] = relative(calls_per_hour)
-    best = min(here, key=here.get)
-    if here[best] < 1:
-        title = f"{calls_per_hour:.3g} calls an hour: {best} saves {100 * (1 - here[best]):.0f} % of the input bill"
-    else:
-        title = f"{calls_per_hour:.3g} calls an hour: caching saves nothing"
-    data = pd.DataFrame(rows)
-    lines = (
-        alt.Chart(data)
-        .mark_line()
-        .encode(
-            x=alt.X("calls:Q", title="calls an hour with this prefix", scale=alt.Scale(type="log")),
-            y=alt.Y("usd:Q", title="input bill, times that without caching", scale=alt.Scale(domainMin=0)),
-            color=alt.Color("terms:N", title=None, sort=["no caching", *at_anthropic]),
-        )
-    )
-    rule = (
-        alt.Chart(pd.DataFrame({"calls": [calls_per_hour]}))
-        .mark_rule(strokeDash=[4, 3], color=PALETTE["red"])
-        .encode(x="calls:Q")
-    )
+    rows = [{"terms": sellers[0], "calls": c, "times": 1.0} for c in (grid[0], grid[-1])]
+    rows += [
+        {"terms": t, "calls": c, "times": relative(t, prefix_tokens, rest_tokens, c)} for t in sellers[1:] for c in grid
+    ]
+    here = {t: 100 * (relative(t, prefix_tokens, rest_tokens, calls_per_hour) - 1) for t in sellers[1:]}
+    title = f"At {calls_per_hour:.3g} calls an hour, input costs: " + "; ".join(f"{t} {v:+.0f} %" for t, v in here.items())
+    x = alt.X("calls:Q", title="calls an hour with this prefix", scale=alt.Scale(type="log", domain=[0.1, 1000], nice=False))
+    y = alt.Y("times:Q", title="input bill, times that without a cache", scale=alt.Scale(domain=[0, 2]))
+    lines = alt.Chart(pd.DataFrame(rows)).mark_line().encode(x=x, y=y, color=alt.Color("terms:N", title=None, sort=sellers))
+    rule = alt.Chart(pd.DataFrame({"calls": [calls_per_hour]})).mark_rule(strokeDash=[4, 3], color=PALETTE["grey"])
     return Figure(
-        (lines + rule).properties(title=title),
-        alt=f"Input bill relative to no caching, against calls an hour, for two lifetimes. {title}.",
-        source=f"Computed for Poisson calls: 1 − exp(−λ·lifetime) find the prefix. {price.model}, {price.source}; "
-        + provider.RULES["anthropic, 1 hour"].source,
+        (lines + rule.encode(x="calls:Q")).properties(title=title),
+        alt=f"Input bill beside that without a cache, against calls an hour, for three sellers' terms. {title}.",
+        source="Computed: of calls that come at random, the share 1 − exp(−calls · lifetime) finds the prefix. "
+        + "; ".join(f"{p.model}, {p.source}" for p in at_list.values())
+        + "; terms as above.",
     )
 
 
+# %%
 live_chart(
     worth,
-    prefix_tokens=w.IntSlider(2000, 200, 20_000, 100, description="prefix tokens"),
-    rest_tokens=w.IntSlider(300, 50, 5000, 50, description="other tokens"),
-    calls_per_hour=w.FloatLogSlider(20, min=-1, max=3, step=0.05, readout_format=".3g", description="calls an hour"),
+    prefix_tokens=w.IntSlider(PORTAL.desk.instructions, 200, 20_000, 8, description="prefix tokens"),
+    rest_tokens=w.IntSlider(PORTAL.desk.question, 16, 5008, 16, description="other tokens"),
+    calls_per_hour=w.FloatLogSlider(20, min=-1, max=3, step=0.02, readout_format=".3g", description="calls an hour"),
 )
 
 # %% [markdown] tags=["reasoned"]
-# Find three numbers of calls an hour: where each lifetime begins to pay, and where the two cost the same (the lines cross below
-# one call an hour). Then take a prefix shorter than the shortest that is cached.
+# Find three numbers of calls an hour: where each of Anthropic's lifetimes begins to pay, and where the two cost the same (their
+# lines cross below one call an hour; would you buy either there?). Then take a prefix shorter than the shortest that is kept.
+
+# %% tags=["reasoned"]
+Markdown(
+    f"All questions to the portal's desk share one template: {PORTAL.questions / DAYS / 24:,.0f} calls an hour on average, far beyond the "
+    "right end. But split it by shop, by customer or by version, and each prefix gets its own, smaller number of calls. The slider "
+    "says down to which number that costs nothing."
+)
 
 # %% [markdown]
 # ## Do
@@ -656,7 +693,7 @@ show(
         alt.Chart(smaller).mark_line(color=PALETTE["blue"]).encode(x=x, y=alt.Y("own:Q", title="prompt tokens served (%)"))
         + alt.Chart(smaller).mark_circle(size=60, color=PALETTE["orange"]).encode(x=x, y="lab:Q")
         + alt.Chart(counter).mark_rule(strokeDash=[4, 3], strokeWidth=2, color=PALETTE["green"]).encode(y="reported:Q")
-    ).properties(width=600, title=f"Served by {whose}: {agreed}"),
+    ).properties(title=f"Served by {whose}: {agreed}"),
     alt=f"Share of the prompt tokens served, against the cache's blocks. {agreed}. "
     + " ".join(f"{r.blocks} blocks: {r.own:.0f} %, the lab's {r.lab:.0f} %." for r in smaller.itertuples()),
     source=f"Line: {whose}. Circles: the lab's PrefixCache; {len(smaller) - apart} of {len(smaller)} lie on the line. Dashed: vLLM's own "
@@ -666,77 +703,156 @@ show(
 # %% [markdown]
 # ## So what
 #
-# The portal's desk at its provider's terms (no premium, a prefix is found from 1,024 tokens on, in steps of 128): the template as
-# it was and as it is now. A thousand requests, a second apart, as long as those measured; their prefix is what two of them share,
-# token by token.
+# The portal's desk sends all its questions with one template. What would its input cost a month, with the time first and with the
+# instructions first, at the terms of both providers? A request has the length of the desk's; the prefix is what two of the measured
+# requests share, token by token. At Anthropic you mark where the prefix ends; here, in both templates, behind the instructions.
 
 # %%
-terms = provider.RULES[PORTAL.desk.cache_terms]
+desk = PORTAL.desk
+calls = PORTAL.questions * (1 + desk.retries)  # a month
+apart = DAYS * 24 * 3600 / calls  # seconds from one call to the next, on average
+shared = {name: min(int(t.prefix[0]), desk.instructions) for name, t in by_template.items()}
 
 
-def billed(name):
-    """The usage of a thousand requests of a template under these terms."""
-    prompts, prefix = by_template[name].prompts[0], int(by_template[name].prefix[0])
-    return provider.serve([provider.Call(float(i), prompts[i % len(prompts)], prefix) for i in range(1000)], terms)
+def billed(terms, template):
+    """The usage of a thousand of the desk's calls with this template, at these terms."""
+    rules, alike = provider.RULES[terms], template == "instructions first"
+    marked = rules.at_ends and not alike  # the marked prefix holds the time: each call writes one of its own
+    prefix = desk.instructions if marked else shared[template]
+    each = [provider.Call(apart * i, desk.input, prefix, i if marked else "") for i in range(1000)]
+    return provider.serve(each, rules)
 
 
-bills = {name: billed(name) for name in templates}
-month = {name: float(price_workflow(b, price).total) * PORTAL.questions / len(b) for name, b in bills.items()}
-reordered = bills["instructions first"]
-share = 100 * sum(u.cached_tokens for u in reordered) / sum(u.input_tokens for u in reordered)
+def a_month(terms, usages):
+    """USD a month for the input of all the desk's calls, if they are billed like these."""
+    listed = provider.RULES[terms].price(at_list[terms.split(",")[0]])
+    return float(price_workflow(usages, listed).total) / len(usages) * calls
+
+
+plain = [Usage(desk.input, 0)]
+bills = {terms: {name: billed(terms, name) for name in templates} for terms in (desk.cache_terms, "anthropic, 5 minutes")}
+months = {t: {"no cache": a_month(t, plain)} | {name: a_month(t, u) for name, u in own.items()} for t, own in bills.items()}
+usages, month = bills[desk.cache_terms]["instructions first"], months[desk.cache_terms]
+share = sum(u.cached_tokens for u in usages) / sum(u.input_tokens for u in usages)
 saved = 100 * (1 - month["instructions first"] / month["clock first"])
+
+# %%
 pd.DataFrame(
     {
-        "shared prefix (tokens)": [int(by_template[name].prefix[0]) for name in templates],
-        "from the cache, here": [f"{served[name]:.0f} %" for name in templates],
-        "input bill (USD a month)": [f"{month[name]:,.0f}" for name in templates],
-    },
-    index=list(templates),
+        f"{terms}: {at_list[terms.split(',')[0]].model}": {k: f"{v:,.0f}" for k, v in own.items()}
+        for terms, own in months.items()
+    }
+).rename_axis("the desk's input, USD a month")
+
+# %% tags=["reasoned"]
+other = months["anthropic, 5 minutes"]
+Markdown(
+    f"With the time first, the portal pays {100 * month['clock first'] / month['no cache']:.0f} % of what it would pay without a cache; at "
+    f"Anthropic it would pay {100 * other['clock first'] / other['no cache']:.0f} %, for each call is charged the premium for a prefix that "
+    "no other call begins with."
 )
 
 # %%
+book.claim(
+    "03.input",
+    "Prompt caching can reduce input token costs by up to 90 %.",
+    claimed=90,
+    measured=saved,
+    unit="% of the input bill",
+    where=f"the portal's desk, {desk.instructions:,} of {desk.input:,} tokens a call the same",
+    by="OpenAI, “Prompt caching”, guide (developers.openai.com/docs/guides/prompt-caching), read in 2026.",
+    unless="The discount on what is read from the cache is 90 %, and what is saved is the discount times the share that is read: it "
+    "comes near 90 % where the prefix is nearly all of the prompt and each call finds it.",
+    source=f"{desk.cache_terms}; {price.model}, {price.source}, {price.as_of}. Prefix: {ordered.source}",
+    tolerance=0.02,
+)
+
+# %%
+book.claim(
+    "03.wait",
+    "Prompt caching can reduce latency by up to 80 %.",
+    claimed=80,
+    measured=[100 - v for v in left],
+    unit="% of the wait for the first token",
+    where=f"a prompt of {longest:,.0f} tokens, sent twice in a row, on this engine",
+    by="OpenAI, “Prompt caching”, guide (developers.openai.com/docs/guides/prompt-caching), read in 2026.",
+    unless="What stays is all that is not reading, so the share grows with the prompt: OpenAI's own cookbook (“Prompt Caching 201”, "
+    "read in 2026) has 7 % at 1,024 tokens and 67 % beyond 150,000.",
+    source=pairs.source,
+    tolerance=0.05,
+)
+
+# %%
+book.bill(
+    "a stable prefix",
+    Prefix("desk", cached=share, written=sum(u.cache_write_tokens for u in usages) / sum(u.input_tokens for u in usages)),
+    of="desk",
+    source=f"{desk.cache_terms}; {price.model}, {price.source}, {price.as_of}. Prefix: {ordered.source}",
+)
+
+# %%
+now = today()
+gone = {hits: float(now.usd - Prefix("desk", cached=share * hits).made(now).usd) for hits in (1, 0.87, 0.6)}
+of_desk, of_all = (100 * gone[1] / float(whole) for whole in (now.of("desk"), now.usd))
+Markdown(
+    f"**For whoever pays:** the desk's input falls by {saved:.0f} %, the desk's bill by {of_desk:.0f} %, the portal's by {of_all:.0f} %. "
+    "What the desk writes costs what it cost, and so do the summaries and the assistant's GPUs. At these terms nobody pays for "
+    "it: there is no premium, and a cached prefix is the same prefix to the model. The reordered template is *not* the same "
+    "prompt, though: run your evaluation on it once before you ship it.\n\n"
+    "**What could take it back:** the line counts on every call finding the prefix. OpenAI sends about 15 calls a minute with one "
+    "prefix to a machine and further ones to other machines, which read it anew; one customer's hit rate was 60 %, and 87 % once "
+    "the calls named a `prompt_cache_key` (*Prompt Caching 201*, read in 2026). If the desk's calls found their prefix that often, "
+    f"they would save {gone[0.6]:,.0f} or {gone[0.87]:,.0f} USD a month, not {gone[1]:,.0f}."
+    if gone[1] > 0
+    else "**For whoever pays:** at this run's prefix and these terms the cache takes nothing off the bill; the prefix is too short."
+)
+
+# %% [markdown]
+# ### The assistant, on GPUs of the portal's own
+#
+# The assistant's engine has the same cache, and there no token has a price. Each turn of a conversation sends all that came before:
+# if its blocks are still in memory, only the new message is read.
+
+# %% tags=["reasoned"]
+drops, keeps = fleet(PORTAL, "recompute"), fleet(PORTAL, "keep")
+Markdown(
+    "But the memory must hold those blocks while a customer reads and types. By the datasheet's model, to keep all conversations "
+    f"that are open in the busiest hour would take {keeps.gpus:.0f} GPUs; the portal rents {np.ceil(drops.gpus):.0f}. So the engine drops most of "
+    f"what it read, least recently used first, and reads it again at the next turn: the work of {drops.recompute:.1f} GPUs is "
+    f"nothing else, and the first token comes {1000 * drops.later_s:.0f} ms later. The bill above counts on that. A cache hit saves money there "
+    "only where it saves a whole GPU. Chapter 08 measures what can be kept, and prices it."
+)
+
+# %%
+gain = {n: [c - v for c, v in zip(cold[n], warm[n], strict=True)] for n in lengths}  # seconds, a round each
+grows = below(gain[lengths[0]], gain[longest])
 elsewhere = [m for m in recordings("prefix_cache") if m.provenance.model != "small"]
 others = "; ".join(
     f"{100 * r.warm_ttft_s / r.cold_ttft_s:.0f} % of the first one's time on {m.provenance.model} ({m.caption()})"
     for m in elsewhere[:2]
     for r in [m.frame().groupby("prompt_tokens").median().iloc[-1]]
 )
-book.claim(
-    "03.share",
-    "Prefix caching saves the cached share of the input.",
-    by="Heard often, as the hit rate of cost calculators; no source found that states it as a rule.",
-    claimed=share,
-    measured=saved,
-    unit="% of the input bill",
-    where=f"the reordered template, {len(bills['instructions first']):,} requests",
-    unless="Reading the cache is not free, and filling it costs a premium: the saving comes close to the share where prefixes are "
-    "long, reads cheap, and the next request comes before the prefix is forgotten.",
-    source=f"Provider's terms: {terms.name}; {price.model}, {price.source}, {price.as_of}. Tokens: {ordered.source}",
-    tolerance=0.05,
-)
-book.bill(
-    "a stable prefix",
-    Prefix(
-        "desk",
-        cached=share / 100,
-        written=sum(u.cache_write_tokens for u in reordered) / sum(u.input_tokens for u in reordered),
-    ),
-    of="desk",
-    source=f"{terms.name}; {price.model}, {price.source}, {price.as_of}. Tokens: {ordered.source}",
-)
-
-# %%
-gain = {n: [c - v for c, v in zip(cold[n], warm[n], strict=True)] for n in lengths}  # seconds, a round each
-grows = below(gain[lengths[0]], gain[longest])
 Markdown(
-    "The pressure relieved: reading, so compute and the wait for the first token. "
+    "**Pressure relieved:** reading, so compute and the wait for the first token. "
     f"Here a hit took {1000 * np.median(gain[longest]):.1f} ms off a prompt of {longest:,.0f} tokens, "
     f"{1000 * np.median(gain[lengths[0]]):.1f} ms off one of {lengths[0]:,.0f}"
     + (": what it is worth grows with the prompt" if grows else "" if grows is None else ": more than off the long one")
-    + (f" (elsewhere, the second first token took {others})" if others else "")
-    + ". Where it moved: into memory that now holds other people's prefixes, and into your templates, which became an interface. "
-    "In production, watch cached tokens over input tokens per feature, and alarm when a release makes it drop."
+    + "."
+    + (f" Elsewhere, the second first token took {others}." if others else "")
+    + "\n\n**Where it moved:** into memory, which now holds other people's prefixes, and into your templates: their order is now part of "
+    "the bill, so a change to it needs a review.\n\n**In production,** watch cached tokens over input tokens for each feature, "
+    "and raise an alarm when a release makes that share drop."
 )
+
+# %% [markdown]
+# ### On your own data
+#
+# Name a log of your calls: how much of their input repeats the beginning of an earlier prompt, and how much of it would a cache at
+# OpenAI's terms serve? For this the log needs each call's prompt, time and usage. With usage alone it says what came from a cache
+# already.
+
+# %%
+book.on_your_data()
 
 # %%
 book.recap()

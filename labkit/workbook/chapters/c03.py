@@ -209,7 +209,7 @@ CHAPTER = Chapter(
     predictions=("03.warm", "03.clock", "03.once"),
     quizzes=QUIZZES,
     bank=BANK,
-    claims=("03.share",),
+    claims=("03.input", "03.wait"),
     needs=("answers", "metrics", "tokenizer"),
     exercises=(
         Exercise(
