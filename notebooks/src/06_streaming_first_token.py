@@ -13,6 +13,7 @@
 # %% tags=["imports"]
 import asyncio
 import json
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import replace
@@ -21,12 +22,14 @@ import altair as alt
 import ipywidgets as w
 import pandas as pd
 from IPython.display import Markdown
+from scipy.stats import binomtest
 from transformers import AutoTokenizer
 
-from labkit.cost import price_of
+from labkit.cost import host, price_named
 from labkit.lab import examples, grade
 from labkit.ledger import Booked, Ledger
 from labkit.load import ExactLengths
+from labkit.portal import PORTAL, Rented, Shortened, fleet, today
 from labkit.request import Chunk, Done, EngineError, Request, StreamIncomplete, clock, complete, stack
 from labkit.streaming import (
     WORDS_PER_S,
@@ -47,10 +50,12 @@ from labkit.streaming import (
     frame,
     progressive,
     streamed,
+    token_arrivals,
     word_arrivals,
 )
 from labkit.workbook import PALETTE, Figure, below, live_chart, show
 from labkit.workbook.chapters.builds.b06 import cut_evenly, on_the_wire
+from labkit.workbook.pictures import draw_picture, stream_timeline
 
 # %%
 book.warm_up()
@@ -72,8 +77,8 @@ book.predict(
 # %%
 book.predict(
     "06.stop",
-    "An answer of 400 tokens streams. Its reader reads 10 words at the usual pace, presses stop, and the stream is closed at "
-    "once. What share of the 400 tokens does the engine not generate?",
+    f"The small model on this machine streams an answer of {PORTAL.assistant.answer} tokens. Its reader reads 10 words at the usual "
+    "pace, presses stop, and the stream is closed at once. What share of the tokens does the engine not generate?",
     low=0,
     high=100,
     unit="%",
@@ -158,6 +163,23 @@ def five_streams():
 
 
 # %%
+async def a_list():
+    whole = await complete(small, five_streams()["a list"][1])
+    return [(1000 * (chunk.at - whole.done.timing.sent), chunk.text) for chunk in whole.chunks]
+
+
+listed = await book.measure("a list, as it came", a_list)
+came = listed.value
+
+# %%
+pieces = [Chunk(text, tokens=1, at=ms / 1000) for ms, text in came]
+draw_picture(stream_timeline(token_arrivals(pieces, 0.0), first_useful_at(pieces, "list")))
+
+# %% [markdown]
+# That was the list, once. Now all five answers, in turns.
+
+
+# %%
 async def four_moments(number):
     rows = []
     for name, (engine_, request, kind) in five_streams().items():
@@ -185,12 +207,14 @@ async def four_moments(number):
 five = await book.measure("four moments", four_moments, rounds=book.pick(ci=5, learn=9))
 moments = pd.DataFrame([row for rows in five.value for row in rows])
 medians = moments.drop(columns="round").groupby("answer", sort=False).median()
-medians.drop(columns=["tokens", "unseen"]).round(1).rename(columns=lambda c: f"{c} (ms)")
 
 # %%
 useful = moments.pivot(index="round", columns="answer", values="first useful")
 first = moments.pivot(index="round", columns="answer", values="first token")
 book.reveal("06.think", (useful["large, thinks first"] / first["large, thinks first"]).tolist(), unit="×")
+
+# %%
+medians.drop(columns=["tokens", "unseen"]).round(1).rename(columns=lambda c: f"{c} (ms)")
 
 # %%
 names = list(medians.index)
@@ -362,7 +386,7 @@ Markdown(
 # many studies, in `WORDS_PER_S`.) Shown at once when it is whole, or word by word?
 
 # %% tags=["constants"]
-LONG = 400  # tokens of the long answer
+LONG = PORTAL.assistant.answer  # tokens of the long answer
 LEAVE_AFTER = 10  # words read before the reader presses stop
 
 
@@ -430,7 +454,7 @@ Markdown(
 # what the engine's own counter says it generated.
 
 # %%
-price = price_of("gpt-5-mini")
+price = price_named(PORTAL.desk.large)
 books = Ledger(":memory:")
 kept = stack(Booked(books, {"*": price}, provider="lab"), engine=small)
 
@@ -438,12 +462,13 @@ kept = stack(Booked(books, {"*": price}, provider="lab"), engine=small)
 async def reads(handler, request, words, rate=None, then_idle=0.0):
     """Read until `words` words are whole, at `rate` words/s (None: as they come), idle, and close the stream.
 
-    Gives back how many whole words were shown: a word is whole when white space follows it.
+    Gives back how many whole words were shown: a word is whole when white space follows it, or the end.
     """
     text, shown = "", 0
     async with aclosing(handler(request)) as events:
         async for event in events:
             if isinstance(event, Done):
+                shown = len(text.split())  # the end makes the last word whole
                 break
             text += event.text
             before, shown = shown, len(text.split()) - (bool(text) and not text[-1].isspace())
@@ -479,12 +504,12 @@ async def five_ways(_):
 leaving = await book.measure("five ways to leave", five_ways, rounds=book.pick(ci=2, learn=5))
 left = pd.DataFrame([row for rows in leaving.value for row in rows])
 all_of_it, _, button, _, policy = (rows["tokens generated"].tolist() for _, rows in left.groupby("how", sort=False))
+book.reveal("06.stop", [100 * (1 - b / a) for a, b in zip(all_of_it, button, strict=True)], unit="%")
+
+# %%
 left.groupby("how", sort=False).median().round().astype(int).rename(
     columns={"tokens booked": "tokens on our books", "tokens generated": "tokens by the engine's count"}
 )
-
-# %%
-book.reveal("06.stop", [100 * (1 - b / a) for a, b in zip(all_of_it, button, strict=True)], unit="%")
 
 # %%
 stop_median, policy_median, all_median = (pd.Series(v).median() for v in (button, policy, all_of_it))
@@ -579,7 +604,7 @@ show(
 )
 
 # %%
-usd = float(price.rates.visible_output) * outcome.tokens / outcome.answers
+usd = float(price.rates.visible_output) * outcome.tokens / outcome.answers  # at the desk's list price
 pd.DataFrame(
     {
         "tokens": outcome.tokens,
@@ -648,7 +673,6 @@ async def slow_line(_):
 
 slow = await book.measure("a slow line", slow_line, rounds=book.pick(ci=3, learn=5))
 slow_rows = pd.DataFrame([row for rows in slow.value for row in rows])
-slow_rows.groupby("policy", sort=False).median().round(2)
 
 # %%
 held = slow_rows[slow_rows.policy == "wait"]
@@ -665,6 +689,9 @@ book.reveal(
     else "it drops what the reader cannot take",
     unsure="the engine's own time and the reader's do not differ clearly in these rounds",
 )
+
+# %%
+slow_rows.groupby("policy", sort=False).median().round(2)
 
 # %%
 book.finding(
@@ -819,10 +846,10 @@ def reader_and_engine(first_s, tokens_per_s, answer_words, words_per_minute, lea
 live_chart(
     reader_and_engine,
     first_s=w.FloatSlider(0.4, min=0.05, max=5, step=0.05, description="TTFT (s)"),
-    tokens_per_s=w.IntSlider(40, 2, 300, 1, description="tokens a second"),
-    answer_words=w.IntSlider(300, 10, 800, 10, description="words of the answer"),
+    tokens_per_s=w.IntSlider(int(PORTAL.assistant.tokens_per_s), 2, 300, 1, description="tokens a second"),
+    answer_words=w.IntSlider(round(LONG / TOKENS_PER_WORD), 10, 800, 10, description="words of the answer"),
     words_per_minute=w.IntSlider(238, 80, 600, 2, description="words read a minute"),
-    leave_after=w.IntSlider(12, 1, 200, 1, description="leaves after (words)"),
+    leave_after=w.IntSlider(LEAVE_AFTER, 1, 200, 1, description="leaves after (words)"),
 )
 
 # %% [markdown] tags=["reasoned"]
@@ -864,17 +891,9 @@ def whole_items(pieces: Iterable[str]) -> Iterator[str]:
 book.check("06.2", whole_items)
 
 # %% [markdown]
-# Here is the lab's own renderer on the list from above: the pieces as the engine sent them, and what a screen could show when.
-
+# Here is the lab's own renderer on the list that was recorded above: what a screen could show, and when.
 
 # %%
-async def a_list():
-    whole = await complete(small, five_streams()["a list"][1])
-    return [(1000 * (chunk.at - whole.done.timing.sent), chunk.text) for chunk in whole.chunks]
-
-
-listed = await book.measure("a list, as it came", a_list)
-came = listed.value
 shown_at = {}
 
 
@@ -1085,56 +1104,191 @@ heard.pivot(index="network", columns="reader", values="says").loc[list(networks)
 # %% [markdown]
 # ## So what
 #
-# Streaming itself is free: the same tokens, sooner. What it adds to the portal's bill is what it lets you *not* generate. Your
-# own logs know the shares of answers that think, of those that ramble (up to the ceiling above), and of readers who leave a long
-# answer early; here is what each percent of them is worth.
+# Streaming costs nothing: the same tokens, sooner. The bill can only fall by tokens that are *not* written any more, and the
+# portal writes in two places that pay in different ways. The **desk** asks a provider and pays by the token. The **assistant**
+# runs on GPUs that the portal rents: an answer that ends early gives GPU time back, and money comes back once a whole GPU can
+# go.
+#
+# ### The desk: by the token
+#
+# How many answers ramble or are left early, your own log knows; here is what each percent of them is worth.
 
 # %% tags=["constants"]
-REQUESTS_PER_MONTH = 100_000 * 4 * 30
-HOSTED_TOKENS_PER_S = 50  # a large hosted model, for comparison with the engine here
+PERCENT = 0.01  # of the answers, as the unit of what follows
+LEFT = 0.01  # of the answers are left by their readers at word LEAVE_AFTER
 
 # %%
+desk, chat = PORTAL.desk, PORTAL.assistant
+now = today(PORTAL)
+calls = now.asked("desk")
 per_token = float(price.rates.visible_output) / 1e6
-percent = REQUESTS_PER_MONTH / 100
-here_s = LEAVE_AFTER / WORDS_PER_S
-hosted = min(all_median, here_s * HOSTED_TOKENS_PER_S)
-without, with_loops, with_form = (
-    max(0.0, float(outcome.tokens[name] - outcome.tokens["as it should be"]) / asked) for name in ("no policy", LOOPS, SAID)
-)
-bill = pd.DataFrame(
+
+
+def beyond(policy):
+    """Tokens of an answer that does not end, beyond those that it should have had."""
+    return max(0.0, float(outcome.tokens[policy] - outcome.tokens["as it should be"]) / asked)
+
+
+def wrong_usd(policy):
+    """What the wrong answers among PERCENT of the questions cost a month; with the upper end of the 95 % interval."""
+    per_share = float(PORTAL.wrong_answer_usd) * PERCENT * PORTAL.questions
+    wrong_ = asked - int(outcome.right[policy])
+    return f"{per_share * wrong_ / asked:,.0f} (up to {per_share * binomtest(wrong_, asked).proportion_ci(method='wilson').high:,.0f})"
+
+
+left_over = max(0.0, desk.answer - policy_median)
+desk_lines = pd.DataFrame(
     [
-        ("a polite opening on every answer: left out", manners_tokens * REQUESTS_PER_MONTH, 0.0),
-        ("1 % think before they answer: if that were left out", float(thinking.unseen) * percent, 0.0),
-        ("1 % ramble on: loop detector", without * percent, with_loops * percent),
-        ("1 % ramble on: a policy that knows the end", without * percent, with_form * percent),
-        ("1 % leave: stop button, this engine", all_median * percent, stop_median * percent),
-        (f"1 % leave: stop button, {HOSTED_TOKENS_PER_S} tokens/s (computed)", all_median * percent, hosted * percent),
-        (f"1 % leave: a policy that {LEAVE_AFTER} words will do", all_median * percent, policy_median * percent),
+        ("thinking before every answer, as it is today", calls, desk.thinking, "-"),
+        ("a polite opening on every answer, if somebody adds it", calls, manners_tokens, "-"),
+        ("1 % ramble: no policy", PERCENT * calls, beyond("no policy"), wrong_usd("no policy")),
+        ("1 % ramble: loop detector", PERCENT * calls, beyond(LOOPS), wrong_usd(LOOPS)),
+        ("1 % ramble: a policy that knows the end", PERCENT * calls, beyond(SAID), wrong_usd(SAID)),
+        (f"1 % leave at word {LEAVE_AFTER}: what is left to stop, at most", LEFT * calls, left_over, "-"),
     ],
-    columns=["what", "before", "after"],
+    columns=["what", "calls a month", "tokens a call", "its wrong answers (USD a month)"],
 ).set_index("what")
-(bill * per_token).map(lambda usd: f"{usd:,.0f}").rename(columns=lambda c: f"{c} (USD a month)")
+desk_usd = desk_lines["calls a month"] * desk_lines["tokens a call"] * per_token
+desk_lines.insert(2, "its tokens (USD a month)", desk_usd)
+desk_lines.style.format({"calls a month": "{:,.0f}", "tokens a call": "{:.1f}", "its tokens (USD a month)": "{:,.0f}"})
 
 # %% tags=["reasoned"]
+rambling_usd = float(desk_usd["1 % ramble: no policy"])
+rambling_wrong = float(PORTAL.wrong_answer_usd) * PERCENT * PORTAL.questions * (1 - rambling / asked)
+written_at = desk.answer * WORDS_PER_S / LEAVE_AFTER
 Markdown(
-    f"At {price.model}'s {1e6 * per_token:.2f} USD per million output tokens ({price.source}), {REQUESTS_PER_MONTH:,} requests a "
-    f"month. Thinking stands there for each percent of the requests that think; whether their answers are right without it is "
-    f"chapter 10's question. **The pressure relieved**: the wait before reading starts. **Where it moved**: into open connections, into "
-    f"buffers that hold whole answers for readers who may return, and into books that can only see what somebody has read. "
-    f"**In production**, watch time to first *useful* piece per kind of answer, not TTFT; tokens generated by the engine minus "
-    f"tokens delivered; and streams still running without a reader. The first leads you to the long openings and the thinking, "
-    f"the other two to answers that nobody reads."
+    f"**Leaving.** At the desk there is nothing to stop. An answer has {desk.answer} visible tokens, and {LEAVE_AFTER} words take "
+    f"{LEAVE_AFTER / WORDS_PER_S:.1f} s to read: any provider that writes {written_at:.1f} tokens a second is done by then. A policy "
+    f"that stops at word {LEAVE_AFTER} would spare {left_over:.0f} tokens, which comes to {desk_usd.iloc[-1]:,.1f} USD a month of the desk's "
+    f"{now.of('desk'):,.0f}.\n\n"
+    f"**Thinking** is what the desk's readers really wait for, and {desk_usd.iloc[0]:,.0f} USD a month. Whether the answers are as good "
+    f"without it is chapter 10's question. **Manners** would cost {desk_usd.iloc[1]:,.0f} USD: they are a line of the bill, not a matter "
+    f"of taste.\n\n"
+    f"**Rambling.** Each percent costs {rambling_usd:,.0f} USD in tokens, and "
+    + (
+        f"{rambling_wrong:,.0f} USD in wrong answers at {PORTAL.wrong_answer_usd} USD each: buy the policy for the second sum. "
+        if rambling_wrong > rambling_usd
+        else f"{rambling_wrong:,.0f} USD in wrong answers: here the policy is bought for the tokens. "
+    )
+    + "(That counts an answer with rubbish behind it as wrong. Where a person reads it and can still find the sentence, it is less.)"
+    f"\n\nTokens are priced at {price.model}'s {1e6 * per_token:.2f} USD per million output tokens ({price.source}, {price.as_of})."
+)
+
+# %% [markdown] tags=["reasoned"]
+# **Does the provider's bill stop with the stream?** That is the provider's choice, so take the desk's figures as upper bounds.
+# OpenRouter documents it (*API Reference, Streaming: Stream Cancellation*, 2026): at OpenAI, Azure and Anthropic, among others,
+# closing the connection stops the model and the billing; at AWS Bedrock, Groq, Google, Mistral and others it does not, and “you
+# will be billed for the complete response”. A user who compared his requests with AWS's cost report found just that for Bedrock
+# (LiteLLM, issue 34147, July 2026). A request that is *not* streamed cannot be stopped this way anywhere on that list. And
+# between the reader's click and the provider stand your own server and its proxies: the meter runs until the last of them has
+# passed it on.
+#
+# ### The assistant: by the GPU
+#
+# The assistant's engine writes at the speed that the portal promises its readers, not at the speed of this machine. So the
+# button is priced at that promise. From this run comes only what holds on any machine: an open line without a reader saves
+# nothing, a closed one does.
+
+# %%
+needs_now = fleet(PORTAL)
+writing = max(needs_now.memory, needs_now.speed)  # GPUs for those whose answer is being written; the rest computes histories
+rented = now.machines[0].rented
+gpu_month = float(now.of("assistant")) / rented
+spared_by = {
+    "stop button, at the promised speed": max(0.0, 1 - chat.tokens_per_s * LEAVE_AFTER / WORDS_PER_S / chat.answer),
+    f"a policy that {LEAVE_AFTER} words will do": max(0.0, 1 - TOKENS_PER_WORD * LEAVE_AFTER / chat.answer),
+}
+
+
+def gpus_if(left_share, spared_share):
+    """GPUs that the assistant needs in its busiest hour when `left_share` of its answers end early."""
+    return writing * (1 - left_share * spared_share) + needs_now.recompute
+
+
+def first_gpu_back(spared_share):
+    """The share of answers that must end early until one GPU can be returned; None if all of them would not do."""
+    share = (needs_now.gpus - (rented - 1)) / (writing * spared_share) if spared_share else 2.0
+    return share if share <= 1 else None
+
+
+back_at = {name: first_gpu_back(spared_share) for name, spared_share in spared_by.items()}
+
+# %% tags=["reasoned"]
+shares = [i / 100 for i in range(101)]
+returned = pd.DataFrame(
+    [
+        {"what": name, "left": 100 * share, "usd": (rented - math.ceil(gpus_if(share, spared_share))) * gpu_month}
+        for name, spared_share in spared_by.items()
+        for share in shares
+    ]
+)
+button_back, policy_back = back_at.values()
+show(
+    alt.Chart(returned)
+    .mark_line(interpolate="step-after")
+    .encode(
+        x=alt.X("left:Q", title="answers that their readers leave (%)"),
+        y=alt.Y("usd:Q", title="given back (USD a month)", axis=alt.Axis(format=",.0f")),
+        color=alt.Color("what:N", title=None, sort=list(spared_by)),
+    )
+    .properties(
+        title={
+            "text": f"A stop button gives the first GPU back when {100 * button_back:.0f} % of the answers are left"
+            if button_back
+            else "A stop button gives no GPU back, however many leave",
+            "subtitle": f"{rented} GPUs are rented, {needs_now.gpus:.2f} are needed",
+        }
+    ),
+    alt="Steps of money given back against the share of answers left. "
+    + " ".join(
+        f"{name}: nothing before {100 * share:.0f} %." if share else f"{name}: nothing at any share."
+        for name, share in back_at.items()
+    ),
+    source=f"Modelled: the portal's fleet in its busiest hour; {chat.tokens_per_s:.0f} tokens a second promised, "
+    f"{60 * WORDS_PER_S:.0f} words a minute read. {host(chat.host).source}.",
+)
+
+# %% tags=["reasoned"]
+button_spares = spared_by["stop button, at the promised speed"]
+times = gpus_if(LEFT, button_spares) / needs_now.gpus
+Markdown(
+    f"A reader takes {LEAVE_AFTER / WORDS_PER_S:.1f} s for {LEAVE_AFTER} words; at {chat.tokens_per_s:.0f} tokens a second "
+    f"{100 * (1 - button_spares):.0f} % of the answer's {chat.answer} tokens are written by then. So here the button stops "
+    f"{100 * button_spares:.0f} % of an answer that is left (on this machine, which writes at its own speed, it stopped "
+    f"{100 * (1 - stop_median / all_median):.0f} %). When {100 * LEFT:.0f} % leave, that takes {100 * (1 - times):.1f} % off the "
+    f"{needs_now.gpus:.2f} GPUs, of which {rented} are paid: "
+    + (
+        "the invoice stays as it is. "
+        if math.ceil(gpus_if(LEFT, button_spares)) == rented
+        else f"{rented - math.ceil(gpus_if(LEFT, button_spares))} can be returned. "
+    )
+    + (f"From {100 * button_back:.0f} % on, one GPU goes back, {gpu_month:,.0f} USD a month. " if button_back else "")
+    + "Until then the button gives room to grow, and no money.\n\n"
+    "**The pressure relieved**: the wait before reading starts. **Where it moved**: into open connections, into buffers that hold "
+    "whole answers for readers who may return, and into books that can only see what somebody has read. **In production**, watch the "
+    "time to the first *useful* piece per kind of answer, not TTFT; tokens generated by the engine minus tokens delivered; and "
+    "streams still running without a reader."
 )
 
 # %%
-line = bill.loc[f"1 % leave: a policy that {LEAVE_AFTER} words will do"]
 book.bill(
-    "stop where readers stop",
-    of="output tokens of the 1 % who leave",
-    before=line.before * per_token,
-    after=line.after * per_token,
-    source=f"{REQUESTS_PER_MONTH:,} requests a month; {price.model}, {price.source}, {price.as_of}. {leaving.source}",
+    "close the stream when its reader leaves",
+    Rented("assistant", times=times),
+    of="assistant",
+    source=f"{100 * LEFT:.0f} % leave at word {LEAVE_AFTER}, at the promised {chat.tokens_per_s:.0f} tokens a second (modelled fleet); that "
+    f"closing stops the engine: {leaving.source}",
 )
+
+# %% [markdown]
+# ### On your own data
+#
+# Which share of the tokens you pay for went into answers that their readers left? A log must hold the status of each call
+# (“cancelled” is one) and its usage; with the times of the first chunk and of the end, you also see how much of the wait
+# streaming ends. What it cannot tell is how much a reader had read. And where every call is “completed”, ask first whether your
+# server notices at all when a reader goes.
+
+# %%
+book.on_your_data()
 
 # %%
 book.recap()
