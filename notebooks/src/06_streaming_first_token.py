@@ -14,9 +14,9 @@
 import asyncio
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import altair as alt
 import ipywidgets as w
@@ -34,6 +34,7 @@ from labkit.request import Chunk, Done, EngineError, Request, StreamIncomplete, 
 from labkit.streaming import (
     WORDS_PER_S,
     AfterProse,
+    Decoder,
     EnoughWords,
     Final,
     JsonComplete,
@@ -107,8 +108,8 @@ book.predict_choice(
 # - the **first visible** one: something appears;
 # - the **first useful piece**: something can be *acted on*. Of prose the first sentence that says something, of a list the
 #   first whole item, of JSON the first whole field that somebody wants;
-# - the **last token**. An answer of one sentence can be acted on when that sentence is whole, which is here: streaming lets
-#   the reader watch it grow, and by this definition brings no use before the end.
+# - the **last token**. For an answer of one sentence this is the first useful piece, too: by this definition, streaming it
+#   brings nothing to act on before the end. The reader only sees it grow.
 
 # %%
 small = await book.connect("small")
@@ -129,8 +130,8 @@ async def counted(work, engine_=small):
 
 
 # %% [markdown]
-# (`counted` reads the engine's own counter; it will be a witness below. If another notebook uses the engine this very moment,
-# the counter holds its tokens, too.)
+# (`counted` reads the engine's own counter, which we need below. If another notebook uses the engine at the same time, the counter
+# holds its tokens, too.)
 #
 # Our small model was trained to be curt, so two of its answers below are *dictated*: the engine may only choose tokens that
 # spell a given text. It still writes them one by one, at its own speed, so the times are real.
@@ -525,16 +526,31 @@ book.finding(
     f"depends on how busy this machine is. For the policy that looks at the *text*, it was {policy_median:.0f}.",
 )
 
+# %%
+after_close = left[left.how.str.startswith("a policy")]
+book.claim(
+    "06.stops",
+    "Closing the stream immediately stops the model",
+    by="OpenRouter, documentation, “API Reference: Streaming, Stream Cancellation”, read in 2026: of the providers that support it.",
+    claimed=0,
+    measured=(after_close["tokens generated"] - after_close["tokens booked"]).tolist(),
+    unit="tokens written after the close",
+    where="on this engine, by its own counter against the tokens that had arrived",
+    unless="somebody between the reader and the engine keeps the connection open, or the provider does not cancel at all.",
+    source=leaving.source,
+)
+
 # %% [markdown] tags=["reasoned"]
-# Tokens are paid at the speed of writing and wanted at the speed of reading. So where the engine is fast, a button saves little,
-# and a faster engine makes it save less. And an attempt is booked at the engine, wherever the ledger stands in the stack: put a
-# queue above it, before the slow reader (`Paced`), and the books see what the engine does.
+# The engine writes at its own speed, and the reader decides at reading speed. So the faster the engine, the less a button saves.
+#
+# The ledger books what passes through it. If it stands behind a reader who stops reading, it sees no more than the reader.
+# Put a queue (`Paced`) between the two, and it sees what the engine does.
 #
 # ### Stop when it has been said
 #
-# So what can a policy look for? We plant a fault that has shipped more than once: a chat template without the right end mark,
-# so that the model does not know when to stop. (Here: the engine is told to ignore the end mark.) Questions with one-line
-# answers and with JSON answers, all at once, under four policies.
+# What can a policy look for? We plant a known fault, a chat template without the right end mark, so that the model does not know
+# when to stop. (Here the engine is told to ignore the end mark.) Then we ask questions with one-line answers and with JSON
+# answers, under four policies.
 
 # %% tags=["constants"]
 CEILING = 256  # max_tokens of the answers that do not end
@@ -717,8 +733,13 @@ book.finding(
 BREAK_AT = 12_000  # bytes after which the line breaks
 GRACE_S = 0.3  # how long a stream without a reader may go on; 30 s would be usual, here we do not want to wait
 
+
 # %%
-decode = book.reference("06.4")
+def decode(pieces):
+    """(id, data) of each event of a stream of Server-Sent Events; bytes may be cut anywhere."""
+    decoder = Decoder()
+    for piece in pieces:
+        yield from ((event.id, event.data) for event in decoder.feed(piece))
 
 
 async def receive(byte_stream, at_most=None):
@@ -859,20 +880,34 @@ live_chart(
 # %% [markdown]
 # ## Do
 
-# %% [markdown] tags=["further"]
+# %% [markdown]
 # {{exercise 06.1}}
-# The first word arrives after `first` seconds, each next one `gap` seconds later, `words` in all; the reader reads `rate` words
-# a second and none before it is there. Return (start, finish) of reading it streamed and of reading it shown when whole.
+# Every team wants a stop button, and each button has to be kept in repair. Decide which features get one: return the names of those features
+# whose button takes at least `least` dollars off the month's invoice (`least` is above 0), the most dollars first. A feature
+# writes `tokens_per_s` from its first token on, until it hears that the reader has left: `notices_s` after the click.
 
 
 # %% exercise="06.1"
-def two_readings(first: float, gap: float, words: int, rate: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """((start, finish) streamed, (start, finish) shown when whole), in seconds since the send."""
+@dataclass(frozen=True)
+class Feature:
+    """A feature whose readers sometimes leave. Times are in seconds after the first token."""
+
+    name: str
+    answer: int  # tokens of a whole answer
+    tokens_per_s: float  # at which it is written
+    left: int  # answers a month that their readers leave
+    leaves_s: float  # when these readers leave
+    paid: str  # by "tokens" written until the close, by "whole answers", or by "GPUs" rented for the month
+    usd: float  # dollars per million output tokens
+
+
+def worth_a_button(features: Sequence[Feature], notices_s: float, least: float) -> list[str]:
+    """Names of the features whose stop button takes at least `least` dollars off the invoice, the most first."""
     ...  # your code here
 
 
 # %%
-book.check("06.1", two_readings)
+book.check("06.1", worth_a_button)
 
 # %% [markdown]
 # {{exercise 06.2}}
@@ -924,36 +959,18 @@ book.check("06.3", going_in_circles)
 
 # %% [markdown] tags=["further"]
 # {{exercise 06.4}}
-# Write the reader's end of the line: Server-Sent Events from bytes that are cut anywhere, in the middle of a character too.
-# Lines end in LF or CR LF. `id: …` sets the id, which stays until the next one; each `data: …` adds a line to the event's data
-# (take off *one* space behind the colon); an empty line sends the event if it has data; other fields, and comments
-# (`: keep-alive`), are passed over. An event that the end of the stream cuts was never there. The lab uses this piece to come
-# back to a broken stream, above.
-
-
-# %% exercise="06.4"
-def messages(pieces: Iterable[bytes]) -> Iterator[tuple[str, str]]:
-    """(id, data) of each event, as soon as it is whole."""
-    ...  # your code here
-
-
-# %%
-book.check("06.4", messages)
-
-# %% [markdown] tags=["further"]
-# {{exercise 06.5}}
 # Whoever streams answers owns a piece of code like this one. Most were written in an hour, on a fast line, where each piece of
 # bytes happened to hold one whole event. Then a proxy joins two events, a mobile line cuts a character in half, or the engine
 # fails after the first words. Customers see `Ã©`, miss a word, or take half an answer for all of it; and since every one of
-# these requests has status 200, no dashboard shows it. Write the reader that the rest of a product can rely on. Exercise 06.4
-# was its middle; here are its two ends.
+# these requests has status 200, no dashboard shows it. Write the reader that the rest of a product can rely on.
 #
 # 1. `lines` gives the lines that a piece of bytes completes. A line ends in LF, CR LF or CR. A CR ends its line at once, even as
 #    the last byte of a piece; an LF that comes next belongs to it. A BOM at the beginning of the stream is taken off. A byte
 #    that is no UTF-8 becomes `\ufffd`.
-# 2. `events` gives (event, data) of the events that a piece completes, by the rules of 06.4. Of the other fields, `event: …`
-#    names the event, for this one time; without it the name is `message`. An empty line forgets the name as well as the data.
-#    A line without a colon is a field with an empty value.
+# 2. `events` gives (event, data) of the events that a piece completes. Each line `data: …` adds a line to the event's data; take
+#    off *one* space behind the colon. `event: …` names the event, for this one time; without it the name is `message`. An empty
+#    line sends the event if it has data, and forgets the data and the name. A line without a colon is a field with an empty
+#    value. Other fields, and comments (`: keep-alive`), are passed over. What the stream's end cuts was never an event.
 # 3. `feed` returns the text that a piece brings, and keeps `text`, `finish_reason`, `usage` and `done` up to date. The data is
 #    JSON, `{"choices": [{"delta": {"content": "Hel"}, "finish_reason": null}], "usage": null}`, of which everything may be
 #    missing or null. The usage comes late, in an event without choices. Data that is `[DONE]` and nothing else ends the answer:
@@ -963,7 +980,7 @@ book.check("06.4", messages)
 #    that says how many characters there are. Whatever is raised, what had arrived stays in `text`.
 
 
-# %% exercise="06.5"
+# %% exercise="06.4"
 class AnswerReader:
     """Reads one answer from the bytes of its stream, which may be cut anywhere."""
 
@@ -991,7 +1008,7 @@ class AnswerReader:
 
 
 # %%
-book.check("06.5", AnswerReader)
+book.check("06.4", AnswerReader)
 
 # %% [markdown] tags=["further"]
 # #### Your reader on this chapter's stream
@@ -1048,9 +1065,9 @@ def read_through(reader, pieces):
 
 
 # %%
-mine, whose = book.yours("06.5", AnswerReader)
+mine, whose = book.yours("06.4", AnswerReader)
 first_try = "everybody's first"
-contestants = {whose: mine, "the lab's": book.reference("06.5"), first_try: FirstTry}
+contestants = {whose: mine, "the lab's": book.reference("06.4"), first_try: FirstTry}
 heard = pd.DataFrame(
     [
         {"reader": name, "network": network, "percent": percent, "says": said}
@@ -1137,57 +1154,60 @@ def wrong_usd(policy):
 
 
 left_over = max(0.0, desk.answer - policy_median)
-desk_lines = pd.DataFrame(
-    [
-        ("thinking before every answer, as it is today", calls, desk.thinking, "-"),
-        ("a polite opening on every answer, if somebody adds it", calls, manners_tokens, "-"),
-        ("1 % ramble: no policy", PERCENT * calls, beyond("no policy"), wrong_usd("no policy")),
-        ("1 % ramble: loop detector", PERCENT * calls, beyond(LOOPS), wrong_usd(LOOPS)),
-        ("1 % ramble: a policy that knows the end", PERCENT * calls, beyond(SAID), wrong_usd(SAID)),
-        (f"1 % leave at word {LEAVE_AFTER}: what is left to stop, at most", LEFT * calls, left_over, "-"),
-    ],
-    columns=["what", "calls a month", "tokens a call", "its wrong answers (USD a month)"],
-).set_index("what")
-desk_usd = desk_lines["calls a month"] * desk_lines["tokens a call"] * per_token
-desk_lines.insert(2, "its tokens (USD a month)", desk_usd)
-desk_lines.style.format({"calls a month": "{:,.0f}", "tokens a call": "{:.1f}", "its tokens (USD a month)": "{:,.0f}"})
+desk_lines = {  # calls a month, tokens of each that are at stake, and what their wrong answers cost
+    "thinking before every answer, as today": (calls, desk.thinking, "-"),
+    "a polite opening on every answer, if somebody adds it": (calls, manners_tokens, "-"),
+    "1 % ramble: no policy": (PERCENT * calls, beyond("no policy"), wrong_usd("no policy")),
+    "1 % ramble: loop detector": (PERCENT * calls, beyond(LOOPS), wrong_usd(LOOPS)),
+    "1 % ramble: a policy that knows the end": (PERCENT * calls, beyond(SAID), wrong_usd(SAID)),
+    f"1 % leave at word {LEAVE_AFTER}: left to stop": (LEFT * calls, left_over, "-"),
+}
+desk_usd = {what: calls_ * tokens * per_token for what, (calls_, tokens, _) in desk_lines.items()}
+
+# %%
+Markdown(
+    "| at the desk | calls a month | tokens a call | USD a month | and wrong answers, USD a month |\n|:--|--:|--:|--:|--:|\n"
+    + "\n".join(
+        f"| {what} | {calls_:,.0f} | {tokens:,.1f} | {desk_usd[what]:,.0f} | {wrong_} |"
+        for what, (calls_, tokens, wrong_) in desk_lines.items()
+    )
+)
 
 # %% tags=["reasoned"]
-rambling_usd = float(desk_usd["1 % ramble: no policy"])
+thinking_usd, manners_usd, rambling_usd, *_, leaving_usd = desk_usd.values()
 rambling_wrong = float(PORTAL.wrong_answer_usd) * PERCENT * PORTAL.questions * (1 - rambling / asked)
 written_at = desk.answer * WORDS_PER_S / LEAVE_AFTER
 Markdown(
-    f"**Leaving.** At the desk there is nothing to stop. An answer has {desk.answer} visible tokens, and {LEAVE_AFTER} words take "
-    f"{LEAVE_AFTER / WORDS_PER_S:.1f} s to read: any provider that writes {written_at:.1f} tokens a second is done by then. A policy "
-    f"that stops at word {LEAVE_AFTER} would spare {left_over:.0f} tokens, which comes to {desk_usd.iloc[-1]:,.1f} USD a month of the desk's "
-    f"{now.of('desk'):,.0f}.\n\n"
-    f"**Thinking** is what the desk's readers really wait for, and {desk_usd.iloc[0]:,.0f} USD a month. Whether the answers are as good "
-    f"without it is chapter 10's question. **Manners** would cost {desk_usd.iloc[1]:,.0f} USD: they are a line of the bill, not a matter "
-    f"of taste.\n\n"
-    f"**Rambling.** Each percent costs {rambling_usd:,.0f} USD in tokens, and "
+    f"**Leaving.** At the desk there is next to nothing to stop. An answer has {desk.answer} visible tokens, and {LEAVE_AFTER} words "
+    f"take {LEAVE_AFTER / WORDS_PER_S:.1f} s to read. A provider that writes {written_at:.1f} tokens a second or more has written all of "
+    f"it by then. A policy that stops at word {LEAVE_AFTER} would spare {left_over:.0f} tokens: {leaving_usd:,.2f} USD a month of the "
+    f"desk's {now.of('desk'):,.0f}.\n\n"
+    f"**Thinking** costs {thinking_usd:,.0f} USD a month. Whether the answers are as good without it is chapter 10's question. "
+    f"**Manners** would add {manners_usd:,.0f} USD a month, and the wait that was measured above.\n\n"
+    f"**Rambling.** Each percent of the questions costs {rambling_usd:,.0f} USD in tokens, and "
     + (
-        f"{rambling_wrong:,.0f} USD in wrong answers at {PORTAL.wrong_answer_usd} USD each: buy the policy for the second sum. "
-        if rambling_wrong > rambling_usd
-        else f"{rambling_wrong:,.0f} USD in wrong answers: here the policy is bought for the tokens. "
+        f"{rambling_wrong:,.0f} USD in wrong answers at {PORTAL.wrong_answer_usd} USD each. So it is for the answers that you buy a "
+        "policy, and it must be one that knows where an answer ends. "
+        if rambling_wrong > rambling_usd and said > looping
+        else f"{rambling_wrong:,.0f} USD in wrong answers at {PORTAL.wrong_answer_usd} USD each. "
     )
-    + "(That counts an answer with rubbish behind it as wrong. Where a person reads it and can still find the sentence, it is less.)"
-    f"\n\nTokens are priced at {price.model}'s {1e6 * per_token:.2f} USD per million output tokens ({price.source}, {price.as_of})."
+    + "(An answer with rubbish behind it counts as wrong here. A person may still find the right sentence in it; a program will not.)"
+    f"\n\nPrices: {price.model}, {1e6 * per_token:.2f} USD per million output tokens ({price.source}, {price.as_of})."
 )
 
 # %% [markdown] tags=["reasoned"]
-# **Does the provider's bill stop with the stream?** That is the provider's choice, so take the desk's figures as upper bounds.
-# OpenRouter documents it (*API Reference, Streaming: Stream Cancellation*, 2026): at OpenAI, Azure and Anthropic, among others,
-# closing the connection stops the model and the billing; at AWS Bedrock, Groq, Google, Mistral and others it does not, and “you
-# will be billed for the complete response”. A user who compared his requests with AWS's cost report found just that for Bedrock
-# (LiteLLM, issue 34147, July 2026). A request that is *not* streamed cannot be stopped this way anywhere on that list. And
-# between the reader's click and the provider stand your own server and its proxies: the meter runs until the last of them has
-# passed it on.
+# **Does the provider's bill stop with the stream?** Each provider decides that, so what a stop saves at the desk is an upper
+# bound. OpenRouter, which resells many providers, lists them (documentation, *API Reference: Streaming, Stream Cancellation*, read
+# in 2026). At OpenAI, Azure and Anthropic, among others, closing the connection stops the model and the billing. At AWS Bedrock,
+# Groq, Google, Mistral and others it does not, and “you will be billed for the complete response”; so you will for every request
+# that is not streamed. For Bedrock, a user of LiteLLM found the same in AWS's cost report (LiteLLM, issue 34147, July 2026).
+# And your own servers and proxies stand between the reader's click and the provider: tokens are written, and paid, until the
+# last of them has closed its connection.
 #
 # ### The assistant: by the GPU
 #
-# The assistant's engine writes at the speed that the portal promises its readers, not at the speed of this machine. So the
-# button is priced at that promise. From this run comes only what holds on any machine: an open line without a reader saves
-# nothing, a closed one does.
+# The assistant does not run on this machine, so its button is priced at the speed that the portal promises its readers. What
+# this run adds is how the engine behaves: whether it goes on while a line is open, and whether it stops when the line is closed.
 
 # %%
 needs_now = fleet(PORTAL)
