@@ -13,24 +13,28 @@
 # %% tags=["imports"]
 import asyncio
 import json
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import altair as alt
 import ipywidgets as w
 import pandas as pd
 from IPython.display import Markdown
+from scipy.stats import binomtest
 from transformers import AutoTokenizer
 
-from labkit.cost import price_of
+from labkit.cost import host, price_named
 from labkit.lab import examples, grade
 from labkit.ledger import Booked, Ledger
 from labkit.load import ExactLengths
+from labkit.portal import PORTAL, Rented, Shortened, fleet, today
 from labkit.request import Chunk, Done, EngineError, Request, StreamIncomplete, clock, complete, stack
 from labkit.streaming import (
     WORDS_PER_S,
     AfterProse,
+    Decoder,
     EnoughWords,
     Final,
     JsonComplete,
@@ -47,10 +51,12 @@ from labkit.streaming import (
     frame,
     progressive,
     streamed,
+    token_arrivals,
     word_arrivals,
 )
 from labkit.workbook import PALETTE, Figure, below, live_chart, show
 from labkit.workbook.chapters.builds.b06 import cut_evenly, on_the_wire
+from labkit.workbook.pictures import draw_picture, stream_timeline
 
 # %%
 book.warm_up()
@@ -72,8 +78,8 @@ book.predict(
 # %%
 book.predict(
     "06.stop",
-    "An answer of 400 tokens streams. Its reader reads 10 words at the usual pace, presses stop, and the stream is closed at "
-    "once. What share of the 400 tokens does the engine not generate?",
+    f"The small model on this machine streams an answer of {PORTAL.assistant.answer} tokens. Its reader reads 10 words at the usual "
+    "pace, presses stop, and the stream is closed at once. What share of the tokens does the engine not generate?",
     low=0,
     high=100,
     unit="%",
@@ -102,8 +108,8 @@ book.predict_choice(
 # - the **first visible** one: something appears;
 # - the **first useful piece**: something can be *acted on*. Of prose the first sentence that says something, of a list the
 #   first whole item, of JSON the first whole field that somebody wants;
-# - the **last token**. An answer of one sentence can be acted on when that sentence is whole, which is here: streaming lets
-#   the reader watch it grow, and by this definition brings no use before the end.
+# - the **last token**. For an answer of one sentence this is the first useful piece, too: by this definition, streaming it
+#   brings nothing to act on before the end. The reader only sees it grow.
 
 # %%
 small = await book.connect("small")
@@ -124,8 +130,8 @@ async def counted(work, engine_=small):
 
 
 # %% [markdown]
-# (`counted` reads the engine's own counter; it will be a witness below. If another notebook uses the engine this very moment,
-# the counter holds its tokens, too.)
+# (`counted` reads the engine's own counter, which we need below. If another notebook uses the engine at the same time, the counter
+# holds its tokens, too.)
 #
 # Our small model was trained to be curt, so two of its answers below are *dictated*: the engine may only choose tokens that
 # spell a given text. It still writes them one by one, at its own speed, so the times are real.
@@ -158,6 +164,23 @@ def five_streams():
 
 
 # %%
+async def a_list():
+    whole = await complete(small, five_streams()["a list"][1])
+    return [(1000 * (chunk.at - whole.done.timing.sent), chunk.text) for chunk in whole.chunks]
+
+
+listed = await book.measure("a list, as it came", a_list)
+came = listed.value
+
+# %%
+pieces = [Chunk(text, tokens=1, at=ms / 1000) for ms, text in came]
+draw_picture(stream_timeline(token_arrivals(pieces, 0.0), first_useful_at(pieces, "list")))
+
+# %% [markdown]
+# That was the list, once. Now all five answers, in turns.
+
+
+# %%
 async def four_moments(number):
     rows = []
     for name, (engine_, request, kind) in five_streams().items():
@@ -185,12 +208,14 @@ async def four_moments(number):
 five = await book.measure("four moments", four_moments, rounds=book.pick(ci=5, learn=9))
 moments = pd.DataFrame([row for rows in five.value for row in rows])
 medians = moments.drop(columns="round").groupby("answer", sort=False).median()
-medians.drop(columns=["tokens", "unseen"]).round(1).rename(columns=lambda c: f"{c} (ms)")
 
 # %%
 useful = moments.pivot(index="round", columns="answer", values="first useful")
 first = moments.pivot(index="round", columns="answer", values="first token")
 book.reveal("06.think", (useful["large, thinks first"] / first["large, thinks first"]).tolist(), unit="×")
+
+# %%
+medians.drop(columns=["tokens", "unseen"]).round(1).rename(columns=lambda c: f"{c} (ms)")
 
 # %%
 names = list(medians.index)
@@ -356,81 +381,17 @@ Markdown(
 )
 
 # %% [markdown]
-# ### The reader is slower than the engine
+# ### Leave an answer
 #
-# Now a long answer. The engine writes at its speed; the reader reads at a human one. (Silent reading of English: the mean over
-# many studies, in `WORDS_PER_S`.) Shown at once when it is whole, or word by word?
+# An answer of the assistant's length, and a reader who leaves it in five ways. First the one of your prediction: read at the
+# usual pace, then stop.
 
 # %% tags=["constants"]
-LONG = 400  # tokens of the long answer
+LONG = PORTAL.assistant.answer  # tokens of the long answer
 LEAVE_AFTER = 10  # words read before the reader presses stop
 
-
 # %%
-async def a_long_answer(number):
-    if number == 0:
-        await complete(small, make(60, LONG))  # warm-up
-    whole = await complete(small, make(60, LONG))
-    return [round(at, 5) for at in word_arrivals(whole.chunks, whole.done.timing.sent)]
-
-
-long_answers = await book.measure("a long answer", a_long_answer, rounds=book.pick(ci=3, learn=5))
-arrived = sorted(long_answers.value, key=lambda words: words[-1])[len(long_answers.value) // 2]  # the round in the middle
-live_reading, late_reading = streamed(arrived, WORDS_PER_S), buffered(arrived, WORDS_PER_S)
-pd.DataFrame(
-    {
-        "starts reading (s)": [f"{r.start_s:.2f}" for r in (live_reading, late_reading)],
-        "stalls (s)": [f"{r.stalled_s:.2f}" for r in (live_reading, late_reading)],
-        "finished (s)": [f"{r.finish_s:.1f}" for r in (live_reading, late_reading)],
-    },
-    index=["streamed", "shown when whole"],
-)
-
-# %%
-read_when = {"read, streamed": live_reading, "read, shown when whole": late_reading}
-written = [
-    {"what": "written by the engine", "s": at, "words": i + 1, "round": number}
-    for number, words in enumerate(long_answers.value)
-    for i, at in enumerate(words)
-]
-read = [
-    {"what": what, "s": reading.start_s + (i + 1) / WORDS_PER_S, "words": i + 1, "round": 0}
-    for what, reading in read_when.items()
-    for i in range(len(arrived))
-]
-at_word = sum(live_reading.start_s + (i + 1) / WORDS_PER_S <= arrived[-1] for i in range(len(arrived)))
-show(
-    alt.Chart(pd.DataFrame([*written, *read]))
-    .mark_line(opacity=0.8)
-    .encode(
-        x=alt.X("s:Q", title="time since the request was sent (s, logarithmic)", scale=alt.Scale(type="log")),
-        y=alt.Y("words:Q", title="words"),
-        color=alt.Color("what:N", title=None, sort=["written by the engine", *read_when]),
-        detail="round:N",
-    )
-    .properties(title=f"When the engine is done with {len(arrived)} words, the reader has read {at_word}"),
-    alt=f"Words written and read against time, log scale. The engine is done at {arrived[-1]:.2f} s; the reader starts at "
-    f"{live_reading.start_s:.2f} s and ends at {live_reading.finish_s:.0f} s streamed, and starts at "
-    f"{late_reading.start_s:.2f} s and ends at {late_reading.finish_s:.0f} s when shown whole.",
-    source=f"Written: {len(long_answers.value)} rounds. Read: computed at {60 * WORDS_PER_S:.0f} words a minute from the "
-    f"arrivals of the round in the middle. {long_answers.source}",
-)
-
-# %%
-Markdown(
-    f"Streamed, reading starts {late_reading.start_s - live_reading.start_s:.2f} s earlier and ends "
-    f"{late_reading.finish_s - live_reading.finish_s:.2f} s earlier, of {late_reading.finish_s:.0f} s. An engine that takes its "
-    "time makes that first wait long (move it below). But look at the picture again, and think of the stop button."
-)
-
-# %% [markdown]
-# ### Five ways to leave, three witnesses
-#
-# One answer of the same length, left in five ways. Three witnesses: what the reader was shown, what our ledger has booked, and
-# what the engine's own counter says it generated.
-
-# %%
-price = price_of("gpt-5-mini")
+price = price_named(PORTAL.desk.large)
 books = Ledger(":memory:")
 kept = stack(Booked(books, {"*": price}, provider="lab"), engine=small)
 
@@ -438,12 +399,13 @@ kept = stack(Booked(books, {"*": price}, provider="lab"), engine=small)
 async def reads(handler, request, words, rate=None, then_idle=0.0):
     """Read until `words` words are whole, at `rate` words/s (None: as they come), idle, and close the stream.
 
-    Gives back how many whole words were shown: a word is whole when white space follows it.
+    Gives back how many whole words were shown: a word is whole when white space follows it, or the end.
     """
     text, shown = "", 0
     async with aclosing(handler(request)) as events:
         async for event in events:
             if isinstance(event, Done):
+                shown = len(text.split())  # the end makes the last word whole
                 break
             text += event.text
             before, shown = shown, len(text.split()) - (bool(text) and not text[-1].isspace())
@@ -479,12 +441,95 @@ async def five_ways(_):
 leaving = await book.measure("five ways to leave", five_ways, rounds=book.pick(ci=2, learn=5))
 left = pd.DataFrame([row for rows in leaving.value for row in rows])
 all_of_it, _, button, _, policy = (rows["tokens generated"].tolist() for _, rows in left.groupby("how", sort=False))
-left.groupby("how", sort=False).median().round().astype(int).rename(
-    columns={"tokens booked": "tokens on our books", "tokens generated": "tokens by the engine's count"}
+book.reveal("06.stop", [100 * (1 - b / a) for a, b in zip(all_of_it, button, strict=True)], unit="%")
+
+# %% [markdown]
+# ### A slow line
+#
+# A reader takes chunks at a quarter of the speed at which the engine makes them. Something has to give. `wait` holds the stream
+# back until the reader has taken a chunk; `merge` joins what waits, so that the reader gets fewer and longer ones.
+
+# %% tags=["constants"]
+SLOWER = 4  # times as long as the engine needs for a token, the slow reader takes for a chunk
+QUEUE = 16  # chunks that may wait
+
+
+# %%
+async def slow_line(_):
+    request = make(60, LONG // 2)
+    alone = await complete(small, request)
+    pace = alone.done.timing.tpot(alone.done.usage.output_tokens)
+    rows = []
+    for policy_ in ("wait", "merge"):
+        before = await small.metrics()
+        taken, text = 0, ""
+        async with aclosing(Paced(QUEUE, policy_)(small)(request)) as events:
+            async for event in events:
+                await asyncio.sleep(SLOWER * pace)
+                if isinstance(event, Chunk):
+                    taken, text = taken + 1, text + event.text
+                else:
+                    ended = event.timing
+        reader_s = clock.now() - ended.sent
+        engine_s = ((await small.metrics()) - before).e2e_latency.mean
+        rows.append(
+            {
+                "policy": policy_,
+                "chunks the reader took": taken,
+                "% of the text": round(100 * len(text) / len(alone.text)),
+                "reader done (s)": reader_s,
+                "our own clock says the stream took (s)": ended.e2e,
+                "the engine says (s)": engine_s,
+            }
+        )
+    return rows
+
+
+slow = await book.measure("a slow line", slow_line, rounds=book.pick(ci=3, learn=5))
+slow_rows = pd.DataFrame([row for rows in slow.value for row in rows])
+
+# %%
+held = slow_rows[slow_rows.policy == "wait"]
+went_on = below(held["the engine says (s)"].tolist(), (0.7 * held["reader done (s)"]).tolist())
+kept_all_text = held["% of the text"].median() > 90
+book.reveal(
+    "06.slow",
+    None
+    if went_on is None
+    else "it waits as well"
+    if not went_on
+    else "it goes on at its own speed, and somebody keeps the rest"
+    if kept_all_text
+    else "it drops what the reader cannot take",
+    unsure="the engine's own time and the reader's do not differ clearly in these rounds",
 )
 
 # %%
-book.reveal("06.stop", [100 * (1 - b / a) for a, b in zip(all_of_it, button, strict=True)], unit="%")
+slow_rows.groupby("policy", sort=False).median().round(2)
+
+# %%
+book.finding(
+    went_on,
+    f"Waiting does not reach the engine: by its own clock it had finished after {held['the engine says (s)'].median():.2f} s, "
+    f"the reader after {held['reader done (s)'].median():.2f} s, and in between the answer sat in buffers on the way.",
+    "In this run the engine took about as long as the reader. vLLM writes into its server's buffers whoever reads; so look for "
+    "what slowed it down, before you believe that it waited.",
+)
+
+# %% [markdown] tags=["reasoned"]
+# Two consequences. A token rate measured behind a slow reader is *the reader's*. And back-pressure saves memory in your process
+# only: to stop the engine you must close the stream. Merging hands over the same text in fewer pieces.
+
+# %% [markdown]
+# ### Three witnesses
+#
+# Now all five ways to leave, with three witnesses: what the reader was shown, what our ledger has booked, and what the engine's
+# own counter says it generated.
+
+# %%
+left.groupby("how", sort=False).median().round().astype(int).rename(
+    columns={"tokens booked": "tokens on our books", "tokens generated": "tokens by the engine's count"}
+)
 
 # %%
 stop_median, policy_median, all_median = (pd.Series(v).median() for v in (button, policy, all_of_it))
@@ -500,16 +545,96 @@ book.finding(
     f"depends on how busy this machine is. For the policy that looks at the *text*, it was {policy_median:.0f}.",
 )
 
+# %%
+after_close = left[left.how.str.startswith("a policy")]
+book.claim(
+    "06.stops",
+    "Closing the stream immediately stops the model",
+    by="OpenRouter, documentation, “API Reference: Streaming, Stream Cancellation”, read in 2026: of the providers that support it.",
+    claimed=0,
+    measured=(after_close["tokens generated"] - after_close["tokens booked"]).tolist(),
+    unit="tokens written after the close",
+    where="on this engine, by its own counter against the tokens that had arrived",
+    unless="somebody between the reader and the engine keeps the connection open, or the provider does not cancel at all.",
+    source=leaving.source,
+)
+
 # %% [markdown] tags=["reasoned"]
-# Tokens are paid at the speed of writing and wanted at the speed of reading. So where the engine is fast, a button saves little,
-# and a faster engine makes it save less. And an attempt is booked at the engine, wherever the ledger stands in the stack: put a
-# queue above it, before the slow reader (`Paced`), and the books see what the engine does.
+# The engine writes at its own speed, and the reader decides at reading speed. So the faster the engine, the less a button saves.
 #
+# The ledger books what passes through it. If it stands behind a reader who stops reading, it sees no more than the reader.
+# Put a queue (`Paced`) between the two, and it sees what the engine does.
+
+# %% [markdown]
+# ### Two speeds
+#
+# The same kind of answer once more, word by word: when the engine has written each word, and when a reader has read it, streamed
+# or shown when whole. The reader is computed: `60 * WORDS_PER_S` words a minute, the mean of many studies of silent reading in English
+# (Brysbaert, *How many words do we read per minute?*, Journal of Memory and Language 109, 2019).
+
+
+# %%
+async def a_long_answer(number):
+    if number == 0:
+        await complete(small, make(60, LONG))  # warm-up
+    whole = await complete(small, make(60, LONG))
+    return [round(at, 5) for at in word_arrivals(whole.chunks, whole.done.timing.sent)]
+
+
+long_answers = await book.measure("a long answer", a_long_answer, rounds=book.pick(ci=3, learn=5))
+arrived = sorted(long_answers.value, key=lambda words: words[-1])[len(long_answers.value) // 2]  # the round in the middle
+live_reading, late_reading = streamed(arrived, WORDS_PER_S), buffered(arrived, WORDS_PER_S)
+
+# %%
+read_when = {"read, streamed": live_reading, "read, shown when whole": late_reading}
+written = [
+    {"what": "written by the engine", "s": at, "words": i + 1, "round": number}
+    for number, words in enumerate(long_answers.value)
+    for i, at in enumerate(words)
+]
+read = [
+    {"what": what, "s": reading.start_s + (i + 1) / WORDS_PER_S, "words": i + 1, "round": 0}
+    for what, reading in read_when.items()
+    for i in range(len(arrived))
+]
+at_word = sum(live_reading.start_s + (i + 1) / WORDS_PER_S <= arrived[-1] for i in range(len(arrived)))
+show(
+    alt.Chart(pd.DataFrame([*written, *read]))
+    .mark_line(opacity=0.8)
+    .encode(
+        x=alt.X("s:Q", title="time since the request was sent (s, logarithmic)", scale=alt.Scale(type="log")),
+        y=alt.Y("words:Q", title="words"),
+        color=alt.Color("what:N", title=None, sort=["written by the engine", *read_when]),
+        detail="round:N",
+    )
+    .properties(title=f"When the engine is done with {len(arrived)} words, the reader has read {at_word}"),
+    alt=f"Words written and read against time, log scale. The engine is done at {arrived[-1]:.2f} s; the reader starts at "
+    f"{live_reading.start_s:.2f} s and ends at {live_reading.finish_s:.0f} s streamed, and starts at "
+    f"{late_reading.start_s:.2f} s and ends at {late_reading.finish_s:.0f} s when shown whole.",
+    source=f"Written: {len(long_answers.value)} rounds. Read: computed at {60 * WORDS_PER_S:.0f} words a minute from the "
+    f"arrivals of the round in the middle. {long_answers.source}",
+)
+
+# %%
+begins, ends = late_reading.start_s - live_reading.start_s, late_reading.finish_s - live_reading.finish_s
+Markdown(
+    f"Streamed, reading starts {begins:.2f} s earlier and ends {ends:.2f} s earlier, of {late_reading.finish_s:.0f} s"
+    + (
+        f"; on the way the reader waits {live_reading.stalled_s:.2f} s for words. "
+        if live_reading.stalled_s > 0.01
+        else ". "
+    )
+    + f"Word {LEAVE_AFTER} is read after {live_reading.start_s + LEAVE_AFTER / WORDS_PER_S:.1f} s; by then "
+    f"{sum(at <= live_reading.start_s + LEAVE_AFTER / WORDS_PER_S for at in arrived)} of {len(arrived)} words are written. That is all "
+    "that decides what a stop button saves."
+)
+
+# %% [markdown]
 # ### Stop when it has been said
 #
-# So what can a policy look for? We plant a fault that has shipped more than once: a chat template without the right end mark,
-# so that the model does not know when to stop. (Here: the engine is told to ignore the end mark.) Questions with one-line
-# answers and with JSON answers, all at once, under four policies.
+# What can a policy look for? We plant a known fault, a chat template without the right end mark, so that the model does not know
+# when to stop. (Here the engine is told to ignore the end mark.) Then we ask questions with one-line answers and with JSON
+# answers, under four policies.
 
 # %% tags=["constants"]
 CEILING = 256  # max_tokens of the answers that do not end
@@ -562,31 +687,25 @@ asked = int(outcome.answers.iloc[0])
 
 # %%
 spared = 100 * (1 - outcome.tokens / outcome.tokens["no policy"])
+labelled = outcome.reset_index()
+labelled["policy"] += [f": {n} of {asked} right" for n in labelled.right]
 show(
-    alt.Chart(outcome.reset_index())
+    alt.Chart(labelled)
     .mark_bar(color=PALETTE["blue"])
     .encode(
         x=alt.X("tokens:Q", title=f"tokens generated for {asked} answers, the engine's count"),
-        y=alt.Y("policy:N", title=None, sort=list(outcome.index)),
-        tooltip=["policy:N", "tokens:Q", "right:Q"],
+        y=alt.Y("policy:N", title=None, sort=list(labelled.policy), axis=alt.Axis(labelLimit=300)),
+        tooltip=["policy:N", "tokens:Q", "stopped:Q"],
     )
     .properties(
-        height=130,
         title=f"Of an endless answer, a loop detector spares {spared[LOOPS]:.0f} %, knowing the end {spared[SAID]:.0f} %",
     ),
-    alt="Tokens by policy: " + ", ".join(f"{name} {int(n)}" for name, n in outcome.tokens.items()) + ".",
-    source=f"Concurrent requests, greedy. {endless.source}",
-)
-
-# %%
-usd = float(price.rates.visible_output) * outcome.tokens / outcome.answers
-pd.DataFrame(
-    {
-        "tokens": outcome.tokens,
-        "stopped early": outcome.stopped,
-        "right": [f"{n} of {asked}" for n in outcome.right],
-        "output, USD per million answers": usd.round(0),
-    }
+    alt="By policy: "
+    + "; ".join(
+        f"{r.Index}: {r.tokens} tokens, {r.stopped} stopped early, {r.right} of {asked} right" for r in outcome.itertuples()
+    )
+    + ".",
+    source=f"Concurrent requests, each at its most likely tokens. {endless.source}",
 )
 
 # %%
@@ -604,80 +723,6 @@ book.finding(
 # Where a fixed string ends an answer, hand it to the engine as a stop sequence and it will not generate even the token too
 # many. A condition in your code is for what no string can say: JSON that is whole, a passage for the fourth time, a reader who
 # has gone.
-#
-# ### A slow line
-#
-# A reader takes chunks at a quarter of the speed at which the engine makes them. Something has to give. `wait` holds the stream
-# back until the reader has taken a chunk; `merge` joins what waits, so that the reader gets fewer and longer ones.
-
-# %% tags=["constants"]
-SLOWER = 4  # times as long as the engine needs for a token, the slow reader takes for a chunk
-QUEUE = 16  # chunks that may wait
-
-
-# %%
-async def slow_line(_):
-    request = make(60, LONG // 2)
-    alone = await complete(small, request)
-    pace = alone.done.timing.tpot(alone.done.usage.output_tokens)
-    rows = []
-    for policy_ in ("wait", "merge"):
-        before = await small.metrics()
-        taken, text = 0, ""
-        async with aclosing(Paced(QUEUE, policy_)(small)(request)) as events:
-            async for event in events:
-                await asyncio.sleep(SLOWER * pace)
-                if isinstance(event, Chunk):
-                    taken, text = taken + 1, text + event.text
-                else:
-                    ended = event.timing
-        reader_s = clock.now() - ended.sent
-        engine_s = ((await small.metrics()) - before).e2e_latency.mean
-        rows.append(
-            {
-                "policy": policy_,
-                "chunks the reader took": taken,
-                "% of the text": round(100 * len(text) / len(alone.text)),
-                "reader done (s)": reader_s,
-                "our own clock says the stream took (s)": ended.e2e,
-                "the engine says (s)": engine_s,
-            }
-        )
-    return rows
-
-
-slow = await book.measure("a slow line", slow_line, rounds=book.pick(ci=3, learn=5))
-slow_rows = pd.DataFrame([row for rows in slow.value for row in rows])
-slow_rows.groupby("policy", sort=False).median().round(2)
-
-# %%
-held = slow_rows[slow_rows.policy == "wait"]
-went_on = below(held["the engine says (s)"].tolist(), (0.7 * held["reader done (s)"]).tolist())
-kept_all_text = held["% of the text"].median() > 90
-book.reveal(
-    "06.slow",
-    None
-    if went_on is None
-    else "it waits as well"
-    if not went_on
-    else "it goes on at its own speed, and somebody keeps the rest"
-    if kept_all_text
-    else "it drops what the reader cannot take",
-    unsure="the engine's own time and the reader's do not differ clearly in these rounds",
-)
-
-# %%
-book.finding(
-    went_on,
-    f"Waiting does not reach the engine: by its own clock it had finished after {held['the engine says (s)'].median():.2f} s, "
-    f"the reader after {held['reader done (s)'].median():.2f} s, and in between the answer sat in buffers on the way.",
-    "In this run the engine took about as long as the reader. vLLM writes into its server's buffers whoever reads; so look for "
-    "what slowed it down, before you believe that it waited.",
-)
-
-# %% [markdown] tags=["reasoned"]
-# Two consequences. A token rate measured behind a slow reader is *the reader's*. And back-pressure saves memory in your process
-# only: to stop the engine you must close the stream. Merging hands over the same text in fewer pieces.
 
 # %% [markdown] tags=["further"]
 # ### A line that breaks
@@ -690,8 +735,13 @@ book.finding(
 BREAK_AT = 12_000  # bytes after which the line breaks
 GRACE_S = 0.3  # how long a stream without a reader may go on; 30 s would be usual, here we do not want to wait
 
+
 # %%
-decode = book.reference("06.4")
+def decode(pieces):
+    """(id, data) of each event of a stream of Server-Sent Events; bytes may be cut anywhere."""
+    decoder = Decoder()
+    for piece in pieces:
+        yield from ((event.id, event.data) for event in decoder.feed(piece))
 
 
 async def receive(byte_stream, at_most=None):
@@ -819,10 +869,10 @@ def reader_and_engine(first_s, tokens_per_s, answer_words, words_per_minute, lea
 live_chart(
     reader_and_engine,
     first_s=w.FloatSlider(0.4, min=0.05, max=5, step=0.05, description="TTFT (s)"),
-    tokens_per_s=w.IntSlider(40, 2, 300, 1, description="tokens a second"),
-    answer_words=w.IntSlider(300, 10, 800, 10, description="words of the answer"),
+    tokens_per_s=w.IntSlider(int(PORTAL.assistant.tokens_per_s), 2, 300, 1, description="tokens a second"),
+    answer_words=w.IntSlider(round(LONG / TOKENS_PER_WORD), 10, 800, 10, description="words of the answer"),
     words_per_minute=w.IntSlider(238, 80, 600, 2, description="words read a minute"),
-    leave_after=w.IntSlider(12, 1, 200, 1, description="leaves after (words)"),
+    leave_after=w.IntSlider(LEAVE_AFTER, 1, 200, 1, description="leaves after (words)"),
 )
 
 # %% [markdown] tags=["reasoned"]
@@ -832,20 +882,34 @@ live_chart(
 # %% [markdown]
 # ## Do
 
-# %% [markdown] tags=["further"]
+# %% [markdown]
 # {{exercise 06.1}}
-# The first word arrives after `first` seconds, each next one `gap` seconds later, `words` in all; the reader reads `rate` words
-# a second and none before it is there. Return (start, finish) of reading it streamed and of reading it shown when whole.
+# Every team wants a stop button, and each button has to be kept in repair. Decide which features get one: return the names of those features
+# whose button takes at least `least` dollars off the month's invoice (`least` is above 0), the most dollars first. A feature
+# writes `tokens_per_s` from its first token on, until it hears that the reader has left: `notices_s` after the click.
 
 
 # %% exercise="06.1"
-def two_readings(first: float, gap: float, words: int, rate: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """((start, finish) streamed, (start, finish) shown when whole), in seconds since the send."""
+@dataclass(frozen=True)
+class Feature:
+    """A feature whose readers sometimes leave. Times are in seconds after the first token."""
+
+    name: str
+    answer: int  # tokens of a whole answer
+    tokens_per_s: float  # at which it is written
+    left: int  # answers a month that their readers leave
+    leaves_s: float  # when these readers leave
+    paid: str  # by "tokens" written until the close, by "whole answers", or by "GPUs" rented for the month
+    usd: float  # dollars per million output tokens
+
+
+def worth_a_button(features: Sequence[Feature], notices_s: float, least: float) -> list[str]:
+    """Names of the features whose stop button takes at least `least` dollars off the invoice, the most first."""
     ...  # your code here
 
 
 # %%
-book.check("06.1", two_readings)
+book.check("06.1", worth_a_button)
 
 # %% [markdown]
 # {{exercise 06.2}}
@@ -864,17 +928,9 @@ def whole_items(pieces: Iterable[str]) -> Iterator[str]:
 book.check("06.2", whole_items)
 
 # %% [markdown]
-# Here is the lab's own renderer on the list from above: the pieces as the engine sent them, and what a screen could show when.
-
+# Here is the lab's own renderer on the list that was recorded above: what a screen could show, and when.
 
 # %%
-async def a_list():
-    whole = await complete(small, five_streams()["a list"][1])
-    return [(1000 * (chunk.at - whole.done.timing.sent), chunk.text) for chunk in whole.chunks]
-
-
-listed = await book.measure("a list, as it came", a_list)
-came = listed.value
 shown_at = {}
 
 
@@ -905,36 +961,18 @@ book.check("06.3", going_in_circles)
 
 # %% [markdown] tags=["further"]
 # {{exercise 06.4}}
-# Write the reader's end of the line: Server-Sent Events from bytes that are cut anywhere, in the middle of a character too.
-# Lines end in LF or CR LF. `id: …` sets the id, which stays until the next one; each `data: …` adds a line to the event's data
-# (take off *one* space behind the colon); an empty line sends the event if it has data; other fields, and comments
-# (`: keep-alive`), are passed over. An event that the end of the stream cuts was never there. The lab uses this piece to come
-# back to a broken stream, above.
-
-
-# %% exercise="06.4"
-def messages(pieces: Iterable[bytes]) -> Iterator[tuple[str, str]]:
-    """(id, data) of each event, as soon as it is whole."""
-    ...  # your code here
-
-
-# %%
-book.check("06.4", messages)
-
-# %% [markdown] tags=["further"]
-# {{exercise 06.5}}
 # Whoever streams answers owns a piece of code like this one. Most were written in an hour, on a fast line, where each piece of
 # bytes happened to hold one whole event. Then a proxy joins two events, a mobile line cuts a character in half, or the engine
 # fails after the first words. Customers see `Ã©`, miss a word, or take half an answer for all of it; and since every one of
-# these requests has status 200, no dashboard shows it. Write the reader that the rest of a product can rely on. Exercise 06.4
-# was its middle; here are its two ends.
+# these requests has status 200, no dashboard shows it. Write the reader that the rest of a product can rely on.
 #
 # 1. `lines` gives the lines that a piece of bytes completes. A line ends in LF, CR LF or CR. A CR ends its line at once, even as
 #    the last byte of a piece; an LF that comes next belongs to it. A BOM at the beginning of the stream is taken off. A byte
 #    that is no UTF-8 becomes `\ufffd`.
-# 2. `events` gives (event, data) of the events that a piece completes, by the rules of 06.4. Of the other fields, `event: …`
-#    names the event, for this one time; without it the name is `message`. An empty line forgets the name as well as the data.
-#    A line without a colon is a field with an empty value.
+# 2. `events` gives (event, data) of the events that a piece completes. Each line `data: …` adds a line to the event's data; take
+#    off *one* space behind the colon. `event: …` names the event, for this one time; without it the name is `message`. An empty
+#    line sends the event if it has data, and forgets the data and the name. A line without a colon is a field with an empty
+#    value. Other fields, and comments (`: keep-alive`), are passed over. What the stream's end cuts was never an event.
 # 3. `feed` returns the text that a piece brings, and keeps `text`, `finish_reason`, `usage` and `done` up to date. The data is
 #    JSON, `{"choices": [{"delta": {"content": "Hel"}, "finish_reason": null}], "usage": null}`, of which everything may be
 #    missing or null. The usage comes late, in an event without choices. Data that is `[DONE]` and nothing else ends the answer:
@@ -944,7 +982,7 @@ book.check("06.4", messages)
 #    that says how many characters there are. Whatever is raised, what had arrived stays in `text`.
 
 
-# %% exercise="06.5"
+# %% exercise="06.4"
 class AnswerReader:
     """Reads one answer from the bytes of its stream, which may be cut anywhere."""
 
@@ -972,7 +1010,7 @@ class AnswerReader:
 
 
 # %%
-book.check("06.5", AnswerReader)
+book.check("06.4", AnswerReader)
 
 # %% [markdown] tags=["further"]
 # #### Your reader on this chapter's stream
@@ -1029,9 +1067,9 @@ def read_through(reader, pieces):
 
 
 # %%
-mine, whose = book.yours("06.5", AnswerReader)
+mine, whose = book.yours("06.4", AnswerReader)
 first_try = "everybody's first"
-contestants = {whose: mine, "the lab's": book.reference("06.5"), first_try: FirstTry}
+contestants = {whose: mine, "the lab's": book.reference("06.4"), first_try: FirstTry}
 heard = pd.DataFrame(
     [
         {"reader": name, "network": network, "percent": percent, "says": said}
@@ -1085,56 +1123,194 @@ heard.pivot(index="network", columns="reader", values="says").loc[list(networks)
 # %% [markdown]
 # ## So what
 #
-# Streaming itself is free: the same tokens, sooner. What it adds to the portal's bill is what it lets you *not* generate. Your
-# own logs know the shares of answers that think, of those that ramble (up to the ceiling above), and of readers who leave a long
-# answer early; here is what each percent of them is worth.
+# Streaming costs nothing: the same tokens, sooner. The bill can only fall by tokens that are *not* written any more, and the
+# portal writes in two places that pay in different ways. The **desk** asks a provider and pays by the token. The **assistant**
+# runs on GPUs that the portal rents: an answer that ends early gives GPU time back, and money comes back once a whole GPU can
+# go.
+#
+# ### The desk: by the token
+#
+# How many answers ramble or are left early, your own log knows; here is what each percent of them is worth.
 
 # %% tags=["constants"]
-REQUESTS_PER_MONTH = 100_000 * 4 * 30
-HOSTED_TOKENS_PER_S = 50  # a large hosted model, for comparison with the engine here
+PERCENT = 0.01  # of the answers, as the unit of what follows
+LEFT = 0.01  # of the answers are left by their readers at word LEAVE_AFTER
 
 # %%
+desk, chat = PORTAL.desk, PORTAL.assistant
+now = today(PORTAL)
+calls = now.asked("desk")
 per_token = float(price.rates.visible_output) / 1e6
-percent = REQUESTS_PER_MONTH / 100
-here_s = LEAVE_AFTER / WORDS_PER_S
-hosted = min(all_median, here_s * HOSTED_TOKENS_PER_S)
-without, with_loops, with_form = (
-    max(0.0, float(outcome.tokens[name] - outcome.tokens["as it should be"]) / asked) for name in ("no policy", LOOPS, SAID)
+
+
+def beyond(policy):
+    """Tokens of an answer that does not end, beyond those that it should have had."""
+    return max(0.0, float(outcome.tokens[policy] - outcome.tokens["as it should be"]) / asked)
+
+
+def wrong_usd(policy):
+    """What the wrong answers among PERCENT of the questions cost a month; with the upper end of the 95 % interval."""
+    per_share = float(PORTAL.wrong_answer_usd) * PERCENT * PORTAL.questions
+    wrong_ = asked - int(outcome.right[policy])
+    return f"{per_share * wrong_ / asked:,.0f} (up to {per_share * binomtest(wrong_, asked).proportion_ci(method='wilson').high:,.0f})"
+
+
+left_over = max(0.0, desk.answer - policy_median)
+desk_lines = {  # calls a month, tokens of each that are at stake, and what their wrong answers cost
+    "thinking before every answer, as today": (calls, desk.thinking, "-"),
+    "a polite opening on every answer, if somebody adds it": (calls, manners_tokens, "-"),
+    "1 % ramble: no policy": (PERCENT * calls, beyond("no policy"), wrong_usd("no policy")),
+    "1 % ramble: loop detector": (PERCENT * calls, beyond(LOOPS), wrong_usd(LOOPS)),
+    "1 % ramble: a policy that knows the end": (PERCENT * calls, beyond(SAID), wrong_usd(SAID)),
+    f"1 % leave at word {LEAVE_AFTER}: left to stop": (LEFT * calls, left_over, "-"),
+}
+desk_usd = {what: calls_ * tokens * per_token for what, (calls_, tokens, _) in desk_lines.items()}
+
+# %%
+Markdown(
+    "| at the desk | calls a month | tokens a call | USD a month | and wrong answers, USD a month |\n|:--|--:|--:|--:|--:|\n"
+    + "\n".join(
+        f"| {what} | {calls_:,.0f} | {tokens:,.1f} | {desk_usd[what]:,.0f} | {wrong_} |"
+        for what, (calls_, tokens, wrong_) in desk_lines.items()
+    )
 )
-bill = pd.DataFrame(
-    [
-        ("a polite opening on every answer: left out", manners_tokens * REQUESTS_PER_MONTH, 0.0),
-        ("1 % think before they answer: if that were left out", float(thinking.unseen) * percent, 0.0),
-        ("1 % ramble on: loop detector", without * percent, with_loops * percent),
-        ("1 % ramble on: a policy that knows the end", without * percent, with_form * percent),
-        ("1 % leave: stop button, this engine", all_median * percent, stop_median * percent),
-        (f"1 % leave: stop button, {HOSTED_TOKENS_PER_S} tokens/s (computed)", all_median * percent, hosted * percent),
-        (f"1 % leave: a policy that {LEAVE_AFTER} words will do", all_median * percent, policy_median * percent),
-    ],
-    columns=["what", "before", "after"],
-).set_index("what")
-(bill * per_token).map(lambda usd: f"{usd:,.0f}").rename(columns=lambda c: f"{c} (USD a month)")
 
 # %% tags=["reasoned"]
+thinking_usd, manners_usd, rambling_usd, *_, leaving_usd = desk_usd.values()
+rambling_wrong = float(PORTAL.wrong_answer_usd) * PERCENT * PORTAL.questions * (1 - rambling / asked)
+written_at = desk.answer * WORDS_PER_S / LEAVE_AFTER
 Markdown(
-    f"At {price.model}'s {1e6 * per_token:.2f} USD per million output tokens ({price.source}), {REQUESTS_PER_MONTH:,} requests a "
-    f"month. Thinking stands there for each percent of the requests that think; whether their answers are right without it is "
-    f"chapter 10's question. **The pressure relieved**: the wait before reading starts. **Where it moved**: into open connections, into "
-    f"buffers that hold whole answers for readers who may return, and into books that can only see what somebody has read. "
-    f"**In production**, watch time to first *useful* piece per kind of answer, not TTFT; tokens generated by the engine minus "
-    f"tokens delivered; and streams still running without a reader. The first leads you to the long openings and the thinking, "
-    f"the other two to answers that nobody reads."
+    f"**Leaving.** At the desk there is next to nothing to stop. An answer has {desk.answer} visible tokens, and {LEAVE_AFTER} words "
+    f"take {LEAVE_AFTER / WORDS_PER_S:.1f} s to read. A provider that writes {written_at:.1f} tokens a second or more has written all of "
+    f"it by then. A policy that stops at word {LEAVE_AFTER} would spare {left_over:.0f} tokens: {leaving_usd:,.2f} USD a month of the "
+    f"desk's {now.of('desk'):,.0f}.\n\n"
+    f"**Thinking** costs {thinking_usd:,.0f} USD a month. Whether the answers are as good without it is chapter 10's question. "
+    f"**Manners** would add {manners_usd:,.0f} USD a month, and the wait that was measured above.\n\n"
+    f"**Rambling.** Each percent of the questions costs {rambling_usd:,.0f} USD in tokens, and "
+    + (
+        f"{rambling_wrong:,.0f} USD in wrong answers at {PORTAL.wrong_answer_usd} USD each. So it is for the answers that you buy a "
+        "policy, and it must be one that knows where an answer ends. "
+        if rambling_wrong > rambling_usd and said > looping
+        else f"{rambling_wrong:,.0f} USD in wrong answers at {PORTAL.wrong_answer_usd} USD each. "
+    )
+    + "(An answer with rubbish behind it counts as wrong here. A person may still find the right sentence in it; a program will not.)"
+    f"\n\nPrices: {price.model}, {1e6 * per_token:.2f} USD per million output tokens ({price.source}, {price.as_of})."
+)
+
+# %% [markdown] tags=["reasoned"]
+# **Does the provider's bill stop with the stream?** Each provider decides that, so what a stop saves at the desk is an upper
+# bound. OpenRouter, which resells many providers, lists them (documentation, *API Reference: Streaming, Stream Cancellation*, read
+# in 2026). At OpenAI, Azure and Anthropic, among others, closing the connection stops the model and the billing. At AWS Bedrock,
+# Groq, Google, Mistral and others it does not, and “you will be billed for the complete response”; so you will for every request
+# that is not streamed. For Bedrock, a user of LiteLLM found the same in AWS's cost report (LiteLLM, issue 34147, July 2026).
+# And your own servers and proxies stand between the reader's click and the provider: tokens are written, and paid, until the
+# last of them has closed its connection.
+#
+# ### The assistant: by the GPU
+#
+# The assistant does not run on this machine, so its button is priced at the speed that the portal promises its readers. What
+# this run adds is how the engine behaves: whether it goes on while a line is open, and whether it stops when the line is closed.
+
+# %%
+needs_now = fleet(PORTAL)
+writing = max(needs_now.memory, needs_now.speed)  # GPUs for those whose answer is being written; the rest computes histories
+rented = now.machines[0].rented
+gpu_month = float(now.of("assistant")) / rented
+spared_by = {
+    "stop button, at the promised speed": max(0.0, 1 - chat.tokens_per_s * LEAVE_AFTER / WORDS_PER_S / chat.answer),
+    f"a policy that {LEAVE_AFTER} words will do": max(0.0, 1 - TOKENS_PER_WORD * LEAVE_AFTER / chat.answer),
+}
+
+
+def gpus_if(left_share, spared_share):
+    """GPUs that the assistant needs in its busiest hour when `left_share` of its answers end early."""
+    return writing * (1 - left_share * spared_share) + needs_now.recompute
+
+
+def first_gpu_back(spared_share):
+    """The share of answers that must end early until one GPU can be returned; None if all of them would not do."""
+    share = (needs_now.gpus - (rented - 1)) / (writing * spared_share) if spared_share else 2.0
+    return share if share <= 1 else None
+
+
+back_at = {name: first_gpu_back(spared_share) for name, spared_share in spared_by.items()}
+
+# %% tags=["reasoned"]
+shares = [i / 100 for i in range(101)]
+returned = pd.DataFrame(
+    [
+        {"what": name, "left": 100 * share, "usd": (rented - math.ceil(gpus_if(share, spared_share))) * gpu_month}
+        for name, spared_share in spared_by.items()
+        for share in shares
+    ]
+)
+button_back, policy_back = back_at.values()
+show(
+    alt.Chart(returned)
+    .mark_line(interpolate="step-after")
+    .encode(
+        x=alt.X("left:Q", title="answers that their readers leave (%)"),
+        y=alt.Y("usd:Q", title="given back (USD a month)", axis=alt.Axis(format=",.0f")),
+        color=alt.Color("what:N", title=None, sort=list(spared_by)),
+    )
+    .properties(
+        title={
+            "text": f"A stop button gives the first GPU back when {100 * button_back:.0f} % of the answers are left"
+            if button_back
+            else "A stop button gives no GPU back, however many leave",
+            "subtitle": f"{rented} GPUs are rented, {needs_now.gpus:.2f} are needed",
+        }
+    ),
+    alt="Steps of money given back against the share of answers left. "
+    + " ".join(
+        f"{name}: nothing before {100 * share:.0f} %." if share else f"{name}: nothing at any share."
+        for name, share in back_at.items()
+    ),
+    source=f"Modelled: the portal's fleet in its busiest hour; {chat.tokens_per_s:.0f} tokens a second promised, "
+    f"{60 * WORDS_PER_S:.0f} words a minute read. {host(chat.host).source}.",
+)
+
+# %% tags=["reasoned"]
+button_spares = spared_by["stop button, at the promised speed"]
+times = gpus_if(LEFT, button_spares) / needs_now.gpus
+Markdown(
+    f"A reader takes {LEAVE_AFTER / WORDS_PER_S:.1f} s for {LEAVE_AFTER} words; at {chat.tokens_per_s:.0f} tokens a second "
+    f"{100 * (1 - button_spares):.0f} % of the answer's {chat.answer} tokens are written by then. So here the button stops "
+    f"{100 * button_spares:.0f} % of an answer that is left (on this machine, which writes at its own speed, it stopped "
+    f"{100 * (1 - stop_median / all_median):.0f} %). When {100 * LEFT:.0f} % leave, that takes {100 * (1 - times):.1f} % off the "
+    f"{needs_now.gpus:.2f} GPUs, of which {rented} are paid: "
+    + (
+        "the invoice stays as it is. "
+        if math.ceil(gpus_if(LEFT, button_spares)) == rented
+        else f"{rented - math.ceil(gpus_if(LEFT, button_spares))} can be returned. "
+    )
+    + (f"From {100 * button_back:.0f} % on, one GPU goes back, {gpu_month:,.0f} USD a month. " if button_back else "")
+    + "Until then the button gives room to grow, and no money.\n\n"
+    "**The pressure relieved**: the wait before reading starts. **Where it moved**: into open connections, into buffers that hold "
+    "whole answers for readers who may return, and into books that can only see what somebody has read. **In production**, watch the "
+    "time to the first *useful* piece per kind of answer, not TTFT; tokens generated by the engine minus tokens delivered; and "
+    "streams still running without a reader."
 )
 
 # %%
-line = bill.loc[f"1 % leave: a policy that {LEAVE_AFTER} words will do"]
 book.bill(
-    "stop where readers stop",
-    of="output tokens of the 1 % who leave",
-    before=line.before * per_token,
-    after=line.after * per_token,
-    source=f"{REQUESTS_PER_MONTH:,} requests a month; {price.model}, {price.source}, {price.as_of}. {leaving.source}",
+    "close the stream when its reader leaves",
+    Rented("assistant", times=times),
+    of="assistant",
+    source=f"{100 * LEFT:.0f} % leave at word {LEAVE_AFTER}, at the promised {chat.tokens_per_s:.0f} tokens a second (modelled fleet); that "
+    f"closing stops the engine: {leaving.source}",
 )
+
+# %% [markdown]
+# ### On your own data
+#
+# Which share of the tokens you pay for went into answers that their readers left? A log must hold the status of each call
+# (“cancelled” is one) and its usage; with the times of the first chunk and of the end, you also see how much of the wait
+# streaming ends. What it cannot tell is how much a reader had read. And where every call is “completed”, ask first whether your
+# server notices at all when a reader goes.
+
+# %%
+book.on_your_data()
 
 # %%
 book.recap()

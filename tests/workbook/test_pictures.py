@@ -309,6 +309,12 @@ def test_a_stream_that_is_of_use_only_when_whole_is_not_praised() -> None:
     assert "of use only when it is whole, after 2.69 s" in stream_timeline(ARRIVALS, ARRIVALS[-1]).caption
 
 
+def test_a_stream_of_less_than_a_second_is_told_in_milliseconds():
+    picture = stream_timeline([0.0143, 0.0209, 0.0277], 0.0209)
+    assert "can act after 20.9 ms (square) in place of 27.7 ms" in picture.caption
+    assert {"milliseconds", "first piece: 14.3 ms"} <= {words for words, *_ in texts(picture)}
+
+
 # ------------------------------------------------------------------ what cannot be drawn
 
 

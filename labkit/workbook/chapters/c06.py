@@ -1,57 +1,100 @@
 """Chapter 06: streaming, and what its end saves."""
-# ruff: noqa: ARG005 - near misses and references keep the signature they share
+# ruff: noqa: ARG001, ARG005 - near misses and references keep the signature they share
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TypeVar
 
-from labkit.streaming import Decoder, Repeating, buffered, frame, streamed
+from labkit.portal import PORTAL
+from labkit.streaming import Repeating
 from labkit.workbook.chapters import Chapter
 from labkit.workbook.chapters.builds.b06 import BUILD
 from labkit.workbook.chapters.q06 import BANK, QUIZZES
 from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
 
-StartAndFinish = tuple[float, float]
 
+@dataclass(frozen=True)
+class Feature:
+    """What is known of a feature whose readers sometimes leave an answer before its end.
 
-def two_readings(first: float, gap: float, words: int, rate: float) -> tuple[StartAndFinish, StartAndFinish]:
-    """(start, finish) of reading an answer that is streamed, and of one that is shown when whole, in seconds since the send.
-
-    Words arrive every `gap` seconds from `first` on; the reader reads `rate` words per second.
+    Times start at the first token. `left`: answers a month that their readers leave, on average after `leaves_s`.
+    `paid`: what the feature pays for, "tokens" that were written until the stream was closed, "whole answers" whoever
+    leaves, or "GPUs" that are rented by the month. `usd`: dollars per million output tokens.
     """
-    last = first + (words - 1) * gap
-    return (first, max(first + words / rate, last + 1 / rate)), (last, last + words / rate)
+
+    name: str
+    answer: int
+    tokens_per_s: float
+    left: int
+    leaves_s: float
+    paid: str
+    usd: float
 
 
-def _check_readings(answer: Callable[..., tuple[StartAndFinish, StartAndFinish]], rng: random.Random) -> Iterator[Outcome]:
-    yield agree(answer, 1.0, 0.0, 40, 4.0, expected=((1.0, 11.0), (1.0, 11.0)), why="All words come at once: no difference.")
+def worth_a_button(features: Sequence[Feature], notices_s: float, least: float) -> list[str]:
+    """Names of the features whose stop button takes at least `least` dollars off the month's invoice, the most first."""
+    saved = {
+        one.name: one.left * (one.answer - one.tokens_per_s * (one.leaves_s + notices_s)) * one.usd / 1e6
+        for one in features
+        if one.paid == "tokens"
+    }
+    return sorted((name for name, usd in saved.items() if usd >= least), key=lambda name: -saved[name])
+
+
+def _check_worth(answer: Callable[..., list[str]], rng: random.Random) -> Iterator[Outcome]:
+    chat, desk = PORTAL.assistant, PORTAL.desk
+    answers = PORTAL.sessions * chat.turns
+    long = Feature("essays", 1_000, 50, 100_000, 4, "tokens", 10)
+    yield agree(answer, [long], 0, 100, expected=["essays"], why="200 of 1,000 tokens are written: 800 million are not.")
     yield agree(
         answer,
-        0.5,
-        0.1,
-        41,
-        4.0,
-        expected=((0.5, 10.75), (4.5, 14.75)),
-        why="The engine is faster than the reader, who reads from the first word on and never waits.",
+        [Feature("desk", desk.answer, 50, PORTAL.questions, 2.5, "tokens", 10)],
+        0,
+        1,
+        expected=[],
+        why=f"All {desk.answer} tokens are written when the reader leaves, and nothing can be taken back.",
     )
     yield agree(
         answer,
-        0.5,
-        1.0,
-        11,
-        4.0,
-        expected=((0.5, 10.75), (10.5, 13.25)),
-        why="The engine is slower than the reader, who is done one word's reading after the last word arrives.",
+        [replace(long, paid="whole answers")],
+        0,
+        100,
+        expected=[],
+        why="Who pays for whole answers saves nothing by a stop.",
     )
+    yield agree(
+        answer,
+        [Feature("assistant", chat.answer, chat.tokens_per_s, answers, 2.5, "GPUs", 10)],
+        0,
+        100,
+        expected=[],
+        why="The GPUs are rented whoever leaves. Room on them is no money.",
+    )
+    yield agree(answer, [long], 16, 100, expected=[], why="By the time that the engine hears of it, the answer is whole.")
+    yield agree(answer, [long], 1, 750, expected=["essays"], why="250 tokens are written: exactly 750 dollars are saved.")
+    many = replace(long, left=200_000_000)
+    yield agree(answer, [many], 1, 1_500_001, expected=[], why="1,500,000 dollars are less than the least.")
+    cheap, dear = replace(long, name="cheap", usd=2), replace(long, name="dear", usd=20)
+    yield agree(answer, [cheap, long, dear], 0, 100, expected=["dear", "essays", "cheap"], why="The most dollars first.")
+    yield agree(answer, [], 0, 100, expected=[])
     for _ in range(25):
-        first, gap = rng.uniform(0.05, 3), rng.choice((rng.uniform(0.001, 0.1), rng.uniform(0.1, 1)))
-        words, rate = rng.randrange(1, 500), rng.uniform(1, 8)
-        arrivals = [first + i * gap for i in range(words)]
-        live, late = streamed(arrivals, rate), buffered(arrivals, rate)
-        yield agree(answer, first, gap, words, rate, expected=((live.start_s, live.finish_s), (late.start_s, late.finish_s)))
+        features = [
+            Feature(
+                f"feature {i + 1}",
+                rng.randrange(10, 2_000),
+                rng.choice((20, 50, 120, 300)),
+                rng.randrange(1_000, 200_000),
+                rng.uniform(0.2, 20),
+                rng.choice(("tokens", "tokens", "tokens", "whole answers", "GPUs")),
+                rng.choice((0.4, 2.0, 10.0)),
+            )
+            for i in range(rng.randrange(1, 7))
+        ]
+        notices_s, least = rng.choice((0.0, 0.1, 1.0)), rng.choice((5.0, 100.0, 400.0))
+        yield agree(answer, features, notices_s, least, expected=worth_a_button(features, notices_s, least))
 
 
 def whole_items(pieces: Iterable[str]) -> Iterator[str]:
@@ -66,14 +109,11 @@ def whole_items(pieces: Iterable[str]) -> Iterator[str]:
         yield line[2:].strip()
 
 
-Piece = TypeVar("Piece", str, bytes)
-
-
-def _when(answer: Callable[..., Iterable[object]], pieces: Sequence[Piece]) -> object:
+def _when(answer: Callable[..., Iterable[object]], pieces: Sequence[str]) -> object:
     """What `answer` yields from `pieces`, each with the number of pieces taken by then; a blank answer's result as it is."""
     taken = 0
 
-    def feed() -> Iterator[Piece]:
+    def feed() -> Iterator[str]:
         nonlocal taken
         for piece in pieces:
             taken += 1
@@ -83,8 +123,8 @@ def _when(answer: Callable[..., Iterable[object]], pieces: Sequence[Piece]) -> o
     return out if out is None or out is ... else [(found, taken) for found in out]
 
 
-def _cut(whole: Piece, rng: random.Random, at_most: int) -> list[Piece]:
-    """`whole` cut into pieces of 0 to `at_most` characters or bytes."""
+def _cut(whole: str, rng: random.Random, at_most: int) -> list[str]:
+    """`whole` cut into pieces of 0 to `at_most` characters."""
     places = [0]
     while places[-1] < len(whole):
         places.append(min(len(whole), places[-1] + rng.randrange(0, at_most + 1)))
@@ -210,83 +250,33 @@ def _check_circles(answer: Callable[[str], bool], rng: random.Random) -> Iterato
     )
 
 
-def messages(pieces: Iterable[bytes]) -> Iterator[tuple[str, str]]:
-    """(id, data) of each event of a stream of Server-Sent Events, whose bytes may be cut anywhere."""
-    rest, id, data = b"", "", list[str]()
-    for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for raw in lines:
-            line = raw.decode().removesuffix("\r")
-            name, _, value = line.partition(":")
-            value = value.removeprefix(" ")
-            if not line:
-                if data:
-                    yield id, "\n".join(data)
-                data = []
-            elif name == "data":
-                data.append(value)
-            elif name == "id":
-                id = value
-
-
-def _wire(rng: random.Random, count: int) -> bytes:
-    """Events as servers send them: some with comments between, ids, data of several lines, or other alphabets."""
-    out = []
-    for i in range(count):
-        data = rng.choice(('{"text": "12 €"}', " indented", "two\nlines", "déjà vu", "帐篷", "a: b", "", "x" * 40))
-        event = frame(
-            data,
-            event=rng.choice(("", "chunk")),
-            id=f"s:{i + 1}" if rng.random() < 0.7 else None,
-            retry_ms=rng.choice((None, 50)),
-        )
-        out.append(rng.choice((b"", b"", b": keep-alive\n\n", b":\n")) + event)
-    return b"".join(out)
-
-
-def _check_messages(answer: Callable[[Iterable[bytes]], Iterable[tuple[str, str]]], rng: random.Random) -> Iterator[Outcome]:
-    def heard(pieces: list[bytes]) -> object:
-        return _when(answer, pieces)
-
-    yield agree(
-        heard,
-        [b"id: 1\ndata: Hel", b"lo\n\nid: 2\nda", b"ta: you\n", b"\n"],
-        expected=[(("1", "Hello"), 2), (("2", "you"), 4)],
-        why="((id, data), pieces taken by then). An empty line sends the event.",
-    )
-    yield agree(heard, [b"id: 1\ndata: a\n\ndata: b\n\n"], expected=[(("1", "a"), 1), (("1", "b"), 1)], why="An id stays.")
-    yield agree(heard, [b"data: a\n\ndata: hal"], expected=[(("", "a"), 1)], why="An event that the end cuts never was.")
-    euro = "data: 12 €\r\n\r\n".encode()
-    yield agree(heard, [euro[:10], euro[10:]], expected=[(("", "12 €"), 2)], why="The cut goes through the euro sign.")
-    for _ in range(20):
-        wire = _wire(rng, rng.randrange(1, 7))
-        if rng.random() < 0.4:
-            wire = wire[: rng.randrange(len(wire))]
-        pieces = _cut(wire, rng, rng.choice((1, 3, 20, 200)))
-        decoder = Decoder()
-        expected = [((m.id, m.data), i) for i, piece in enumerate(pieces, 1) for m in decoder.feed(piece)]
-        yield agree(heard, pieces, expected=expected)
-        # With CR LF, an answer may see an empty line at its CR or at its LF. Both are right, so the time is not checked.
-        crlf = _cut(wire.replace(b"\n", b"\r\n"), rng, 20)
-        yield agree(lambda pieces: list(answer(iter(pieces))), crlf, expected=[message for message, _ in expected])
-    sent = [(f"s:{i}", rng.choice(_WORDS)) for i in range(1, 9)]
-    for _ in range(8):
-        wire = b"".join(frame(data, id=id) for id, data in sent)
-        broken = _cut(wire[: rng.randrange(len(wire))], rng, 9)
-        first = call(lambda pieces: list(answer(iter(pieces))), broken)
-        seen = int(first[-1][0].rpartition(":")[2]) if first else 0
-        back = _cut(b"".join(frame(data, id=id) for id, data in sent[seen:]), rng, 9)
-        again = call(lambda pieces: list(answer(iter(pieces))), back)
-        yield holds(
-            "a reader who comes back with the last id has every event once",
-            [tuple(m) for m in (*first, *again)] == sent,
-            given=f"a line broken after {sum(map(len, broken))} bytes",
-            expected=repr(sent),
-            actual=repr([*first, *again]),
-        )
-
-
 # --- near misses ------------------------------------------------------------------------------------------------------
+
+
+def _whoever_pays(features: Sequence[Feature], notices_s: float, least: float) -> list[str]:
+    """Near miss: prices every feature by the token."""
+    return worth_a_button([replace(one, paid="tokens") for one in features], notices_s, least)
+
+
+def _at_once(features: Sequence[Feature], notices_s: float, least: float) -> list[str]:
+    """Near miss: believes that the engine stops when the reader leaves."""
+    return worth_a_button(features, 0.0, least)
+
+
+def _a_share_of_all(features: Sequence[Feature], notices_s: float, least: float) -> list[str]:
+    """Near miss: the whole answer is saved."""
+    return worth_a_button([replace(one, leaves_s=0.0) for one in features], 0.0, least)
+
+
+def _most_leavers_first(features: Sequence[Feature], notices_s: float, least: float) -> list[str]:
+    """Near miss: sorts by who leaves most."""
+    kept = worth_a_button(features, notices_s, least)
+    return [one.name for one in sorted(features, key=lambda one: -one.left) if one.name in kept]
+
+
+def _any_saving(features: Sequence[Feature], notices_s: float, least: float) -> list[str]:
+    """Near miss: does not ask whether it is worth it."""
+    return worth_a_button(features, notices_s, 1e-9)
 
 
 def _each_piece_alone(pieces: Iterable[str]) -> Iterator[str]:
@@ -322,26 +312,6 @@ def _with_the_next_one(pieces: Iterable[str]) -> Iterator[str]:
     yield from [line[2:].strip() for line in text.split("\n") if line.startswith("- ")][shown:]
 
 
-def _decoded_by_piece(pieces: Iterable[bytes]) -> Iterator[tuple[str, str]]:
-    yield from messages(piece.decode(errors="replace").encode() for piece in pieces)
-
-
-def _with_the_unfinished(pieces: Iterable[bytes]) -> Iterator[tuple[str, str]]:
-    yield from messages(iter([*pieces, b"\n\n"]))
-
-
-def _id_forgotten(pieces: Iterable[bytes]) -> Iterator[tuple[str, str]]:
-    last = ""
-    for id, data in messages(pieces):
-        yield ("" if id == last else id), data
-        last = id
-
-
-def _stripped(pieces: Iterable[bytes]) -> Iterator[tuple[str, str]]:
-    for id, data in messages(pieces):
-        yield id, data.strip()
-
-
 _STRIPPED = "the second character of the mark is a blank, which strip takes off as well"
 _TOO_LONG = "a passage of more than a quarter of the text cannot stand in it four times"
 
@@ -350,42 +320,30 @@ CHAPTER = Chapter(
     name="streaming_first_token",
     title="Streaming: the first useful token",
     predictions=("06.think", "06.stop", "06.slow"),
+    claims=("06.stops",),
     quizzes=QUIZZES,
     bank=BANK,
     needs=("answers", "metrics", "tokenizer"),
     exercises=(
         Exercise(
             id="06.1",
-            title="Reading it streamed, reading it whole",
-            minutes=5,
-            difficulty=1,
-            answer="two_readings",
-            check=_check_readings,
-            reference=two_readings,
+            title="Where a stop button pays",
+            minutes=6,
+            difficulty=2,
+            answer="worth_a_button",
+            check=_check_worth,
+            reference=worth_a_button,
             hints=(
-                "The last word arrives at `first + (words - 1) * gap`. Shown whole, reading starts there.",
-                "Streamed, one of two things is the slowest: the reader from the first word on, or the last word's arrival.",
-                "Whoever waits for the last word must still read it: 1 / rate more.",
+                "Who pays for what is left? Only one of the three kinds of `paid` pays less when a stream is closed.",
+                "The engine writes `tokens_per_s` until it hears of the close: for `leaves_s + notices_s`.",
+                "What is left may be below zero: the answer was over. Such a feature saves nothing.",
             ),
-            wrong=(
-                lambda first, gap, words, rate: (
-                    (first, first + words / rate),
-                    (first + (words - 1) * gap, first + (words - 1) * gap + words / rate),
-                ),
-                lambda first, gap, words, rate: (
-                    (first, max(first + words / rate, first + (words - 1) * gap)),
-                    (first + (words - 1) * gap, first + (words - 1) * gap + words / rate),
-                ),
-                lambda first, gap, words, rate: (
-                    (first, first + (words - 1) * gap + words / rate),
-                    (first + (words - 1) * gap, first + (words - 1) * gap + words / rate),
-                ),
-            ),
+            wrong=(_whoever_pays, _at_once, _a_share_of_all, _most_leavers_first, _any_saving),
         ),
         Exercise(
             id="06.2",
             title="Show the first useful piece soonest",
-            minutes=10,
+            minutes=8,
             difficulty=2,
             answer="whole_items",
             check=_check_items,
@@ -401,7 +359,7 @@ CHAPTER = Chapter(
         Exercise(
             id="06.3",
             title="A cancel policy",
-            minutes=15,
+            minutes=10,
             difficulty=2,
             answer="going_in_circles",
             check=_check_circles,
@@ -424,22 +382,6 @@ CHAPTER = Chapter(
                 "line 3: len(text) // 4 -> len(text) // 3": _TOO_LONG,
                 "line 3: len(text) // 4 + 1 -> len(text) // 4 + 2": _TOO_LONG,
             },
-        ),
-        Exercise(
-            id="06.4",
-            title="Read a stream that breaks",
-            minutes=20,
-            difficulty=3,
-            answer="messages",
-            check=_check_messages,
-            reference=messages,
-            hints=(
-                'Cut the bytes into lines before you decode them: no character of UTF-8 has the byte b"\\n" inside.',
-                "Keep three things across pieces: the unfinished line, the data lines of the event so far, and the last id.",
-                "At an empty line: hand out the data if there is any, joined with line ends, and forget it. Not the id.",
-                "`line.partition(':')` splits name and value; a comment has an empty name. Take one space off the value.",
-            ),
-            wrong=(_decoded_by_piece, _with_the_unfinished, _id_forgotten, _stripped),
         ),
         BUILD,
     ),

@@ -40,16 +40,23 @@ def stream_timeline(arrivals: Sequence[float], useful: float) -> Picture:
     return sheet.picture(
         242,
         title="An answer shown as a whole, and streamed",
-        alt=f"{len(arrivals)} pieces of an answer. Shown as a whole: nothing for {last:.2f} s, then everything. "
-        f"Streamed, the first piece is there after {first:.2f} s, the first useful one after {useful:.2f} s, the last after "
-        f"{last:.2f} s.",
+        alt=f"{len(arrivals)} pieces of an answer. Shown as a whole: nothing for {_time(last, last)}, then everything. "
+        f"Streamed, the first piece is there after {_time(first, last)}, the first useful one after {_time(useful, last)}, "
+        f"the last after {_time(last, last)}.",
         caption="Hatched: nothing to read. "
         + (
-            f"Streaming ends no earlier, but the reader can act after {useful:.2f} s (square) in place of {last:.2f} s."
+            f"Streaming ends no earlier, but the reader can act after {_time(useful, last)} (square) in place of "
+            f"{_time(last, last)}."
             if useful < last
-            else f"This answer is of use only when it is whole, after {last:.2f} s (square): streaming just shows it grow."
+            else f"This answer is of use only when it is whole, after {_time(last, last)} (square): "
+            "streaming just shows it grow."
         ),
     )
+
+
+def _time(second: float, last: float) -> str:
+    """A time as text: in milliseconds where the whole answer takes less than a second."""
+    return f"{1000 * second:.1f} ms" if last < 1 else f"{second:.2f} s"
 
 
 def _at(second: float, last: float) -> float:
@@ -61,7 +68,7 @@ def _moments(sheet: Sheet, moments: Mapping[str, float]) -> None:
     last = max(moments.values())
     for level, (words, second) in enumerate(moments.items()):
         x, y = _at(second, last), 16 + 18 * level
-        label = f"{words}: {second:.2f} s"
+        label = f"{words}: {_time(second, last)}"
         inside = x + 6 + width_of(label, SMALL) <= WIDTH
         sheet.words(x + (6 if inside else -6), y, label, anchor="start" if inside else "end", size=SMALL)
         sheet.line([(x, y - 9), (x, _FLOOR)], dashed=True)
@@ -89,5 +96,5 @@ def _seconds(sheet: Sheet, last: float) -> None:
     for tick in range(math.floor(1.06 * last / every) + 1):
         x = _at(tick * every, last)
         sheet.line([(x, _FLOOR), (x, _FLOOR + 4)])
-        sheet.words(x, _FLOOR + 18, f"{tick * every:.6g}", size=SMALL)
-    sheet.words(0, _FLOOR + 18, "seconds", anchor="start", size=SMALL)
+        sheet.words(x, _FLOOR + 18, f"{tick * every * (1000 if last < 1 else 1):.6g}", size=SMALL)
+    sheet.words(0, _FLOOR + 18, "milliseconds" if last < 1 else "seconds", anchor="start", size=SMALL)

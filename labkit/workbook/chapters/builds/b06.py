@@ -431,7 +431,7 @@ class _DoneInside(AnswerReader):
 
 
 BUILD = Exercise(
-    id="06.5",
+    id="06.4",
     title="A reader of streams that loses nothing",
     minutes=45,
     difficulty=3,
