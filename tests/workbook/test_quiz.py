@@ -13,7 +13,7 @@ from labkit.workbook.chapters.c00 import time_per_output_token
 from labkit.workbook.chapters.c01 import bill
 from labkit.workbook.chapters.c03 import cached_tokens
 from labkit.workbook.chapters.c04 import net_saving
-from labkit.workbook.chapters.c07 import batching_law, idle_share
+from labkit.workbook.chapters.c07 import idle_share
 from labkit.workbook.chapters.c08 import token_bytes
 
 RATES = {"input": Decimal(1), "cached": Decimal("0.1"), "cache_write": Decimal("1.25"), "output": Decimal(5)}
@@ -44,7 +44,7 @@ def test_the_bank_states_what_arithmetic_and_the_package_say():
     assert answer["04.b1"] == f"{100 * net_saving(0.3, 0.0, 1.0, 0.05, 0.0):.0f} %"
     assert float(answer["05.b1"]) == pytest.approx(1 + 0.3 * 10)
     assert int(answer["06.b1"]) == 600 - 6 * 50
-    assert int(answer["07.b1"]) == pytest.approx(batching_law((1, 1.0), (16, 4.0), 16)[1])
+    assert int(answer["07.b1"]) == pytest.approx(16 / 16**0.5)
     assert answer["07.b2"] == f"{100 * idle_share([10, 20, 30, 100], 4):.0f} %"
     llama = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096}
     assert answer["08.b1"] == f"{token_bytes(llama, 2) // 1024} KiB"

@@ -1,5 +1,5 @@
 """Chapter 07: how requests share a machine's steps."""
-# ruff: noqa: ARG005 - near misses and references keep the signature they share
+# ruff: noqa: ARG001, ARG005 - near misses and references keep the signature they share
 
 from __future__ import annotations
 
@@ -39,44 +39,89 @@ def _check_idle(answer: Callable[[Sequence[int], int], float], rng: random.Rando
         yield agree(answer, outputs, seats, expected=_simulated_idle(outputs, seats), abs=1e-9)
 
 
-def batching_law(small: tuple[int, float], large: tuple[int, float], batch: int) -> tuple[float, float]:
-    """The exponent alpha of throughput ~ B^alpha through two measurements, each (batch, throughput), and a slowdown.
+def bulk_way(
+    list_usd: float, discount: float, window_h: float, gpu_hours: float, idle: Sequence[float], gpu_usd: float
+) -> tuple[str, float]:
+    """The cheapest way in time for bulk work, and the USD a month that worse answers may cost before it is another one.
 
-    The slowdown is how many times as long a batch of `batch` takes as a batch of one, if the law holds.
+    One's own GPUs are the cheapest only if they cost less than every other way in time; what they may lose is the distance
+    to the next. 0 where another way is chosen.
     """
-    alpha = math.log(large[1] / small[1]) / math.log(large[0] / small[0])
-    return alpha, batch ** (1 - alpha)
+    ways = {"list price": list_usd}
+    if window_h <= len(idle):
+        ways["batch API"] = list_usd * (1 - discount)
+    other = min(ways, key=lambda name: ways[name])
+    further = max(0.0, gpu_hours - sum(idle)) / len(idle)
+    own = math.ceil(further) * gpu_usd
+    if own < ways[other]:
+        return "own GPUs", ways[other] - own
+    return other, 0.0
 
 
-def _check_law(
-    answer: Callable[[tuple[int, float], tuple[int, float], int], tuple[float, float]], rng: random.Random
-) -> Iterator[Outcome]:
-    yield agree(answer, (1, 100.0), (16, 1600.0), 16, expected=(1.0, 1.0), why="16 times the throughput: batching is free.")
-    yield agree(
-        answer,
-        (1, 100.0),
-        (16, 100.0),
-        16,
-        expected=(0.0, 16.0),
-        abs=1e-12,
-        why="No gain: a batch of 16 takes 16 times as long.",
-    )
-    yield agree(answer, (1, 50.0), (16, 200.0), 16, expected=(0.5, 4.0), why="4 times at 16: the square root.")
-    yield agree(answer, (4, 50.0), (16, 100.0), 64, expected=(0.5, 8.0), why="The smaller batch need not be 1.")
-    for _ in range(20):
-        low = rng.randrange(1, 8)
-        high = low * rng.randrange(2, 20)
-        alpha, c = rng.uniform(0.0, 1.0), rng.uniform(10, 2000)
-        batch = rng.randrange(2, 300)
-        yield agree(
-            answer,
-            (low, c * low**alpha),
-            (high, c * high**alpha),
-            batch,
-            expected=(alpha, batch ** (1 - alpha)),
-            rel=1e-6,
-            abs=1e-9,
-        )
+BulkAnswer = Callable[[float, float, float, float, Sequence[float], float], tuple[str, float]]
+
+
+def _check_way(answer: BulkAnswer, rng: random.Random) -> Iterator[Outcome]:
+    night = [2.0, 4.0, 4.0]
+    for args, expected, why in (
+        ((900.0, 0.5, 24, 8.0, night, 700.0), ("own GPUs", 900.0), "Ten GPU-hours stand idle and are paid for."),
+        ((900.0, 0.5, 24, 2.0, [5.0], 700.0), ("own GPUs", 900.0), "Hours left over bring no money back."),
+        ((900.0, 0.5, 24, 10.0, night, 700.0), ("own GPUs", 900.0), "It just fits."),
+        ((900.0, 0.5, 24, 10.5, night, 700.0), ("own GPUs", 200.0), "Part of a GPU is missing, and a whole one is rented."),
+        ((900.0, 0.5, 24, 13.5, night, 700.0), ("list price", 0.0), "3.5 GPU-hours are missing in 3 hours: two GPUs."),
+        (
+            (900.0, 0.5, 3, 8.0, night, 700.0),
+            ("own GPUs", 450.0),
+            "Three hours are left, and three are promised: the next is the batch.",
+        ),
+        ((900.0, 0.5, 3, 13.0, night, 700.0), ("batch API", 0.0), "One more GPU costs more than the batch."),
+        ((900.0, 0.0, 3, 13.0, night, 900.0), ("list price", 0.0), "All cost the same: the first of equals."),
+        (
+            (900.0, 0.2, 3, 13.0, night, 720.0),
+            ("batch API", 0.0),
+            "The batch API and the GPUs cost the same: the first of equals.",
+        ),
+        ((900.0, 0.5, 4, 16.0, night, 440.0), ("own GPUs", 20.0), "Two GPUs for what is missing; the batch comes too late."),
+    ):
+        yield agree(answer, *args, expected=expected, why=why)
+    for _ in range(30):
+        hours = rng.randrange(2, 15)
+        idle = [float(rng.randrange(0, 6)) for _ in range(hours)]
+        missing = rng.choice([-1.5, 0.25, 0.75, 1.25, 2.5])  # in GPUs, so that no count of them is a matter of rounding
+        need = max(0.0, sum(idle) + missing * hours)
+        args = (rng.uniform(500, 9_000), rng.choice([0.25, 0.5]), rng.choice([1, hours, hours + 1, 24]), need, idle, 700.0)
+        yield agree(answer, *args, expected=bulk_way(*args), abs=1e-6)
+
+
+def _late_batch(
+    list_usd: float, discount: float, window_h: float, gpu_hours: float, idle: Sequence[float], gpu_usd: float
+) -> tuple[str, float]:
+    """Near miss: the batch API's window is not held against the deadline."""
+    return bulk_way(list_usd, discount, 0, gpu_hours, idle, gpu_usd)
+
+
+def _parts_of_gpus(
+    list_usd: float, discount: float, window_h: float, gpu_hours: float, idle: Sequence[float], gpu_usd: float
+) -> tuple[str, float]:
+    """Near miss: rents parts of GPUs."""
+    missing = max(0.0, gpu_hours - sum(idle)) / len(idle)
+    return bulk_way(list_usd, discount, window_h, sum(idle) + (missing > 0), idle, missing * gpu_usd)
+
+
+def _against_the_list(
+    list_usd: float, discount: float, window_h: float, gpu_hours: float, idle: Sequence[float], gpu_usd: float
+) -> tuple[str, float]:
+    """Near miss: the break-even is counted from the list price, though a batch in time is cheaper."""
+    way, worth = bulk_way(list_usd, discount, window_h, gpu_hours, idle, gpu_usd)
+    return way, bulk_way(list_usd, 0.0, window_h, gpu_hours, idle, gpu_usd)[1] if worth else 0.0
+
+
+def _once_for_all_hours(
+    list_usd: float, discount: float, window_h: float, gpu_hours: float, idle: Sequence[float], gpu_usd: float
+) -> tuple[str, float]:
+    """Near miss: a GPU for each missing GPU-hour, as if it ran for one hour a night."""
+    missing = max(0.0, gpu_hours - sum(idle))
+    return bulk_way(list_usd, discount, window_h, sum(idle) + missing * len(idle), idle, gpu_usd)
 
 
 RunSeconds = Callable[[int], float]
@@ -393,7 +438,7 @@ CHAPTER = Chapter(
     quizzes=QUIZZES,
     bank=BANK,
     needs=("answers", "tokenizer"),
-    claims=("07.exponent", "07.window_chat", "07.window_texts", "07.dynamic", "07.same"),
+    claims=("07.seats", "07.exponent", "07.window_chat", "07.window_texts", "07.dynamic", "07.same"),
     exercises=(
         Exercise(
             id="07.1",
@@ -419,27 +464,18 @@ CHAPTER = Chapter(
         ),
         Exercise(
             id="07.2",
-            title="What a claim of B^α says about the waiting",
-            minutes=8,
+            title="Where does the bulk go?",
+            minutes=10,
             difficulty=2,
-            answer="batching_law",
-            check=_check_law,
-            reference=batching_law,
+            answer="bulk_way",
+            check=_check_way,
+            reference=bulk_way,
             hints=(
-                "Take logarithms: log throughput is a straight line in log B, and α is its slope.",
-                "A batch of B takes B / throughput(B) seconds. Divide by the same for a batch of one.",
+                "A way that may come after the deadline is no way: is `window_h` longer than the hours that are left?",
+                "What is missing is `gpu_hours - sum(idle)`, if above 0. A further GPU brings `len(idle)` hours a night.",
+                "What worse answers may cost is the distance from your own GPUs to the cheapest *other* way in time.",
             ),
-            wrong=(
-                lambda small, large, batch: (
-                    math.log(large[1]) / math.log(large[0]),
-                    batch ** (1 - math.log(large[1]) / math.log(large[0])),
-                ),
-                lambda small, large, batch: (
-                    math.log(large[1] / small[1]) / math.log(large[0] / small[0]),
-                    batch ** (math.log(large[1] / small[1]) / math.log(large[0] / small[0])),
-                ),
-                lambda small, large, batch: ((large[1] / small[1]) / (large[0] / small[0]), 1.0),
-            ),
+            wrong=(_late_batch, _parts_of_gpus, _against_the_list, _once_for_all_hours),
         ),
         Exercise(
             id="07.3",

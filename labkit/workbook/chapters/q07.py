@@ -42,16 +42,20 @@ QUIZZES = (
     ),
     Quiz(
         "07.q3",
-        "Interactive and bulk traffic share eight seats. When does a fixed split into two pools make chats slower?",
-        answer="when chats are many and bulk is idle",
-        why="Seats reserved for bulk stay empty while chats queue. Priority in one pool has no such seats.",
+        "Bulk work is ready in the evening and due in the morning. A batch API takes half off and answers within 24 hours. "
+        "GPUs that are rented for the day stand idle at night, with room for all of it, and run a smaller model. Which is "
+        "the cheapest that is done in time, and what do you measure first?",
+        answer="the idle GPUs; how many answers get worse",
+        why=(
+            "They are paid for anyhow, so the saving is the whole list price. It is gone when too many answers are worse, "
+            "and how many that may be is a division."
+        ),
         wrong={
-            "when bulk is heavy and chats are few": (
-                "Then the wall is at its best: bulk cannot take the seats that are kept for the few chats."
+            "the idle GPUs; how long static batches take": (
+                "While the night has room for both, the speed of the batches moves no money. Worse answers do."
             ),
-            "at no time, since chats are protected": (
-                "A wall protects chats from bulk, and bulk's seats from chats. In a rush, chats queue before seats "
-                "that stand empty."
+            "the batch API; how often it is late": (
+                "It promises 24 hours, and fewer are left. That it is often faster is nothing to build a deadline on."
             ),
         },
     ),
@@ -89,6 +93,21 @@ BANK = (
             "a response cache": ("It keeps answers that are finished. In that second there is none, so all hundred miss."),
             "continuous batching": (
                 "It makes a hundred computations cheaper, by doing them in the same steps. They are still computed."
+            ),
+        },
+    ),
+    Quiz(
+        "07.b4",
+        "Interactive and bulk traffic share eight seats. When does a fixed split into two pools make chats slower?",
+        answer="when chats are many and bulk is idle",
+        why="Seats reserved for bulk stay empty while chats queue. Priority in one pool has no such seats.",
+        wrong={
+            "when bulk is heavy and chats are few": (
+                "Then the wall is at its best: bulk cannot take the seats that are kept for the few chats."
+            ),
+            "at no time, since chats are protected": (
+                "A wall protects chats from bulk, and bulk's seats from chats. In a rush, chats queue before seats "
+                "that stand empty."
             ),
         },
     ),
