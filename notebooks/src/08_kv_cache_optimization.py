@@ -56,6 +56,7 @@ from labkit.kvcache import (
 from labkit.lab import examples, families, grade, long_examples, wilson
 from labkit.latency import Reached, datasheet_model, hardware, read_config, shape_of
 from labkit.load import ExactLengths
+from labkit.portal import PORTAL, Machines, Rented, Stays, fleet
 from labkit.request import Message, Request, clock, complete
 from labkit.workbook import PALETTE, Figure, below, live_chart, show, watch_blocks
 from labkit.workbook.chapters.builds.b08 import LabMemory, served
@@ -130,7 +131,7 @@ CONFIGS = {  # the fields that matter, from each model's own config.json
     "DeepSeek V2 Lite": DEEPSEEK,
     "Llama 3.1 70B": "llama-3.1-70b",
 }
-SESSION = 8_000  # tokens of one long conversation
+SESSION = PORTAL.assistant.history  # tokens of one long conversation
 
 # %%
 sizes = {name: kv_size(config) for name, config in CONFIGS.items()}
@@ -1162,9 +1163,6 @@ pd.DataFrame(
     index=list(found),
 )
 
-# %% tags=["reasoned"]
-Markdown("How far to trust the line of computing again: " + silicon_says(Reached(), card.key))
-
 # %% [markdown] tags=["further"]
 # ### Plan, then try to break the plan
 #
@@ -1620,95 +1618,131 @@ Markdown(
 # %% [markdown]
 # ## So what
 #
-# The portal's conversations, on GPUs of its own. Somebody who chats writes, reads and thinks; the engine works for them only a
-# small part of the time. What is done with their memory in the rest of it decides how many GPUs there are.
-#
-# What an engine does by itself is the third line: it forgets whoever has not asked for longest, and computes again. Fetching
-# needs room as well, in the main memory of the same machines, and that is counted here.
+# The portal's assistant holds long conversations on GPUs that the portal rents. Whoever chats writes, reads and thinks; the engine
+# writes for them only a small part of that time. How many GPUs there are depends on what happens to a conversation's memory
+# in the rest of it. Five plans:
 
 # %% tags=["constants"]
-SESSIONS_A_DAY, PEAK_HOUR = 100_000, 0.083  # and the share of them that begins in the busiest hour
-OPEN_MINUTES, TURNS_EACH, SECONDS_A_TURN = 12, 6, 12  # open so long, with so many answers of so many seconds
-TOKENS_PER_S, HOURS_A_MONTH = 20, 730
-MAIN_MEMORY = 2 * 2**40 / 8  # bytes for each of the 8 GPUs of a p5.48xlarge (2 TiB, by Amazon's specification)
-PCIE_5 = 64.0  # GB/s
-PLANS = {  # who holds memory while others think, in which precision, and what happens at the next turn
-    "every open session keeps its memory": ("open", "bf16", ""),
-    "every open session, in 8 bits": ("open", "fp8", ""),
-    "evict between turns, compute again": ("writing", "bf16", "recompute"),
-    "evict between turns, fetch from main memory": ("writing", "bf16", "fetch"),
-    "evict, fetch, in 8 bits": ("writing", "fp8", "fetch"),
+PLANS = {  # what becomes of a reader's keys and values between two turns, and their precision
+    "all keep their memory": ("keep", "bf16"),
+    "all keep their memory, in 8 bits": ("keep", "fp8"),
+    "forget who left first, compute again": ("recompute", "bf16"),  # what an engine does by itself
+    "main memory keeps what it holds": ("fetch", "bf16"),
+    "main memory keeps what it holds, in 8 bits": ("fetch", "fp8"),
 }
+TODAY = "forget who left first, compute again"
 
 # %%
-starts = SESSIONS_A_DAY * PEAK_HOUR  # in the busiest hour
-at_peak = {"open": starts * OPEN_MINUTES / 60, "writing": starts * TURNS_EACH * SECONDS_A_TURN / 3600}  # Little's law
-turns_per_s, h100, rent = starts * TURNS_EACH / 3600, hardware("h100"), host("h100")
-
-
-def gpus_for(holding, kv, then):
-    """What each limit asks of a plan, in GPUs, and the seconds by which a turn's first token comes later."""
-    size = kv_size("llama-3.1-8b", kv)
-    holds = plan("llama-3.1-8b", h100, SESSION, kv=kv, tokens_per_s=TOKENS_PER_S)
-    again = offload_break_even(size, datasheet_model(shape_of("llama-3.1-8b"), h100, kv=kv), SESSION, PCIE_5)
-    away = (at_peak["open"] - at_peak["writing"]) * size.sequence_bytes(SESSION)
-    return {
-        "by memory": at_peak[holding] / holds.by_memory,
-        "by speed": at_peak["writing"] / holds.by_speed,
-        "for computing again": turns_per_s * again.recompute_s if then == "recompute" else 0.0,
-        "by main memory": away / MAIN_MEMORY if then == "fetch" else 0.0,
-        "later": {"": 0.0, "recompute": again.recompute_s, "fetch": again.fetch_s}[then],
-    }
-
-
-bill = pd.DataFrame({what: gpus_for(*chosen) for what, chosen in PLANS.items()}).T
-on_the_gpu = bill[["by memory", "by speed"]].max(axis=1) + bill["for computing again"]
-bill["GPUs"] = np.ceil(np.maximum(on_the_gpu, bill["by main memory"])).astype(int)
-bill["usd"] = bill.GPUs * float(rent.usd_per_hour) * HOURS_A_MONTH
-
-# %%
+chat = PORTAL.assistant
+fleets = {what: fleet(PORTAL, *how) for what, how in PLANS.items()}
+rents = {what: Machines("assistant", chat.host, one.gpus) for what, one in fleets.items()}
 Markdown(
-    "| GPUs for… | memory | speed | computing again | room in main memory | **GPUs** | USD a month | first token later by |\n"
-    "|---|--:|--:|--:|--:|--:|--:|--:|\n"
+    "| plan | GPUs by memory | by speed | histories found | GPUs that compute again | **GPUs rented** | USD a month | first token "
+    "later by |\n|---|--:|--:|--:|--:|--:|--:|--:|\n"
     + "\n".join(
-        f"| {what} | {row['by memory']:.1f} | {row['by speed']:.1f} | {row['for computing again']:.1f} | {row['by main memory']:.1f} "
-        f"| **{row.GPUs:.0f}** | {row.usd:,.0f} | {1000 * row.later:.0f}&nbsp;ms |"
-        for what, row in bill.iterrows()
+        f"| {what} | {one.memory:.1f} | {one.speed:.1f} | {100 * one.found:.0f} % | {one.recompute:.1f} | **{rents[what].rented}** "
+        f"| {rents[what].usd:,.0f} | {1000 * one.later_s:.0f}&nbsp;ms |"
+        for what, one in fleets.items()
     )
+    + f"\n\nThe busiest hour of {PORTAL.users:,} users: {fleets['all keep their memory'].memory / fleets[TODAY].memory:.0f} conversations "
+    f"are open for each that is being answered, each of {chat.history:,} tokens. {host(chat.host).name}, "
+    f"{host(chat.host).usd_per_hour} USD an hour, {host(chat.host).source}, {host(chat.host).as_of}."
 )
 
-# %%
-default, best_plan = bill.loc["evict between turns, compute again"], bill.usd.idxmin()
-book.bill(
-    "KV memory: fetched in 8 bits" if best_plan == "evict, fetch, in 8 bits" else f"KV memory: {best_plan}",
-    of="GPUs of one's own, for all conversations",
-    before=default.usd,
-    after=bill.usd.min(),
-    source=f"Modelled: Llama 3.1 8B, histories of {SESSION:,} tokens; before: evicted in bf16 and computed again, as engines do; after: "
-    f"{best_plan}. {rent.name}, {rent.usd_per_hour} USD an hour, {rent.source}, {rent.as_of}.",
-)
+# %% [markdown] tags=["reasoned"]
+# Memory and speed are needed at once, so the larger of the two counts; computing again takes further GPUs. *Found* is the
+# cache of the section on long sessions: memory that nobody writes in keeps the readers who left last. If pauses vary at random,
+# whoever comes back is any of those who are away, and the share found is the share of them that fits. If everybody came back after
+# the same time, it would be the cliff: nothing is found. The next line says how many GPUs that takes.
 
-# %%
-kept, kept_8 = bill.iloc[0], bill.iloc[1]
-fetch_16, fetch_8 = bill.iloc[3], bill.iloc[4]
+# %% tags=["reasoned"]
+worst = {what: math.ceil(one.most) for what, one in fleets.items() if one.again}
 Markdown(
-    f"At the peak {at_peak['open']:,.0f} conversations of {SESSION:,} tokens are open, and {at_peak['writing']:,.0f} of them are being "
-    f"answered. An engine that forgets and computes again takes {default.GPUs:.0f} GPUs, **{default.usd:,.0f} USD a month**. To keep "
-    f"everybody's memory on the GPU takes {kept.GPUs:.0f} ({kept.usd:,.0f} USD), in 8 bits {kept_8.GPUs:.0f}: memory for people who are "
-    f"thinking is what costs. Fetching takes {fetch_16.GPUs:.0f} in 16 bits, "
-    + (
-        "because the machines' main memory has to hold the others' histories, "
-        if fetch_16["by main memory"] > max(fetch_16["by memory"], fetch_16["by speed"])
-        else ""
-    )
-    + f"and {fetch_8.GPUs:.0f} in 8, **{fetch_8.usd:,.0f} USD**. (Modelled: memory by the arithmetic that was held against the engines' own "
-    "count, speed by a datasheet; no headroom, and all of a session's context at once.)\n\n"
-    "**The pressure relieved**: GPU memory. **Where it moved**: into main memory, into the first token of every turn after a pause (the "
-    "last column), into prefill if histories are computed again, and into a quality question if bits are dropped. **In production**, "
-    "watch three numbers together: KV usage, preemptions per finished request, and the cached share of prompt tokens. Usage near the "
-    "top is what you pay for; preemptions with a rising p95, or a cached share that falls off the cliff, say that it is one session too "
-    "many."
+    "GPUs if nothing is found: "
+    + "; ".join(f"*{what}* {gpus} in place of {rents[what].rented}" for what, gpus in worst.items())
+    + ".\n\nHow far to trust the model's times: "
+    + silicon_says(Reached(), chat.gpu)
+    + " Memory is the arithmetic that was held against the engines' own count."
 )
+
+# %% [markdown]
+# ### What 8 bits really cost
+#
+# Fewer GPUs in 8 bits is not yet a saving: an answer that was right in 16 bits and is wrong in 8 has a price, too. The portal
+# gives answers by the million, so that even a small share of them is a large number.
+
+# %%
+sixteen, eight_plans = ([what for what, (_, kv) in PLANS.items() if kv == one] for one in ("bf16", "fp8"))
+best_16, best_8 = (min(names, key=lambda what: (rents[what].usd, fleets[what].gpus)) for names in (sixteen, eight_plans))
+answers = PORTAL.sessions * chat.turns  # a month
+usd_of_all = answers * float(PORTAL.wrong_answer_usd)  # if every answer were wrong
+spared = float(rents[best_16].usd - rents[best_8].usd)
+even = spared / usd_of_all  # the share of wrong answers at which 8 bits neither earn nor lose
+lost, (least, most_of) = eight.lost / eight.answers, wilson(int(eight.lost), int(eight.answers))
+pays = True if most_of < even else False if least > even else None
+enough = math.ceil(math.log(0.05) / math.log1p(-even)) if 0 < even < 1 else 0  # answers without a loss that would show it
+Markdown(
+    "| | GPUs | rent, USD a month | further wrong answers a month | they cost, USD | together, USD | (95 % interval) |\n"
+    "|---|--:|--:|--:|--:|--:|--:|\n"
+    f"| {best_16} | {rents[best_16].rented} | {rents[best_16].usd:,.0f} | 0 | 0 | {rents[best_16].usd:,.0f} | |\n"
+    f"| {best_8} | {rents[best_8].rented} | {rents[best_8].usd:,.0f} | {answers * lost:,.0f} | {usd_of_all * lost:,.0f} "
+    f"| {float(rents[best_8].usd) + usd_of_all * lost:,.0f} | {float(rents[best_8].usd) + usd_of_all * least:,.0f} to "
+    f"{float(rents[best_8].usd) + usd_of_all * most_of:,.0f} |\n\n"
+    f"{answers:,} answers a month; a wrong one costs {PORTAL.wrong_answer_usd} USD. Lost in this run: {eight.lost:.0f} of "
+    f"{eight.answers:.0f} answers. {same_tasks.source}."
+)
+
+# %%
+book.finding(
+    pays,
+    f"**8 bits pay here**: they spare {spared:,.0f} USD of rent, and even at the interval's upper end the lost answers cost less.",
+    f"**8 bits lose money here**: they spare {spared:,.0f} USD of rent, and even at the interval's lower end the lost answers cost more.",
+    f"**Whether 8 bits pay, this run cannot tell**: they spare {spared:,.0f} USD of rent, and what the lost answers cost lies somewhere "
+    f"between {usd_of_all * least:,.0f} and {usd_of_all * most_of:,.0f} USD.",
+)
+
+# %%
+plan_taken = best_8 if pays else best_16
+book.bill(
+    f"KV memory: {plan_taken}",
+    Stays("assistant") if plan_taken == TODAY else Rented("assistant", times=fleets[plan_taken].gpus / fleets[TODAY].gpus),
+    of="assistant",
+    wrong=lost if plan_taken == best_8 else 0.0,
+    source=f"Modelled from the datasheet of one {hardware(chat.gpu).name}: {chat.model}, histories of {chat.history:,} tokens; before: "
+    f"{TODAY}. {host(chat.host).source}, {host(chat.host).as_of}.",
+)
+
+# %%
+kept, now, fetch_16 = (rents[what] for what in ("all keep their memory", TODAY, "main memory keeps what it holds"))
+Markdown(
+    f"**What moved.** An engine that forgets and computes again needs {now.rented} GPUs, {now.usd:,.0f} USD a month. To keep every "
+    f"open conversation's memory on the GPU would take {kept.rented} ({kept.usd:,.0f} USD), nearly all of them for people who are "
+    f"reading. Main memory comes with the rented machines: as a second store it needs {fetch_16.rented} GPUs ({fetch_16.usd:,.0f} "
+    f"USD). In the chain of the bill the GPUs have the room that chapter 02's promise asks for already, so the line scales those.\n\n"
+    + f"**Who pays.** Nobody waits longer: a turn's first token comes {1000 * fleets[TODAY].later_s:.0f} ms later today, and "
+    f"{1000 * fleets['main memory keeps what it holds'].later_s:.0f} ms with main memory, on average. "
+    + (
+        f"8 bits would have their price in answers: they break even at {100 * even:.2f} % lost, and to show that so few are lost takes "
+        f"{enough:,} of your own questions without a single loss. This run asked {eight.answers:.0f} of a small model: ask yours."
+        if not pays and enough
+        else f"The customers pay for 8 bits with {answers * lost:,.0f} wrong answers a month, at {PORTAL.wrong_answer_usd} USD each."
+        if pays
+        else "8 bits spare no GPU here, so nobody need ask what they do to the answers."
+    )
+)
+
+# %% [markdown]
+# **In production**, watch three numbers together: KV usage, preemptions per finished request, and the cached share of prompt
+# tokens. High usage is what you pay for. Preemptions *with* a rising p95, or a cached share that falls off the cliff, say that
+# there is one session too many.
+#
+# ### On your own data
+#
+# Write the path of your log into the field. The question: how much memory do the conversations hold that are open at once, and
+# how many machines is that? The log needs each call's time, its tokens, and an id of its conversation.
+
+# %%
+book.on_your_data()
 
 # %%
 book.recap()
