@@ -17,28 +17,45 @@ Between = Literal["keep", "recompute", "fetch"]
 class Fleet:
     """What each limit asks for at the busiest hour, in GPUs (fractions; they are rounded up where they are paid for).
 
-    `memory`: room for the KV caches. `speed`: the promised tokens per second. `recompute`: time to compute histories again.
-    `main_memory`: room beside the GPUs for what is fetched. `later_s`: by how many seconds a turn's first token comes later.
+    `memory`: room for the KV caches that must be on the GPUs. `speed`: the promised tokens per second. `again`: time to
+    compute every returning reader's history again. `found`: the share of those histories that is still there, or fetched,
+    and is not. `later_s`: by how many seconds a turn's first token comes later, on average.
     """
 
     memory: float
     speed: float
-    recompute: float
-    main_memory: float
+    again: float
+    found: float
     later_s: float
 
     @property
+    def recompute(self) -> float:
+        """GPUs for the histories that are not found."""
+        return self.again * (1 - self.found)
+
+    @property
     def gpus(self) -> float:
-        """GPUs in all. Memory and speed are needed at once; computing again takes time from both; main memory is beside."""
-        return max(max(self.memory, self.speed) + self.recompute, self.main_memory)
+        """GPUs in all. Memory and speed are needed at once; computing again takes time from both."""
+        return max(self.memory, self.speed) + self.recompute
+
+    @property
+    def most(self) -> float:
+        """GPUs where no history is found: readers who all come back after the same time, to too small a cache (LRU)."""
+        return max(self.memory, self.speed) + self.again
 
 
 def fleet(portal: Portal, between: Between = "recompute", kv: Literal["bf16", "fp8"] = "bf16") -> Fleet:
-    """The GPUs for the assistant when, `between` a reader's turns, their KV cache is kept, or dropped and computed again
-    (an engine's default), or fetched from main memory; `kv` is its precision.
+    """The GPUs for the assistant when, between a reader's turns, their KV cache is kept on the GPU ("keep"); or gives way to
+    others and is then computed again ("recompute", an engine's default); or is in main memory as well, as far as that holds,
+    and is fetched ("fetch"). `kv` is its precision.
 
-    Modelled from the datasheet (`labkit.latency`); open and writing sessions by Little's law: N = arrivals · time. Raises
-    `InvalidValue` for another `between`.
+    Modelled from the datasheet (`labkit.latency`); open and writing sessions by Little's law: N = arrivals · time.
+
+    What is found again: of A readers away, the memory that is left over holds R, those who left last (LRU). Where pauses
+    are memoryless (exponential), a reader who returns is any of the A, so the share R / A is found. R grows with the number
+    of GPUs, and that falls with what is found; `fleet` solves for both. Main memory holds what the GPU holds, and more, as
+    vLLM's offloading keeps it. Too much is counted where a history is shorter than at its end, too little where the
+    conversations that have ended fill the cache for a while. Raises `InvalidValue` for another `between`.
     """
     if between not in ("keep", "recompute", "fetch"):
         raise InvalidValue(f"between is {between!r}; use 'keep', 'recompute' or 'fetch'")
@@ -48,12 +65,19 @@ def fleet(portal: Portal, between: Between = "recompute", kv: Literal["bf16", "f
     writing = starts * chat.turns * chat.answer / chat.tokens_per_s
     size = kv_size(chat.model, kv)
     holds = plan(chat.model, machine, chat.history, kv=kv, tokens_per_s=chat.tokens_per_s)
-    again = offload_break_even(size, datasheet_model(shape(chat.model), machine, kv=kv), chat.history, chat.link_gbs)
-    away = (is_open - writing) * size.sequence_bytes(chat.history)
-    return Fleet(
-        memory=(is_open if between == "keep" else writing) / holds.by_memory,
-        speed=writing / (holds.by_speed or holds.by_memory),
-        recompute=starts * chat.turns * again.recompute_s if between == "recompute" else 0.0,
-        main_memory=away / chat.main_memory_bytes if between == "fetch" else 0.0,
-        later_s={"keep": 0.0, "recompute": again.recompute_s, "fetch": again.fetch_s}[between],
-    )
+    once = offload_break_even(size, datasheet_model(shape(chat.model), machine, kv=kv), chat.history, chat.link_gbs)
+    memory = (is_open if between == "keep" else writing) / holds.by_memory
+    speed = writing / (holds.by_speed or holds.by_memory)
+    if between == "keep":
+        return Fleet(memory, speed, 0.0, 1.0, 0.0)
+    again = starts * chat.turns * once.recompute_s
+    # R = per_gpu · GPUs − taken, and GPUs = least + again · (1 − R / A): two lines that meet.
+    least, away = max(memory, speed), is_open - writing
+    if between == "recompute":
+        per_gpu, taken = float(holds.by_memory), writing
+    else:
+        per_gpu, taken = chat.main_memory_bytes / size.sequence_bytes(chat.history), 0.0
+    gpus = max(least, (least + again * (1 + taken / away)) / (1 + again * per_gpu / away))
+    found = min(1.0, (per_gpu * gpus - taken) / away)
+    fetched = once.fetch_s if between == "fetch" else 0.0
+    return Fleet(memory, speed, again, found, found * fetched + (1 - found) * once.recompute_s)

@@ -2,12 +2,12 @@
 # # 08 · KV cache: what a session's memory costs, and what happens when it runs out
 #
 # **The question.** The portal's GPUs are half idle and still full: they ran out of memory, not of arithmetic. Every open
-# conversation keeps its keys and values there, and the next GPU costs thousands a month. How many sessions fit, what happens
-# to the one too many, and which of the ways to make room costs the least?
+# conversation keeps its keys and values there, and the next GPU costs thousands a month. How many conversations fit, what
+# happens to the one too many, and which way to make room costs least, once wrong answers have a price?
 #
-# **You will be able to** say what a token takes in memory, for any model and to the byte; predict how many sessions an engine
-# holds before it throws one out, and what that costs; decide between fewer bits, fewer seats, eviction and offload; and change
-# what the cache forgets first.
+# **You will be able to** say to the byte what a token takes in memory, for any model; predict how many conversations an engine
+# holds before it throws one out, and what that costs; and choose a plan for the rest: fewer bits, fewer seats, forgetting, or
+# fetching from main memory.
 #
 # **Time.** {{time}} **Needs.** Chapters 02 and 03. Some small engines start on this machine, each with less memory than it
 # would like. {{needs}}
@@ -22,7 +22,6 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import altair as alt
 import ipywidgets as w
@@ -53,13 +52,15 @@ from labkit.kvcache import (
     step_memory,
     watchable,
 )
-from labkit.lab import examples, families, grade, long_examples, wilson
+from labkit.lab import examples, families, long_examples, wilson
 from labkit.latency import Reached, datasheet_model, hardware, read_config, shape_of
 from labkit.load import ExactLengths
+from labkit.portal import PORTAL, Machines, Rented, Stays, fleet
 from labkit.request import Message, Request, clock, complete
 from labkit.workbook import PALETTE, Figure, below, live_chart, show, watch_blocks
 from labkit.workbook.chapters.builds.b08 import LabMemory, served
-from labkit.workbook.chapters.c08 import chat_traffic, hit_share
+from labkit.workbook.chapters.c08 import CONFIGS, chat_traffic, cost_of, differences, gauges_during, hit_share
+from labkit.workbook.pictures import draw_picture, kv_heads
 
 # %%
 book.warm_up()
@@ -102,35 +103,19 @@ book.predict_choice(
 # ### What a token takes
 #
 # To write the next token, a model looks back at every token before it: at a *key* and a *value* that each left in every layer.
-# They are kept, because computing them again for each new token would cost more than all the rest. What is kept is a plain
-# product, and architects have fought over every factor of it:
+# They are kept, because to compute them again for each new token would cost more than all the rest. How much is kept is a plain
+# product, and model designs differ in its factors:
 #
-# - **MHA**: each attention head keeps its own pair. **GQA**: groups of heads share one. **MQA**: all of them share one.
-# - **MLA**: one compressed vector for all heads instead of pairs.
+# - **MHA** (multi-head attention): each attention head keeps its own pair of key and value.
+# - **GQA** (grouped-query): groups of heads share one pair. **MQA** (multi-query): all heads share one.
+# - **MLA** (multi-head latent): one compressed vector for all heads instead of pairs.
 # - **Sliding window**: a layer drops what is further back than its window.
 
+# %%
+draw_picture(kv_heads(query_heads=8, kv_heads=2))
+
 # %% tags=["constants"]
-LLAMA = {"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
-LLAMA |= {"intermediate_size": 11008, "vocab_size": 32000, "max_position_embeddings": 4096}
-MISTRAL = {"model_type": "mistral", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
-MISTRAL |= {"intermediate_size": 14336, "vocab_size": 32000, "num_key_value_heads": 8, "sliding_window": 4096}
-MISTRAL |= {"max_position_embeddings": 32768}
-GEMMA = {"model_type": "gemma", "hidden_size": 2048, "num_hidden_layers": 18, "num_attention_heads": 8, "head_dim": 256}
-GEMMA |= {"intermediate_size": 16384, "vocab_size": 256000, "num_key_value_heads": 1, "max_position_embeddings": 8192}
-DEEPSEEK = {"model_type": "deepseek_v2", "hidden_size": 2048, "num_hidden_layers": 27, "num_attention_heads": 16}
-DEEPSEEK |= {"num_key_value_heads": 16, "kv_lora_rank": 512, "q_lora_rank": None, "qk_rope_head_dim": 64}
-DEEPSEEK |= {"qk_nope_head_dim": 128, "v_head_dim": 128, "intermediate_size": 10944, "moe_intermediate_size": 1408}
-DEEPSEEK |= {"n_routed_experts": 64, "n_shared_experts": 2, "num_experts_per_tok": 6, "first_k_dense_replace": 1}
-DEEPSEEK |= {"vocab_size": 102400, "topk_method": "greedy", "n_group": 1, "topk_group": 1, "max_position_embeddings": 163840}
-CONFIGS = {  # the fields that matter, from each model's own config.json
-    "Llama 2 7B": LLAMA,
-    "Llama 3.1 8B": "llama-3.1-8b",
-    "Mistral 7B v0.1": MISTRAL,
-    "Gemma 2B": GEMMA,
-    "DeepSeek V2 Lite": DEEPSEEK,
-    "Llama 3.1 70B": "llama-3.1-70b",
-}
-SESSION = 8_000  # tokens of one long conversation
+SESSION = PORTAL.assistant.history  # tokens of one long conversation of the portal's assistant
 
 # %%
 sizes = {name: kv_size(config) for name, config in CONFIGS.items()}
@@ -169,25 +154,23 @@ show(
         x=alt.X("tokens:Q", title="tokens in the session", scale=LOG_TOKENS, axis=TOKEN_AXIS),
         y=alt.Y("GB:Q", title="keys and values, GB (bf16)", scale=alt.Scale(type="log", domain=[0.005, 50], nice=False)),
         color=alt.Color("model:N", title=None, sort=labels),
-        strokeDash=alt.StrokeDash("model:N", sort=labels, legend=None),
     )
     .properties(title=f"A session of 4,000 tokens: {at_4k[small]:.2f} GB ({small}) to {at_4k[big]:.1f} GB ({big})"),
     alt="Memory of one session against its length, both logarithmic, each line up to the model's context. At 4,000 tokens: "
     + ", ".join(f"{name} {gb:.2f} GB" for name, gb in at_4k.items())
     + ". Mistral's line is flat beyond its window.",
-    source="Computed from the models' configurations (labkit/data/shapes, and the fields above). A line ends where the model's "
+    source="Computed from the models' configurations, by the fields of their config.json. A line ends where the model's "
     "context does.",
 )
 
 # %% [markdown] tags=["reasoned"]
 # Mistral's line goes flat: all its layers have a window. The 7B model from before GQA keeps more of each token than the 70B
-# model that came after it. Bigger weights do not mean bigger sessions.
+# model that came after it: the size of the weights does not tell the size of a session.
 #
 # ### The engine's own count
 #
-# Arithmetic is cheap, so hold it against an engine. vLLM cuts its KV memory into **blocks** of a fixed number of tokens and
-# says how many it made. Here are some engines with very little of it: a real model, so that a few dozen clients can do to it
-# what thousands do to a GPU.
+# Does an engine count as we do? vLLM cuts its KV memory into **blocks** of a fixed number of tokens, and says how many it made.
+# The engines below have very little of it, so that a few dozen clients can do to them what thousands do to a GPU.
 
 # %% tags=["constants"]
 BLOCK = 32
@@ -285,10 +268,10 @@ Markdown(
 )
 
 # %% [markdown]
-# A claim on the way, which everybody who has rented a GPU has heard:
+# So what does a rule of thumb leave out that everybody who has rented a GPU has heard?
 
 # %%
-seven = shape_of(LLAMA)
+seven = shape_of(CONFIGS["Llama 2 7B"])
 weights_gb = seven.parameters * 2 / 1e9
 each_gb = sizes["Llama 2 7B"].sequence_bytes(4096) / 1e9
 book.claim(
@@ -300,7 +283,7 @@ book.claim(
     unit="GB",
     where=f"the weights of Llama 2 7B: {seven.parameters:,} parameters of 2 B each",
     unless=f"A model that talks needs more: one session of its full 4,096 tokens takes {each_gb:.2f} GB of KV cache, and "
-    f"{math.ceil(weights_gb / each_gb)} of them take more than the weights. 14 GB buys a model that can talk to nobody.",
+    f"{math.ceil(weights_gb / each_gb)} of them take more than the weights. 14 GB has room for no session at all.",
     source="Computed from the model's configuration; nothing was measured on a GPU.",
     tolerance=0.05,
 )
@@ -308,9 +291,9 @@ book.claim(
 # %% [markdown]
 # ### One piece, or blocks?
 #
-# Before blocks, an engine gave each request one contiguous chunk, as long as it might ever become: nobody knows how long an
-# answer will be. What does that cost on real traffic? Here is some: the lab's support tasks, answered live. Their lengths are
-# then laid into the memory of the roomy engine, in both ways.
+# Before vLLM, an engine gave each request one contiguous chunk, as long as the answer might ever become, since nobody knows how
+# long it will be. What did that cost? The lab's support tasks are answered live here, and their lengths are then laid into
+# the memory of the roomy engine in both ways.
 
 # %%
 answered = {}  # the answers themselves stay here: another section asks the same again
@@ -332,9 +315,9 @@ lengths = await book.measure("support tasks", support_answers)
 real = [Lengths(*each, 2048) for each in book.rng("order").sample(lengths.value, len(lengths.value))]
 room, third = (blocks["roomy"] - 1) * BLOCK, range(0, len(real), 3)
 laid = {
-    "chunk of the longest": contiguous(real, room, departed=third),
-    "chunk of the next power of two": contiguous(real, room, chunk="pow2", departed=third),
-    "chunk of the true length": contiguous(real, room, chunk="oracle", departed=third),
+    "chunk for the longest": contiguous(real, room, departed=third),
+    "chunk of a power of two": contiguous(real, room, chunk="pow2", departed=third),
+    "chunk of its true length": contiguous(real, room, chunk="oracle", departed=third),
     **{f"blocks of {size}": paged(real, room, size) for size in (128, 32, 16)},
 }
 parts = {
@@ -354,7 +337,7 @@ rows = [
     for name, waste in laid.items()
     for i, (part, (field, _)) in enumerate(parts.items())
 ]
-worst, paged_one = laid["chunk of the longest"], laid[f"blocks of {BLOCK}"]
+worst, paged_one = laid["chunk for the longest"], laid[f"blocks of {BLOCK}"]
 show(
     alt.Chart(pd.DataFrame(rows))
     .mark_bar()
@@ -385,14 +368,28 @@ show(
 # %% [markdown]
 # With blocks nothing is reserved and no hole is too small. What is left is the rest of each request's *last* block.
 
+# %%
+book.claim(
+    "08.waste",
+    "Engines that reserve chunks store tokens in 20 to 38 % of their KV memory.",
+    by="Kwon et al., “Efficient Memory Management for Large Language Model Serving with PagedAttention”, SOSP 2023, section 1.",
+    claimed=(20.4, 38.2),
+    measured=100 * worst.utilization,
+    unit="% of the KV memory",
+    where=f"chunks for the longest request, with the {len(real)} lengths of the support tasks",
+    unless=f"It depends on how far requests stay below the longest that is allowed: these have {statistics.median(sum(one) for one in lengths.value):.0f} "
+    f"tokens in the median, where the engine allows {real[0].maximum:,}.",
+    source=f"Layout computed from measured lengths. {lengths.source}",
+)
+
 # %% [markdown]
 # ### One session too many
 #
-# Blocks are handed out as tokens are written, so an engine lets in more requests than it could ever finish side by side. That is
-# a bet that they will not all grow long at the same time. When it is lost, one of them is **preempted**: its blocks are taken,
-# it goes back into the queue, and what it had computed is computed again.
+# Blocks are handed out as tokens are written, so an engine lets in more requests than it could finish side by side. It bets that
+# they will not all grow long at the same time. When the bet is lost, it **preempts** one: the request loses its blocks, goes back
+# into the queue, and what was computed for it is computed again.
 #
-# Before anything runs: the lab's model of vLLM's scheduler needs no engine to say what will happen, only the lengths.
+# The lab's model of vLLM's scheduler needs only the lengths to say beforehand how often that will happen.
 
 # %% tags=["constants"]
 CLIENTS, REQUESTS = 10, 24
@@ -445,22 +442,9 @@ def ids_of(messages):
     return tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
 
 
-async def gauges_of_tight(every_s=0.05):
-    """The tight engine's gauges, some twenty times a second, while the load is on."""
-    rows, begin, before = [], clock.now(), await live["tight"].metrics()
+async def gauges_of_tight():
     task = asyncio.create_task(under_load("tight"))
-    while not task.done():
-        now = await live["tight"].metrics()
-        rows.append(
-            {
-                "s": clock.now() - begin,
-                "KV memory in use (%)": 100 * now.kv_cache_usage,
-                "running": now.requests_running,
-                "waiting": now.requests_waiting,
-                "preemptions until now": now.preemptions - before.preemptions,
-            }
-        )
-        await asyncio.wait({task}, timeout=every_s)
+    rows = await gauges_during(live["tight"], task)
     return pd.DataFrame(rows), int((await task)["preemptions"])
 
 
@@ -475,7 +459,7 @@ show(
     alt.vconcat(
         full.mark_area(color=PALETTE["blue"], line=True, interpolate="step-after")
         .encode(y=alt.Y("KV memory in use (%):Q", scale=alt.Scale(domain=[0, 100]), title="KV in use (%)"))
-        .properties(height=90, width=560),
+        .properties(height=90),
         alt.Chart(lines)
         .mark_line(interpolate="step-after")
         .encode(
@@ -488,11 +472,9 @@ show(
                     domain=["running", "waiting", "preemptions until now"],
                     range=[PALETTE["blue"], PALETTE["green"], PALETTE["red"]],
                 ),
-                legend=alt.Legend(orient="bottom"),
             ),
-            strokeDash=alt.StrokeDash("what:N", legend=None),
         )
-        .properties(height=130, width=560),
+        .properties(height=130),
     ).properties(title=f"Up to {most_used:.0f} % of the memory in use: {thrown} times somebody had to go"),
     alt=f"The tight engine under {CLIENTS} clients: KV memory in use, up to {most_used:.0f} %; requests running, at most "
     f"{gauges.running.max():.0f}, and waiting, at most {gauges.waiting.max():.0f}; {thrown} preemptions.",
@@ -587,29 +569,13 @@ Markdown(
 await start("tight, few seats")
 
 
-def in_numbers(name, found):
-    """What a load under `under_load` cost."""
-    p95 = {what: np.percentile([getattr(a.done.timing, what) for a in found["answers"]], 95) for what in ("ttft", "e2e")}
-    steps, tokens = found["steps"], sum(new for step in found["steps"] for _, new, _ in step.tokens)
-    return {
-        "engine": name,
-        "preemptions": found["preemptions"],
-        "steps": len(steps),
-        "tokens": tokens,
-        "again": 100 * computed_twice(steps) / tokens,
-        "per_s": sum(output for _, output in load) / found["seconds"],
-        "tpot": np.percentile([answer.tpot for answer in found["answers"]], 95),
-        "running": statistics.mean(len(step.tokens) for step in steps),
-        "in_use": statistics.mean(1 - step.free_blocks / (settings[name].num_blocks - 1) for step in steps),
-        **p95,
-    }
-
-
 async def same_load(number):
     if number == 0:
         await what_it_says("tight, few seats")  # warms it up as the others were
     turns = [name for name in KINDS if name in live]
-    return [in_numbers(name, await under_load(name)) for name in turns[:: 1 - 2 * (number % 2)]]  # forwards and backwards
+    outputs = sum(output for _, output in load)
+    turns = turns[:: 1 - 2 * (number % 2)]  # forwards and backwards
+    return [cost_of(name, await under_load(name), outputs, settings[name].num_blocks) for name in turns]
 
 
 loads = await book.measure("the same load on each", same_load, rounds=book.pick(ci=3, learn=7))
@@ -662,33 +628,15 @@ show(
 )
 
 # %%
-speed = alt.Chart(rounds[["engine", "per_s"]]).encode(
-    x=alt.X("per_s:Q", title="output tokens a second", scale=alt.Scale(domainMin=0)),
-    y=alt.Y("engine:N", title=None, sort=list(cost.index)),
-)
-show(
-    (
-        speed.mark_point(color=PALETTE["blue"], opacity=0.5)
-        + speed.mark_tick(color=PALETTE["red"], thickness=3, size=22).encode(x=alt.X("median(per_s):Q"))
-    ).properties(
-        height=130,
-        title=f"Output tokens a second: {cost.per_s['roomy']:,.0f} with room, {cost.per_s['tight']:,.0f} without, "
-        f"{cost.per_s['tight, few seats']:,.0f} with {FEW_SEATS} seats",
-    ),
-    alt="Output tokens a second in each round, with the median. "
-    + " ".join(f"{name}: median {value:.0f}." for name, value in cost.per_s.items()),
-    source=f"Circles: each of {rounds['round'].nunique()} rounds; red: their median. {loads.source}",
-)
-
-# %%
 Markdown(
-    "| | preemptions | steps | answers in a step | memory in use | p95 TTFT | p95 TPOT | p95 end to end |\n"
-    "|---|--:|--:|--:|--:|--:|--:|--:|\n"
+    "| | preemptions | steps | answers in a step | memory in use | tokens/s | p95 TTFT | p95 TPOT | p95 end to end |\n"
+    "|---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
     + "\n".join(
         f"| {name} | {row.preemptions:.0f} | {row.steps:.0f} | {row.running:.1f} | {100 * row.in_use:.0f} % "
-        f"| {1000 * row.ttft:.0f} ms | {1000 * row.tpot:.1f} ms | {1000 * row.e2e:.0f} ms |"
+        f"| {row.per_s:,.0f} | {1000 * row.ttft:.0f} ms | {1000 * row.tpot:.1f} ms | {1000 * row.e2e:.0f} ms |"
         for name, row in cost.iterrows()
     )
+    + f"\n\nMedians of {rounds['round'].nunique()} rounds. p95: of the {REQUESTS} requests. {loads.source}."
 )
 
 # %%
@@ -697,7 +645,7 @@ facts = (
     f"Of the tight engine's tokens, {cost.again['tight']:.0f} % are computed again. {cost.running['tight']:.1f} answers share one of its "
     f"steps, and {cost.running['roomy']:.1f} one of the roomy engine's; it took {cost.steps['tight'] / cost.steps['roomy']:.1f} times as "
     f"many steps. The p95 of its first token is {cost.ttft['tight'] / cost.ttft['roomy']:.1f} times the roomy engine's: who finds no room "
-    "waits at the door, or is thrown out."
+    "waits in the queue, or goes back into it."
 )
 book.finding(
     below(of("tight", "per_s"), of("roomy", "per_s")),
@@ -713,10 +661,7 @@ seats = (
     f"preemptions, {100 * cost.in_use['tight, few seats']:.0f} % of the memory in use instead of {100 * cost.in_use['tight']:.0f} %, and "
     f"{statistics.median(gains):+.0f} % tokens per second (the rounds: {min(gains):+.0f} to {max(gains):+.0f} %). "
 )
-then = (
-    " Look at what preemptions cost, not at whether there are any. With few seats the queue only moves from inside the engine to its "
-    "door."
-)
+then = " Look at what preemptions cost, not at whether there are any: with few seats, requests wait before they begin instead of halfway."
 book.finding(
     below(of("tight, few seats", "per_s"), of("tight", "per_s")),
     f"{seats}**The bet is worth it here**: a few preemptions are the price of memory that does not stand empty.{then}",
@@ -943,95 +888,30 @@ show(
 # %% [markdown]
 # ### Half the bits
 #
-# `kv_cache_dtype="fp8"` keeps each number in 8 bits. The same bytes then make twice the blocks, as counted above. Two questions
-# are harder: is it faster, and is it still right? The first was measured in the turns above, where the machine can do 8 bits.
-
-
-# %%
-async def turns_in_eight_bits():
-    return [[row for row in rows if row["engine"] in ("roomy", "tight", "tight, fp8")] for rows in loads.value]
-
-
-eight_bits = await book.measure("the same load in 8 bits", turns_in_eight_bits, needs=("vllm", "8-bit KV"))
-eights = pd.DataFrame([{**row, "round": number} for number, rows in enumerate(eight_bits.value) for row in rows])
-typical = eights.groupby("engine").median()
-
-# %%
-columns = {"preemptions": "{:.0f}", "steps": "{:.0f}", "per_s": "{:.0f} tokens/s"}
-room_made = [a / b for a, b in zip(of("tight, fp8", "per_s", eights), of("tight", "per_s", eights), strict=True)]
-format_itself = [a / b for a, b in zip(of("tight, fp8", "per_s", eights), of("roomy", "per_s", eights), strict=True)]
-Markdown(
-    "| | preemptions | steps | output |\n|---|--:|--:|--:|\n"
-    + "\n".join(
-        f"| {name} | " + " | ".join(form.format(typical[what][name]) for what, form in columns.items()) + " |"
-        for name in ("roomy", "tight", "tight, fp8")
-    )
-    + f"\n\nMedians of {eights['round'].nunique()} rounds. {eight_bits.source}."
-)
-
-# %%
-book.finding(
-    below(of("tight", "per_s", eights), of("tight, fp8", "per_s", eights)),
-    f"**In the same bytes, 8 bits write {statistics.median(room_made):.2f} times the tokens a second**: room is speed here.",
-    f"**In the same bytes, 8 bits write only {statistics.median(room_made):.2f} times the tokens a second**: what the room gains, the "
-    "format loses on this machine.",
-    f"**In the same bytes, 8 bits write {min(room_made):.2f} to {max(room_made):.2f} times the tokens a second**: these rounds cannot tell "
-    "whether the room that it makes is speed.",
-)
-book.finding(
-    below(of("tight, fp8", "per_s", eights), of("roomy", "per_s", eights)),
-    f"Beside the roomy engine, where 16 bits do not run out either, it is {statistics.median(format_itself):.2f} times as fast: that is "
-    "what the format itself costs here, where numbers are converted back and forth.",
-    f"Beside the roomy engine, where 16 bits do not run out either, it is {statistics.median(format_itself):.2f} times as fast: the format "
-    "itself gains here.",
-    f"Beside the roomy engine, where 16 bits do not run out either, it is {min(format_itself):.2f} to {max(format_itself):.2f} times as fast: "
-    "what the format itself does, these rounds cannot tell.",
-)
-
-# %% [markdown] tags=["reasoned"]
-# Do not carry a processor's ratio to a GPU: there, attention that is bound by memory reads half the bytes.
+# `kv_cache_dtype="fp8"` keeps each number in 8 bits, so the same bytes make twice the blocks, as counted above. Are the answers
+# still right?
 #
-# Now the answers. The same tasks as above on three engines: 16 bits, 16 bits *again* with another number of clients (so that
-# other requests share its steps), and 8 bits. The second run is the control: without it, every difference would look like the
-# format's fault. One thing to know about fp8: it has 256 values for everything, so a *scale* per layer fits them to the numbers at
-# hand. A checkpoint may bring scales; without them, as here, vLLM multiplies by 1, and numbers beyond the format's range are cut.
+# Three engines get the same tasks: 16 bits, 16 bits *again* with another number of clients (so that other requests share its
+# steps), and 8 bits. The second run is the control: without it, every difference would look like the format's fault.
+#
+# fp8 has 256 values for everything, so a *scale* per layer fits them to the numbers at hand. A checkpoint may bring scales;
+# without them, as here, vLLM multiplies by 1, and numbers beyond the format's range are cut.
 
 # %%
 if not book.lacks("8-bit KV"):
     await start("roomy, fp8")
 
 
-def words(answer):
-    return answer.reasoning, answer.text
-
-
-def against_first(run, which, part):
-    """How a part of a run's answers differ from the first run's: other words, lost, won, and how far log-probabilities moved."""
-    tasks, first, now = ([*each][part] for each in (short + long, answered["16 bits"], answered[run]))
-    same = [(a, b) for a, b in zip(first, now, strict=True) if words(a) == words(b)]
-    moved = [abs(x.logprob - y.logprob) for a, b in same for x, y in zip(a.logprobs, b.logprobs, strict=True)]
-    was, right = ([grade(task, each.text) for task, each in zip(tasks, found, strict=True)] for found in (first, now))
-    return {
-        "run": run,
-        "tasks": which,
-        "answers": len(tasks),
-        "right": sum(right),
-        "other": len(tasks) - len(same),
-        "lost": sum(a and not b for a, b in zip(was, right, strict=True)),
-        "won": sum(b and not a for a, b in zip(was, right, strict=True)),
-        "moved": sum(moved),
-        "tokens": len(moved),
-    }
-
-
 async def in_other_words():
     await what_it_says("roomy, fp8")
     answered["16 bits, again"], _ = await clients(live["roomy"], asked, 8)
     answered["8 bits"], _ = await clients(live["roomy, fp8"], asked, 12)
-    halves = {"short": slice(len(short)), "long": slice(len(short), None)}
-    return [
-        against_first(run, which, part) for run in ("16 bits", "16 bits, again", "8 bits") for which, part in halves.items()
-    ]
+    tasks, found = short + long, []
+    for run in ("16 bits", "16 bits, again", "8 bits"):
+        for which, part in (("short", slice(len(short))), ("long", slice(len(short), None))):
+            three = (one[part] for one in (tasks, answered["16 bits"], answered[run]))
+            found.append({"run": run, "tasks": which, **differences(*three)})
+    return found
 
 
 same_tasks = await book.measure("the same tasks in 8 bits", in_other_words, needs=("vllm", "8-bit KV"))
@@ -1089,6 +969,56 @@ Markdown(
         else "on these lengths that does not show, but a production prompt may be many times as long: ask with your own. "
     )
 )
+
+# %% [markdown] tags=["further"]
+# ### Are 8 bits faster?
+#
+# That was measured in the turns of *What it costs*, where the machine can do 8 bits.
+
+
+# %%
+async def turns_in_eight_bits():
+    return [[row for row in rows if row["engine"] in ("roomy", "tight", "tight, fp8")] for rows in loads.value]
+
+
+eight_bits = await book.measure("the same load in 8 bits", turns_in_eight_bits, needs=("vllm", "8-bit KV"))
+eights = pd.DataFrame([{**row, "round": number} for number, rows in enumerate(eight_bits.value) for row in rows])
+typical = eights.groupby("engine").median()
+
+# %%
+columns = {"preemptions": "{:.0f}", "steps": "{:.0f}", "per_s": "{:.0f} tokens/s"}
+room_made = [a / b for a, b in zip(of("tight, fp8", "per_s", eights), of("tight", "per_s", eights), strict=True)]
+format_itself = [a / b for a, b in zip(of("tight, fp8", "per_s", eights), of("roomy", "per_s", eights), strict=True)]
+Markdown(
+    "| | preemptions | steps | output |\n|---|--:|--:|--:|\n"
+    + "\n".join(
+        f"| {name} | " + " | ".join(form.format(typical[what][name]) for what, form in columns.items()) + " |"
+        for name in ("roomy", "tight", "tight, fp8")
+    )
+    + f"\n\nMedians of {eights['round'].nunique()} rounds. {eight_bits.source}."
+)
+
+# %%
+book.finding(
+    below(of("tight", "per_s", eights), of("tight, fp8", "per_s", eights)),
+    f"**In the same bytes, 8 bits write {statistics.median(room_made):.2f} times the tokens a second**: room is speed here.",
+    f"**In the same bytes, 8 bits write only {statistics.median(room_made):.2f} times the tokens a second**: what the room gains, the "
+    "format loses on this machine.",
+    f"**In the same bytes, 8 bits write {min(room_made):.2f} to {max(room_made):.2f} times the tokens a second**: these rounds cannot tell "
+    "whether the room that it makes is speed.",
+)
+book.finding(
+    below(of("tight, fp8", "per_s", eights), of("roomy", "per_s", eights)),
+    f"Beside the roomy engine, where 16 bits do not run out either, it is {statistics.median(format_itself):.2f} times as fast: that is "
+    "what the format itself costs here, where numbers are converted back and forth.",
+    f"Beside the roomy engine, where 16 bits do not run out either, it is {statistics.median(format_itself):.2f} times as fast: the format "
+    "itself gains here.",
+    f"Beside the roomy engine, where 16 bits do not run out either, it is {min(format_itself):.2f} to {max(format_itself):.2f} times as fast: "
+    "what the format itself does, these rounds cannot tell.",
+)
+
+# %% [markdown] tags=["reasoned"]
+# Do not carry a processor's ratio to a GPU: there, attention that is bound by memory reads half the bytes.
 
 # %% [markdown] tags=["further"]
 # ### Fetch it, or compute it again?
@@ -1161,9 +1091,6 @@ pd.DataFrame(
     },
     index=list(found),
 )
-
-# %% tags=["reasoned"]
-Markdown("How far to trust the line of computing again: " + silicon_says(Reached(), card.key))
 
 # %% [markdown] tags=["further"]
 # ### Plan, then try to break the plan
@@ -1265,7 +1192,7 @@ MACHINES = {
 }
 MODELS = {
     "Llama 3.1 8B": "llama-3.1-8b",
-    "Llama 2 7B": LLAMA,
+    "Llama 2 7B": CONFIGS["Llama 2 7B"],
     "Llama 3.1 70B": "llama-3.1-70b",
     "Mixtral 8x7B": "mixtral-8x7b",
 }
@@ -1447,20 +1374,29 @@ live_chart(
 # ## Do
 #
 # {{exercise 08.1}}
-# A model's `config.json` as a mapping, and the bytes of one number. Return the bytes that one token takes in the KV cache, over
-# all layers. Fields may be missing, as they are in real files, and some models are MLA.
+# Somebody must sign for next year's GPUs. `plans` has for each plan (GPUs, answers lost, answers asked): so many of a sample of
+# answers were right and are wrong under the plan. A plan that cannot change an answer was asked none. GPUs are rented whole, at
+# `gpu_usd` a month each. The portal gives `answers` a month, and a wrong one costs `wrong_usd`. `at_most(lost, asked)` is the
+# upper end of the share that such a sample leaves possible. Return the plan that costs least even in that case; of equals, the
+# first.
 
 
 # %% exercise="08.1"
-def token_bytes(config: Mapping[str, Any], value_bytes: int) -> int:
-    """Bytes of KV cache per token."""
+def plan_to_sign(
+    plans: Mapping[str, tuple[float, int, int]],
+    gpu_usd: float,
+    answers: int,
+    wrong_usd: float,
+    at_most: Callable[[int, int], float],
+) -> str:
+    """The name of the plan that costs least even if it loses as many answers as its sample leaves possible."""
     ...  # your code here
 
 
 # %%
-book.check("08.1", token_bytes)
+book.check("08.1", plan_to_sign)
 
-# %% [markdown] tags=["further"]
+# %% [markdown]
 # {{exercise 08.2}}
 # Some sessions are under way; the i-th holds `tokens[i]` tokens, and all begin with the same `shared` tokens (each goes on with
 # words of its own). Return how many blocks of `block` tokens they hold together, and how many slots in those are empty. It is
@@ -1620,95 +1556,132 @@ Markdown(
 # %% [markdown]
 # ## So what
 #
-# The portal's conversations, on GPUs of its own. Somebody who chats writes, reads and thinks; the engine works for them only a
-# small part of the time. What is done with their memory in the rest of it decides how many GPUs there are.
-#
-# What an engine does by itself is the third line: it forgets whoever has not asked for longest, and computes again. Fetching
-# needs room as well, in the main memory of the same machines, and that is counted here.
+# The portal's assistant holds long conversations on GPUs that the portal rents. Whoever chats writes, reads and thinks; the engine
+# writes for them only a small part of that time. How many GPUs there are depends on what happens to a conversation's memory
+# in the rest of it. Five plans:
 
 # %% tags=["constants"]
-SESSIONS_A_DAY, PEAK_HOUR = 100_000, 0.083  # and the share of them that begins in the busiest hour
-OPEN_MINUTES, TURNS_EACH, SECONDS_A_TURN = 12, 6, 12  # open so long, with so many answers of so many seconds
-TOKENS_PER_S, HOURS_A_MONTH = 20, 730
-MAIN_MEMORY = 2 * 2**40 / 8  # bytes for each of the 8 GPUs of a p5.48xlarge (2 TiB, by Amazon's specification)
-PCIE_5 = 64.0  # GB/s
-PLANS = {  # who holds memory while others think, in which precision, and what happens at the next turn
-    "every open session keeps its memory": ("open", "bf16", ""),
-    "every open session, in 8 bits": ("open", "fp8", ""),
-    "evict between turns, compute again": ("writing", "bf16", "recompute"),
-    "evict between turns, fetch from main memory": ("writing", "bf16", "fetch"),
-    "evict, fetch, in 8 bits": ("writing", "fp8", "fetch"),
+PLANS = {  # what becomes of a reader's keys and values between two turns, and their precision
+    "all keep their memory": ("keep", "bf16"),
+    "all keep their memory, in 8 bits": ("keep", "fp8"),
+    "forget who left first, compute again": ("recompute", "bf16"),  # what an engine does by itself
+    "main memory keeps what it holds": ("fetch", "bf16"),
+    "main memory keeps what it holds, in 8 bits": ("fetch", "fp8"),
 }
+TODAY = "forget who left first, compute again"
 
 # %%
-starts = SESSIONS_A_DAY * PEAK_HOUR  # in the busiest hour
-at_peak = {"open": starts * OPEN_MINUTES / 60, "writing": starts * TURNS_EACH * SECONDS_A_TURN / 3600}  # Little's law
-turns_per_s, h100, rent = starts * TURNS_EACH / 3600, hardware("h100"), host("h100")
-
-
-def gpus_for(holding, kv, then):
-    """What each limit asks of a plan, in GPUs, and the seconds by which a turn's first token comes later."""
-    size = kv_size("llama-3.1-8b", kv)
-    holds = plan("llama-3.1-8b", h100, SESSION, kv=kv, tokens_per_s=TOKENS_PER_S)
-    again = offload_break_even(size, datasheet_model(shape_of("llama-3.1-8b"), h100, kv=kv), SESSION, PCIE_5)
-    away = (at_peak["open"] - at_peak["writing"]) * size.sequence_bytes(SESSION)
-    return {
-        "by memory": at_peak[holding] / holds.by_memory,
-        "by speed": at_peak["writing"] / holds.by_speed,
-        "for computing again": turns_per_s * again.recompute_s if then == "recompute" else 0.0,
-        "by main memory": away / MAIN_MEMORY if then == "fetch" else 0.0,
-        "later": {"": 0.0, "recompute": again.recompute_s, "fetch": again.fetch_s}[then],
-    }
-
-
-bill = pd.DataFrame({what: gpus_for(*chosen) for what, chosen in PLANS.items()}).T
-on_the_gpu = bill[["by memory", "by speed"]].max(axis=1) + bill["for computing again"]
-bill["GPUs"] = np.ceil(np.maximum(on_the_gpu, bill["by main memory"])).astype(int)
-bill["usd"] = bill.GPUs * float(rent.usd_per_hour) * HOURS_A_MONTH
-
-# %%
+chat = PORTAL.assistant
+fleets = {what: fleet(PORTAL, *how) for what, how in PLANS.items()}
+rents = {what: Machines("assistant", chat.host, one.gpus) for what, one in fleets.items()}
 Markdown(
-    "| GPUs for… | memory | speed | computing again | room in main memory | **GPUs** | USD a month | first token later by |\n"
-    "|---|--:|--:|--:|--:|--:|--:|--:|\n"
+    "| plan | GPUs by memory | by speed | histories found | GPUs that compute again | **GPUs rented** | USD a month | first token "
+    "later by |\n|---|--:|--:|--:|--:|--:|--:|--:|\n"
     + "\n".join(
-        f"| {what} | {row['by memory']:.1f} | {row['by speed']:.1f} | {row['for computing again']:.1f} | {row['by main memory']:.1f} "
-        f"| **{row.GPUs:.0f}** | {row.usd:,.0f} | {1000 * row.later:.0f}&nbsp;ms |"
-        for what, row in bill.iterrows()
+        f"| {what} | {one.memory:.1f} | {one.speed:.1f} | {100 * one.found:.0f} % | {one.recompute:.1f} | **{rents[what].rented}** "
+        f"| {rents[what].usd:,.0f} | {1000 * one.later_s:.0f}&nbsp;ms |"
+        for what, one in fleets.items()
     )
+    + f"\n\nThe busiest hour of {PORTAL.users:,} users: {fleets['all keep their memory'].memory / fleets[TODAY].memory:.0f} conversations "
+    f"are open for each that is being answered, each of {chat.history:,} tokens. {host(chat.host).name}, "
+    f"{host(chat.host).usd_per_hour} USD an hour, {host(chat.host).source}, {host(chat.host).as_of}."
 )
 
-# %%
-default, best_plan = bill.loc["evict between turns, compute again"], bill.usd.idxmin()
-book.bill(
-    "KV memory: fetched in 8 bits" if best_plan == "evict, fetch, in 8 bits" else f"KV memory: {best_plan}",
-    of="GPUs of one's own, for all conversations",
-    before=default.usd,
-    after=bill.usd.min(),
-    source=f"Modelled: Llama 3.1 8B, histories of {SESSION:,} tokens; before: evicted in bf16 and computed again, as engines do; after: "
-    f"{best_plan}. {rent.name}, {rent.usd_per_hour} USD an hour, {rent.source}, {rent.as_of}.",
-)
+# %% [markdown] tags=["reasoned"]
+# Memory and speed are needed at once, so the larger of the two counts; computing again takes further GPUs. *Found* is the
+# cache of the section on long sessions: memory that nobody writes in keeps the readers who left last. If pauses vary at random,
+# whoever comes back is any of those who are away, and the share found is the share of them that fits. If everybody came back after
+# the same time, it would be the cliff: nothing is found. The next line says how many GPUs that takes.
 
-# %%
-kept, kept_8 = bill.iloc[0], bill.iloc[1]
-fetch_16, fetch_8 = bill.iloc[3], bill.iloc[4]
+# %% tags=["reasoned"]
+worst = {what: math.ceil(one.most) for what, one in fleets.items() if one.again}
 Markdown(
-    f"At the peak {at_peak['open']:,.0f} conversations of {SESSION:,} tokens are open, and {at_peak['writing']:,.0f} of them are being "
-    f"answered. An engine that forgets and computes again takes {default.GPUs:.0f} GPUs, **{default.usd:,.0f} USD a month**. To keep "
-    f"everybody's memory on the GPU takes {kept.GPUs:.0f} ({kept.usd:,.0f} USD), in 8 bits {kept_8.GPUs:.0f}: memory for people who are "
-    f"thinking is what costs. Fetching takes {fetch_16.GPUs:.0f} in 16 bits, "
-    + (
-        "because the machines' main memory has to hold the others' histories, "
-        if fetch_16["by main memory"] > max(fetch_16["by memory"], fetch_16["by speed"])
-        else ""
-    )
-    + f"and {fetch_8.GPUs:.0f} in 8, **{fetch_8.usd:,.0f} USD**. (Modelled: memory by the arithmetic that was held against the engines' own "
-    "count, speed by a datasheet; no headroom, and all of a session's context at once.)\n\n"
-    "**The pressure relieved**: GPU memory. **Where it moved**: into main memory, into the first token of every turn after a pause (the "
-    "last column), into prefill if histories are computed again, and into a quality question if bits are dropped. **In production**, "
-    "watch three numbers together: KV usage, preemptions per finished request, and the cached share of prompt tokens. Usage near the "
-    "top is what you pay for; preemptions with a rising p95, or a cached share that falls off the cliff, say that it is one session too "
-    "many."
+    "GPUs if nothing is found: "
+    + "; ".join(f"*{what}* {gpus} in place of {rents[what].rented}" for what, gpus in worst.items())
+    + ".\n\nHow far to trust the model's times: "
+    + silicon_says(Reached(), chat.gpu)
+    + " Memory is the arithmetic that was held against the engines' own count."
 )
+
+# %% [markdown]
+# ### What 8 bits really cost
+#
+# Fewer GPUs in 8 bits is not yet a saving: an answer that was right in 16 bits and is wrong in 8 has a price, too. The portal
+# gives answers by the million, so that even a small share of them is a large number.
+
+# %%
+sixteen, eight_plans = ([what for what, (_, kv) in PLANS.items() if kv == one] for one in ("bf16", "fp8"))
+best_16, best_8 = (min(names, key=lambda what: (rents[what].usd, fleets[what].gpus)) for names in (sixteen, eight_plans))
+answers = PORTAL.sessions * chat.turns  # a month
+usd_of_all = answers * float(PORTAL.wrong_answer_usd)  # if every answer were wrong
+spared = float(rents[best_16].usd - rents[best_8].usd)
+even = spared / usd_of_all  # the share of wrong answers at which 8 bits neither earn nor lose
+lost, (least, most_of) = eight.lost / eight.answers, wilson(int(eight.lost), int(eight.answers))
+pays = True if most_of < even else False if least > even else None
+enough = math.ceil(math.log(0.05) / math.log1p(-even)) if 0 < even < 1 else 0  # answers without a loss that would show it
+Markdown(
+    "| | GPUs | rent, USD a month | further wrong answers a month | they cost, USD | together, USD | (95 % interval) |\n"
+    "|---|--:|--:|--:|--:|--:|--:|\n"
+    f"| {best_16} | {rents[best_16].rented} | {rents[best_16].usd:,.0f} | 0 | 0 | {rents[best_16].usd:,.0f} | |\n"
+    f"| {best_8} | {rents[best_8].rented} | {rents[best_8].usd:,.0f} | {answers * lost:,.0f} | {usd_of_all * lost:,.0f} "
+    f"| {float(rents[best_8].usd) + usd_of_all * lost:,.0f} | {float(rents[best_8].usd) + usd_of_all * least:,.0f} to "
+    f"{float(rents[best_8].usd) + usd_of_all * most_of:,.0f} |\n\n"
+    f"{answers:,} answers a month; a wrong one costs {PORTAL.wrong_answer_usd} USD. Lost in this run: {eight.lost:.0f} of "
+    f"{eight.answers:.0f} answers. {same_tasks.source}."
+)
+
+# %%
+book.finding(
+    pays,
+    f"**8 bits pay here**: they spare {spared:,.0f} USD of rent, and even at the interval's upper end the lost answers cost less.",
+    f"**8 bits lose money here**: they spare {spared:,.0f} USD of rent, and even at the interval's lower end the lost answers cost more.",
+    f"**Whether 8 bits pay, this run cannot tell**: they spare {spared:,.0f} USD of rent, and what the lost answers cost lies somewhere "
+    f"between {usd_of_all * least:,.0f} and {usd_of_all * most_of:,.0f} USD.",
+)
+
+# %%
+plan_taken = best_8 if pays else best_16
+book.bill(
+    f"KV memory: {plan_taken}",
+    Stays("assistant") if plan_taken == TODAY else Rented("assistant", times=fleets[plan_taken].gpus / fleets[TODAY].gpus),
+    of="assistant",
+    wrong=lost if plan_taken == best_8 else 0.0,
+    source=f"Modelled from the datasheet of one {hardware(chat.gpu).name}: {chat.model}, histories of {chat.history:,} tokens; before: "
+    f"{TODAY}. {host(chat.host).source}, {host(chat.host).as_of}.",
+)
+
+# %%
+kept, now, fetch_16 = (rents[what] for what in ("all keep their memory", TODAY, "main memory keeps what it holds"))
+Markdown(
+    f"**What moved.** An engine that forgets and computes again needs {now.rented} GPUs, {now.usd:,.0f} USD a month. To keep every "
+    f"open conversation's memory on the GPU would take {kept.rented} ({kept.usd:,.0f} USD), nearly all of them for people who are "
+    f"reading. Main memory comes with the rented machines: as a second store it needs {fetch_16.rented} GPUs ({fetch_16.usd:,.0f} "
+    f"USD). That rests on pauses that vary: if all were equal it would take {worst['main memory keeps what it holds']}, so watch the share "
+    "that is found. In the chain of the bill the GPUs have the room that chapter 02's promise asks for already, so the line scales those.\n\n"
+    f"**Who pays.** A reader who comes back waits {1000 * fleets[TODAY].later_s:.0f} ms longer for the first token today, and "
+    f"{1000 * fleets['main memory keeps what it holds'].later_s:.0f} ms with main memory, on average. "
+    + (
+        f"8 bits would have their price in answers: they break even at {100 * even:.2f} % lost, and to show that so few are lost takes "
+        f"{enough:,} of your own questions without a single loss. This run asked {eight.answers:.0f} of a small model: ask yours."
+        if not pays and enough
+        else f"The customers pay for 8 bits with {answers * lost:,.0f} wrong answers a month, at {PORTAL.wrong_answer_usd} USD each."
+        if pays
+        else "8 bits spare no GPU here, so nobody need ask what they do to the answers."
+    )
+)
+
+# %% [markdown]
+# **In production**, watch three numbers together: KV usage, preemptions per finished request, and the cached share of prompt
+# tokens. High usage is what you pay for. Preemptions *with* a rising p95, or a cached share that falls off the cliff, say that
+# there is one session too many.
+#
+# ### On your own data
+#
+# Write the path of your log into the field. The question: how much memory do the conversations hold that are open at once, and
+# how many machines is that? The log needs each call's time, its tokens, and an id of its conversation.
+
+# %%
+book.on_your_data()
 
 # %%
 book.recap()

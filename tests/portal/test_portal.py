@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import json
+import random
 import statistics
+from collections import OrderedDict
 from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
@@ -153,12 +156,48 @@ def test_gpus_by_littles_law_and_the_cache_of_one_token():
     sessions_an_hour = 100_000 * 20 / 254
     is_open = sessions_an_hour * 12 / 60
     writing = sessions_an_hour * 6 * 12 / 3600
-    away = (is_open - writing) * 8_000 * 131_072
     found = fleet(PORTAL, "fetch")
-    assert found.main_memory == pytest.approx(away / (2 * 2**40 / 8))
     assert fleet(PORTAL, "keep").memory / found.memory == pytest.approx(is_open / writing)
-    assert fleet(PORTAL, "fetch", "fp8").main_memory == pytest.approx(found.main_memory / 2)
-    assert found.recompute == 0 < fleet(PORTAL).recompute
+    in_main_memory = found.gpus * (2 * 2**40 / 8) / (8_000 * 131_072)  # histories
+    assert found.found == pytest.approx(in_main_memory / (is_open - writing))
+    assert found.memory < found.gpus < fleet(PORTAL).gpus < fleet(PORTAL).most
+    assert fleet(PORTAL, "keep").recompute == 0
+
+
+def test_what_a_reader_finds_again_is_what_an_lru_cache_of_that_room_finds():
+    fleet_of_today = fleet(PORTAL)
+    per_gpu = 157.48 / fleet_of_today.memory  # sessions that a GPU holds; so many are writing at the peak
+    room = round(fleet_of_today.gpus * per_gpu - 157.48)
+    steady, memoryless = (
+        hits_of_lru(pause, away=1417, room=room) for pause in (lambda _: 108.0, lambda r: r.expovariate(1 / 108))
+    )
+    assert memoryless == pytest.approx(fleet_of_today.found, abs=0.01)
+    assert steady == 0
+
+
+def hits_of_lru(pause, away: int, room: int, returns: int = 60_000) -> float:
+    """The share of returns that are found, where `away` readers return after a `pause` each to an LRU cache of `room`."""
+    rng = random.Random(8)
+    waiting = [(pause(rng) * rng.random(), reader) for reader in range(away)]
+    heapq.heapify(waiting)
+    kept: OrderedDict[int, None] = OrderedDict()
+    hits = 0
+    for number in range(returns):
+        now, reader = heapq.heappop(waiting)
+        hits += reader in kept and number > returns // 3
+        kept[reader] = None  # away again at once: who writes holds memory of their own
+        kept.move_to_end(reader)
+        if len(kept) > room:
+            kept.popitem(last=False)
+        heapq.heappush(waiting, (now + pause(rng), reader))
+    return hits / (returns - returns // 3 - 1)
+
+
+def test_memory_for_all_who_are_away_finds_all_of_them():
+    plenty = replace(PORTAL, assistant=replace(PORTAL.assistant, main_memory_bytes=1e12))
+    assert fleet(plenty, "fetch").found == 1
+    assert fleet(plenty, "fetch").gpus == fleet(plenty, "fetch").memory
+    assert fleet(plenty, "fetch").later_s == pytest.approx(8_000 * 131_072 / 64e9)
 
 
 @pytest.mark.parametrize(

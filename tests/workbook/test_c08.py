@@ -5,17 +5,7 @@ import statistics
 
 import pytest
 
-from labkit.kvcache import kv_size
-from labkit.workbook.chapters.c08 import chat_traffic, hit_share, keep_what_came_back, token_bytes
-from tests.kvcache.test_size import GQA, LLAMA, MLA, MQA
-
-
-@pytest.mark.parametrize(
-    "config", [LLAMA, GQA, MQA, MLA, {**LLAMA, "head_dim": None}], ids=["mha", "gqa", "mqa", "mla", "bare"]
-)
-def test_the_product_by_hand_is_the_package_s(config):
-    for value_bytes, precision in ((2, "bf16"), (1, "fp8")):
-        assert token_bytes(config, value_bytes) == kv_size(config, precision).token_bytes
+from labkit.workbook.chapters.c08 import chat_traffic, hit_share, keep_what_came_back
 
 
 def test_the_eviction_policy_gains_well_above_what_the_check_asks_for():

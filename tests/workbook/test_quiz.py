@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from labkit.kvcache import plan
+from labkit.kvcache import kv_size, plan
 from labkit.latency import hardware
 from labkit.request import Usage
 from labkit.workbook.chapters import chapter, chapters
@@ -14,7 +14,6 @@ from labkit.workbook.chapters.c01 import bill
 from labkit.workbook.chapters.c03 import cached_tokens
 from labkit.workbook.chapters.c04 import net_saving
 from labkit.workbook.chapters.c07 import idle_share
-from labkit.workbook.chapters.c08 import token_bytes
 
 RATES = {"input": Decimal(1), "cached": Decimal("0.1"), "cache_write": Decimal("1.25"), "output": Decimal(5)}
 
@@ -46,6 +45,5 @@ def test_the_bank_states_what_arithmetic_and_the_package_say():
     assert int(answer["06.b1"]) == 600 - 6 * 50
     assert int(answer["07.b1"]) == pytest.approx(16 / 16**0.5)
     assert answer["07.b2"] == f"{100 * idle_share([10, 20, 30, 100], 4):.0f} %"
-    llama = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096}
-    assert answer["08.b1"] == f"{token_bytes(llama, 2) // 1024} KiB"
-    assert int(answer["08.b2"]) == (0.9 * 80e9 - 16e9) // (8_000 * token_bytes(llama, 2))
+    assert answer["08.b1"] == f"{kv_size('llama-3.1-8b').token_bytes // 1024} KiB"
+    assert int(answer["08.b2"]) == (0.9 * 80e9 - 16e9) // (8_000 * kv_size("llama-3.1-8b").token_bytes)

@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
+from statistics import fmean
 from typing import Any
 
 from labkit.caches import PrefixCache
+from labkit.engines import Engine
 from labkit.engines.modelled import Block, Evict
-from labkit.kvcache import Allocator
-from labkit.request import InvalidValue
+from labkit.kvcache import Allocator, computed_twice
+from labkit.lab import Example, grade
+from labkit.latency import percentile
+from labkit.request import Completion, InvalidValue, clock
 from labkit.workbook.chapters import Chapter
 from labkit.workbook.chapters.builds import b08
 from labkit.workbook.chapters.q08 import BANK, QUIZZES
@@ -21,58 +27,215 @@ from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
 Config = Mapping[str, Any]
 
 
-def token_bytes(config: Config, value_bytes: int) -> int:
-    """Bytes that one token takes in the KV cache over all layers, from a transformers configuration.
+CONFIGS: dict[str, Config | str] = {  # the fields that matter, from each model's own config.json, or a shape of the lab's
+    "Llama 2 7B": {
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "intermediate_size": 11008,
+        "vocab_size": 32000,
+        "max_position_embeddings": 4096,
+    },
+    "Llama 3.1 8B": "llama-3.1-8b",
+    "Mistral 7B v0.1": {
+        "model_type": "mistral",
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "intermediate_size": 14336,
+        "vocab_size": 32000,
+        "sliding_window": 4096,
+        "max_position_embeddings": 32768,
+    },
+    "Gemma 2B": {
+        "model_type": "gemma",
+        "hidden_size": 2048,
+        "num_hidden_layers": 18,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+        "intermediate_size": 16384,
+        "vocab_size": 256000,
+        "max_position_embeddings": 8192,
+    },
+    "DeepSeek V2 Lite": {
+        "model_type": "deepseek_v2",
+        "hidden_size": 2048,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "kv_lora_rank": 512,
+        "q_lora_rank": None,
+        "qk_rope_head_dim": 64,
+        "qk_nope_head_dim": 128,
+        "v_head_dim": 128,
+        "intermediate_size": 10944,
+        "moe_intermediate_size": 1408,
+        "n_routed_experts": 64,
+        "n_shared_experts": 2,
+        "num_experts_per_tok": 6,
+        "first_k_dense_replace": 1,
+        "topk_method": "greedy",
+        "n_group": 1,
+        "topk_group": 1,
+        "vocab_size": 102400,
+        "max_position_embeddings": 163840,
+    },
+    "Llama 3.1 70B": "llama-3.1-70b",
+}
 
-    `value_bytes` is the size of one number of the cache, as 2 for BF16.
-    """
-    if config.get("kv_lora_rank"):  # MLA: one latent and one rotated key for all heads
-        values = config["kv_lora_rank"] + config["qk_rope_head_dim"]
-    else:
-        heads = config["num_attention_heads"]
-        size = config.get("head_dim") or config["hidden_size"] // heads
-        values = 2 * (config.get("num_key_value_heads") or heads) * size
-    return int(config["num_hidden_layers"] * values * value_bytes)
 
-
-def _check_bytes(answer: Callable[[Config, int], int], rng: random.Random) -> Iterator[Outcome]:
-    llama = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
-    yield agree(answer, llama, 2, expected=524_288, why="MHA, Llama 2 7B: 2 × 32 heads × 128 × 32 layers × 2 B.")
-    yield agree(
-        answer, {**llama, "num_key_value_heads": 8}, 2, expected=131_072, why="GQA, Llama 3.1 8B: only 8 heads keep a pair."
-    )
-    for _ in range(12):
-        layers, size = rng.randrange(2, 90), rng.choice((64, 80, 96, 128, 256))
-        heads = rng.choice((4, 8, 16, 32, 64))
-        kept = rng.choice([n for n in (1, 2, 4, 8, 16, 32) if heads % n == 0])
-        config: dict[str, Any] = {
-            "hidden_size": heads * size,
-            "num_hidden_layers": layers,
-            "num_attention_heads": heads,
-            "num_key_value_heads": kept,
-        }
-        if rng.random() < 0.4:  # heads that are not hidden_size / heads wide
-            config |= {"head_dim": size, "hidden_size": heads * size + 512 * heads}
-        for value_bytes in (2, 1):
-            yield agree(answer, config, value_bytes, expected=2 * kept * size * layers * value_bytes)
-    for _ in range(6):
-        layers, rank, rotated = rng.randrange(2, 70), rng.choice((256, 512)), rng.choice((32, 64))
-        latent = {
-            "hidden_size": 2048,
-            "num_hidden_layers": layers,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 16,
-            "kv_lora_rank": rank,
-            "qk_rope_head_dim": rotated,
-        }
-        value_bytes = rng.choice((2, 1))
-        yield agree(
-            answer,
-            latent,
-            value_bytes,
-            expected=(rank + rotated) * layers * value_bytes,
-            why="MLA keeps one vector of kv_lora_rank + qk_rope_head_dim numbers: no pair, and no heads.",
+async def gauges_during(engine: Engine, task: asyncio.Task[Any], every_s: float = 0.05) -> list[dict[str, float]]:
+    """The gauges of an engine, some twenty times a second, while a task runs; `s` is the time since the first."""
+    rows, begin, before = [], clock.now(), await engine.metrics()
+    while not task.done():
+        now = await engine.metrics()
+        rows.append(
+            {
+                "s": clock.now() - begin,
+                "KV memory in use (%)": 100 * now.kv_cache_usage,
+                "running": now.requests_running,
+                "waiting": now.requests_waiting,
+                "preemptions until now": now.preemptions - before.preemptions,
+            }
         )
+        await asyncio.wait({task}, timeout=every_s)
+    return rows
+
+
+def cost_of(name: str, found: Mapping[str, Any], outputs: int, num_blocks: int) -> dict[str, Any]:
+    """What a load on the engine `name` cost, in numbers.
+
+    `found` has its `answers`, its scheduler's `steps`, the `seconds` it took and its `preemptions`; `outputs` is the tokens
+    that were asked for in all, and `num_blocks` the engine's blocks.
+    """
+    answers, steps = found["answers"], found["steps"]
+    tokens = sum(new for step in steps for _, new, _ in step.tokens)
+    return {
+        "engine": name,
+        "preemptions": found["preemptions"],
+        "steps": len(steps),
+        "tokens": tokens,
+        "again": 100 * computed_twice(steps) / tokens,
+        "per_s": outputs / found["seconds"],
+        "tpot": percentile([answer.tpot for answer in answers], 95),
+        "running": fmean(len(step.tokens) for step in steps),
+        "in_use": fmean(1 - step.free_blocks / (num_blocks - 1) for step in steps),
+        "ttft": percentile([answer.done.timing.ttft for answer in answers], 95),
+        "e2e": percentile([answer.done.timing.e2e for answer in answers], 95),
+    }
+
+
+def differences(tasks: Sequence[Example], first: Sequence[Completion], now: Sequence[Completion]) -> dict[str, float]:
+    """How the answers `now` differ from the `first` ones to the same tasks.
+
+    `other`: in other words. `lost` and `won`: right before and wrong now, or the other way round. `moved`: by how much the
+    log-probabilities of the `tokens` changed, in all, in those answers whose words are the same.
+    """
+    same = [(a, b) for a, b in zip(first, now, strict=True) if (a.reasoning, a.text) == (b.reasoning, b.text)]
+    moved = [abs(x.logprob - y.logprob) for a, b in same for x, y in zip(a.logprobs, b.logprobs, strict=True)]
+    was, right = ([grade(task, each.text) for task, each in zip(tasks, found, strict=True)] for found in (first, now))
+    return {
+        "answers": len(tasks),
+        "right": sum(right),
+        "other": len(tasks) - len(same),
+        "lost": sum(a and not b for a, b in zip(was, right, strict=True)),
+        "won": sum(b and not a for a, b in zip(was, right, strict=True)),
+        "moved": sum(moved),
+        "tokens": len(moved),
+    }
+
+
+Plans = Mapping[str, tuple[float, int, int]]
+
+
+def plan_to_sign(plans: Plans, gpu_usd: float, answers: int, wrong_usd: float, at_most: Callable[[int, int], float]) -> str:
+    """The plan that costs least a month, even if as many answers are lost as its sample does not rule out.
+
+    Each plan is (GPUs, answers lost, answers asked); one that cannot change an answer was asked none. `at_most(lost, asked)`
+    is the upper end of the interval of the share that is lost.
+    """
+
+    def at_worst(name: str) -> float:
+        gpus, lost, asked = plans[name]
+        share = at_most(lost, asked) if asked else 0.0
+        return math.ceil(gpus) * gpu_usd + answers * share * wrong_usd
+
+    return min(plans, key=at_worst)
+
+
+Signs = Callable[[Plans, float, int, float, Callable[[int, int], float]], str]
+
+
+def upper_end(lost: int, asked: int) -> float:
+    """Wilson's upper end at 95 %, as the larger root of (p − lost / asked)² = z² p (1 − p) / asked."""
+    share, z2 = lost / asked, 1.959963984540054**2 / asked
+    a, b, c = 1 + z2, -(2 * share + z2), share * share
+    return (-b + math.sqrt(b * b - 4 * a * c)) / (2 * a)
+
+
+def _check_signs(answer: Signs, rng: random.Random) -> Iterator[Outcome]:
+    sure = {"16 bits": (3.6, 0, 0)}
+    for plans, gpu_usd, answers, wrong_usd, expected, why in (
+        ({**sure, "8 bits": (2.1, 9, 900)}, 3_500.0, 0, 0.25, "8 bits", "Nobody asks anything: fewer GPUs cost less."),
+        (
+            {**sure, "8 bits": (2.1, 9, 900)},
+            3_500.0,
+            18_000_000,
+            0.25,
+            "16 bits",
+            "1 % of 18 million answers at 0.25 USD is far more than a GPU.",
+        ),
+        (
+            {**sure, "8 bits": (2.1, 0, 50)},
+            3_500.0,
+            1_000_000,
+            0.25,
+            "16 bits",
+            "None of 50 was lost, but the interval goes up to 7 %: that may cost more than the GPU that is spared.",
+        ),
+        (
+            {**sure, "8 bits": (2.1, 0, 50_000)},
+            3_500.0,
+            1_000_000,
+            0.25,
+            "8 bits",
+            "None of 50,000 was lost: even at the interval's upper end that costs 19 USD.",
+        ),
+        (
+            {"fetched": (3.9, 0, 0), "kept": (3.2, 0, 0)},
+            3_500.0,
+            10,
+            0.25,
+            "fetched",
+            "Both rent 4 GPUs: the first of equals.",
+        ),
+        ({"a": (4.0, 0, 0), "b": (4.1, 0, 0)}, 3_500.0, 10, 0.25, "a", "4 GPUs are 4; 4.1 are 5."),
+    ):
+        yield agree(answer, plans, gpu_usd, answers, wrong_usd, upper_end, expected=expected, why=why)
+    for _ in range(25):
+        gpu_usd, wrong_usd = rng.uniform(500, 5_000), rng.uniform(0.05, 2)
+        answers = rng.randrange(10**4, 10**6)
+        plans, at_worst = {}, {}
+        for name in rng.sample(("kept", "fetched", "computed", "in 8 bits", "in 4 bits"), rng.randrange(2, 6)):
+            gpus, asked = rng.uniform(0.5, 12), rng.choice((0, rng.randrange(20, 3_000)))
+            lost = rng.randrange(1 + asked // 50) if asked else 0
+            plans[name] = (gpus, lost, asked)
+            share = upper_end(lost, asked) if asked else 0.0
+            at_worst[name] = -int(-gpus // 1) * gpu_usd + answers * share * wrong_usd
+        least, second = sorted(at_worst.values())[:2]
+        if second - least > 1e-6 * second:  # equals are asked above
+            yield agree(
+                answer,
+                plans,
+                gpu_usd,
+                answers,
+                wrong_usd,
+                upper_end,
+                expected=min(at_worst, key=lambda name: at_worst[name]),
+            )
 
 
 def blocks_and_slots(tokens: Sequence[int], shared: int, block: int) -> tuple[int, int]:
@@ -340,43 +503,47 @@ CHAPTER = Chapter(
     predictions=("08.session", "08.twice", "08.fp8"),
     quizzes=QUIZZES,
     bank=BANK,
-    claims=("08.seven",),
+    claims=("08.seven", "08.waste"),
     needs=("vllm",),
     exercises=(
         Exercise(
             id="08.1",
-            title="Bytes per token, from a configuration",
-            minutes=8,
-            difficulty=1,
-            answer="token_bytes",
-            check=_check_bytes,
-            reference=token_bytes,
+            title="Which plan do you sign?",
+            minutes=7,
+            difficulty=2,
+            answer="plan_to_sign",
+            check=_check_signs,
+            reference=plan_to_sign,
             hints=(
-                "Two vectors (key and value) per layer and KV head, each `head_dim` numbers long.",
-                "`num_key_value_heads` may be missing: then every attention head keeps its own. `head_dim` may be missing: "
-                "then it is `hidden_size // num_attention_heads`.",
-                "A configuration with `kv_lora_rank` is MLA: per layer one vector of `kv_lora_rank + qk_rope_head_dim`.",
+                "What does a plan cost in the worst case that its sample does not rule out? Rent, and wrong answers.",
+                "`at_most(lost, asked)` is the interval's upper end. A sample without a loss has one, too.",
+                "GPUs are rented whole: `math.ceil`. A plan that cannot change an answer was asked none, and loses none.",
             ),
             wrong=(
-                lambda config, value_bytes: 2 * config["num_hidden_layers"] * config["hidden_size"] * value_bytes,
-                lambda config, value_bytes: (
-                    2
-                    * config["num_hidden_layers"]
-                    * config.get("num_key_value_heads", config["num_attention_heads"])
-                    * (config["hidden_size"] // config["num_attention_heads"])
-                    * value_bytes
+                lambda plans, gpu_usd, answers, wrong_usd, at_most: min(plans, key=lambda name: plans[name][0]),
+                lambda plans, gpu_usd, answers, wrong_usd, at_most: min(
+                    plans,
+                    key=lambda name: (
+                        math.ceil(plans[name][0]) * gpu_usd
+                        + answers * (plans[name][1] / plans[name][2] if plans[name][2] else 0.0) * wrong_usd
+                    ),
                 ),
-                lambda config, value_bytes: 2 * token_bytes(config, value_bytes) // value_bytes,
+                lambda plans, gpu_usd, answers, wrong_usd, at_most: min(
+                    plans,
+                    key=lambda name: (
+                        plans[name][0] * gpu_usd
+                        + answers * (at_most(*plans[name][1:]) if plans[name][2] else 0.0) * wrong_usd
+                    ),
+                ),
+                lambda plans, gpu_usd, answers, wrong_usd, at_most: next(
+                    (name for name, (_, _, asked) in plans.items() if not asked), next(iter(plans))
+                ),
             ),
-            equivalent={
-                "line 10: config['hidden_size'] // heads -> config['hidden_size'] / heads": "without a head_dim, the heads "
-                "divide the hidden size, and the result is made an int"
-            },
         ),
         Exercise(
             id="08.2",
             title="Blocks and empty slots of sessions that begin alike",
-            minutes=10,
+            minutes=8,
             difficulty=2,
             answer="blocks_and_slots",
             check=_check_blocks,
