@@ -266,6 +266,7 @@ class Book:
         where: str,
         unless: str,
         source: str,
+        by: str,
         interval: tuple[float, float] | None = None,
         tolerance: float = 0.0,
     ) -> None:
@@ -281,11 +282,11 @@ class Book:
             measured, interval = found.median, (found.low, found.high)
         made = Claim(
             self._declared(id, "claims"), text, float(low), float(high), float(measured), unit, where, unless, source,
-            None if interval is None else (float(interval[0]), float(interval[1])), tolerance,
+            by, None if interval is None else (float(interval[0]), float(interval[1])), tolerance,
         )  # fmt: skip
         self._journal.append("claim", id, **claims.to_fields(made))
         title = f"“{text}” {made.verdict.capitalize()}."
-        parts = (f"Claimed: {made.claimed}. Measured: {made.found}, {where}.", unless, source)
+        parts = (f"Claimed by: {by}", f"Claimed: {made.claimed}. Measured: {made.found}, {where}.", unless, source)
         show_html(
             panel_html(title, "<br>".join(map(escape, parts)), _tone(made.verdict == claims.HOLDS)),
             " ".join((title, *parts)),
@@ -296,8 +297,8 @@ class Book:
         """Show all claims judged so far in all chapters, each with its newest verdict."""
         newest = {entry["item"]: entry for entry in self._journal.entries("claim")}
         judged = [made for id in sorted(newest) if (made := claims.from_entry(newest[id])) is not None]
-        header = ("claim", "claimed", "measured", "where", "verdict", "when it is otherwise", "source")
-        rows = [(c.text, c.claimed, c.found, c.where, c.verdict, c.unless, c.source) for c in judged]
+        header = ("claim", "who claims it", "claimed", "measured", "where", "verdict", "when it is otherwise", "source")
+        rows = [(c.text, c.by, c.claimed, c.found, c.where, c.verdict, c.unless, c.source) for c in judged]
         show_html(table_html(header, rows, "Claims, judged"), table_text(header, rows, "Claims, judged"))
 
     def bill(self, name: str, change: Change, *, of: str, source: str, wrong: float = 0.0) -> None:

@@ -18,10 +18,11 @@ class Claim:
     """A quoted claim, and the number that a chapter measured for it.
 
     `text` claims `low` to `high`, in `unit`. `measured` is the number found, with its confidence `interval` (low, high) if
-    there is one; `where` says on what it was measured. A formula claims one number, its forecast for this run; `tolerance`
+    there is one; `where` says on what it was measured. `by` names who claims it (title, year, where), or says that no source
+    was found. A formula claims one number, its forecast for this run; `tolerance`
     is then how far off the forecast may be, as a share, and still count as true. `unless` says when the claim turns out
     otherwise; `source` names the machine, model and date. Raises `ExerciseError` for numbers that are not finite or do not
-    fit together, and for an empty `where`, `source` or `unless`.
+    fit together, and for an empty `where`, `unless`, `source` or `by`.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Claim:
     where: str
     unless: str
     source: str
+    by: str
     interval: tuple[float, float] | None = None
     tolerance: float = 0.0
 
@@ -48,7 +50,7 @@ class Claim:
             )
         if self.interval is not None and not self.interval[0] <= self.measured <= self.interval[1]:
             raise ExerciseError(f"claim {self.id}: {self.measured} is outside its own interval {self.interval}")
-        for name in ("where", "source", "unless"):
+        for name in ("where", "unless", "source", "by"):
             if not getattr(self, name).strip():
                 raise ExerciseError(f"claim {self.id} needs {name}=…: a number without it cannot be judged")
 

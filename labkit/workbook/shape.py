@@ -53,6 +53,7 @@ def problems(source: str, contents: Chapter) -> list[str]:
         *_prose(cells),
         *_findings(cells),
         *_leaks(cells),
+        *_claims(cells),
         *_code(cells),
         *_declared(cells, contents),
     ]
@@ -154,6 +155,30 @@ def _leaks(cells: list[Any]) -> list[str]:
             elif waiting is not None:
                 waiting.append(f"{step[0]}…) in the cell {cell.source.splitlines()[0][:50]!r}")
     return found
+
+
+def _claims(cells: list[Any]) -> list[str]:
+    """Claims that do not say who makes them."""
+    calls = [call for cell in cells if cell.cell_type == "code" for call in _calls(cell.source)]
+    return [
+        f"the claim {ast.unparse(call.args[0])} names nobody: say by whom (title, year, where) in by="
+        for call in calls
+        if ast.unparse(call.func) == "book.claim" and not _says(call, "by")
+    ]
+
+
+def _says(call: ast.Call, name: str) -> bool:
+    """Whether a call has this argument, and not as an empty text."""
+    given = [keyword.value for keyword in call.keywords if keyword.arg == name]
+    return any(not (isinstance(value, ast.Constant) and not str(value.value).strip()) for value in given)
+
+
+def _calls(code: str) -> list[ast.Call]:
+    """All calls of a cell; none of one that is not Python, which is reported elsewhere."""
+    try:
+        return [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    except SyntaxError:
+        return []
 
 
 def _first_part(prose: str) -> str:

@@ -305,6 +305,8 @@ outside = ratios[~ratios.ratio.between(3, 10)].sort_values("ratio")
 book.claim(
     "01.output_price",
     "Output tokens cost 3 to 10 times as much as input tokens.",
+    by="Heard as 3 to 5 times (ModelCompare, “Input vs Output Token Pricing in LLMs”, guide, 2026) and 3 to 8 times (Leap "
+    "Nonprofit AI Hub, “Input Tokens vs Output Tokens”, blog, March 2026); no source found for 10.",
     claimed=(3, 10),
     measured=ratios.ratio.median(),
     unit="times",

@@ -1015,6 +1015,7 @@ priced = (
 book.claim(
     "04.hit_rate",
     "A 30 % semantic hit rate saves 30 %: you save what you hit.",
+    by="Transactional, “How Semantic Caching Can Cut Your LLM Costs by 60%”, blog, February 2026: from a hit rate of 60 %.",
     claimed=100 * careful["hit rate"],
     measured=100 * careful["net saving"],
     unit="% of the bill",
@@ -1029,6 +1030,7 @@ book.claim(
 book.claim(
     "04.repetitive",
     "Semantic caching saves 20 to 40 % on repetitive traffic.",
+    by="Aivyuh, “Semantic Caching for Cost Reduction: Save 20-40% on LLM API Bills”, blog, read in 2026.",
     claimed=(20, 40),
     measured=100 * middle["net saving"],
     unit="% of the bill",

@@ -693,6 +693,7 @@ embedding_source = f"{embedded.encoder.iloc[0]} on the same cores; {embedding.so
 book.claim(
     "07.exponent",
     "Throughput grows like B^α, so measure α on small batches and know it for large ones.",
+    by="Heard often; no source found.",
     claimed=halves["1 to 4"].alpha,
     measured=halves["8 to 32"].alpha,
     interval=(halves["8 to 32"].low, halves["8 to 32"].high),
@@ -705,6 +706,8 @@ book.claim(
 book.claim(
     "07.window_chat",
     "Holding requests for 50 to 100 ms raises throughput 3 to 5 times.",
+    by="No source found for 50 to 100 ms. Closest: System Overflow, “How Does Dynamic Batching Balance Throughput and Latency?”, "
+    "read in 2026: a window of 20 ms might bring 3 times.",
     claimed=(3, 5),
     measured=max(chat_gains[50], chat_gains[100], key=np.median),
     unit="times",
@@ -715,6 +718,8 @@ book.claim(
 book.claim(
     "07.window_texts",
     "Holding requests for 50 to 100 ms raises throughput 3 to 5 times.",
+    by="No source found for 50 to 100 ms. Closest: System Overflow, “How Does Dynamic Batching Balance Throughput and Latency?”, "
+    "read in 2026: a window of 20 ms might bring 3 times.",
     claimed=(3, 5),
     measured=max(batch_gains[50], batch_gains[100], key=np.median),
     unit="times",
@@ -725,6 +730,8 @@ book.claim(
 book.claim(
     "07.dynamic",
     "Dynamic batching raises throughput 3 to 5 times.",
+    by="No source found for 50 to 100 ms. Closest: System Overflow, “How Does Dynamic Batching Balance Throughput and Latency?”, "
+    "read in 2026: a window of 20 ms might bring 3 times.",
     claimed=(3, 5),
     measured=batch_gains[best_wait],
     unit="times",
@@ -771,6 +778,7 @@ pd.DataFrame(
 book.claim(
     "07.same",
     "Coalescing raises throughput 3 to 5 times.",
+    by="Heard often, of batching and of coalescing alike; no source found for identical requests.",
     claimed=(3, 5),
     measured=against(bursts, "how", "each on its own")["single flight"],
     unit="times",

@@ -294,6 +294,7 @@ each_gb = sizes["Llama 2 7B"].sequence_bytes(4096) / 1e9
 book.claim(
     "08.seven",
     "A 7B model in FP16 needs about 14 GB.",
+    by="Hugging Face forum, “LLaMA 7B GPU memory requirement”, 2023: 2 bytes for each of 7 billion parameters.",
     claimed=14,
     measured=weights_gb,
     unit="GB",

@@ -22,7 +22,9 @@ numbers = st.floats(-1e6, 1e6)
 
 
 def claim(low: float, high: float, measured: float, **more) -> Claim:
-    return Claim("99.half", "It halves.", low, high, measured, "times", "here", "elsewhere", "this run", **more)
+    return Claim(
+        "99.half", "It halves.", low, high, measured, "times", "here", "elsewhere", "this run", "A Blog, 2025", **more
+    )
 
 
 def book(journal: Journal) -> Book:
@@ -71,6 +73,7 @@ def test_a_wider_interval_never_makes_a_verdict_surer(a, b, c, d, e):
         ({"interval": (5.0, 6.0)}, "outside its own interval"),
         ({"source": " "}, "needs source="),
         ({"unless": ""}, "needs unless="),
+        ({"by": " "}, "needs by="),
     ],
 )
 def test_a_claim_that_cannot_be_judged_is_refused(change, message):
@@ -81,18 +84,20 @@ def test_a_claim_that_cannot_be_judged_is_refused(change, message):
 def judge(b: Book, measured: float) -> None:
     b.claim(
         "99.half", "It halves.", claimed=(3, 5), measured=measured, unit="times", where="here", unless="elsewhere",
-        source="this run", interval=(measured - 0.5, measured + 0.5),
+        source="this run", by="A Blog, 2025", interval=(measured - 0.5, measured + 0.5),
     )  # fmt: skip
 
 
 def test_the_newest_verdict_of_each_claim_is_kept_for_later_chapters(tmp_path, capsys):
     path = tmp_path / "j.jsonl"
     judge(book(Journal(path)), 4.0)
-    assert "“It halves.” Holds here." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "“It halves.” Holds here." in said
+    assert "Claimed by: A Blog, 2025" in said
     judge(book(Journal(path)), 1.25)
     book(Journal(path)).claim(
         "99.formula", "It is ten.", claimed=10, measured=10.2, unit="", where="here", unless="never", source="this run",
-        tolerance=0.05,
+        by="no source found", tolerance=0.05,
     )  # fmt: skip
     with path.open("a") as file:
         file.write('{"kind": "claim", "item": "99.old", "at": 0, "text": "of a version long ago"}\n')
@@ -102,6 +107,8 @@ def test_the_newest_verdict_of_each_claim_is_kept_for_later_chapters(tmp_path, c
     assert "1.25 times (0.75 to 1.75)" in text
     assert "less than claimed" in text
     assert "10.2" in text
+    assert "A Blog, 2025" in text
+    assert "no source found" in text
     assert "(3.5 to 4.5)" not in text
     assert "long ago" not in text
 
@@ -109,8 +116,9 @@ def test_the_newest_verdict_of_each_claim_is_kept_for_later_chapters(tmp_path, c
 def test_an_undeclared_claim_is_named():
     with pytest.raises(ExerciseError, match=r"99\.other"):
         book(Journal(None)).claim(
-            "99.other", "?", claimed=1, measured=1, unit="", where="here", unless="never", source="this run"
-        )
+            "99.other", "?", claimed=1, measured=1, unit="", where="here", unless="never", source="this run",
+            by="A Blog, 2025",
+        )  # fmt: skip
 
 
 def test_the_bill_is_a_chain_of_the_newest_lines(tmp_path, capsys):

@@ -105,3 +105,12 @@ CHART = 'show(1, alt="a", source="s")\n'
 def test_what_shows_a_result_before_it_is_revealed_is_named(shown, leaks):
     source = f"# %%\nfound = await book.measure('m', work)\n\n{shown}"
     assert any("before ['99.share'] is revealed" in problem for problem in problems(source, CHAPTER)) is leaks
+
+
+@pytest.mark.parametrize(
+    ("by", "refused"), [("", True), (", by=' '", True), (", by='A Blog, 2025'", False), (", by=f'{a}, {b}'", False)]
+)
+def test_a_claim_names_who_makes_it(by, refused):
+    cell = f"# %%\nbook.claim('99.half', 'It halves.', claimed=3{by})\n\n"
+    source = SOURCE.replace("# %% [markdown]\n# ## Move", f"{cell}# %% [markdown]\n# ## Move")
+    assert any("'99.half' names nobody" in problem for problem in problems(source, CHAPTER)) is refused
