@@ -6,12 +6,14 @@
 - What a lever does to it, a `Change` that makes a month from a month (`change.made(month)`): `Prefix`, `Answered`, `Routed`
   (with what is `Sent` to each model), `Shortened`, `Batched`, `TakenIn`, `Rented`, and `Stays` where nothing pays.
 - The bill: `chain(lines) -> tuple[Link, ...]` from `Line`s, and `last(lines) -> Month`. Savings add up.
+- From measured questions: `at_the_desk(usage) -> Usage` (with the instructions before it), `sent(part, average) -> Sent`.
 - The assistant's GPUs: `fleet(portal, between, kv) -> Fleet`.
 """
 
 from labkit.portal.bill import Line, Link, chain, last
 from labkit.portal.changes import Answered, Batched, Change, Prefix, Rented, Routed, Sent, Shortened, Stays, TakenIn
 from labkit.portal.gpus import Fleet, fleet
+from labkit.portal.measured import at_the_desk, sent
 from labkit.portal.month import Calls, Fee, Machines, Month, today
 from labkit.portal.traffic import DAYS, PORTAL, Assistant, Desk, Portal, Summaries
 
@@ -39,8 +41,10 @@ __all__ = [
     "Stays",
     "Summaries",
     "TakenIn",
+    "at_the_desk",
     "chain",
     "fleet",
     "last",
+    "sent",
     "today",
 ]

@@ -76,17 +76,19 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a router sends to one model: calls for each question, and what that model writes beside the large one.
+    """What a router sends to one model: calls for each question, and what that model reads and writes beside the large one.
 
-    `visible` and `reasoning` are factors on the large model's tokens a call; 0 reasoning for a model that does not think.
+    `visible`, `reasoning` and `fresh` are factors on the tokens of an average call of the large model: 0 reasoning for a
+    model that does not think, `fresh` (input that no cache has) above 1 where what is sent there has longer questions.
     """
 
     calls: float
     visible: float = 1.0
     reasoning: float = 1.0
+    fresh: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("calls", "visible", "reasoning"):
+        for name in ("calls", "visible", "reasoning", "fresh"):
             _from_zero(name, getattr(self, name))
 
 
@@ -116,6 +118,7 @@ class Routed:
                     **one.tokens,
                     "visible_output": one.tokens.get("visible_output", 0.0) * part.visible,
                     "reasoning": one.tokens.get("reasoning", 0.0) * part.reasoning,
+                    "fresh_input": one.tokens.get("fresh_input", 0.0) * part.fresh,
                 }
                 found.append(replace(one, model=model, calls=one.calls * part.calls, tokens=tokens))
         return replace(month, calls=tuple(found))

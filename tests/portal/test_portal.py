@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.cost import api_month, price_named
+from labkit.cost import api_month, price_named, price_request
 from labkit.logs import write_portal
 from labkit.portal import (
     PORTAL,
@@ -24,6 +24,7 @@ from labkit.portal import (
     Calls,
     Line,
     Machines,
+    Month,
     Portal,
     Prefix,
     Rented,
@@ -32,12 +33,14 @@ from labkit.portal import (
     Shortened,
     Stays,
     TakenIn,
+    at_the_desk,
     chain,
     fleet,
     last,
+    sent,
     today,
 )
-from labkit.request import InvalidValue
+from labkit.request import InvalidValue, Usage
 from labkit.workbook.paths import chapter_recording
 from labkit.workbook.recorded import load, value_of
 
@@ -136,6 +139,33 @@ def test_a_cascade_asks_below_first_and_keeps_what_the_cache_found():
     assert (small.calls, large.calls) == (month.calls[0].calls, 0.3 * month.calls[0].calls)
     assert small.tokens["cached_input"] == large.tokens["cached_input"] == 604
     assert (small.tokens["reasoning"], large.tokens["reasoning"]) == (0, 26)
+
+
+def test_a_measured_question_is_billed_with_the_instructions_before_it():
+    # OpenAI counts hits in steps of 128 tokens from 1,024 on: of 1,144 tokens, 1,024 are read and 120 are fresh.
+    assert at_the_desk(Usage(60, 9, reasoning_tokens=4)) == Usage(1204, 9, cached_tokens=1024, reasoning_tokens=4)
+
+
+usages = st.builds(lambda read, said, thought: Usage(read, said + thought, 0, 0, thought), *3 * (st.integers(1, 300),))
+
+
+@given(st.lists(st.tuples(usages, usages, st.booleans()), min_size=1, max_size=20))
+def test_a_routed_month_costs_what_its_questions_were_billed(questions):
+    small = [at_the_desk(one) for one, _, _ in questions]
+    large = [at_the_desk(one) for _, one, _ in questions]
+    went_up = [one for one, (_, _, up) in zip(large, questions, strict=True) if up]
+    n = len(questions)
+    mean = {kind: sum(one.by_kind()[kind] for one in large) / n for kind in large[0].by_kind()}
+    month = Month((Calls("desk", PORTAL.desk.large, n, mean),), ())
+    change = Routed("desk", {PORTAL.desk.small: sent(small, large), PORTAL.desk.large: sent(went_up, large)})
+    by_hand = sum(price_request(one, price_named(PORTAL.desk.small)).total for one in small)
+    by_hand += sum(price_request(one, price_named(PORTAL.desk.large)).total for one in went_up)
+    assert float(change.made(month).usd) == pytest.approx(float(by_hand), rel=1e-6)
+
+
+def test_what_was_never_measured_cannot_be_sent():
+    with pytest.raises(InvalidValue, match="average holds no calls"):
+        sent([Usage(1, 1)], [])
 
 
 def test_wrong_answers_are_counted_on_the_questions_that_people_ask():
