@@ -138,7 +138,8 @@ book.reveal("00.ttft_share", [share_before(answer) for answer in asked], unit="%
 # Here is the answer in the middle of those, piece by piece. Time zero is the moment at which the request left this notebook.
 
 # %%
-*chunks, done = asked[len(asked) // 2]
+middle = asked[len(asked) // 2]
+chunks, done = [event for event in middle if isinstance(event, Chunk)], middle[-1]
 print("".join(chunk.text for chunk in chunks))
 for chunk in chunks:
     print(f"{1000 * (chunk.at - done.timing.sent):6.1f} ms  {chunk.text!r}")
@@ -281,8 +282,10 @@ async def one_row():
 
 
 row = (await book.measure("one row", one_row, needs=("answers",))).value
-names = ("gen_ai.response.model", "gen_ai.response.finish_reasons", "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens",
-         "gen_ai.usage.cache_read.input_tokens", "labkit.user", "labkit.feature", "labkit.attempt", "labkit.outcome")  # fmt: skip
+answered = ("model", "finish_reasons")
+used = ("input_tokens", "output_tokens", "cache_read.input_tokens")
+kept_as = ("user", "feature", "attempt", "outcome")
+names = [f"gen_ai.response.{n}" for n in answered] + [f"gen_ai.usage.{n}" for n in used] + [f"labkit.{n}" for n in kept_as]
 pd.Series(
     {name: row.get(name, "") for name in names}
     | {f"labkit.{name} (s)": f"{float(row[f'labkit.{name}']):.4f}" for name in ("ttft", "e2e", "tpot")}
@@ -537,10 +540,11 @@ for answer, stop in streams:
     for lever in (meter, Booked(lab_book)):
         clock.run_virtual(through(lever, answer, stop))
 lab_rows = lab_book.frame()
+labels = [f"{n} (left)" if row["status"] == "left" else f"{n}" for n, row in enumerate(meter.rows, 1)]
 both = pd.DataFrame(
     [
         {"stream": n, "what": name, "meter": which, "ms": 1000 * value, "status": mine["status"]}
-        for n, (mine, lab) in enumerate(zip(meter.rows, lab_rows.to_dict("records"), strict=True), 1)
+        for n, mine, lab in zip(labels, meter.rows, lab_rows.to_dict("records"), strict=True)
         for name, own, theirs in (
             ("TTFT", mine["ttft"], lab["labkit.ttft"]),
             ("end", mine["e2e"], lab["labkit.e2e"]),
@@ -551,14 +555,14 @@ both = pd.DataFrame(
 ticks = pd.DataFrame(
     [
         {"stream": n, "ms": 1000 * (row["ttft"] + sum(row["itl"][:k]))}
-        for n, row in enumerate(meter.rows, 1)
+        for n, row in zip(labels, meter.rows, strict=True)
         for k in range(len(row["itl"]) + 1)
     ]
 )
 off = both.pivot_table(index=["stream", "what"], columns="meter", values="ms").diff(axis=1).iloc[:, -1].abs().max()
 
 # %%
-rows_y = alt.Y("stream:O", title="stream")
+rows_y = alt.Y("stream:N", title="stream", sort=labels)
 ends = alt.Chart(both).encode(x=alt.X("ms:Q", title="time since the request was sent (ms)"), y=rows_y)
 show(
     (
@@ -567,11 +571,10 @@ show(
         .mark_point(size=140, color=PALETTE["grey"])
         .encode(shape=alt.Shape("what:N", title=None))
         + ends.transform_filter(alt.datum.meter == whose)
-        .mark_point(size=45, filled=True, opacity=1)
+        .mark_point(size=45, filled=True, opacity=1, color=PALETTE["red"])
         .encode(
             shape=alt.Shape("what:N", title=None),
-            color=alt.Color("status:N", title="status", scale=alt.Scale(range=[PALETTE["red"], PALETTE["blue"]])),
-            tooltip=["stream:O", "what:N", "status:N", alt.Tooltip("ms:Q", format=".2f")],
+            tooltip=["stream:N", "what:N", "status:N", alt.Tooltip("ms:Q", format=".2f")],
         )
     ).properties(title=f"Filled: {whose}. Open: the lab's ledger. They differ by {off:.3f} ms at most"),
     alt=f"First token and end of {len(streams)} streams by two meters, which differ by {off:.3f} ms at most; ticks are the "

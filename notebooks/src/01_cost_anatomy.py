@@ -543,6 +543,9 @@ Markdown(
 # - Drag *Reasoning share* from one end to the other. The colours change and the total stays: thinking is billed as output,
 #   and the output tokens include it already.
 #
+# The green bar, *self-hosted*, is a machine of your own. How many tokens a second it writes is yours to say (*Its output
+# tok/s*); the number that stands there was not measured, and which model would write them is another question.
+#
 # The tornado at the bottom moves one setting at a time, each by a quarter of the way that it has. Some of them nobody
 # decides, such as how many users there are. *So what* asks about decisions only, and about the whole portal. (In
 # `notebooks/apps`, `voila calculator.ipynb` serves the calculator as an app.)
@@ -831,8 +834,8 @@ Markdown(
 )
 
 # %% [markdown]
-# Here the book's bill begins. Its first line has no lever yet: the month stays as it is. Each later chapter adds a line, which
-# starts where the one before it ended, so that the savings add up. Beside it stands what its lever would save alone.
+# Here the book's bill begins. Its first line has no lever yet: the month stays as it is. Each later chapter adds a line,
+# which starts where the one before it ended, so that the savings add up. Beside it stands what its lever would save alone.
 
 # %%
 book.bill(
