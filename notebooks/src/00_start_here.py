@@ -4,8 +4,8 @@
 # **The question.** A support portal serves 100,000 people a day, and a language model answers every one of them. One answer
 # costs a fraction of a cent. *Which* fraction, what exactly was paid for, and who would notice if it doubled?
 #
-# **You will be able to** read the receipt of an answer: tokens in, tokens out, time to first token, time per token, money;
-# derive every latency from four raw timestamps; and write a *lever*: ten lines that wrap any engine and change what it costs.
+# **You will be able to** read the receipt of an answer (tokens in, tokens out, waiting time, money), derive its latencies
+# from the moments that were noted, and write a *lever*: a few lines around any engine that change what it costs.
 #
 # **Time.** {{time}} **Needs.** No account, no GPU, no download: a real engine starts on this machine. {{needs}}
 
@@ -21,7 +21,7 @@ import ipywidgets as w
 import pandas as pd
 from IPython.display import Markdown
 
-from labkit.cost import price_of, price_request, self_defined
+from labkit.cost import price_named, price_request, self_defined
 from labkit.ledger import Booked, Ledger
 from labkit.portal import PORTAL
 from labkit.request import (
@@ -38,20 +38,21 @@ from labkit.request import (
     complete,
     stack,
 )
+from labkit.tokens import tokenizer
 from labkit.workbook import PALETTE, Figure, live_chart, show, state_dir
+from labkit.workbook.pictures import Station, draw_picture, request_path
 
 # %% [markdown]
-# Every chapter has the same bones. You **predict** before you see, **run** it live, **move** a chart, **do** a few exercises
-# that check themselves, and read what it means for a bill. A wrong answer never breaks a later cell, so feel free to be wrong.
+# Every chapter has the same bones. You **predict** before you see, **run** it, **move** a chart, **do** a few exercises that
+# check themselves, and read what it means for a bill. A wrong answer never breaks a later cell.
 #
-# Run a cell with Shift+Enter. Code that only asks or draws is folded: a click on its bar opens it (*View*, *Expand All Code*
-# opens all).
+# Run a cell with Shift+Enter. Code that only asks or draws is folded: a click on its bar opens it.
 
 # %% [markdown]
 # ## Predict
 #
-# Here is the whole conversation that we are about to send. A customer of a small outdoor-gear shop asks a question; the shop
-# puts its own instructions in front of it, as every shop does.
+# This is all that we are about to send. A customer of a shop for outdoor gear asks a question, and the shop puts its own
+# instructions in front of it.
 
 # %%
 conversation = (
@@ -62,8 +63,8 @@ for message in conversation:
     print(f"{message.role:>6}: {message.content}")
 
 # %% [markdown]
-# Commit before you scroll. Being wrong here is the cheapest way to learn, and the chapter ends by showing your guesses beside
-# the results.
+# The program that runs a model is called an **engine**. It reads and writes **tokens**: pieces of words, each a number to
+# the model. Commit to three guesses before you scroll; the chapter ends with your guesses beside the results.
 
 # %%
 book.predict(
@@ -72,13 +73,13 @@ book.predict(
     low=1,
     high=200,
     unit="tokens",
-    help="A token is a piece of a word. The engine counts everything that it has to read.",
+    help="Input tokens are everything that the engine has to read for this answer.",
 )
 
 # %%
 book.predict(
     "00.ttft_share",
-    "Of the time from send to the end of the answer, which share passes before the first word appears?",
+    "Of the time from sending the request to the end of the answer, which share passes before its first piece appears?",
     low=0,
     high=100,
     unit="%",
@@ -87,7 +88,8 @@ book.predict(
 # %%
 book.predict_choice(
     "00.counters",
-    "The engine counts tokens for its operator, too. Compared with the receipt it sends us, its own count will be…",
+    "With its answer the engine sends a receipt: so many tokens read, so many written. It also keeps counters for its "
+    "operator. Compared with the receipt, they will say…",
     options=("exactly the same", "higher: it also counts work we are not told of", "lower: it merges what it can"),
 )
 
@@ -96,11 +98,12 @@ book.predict_choice(
 #
 # ### A real engine starts
 #
-# The next cell starts **vLLM**, the engine that serves models in production, as a child process of this lab. It listens on
-# this machine only, every notebook you open shares it, and it stops when the last of them does; what took longest, the
-# import of vLLM, is kept for ten minutes more, for the next chapter. The model is one the lab trained itself, small enough to
-# ship with these pages. With a GPU, or with `LABKIT_BASE_URL` pointing at any OpenAI-compatible service, the same cells run on
-# that instead.
+# The next cell starts **vLLM**, an engine that many companies serve their models with, on this machine and for this machine
+# only. The model is one that the lab trained itself, small enough to ship with these pages. All notebooks that you open
+# share the engine; it stops after the last of them.
+#
+# On a machine with a GPU, or with `LABKIT_BASE_URL` naming an OpenAI-compatible service, the same cells run on that instead.
+# Where no engine can run, they show what was recorded, and say so.
 
 # %%
 live = await book.connect("small")
@@ -109,9 +112,8 @@ print(live.provenance.caption())
 # %% [markdown]
 # ### One answer, as it arrives
 #
-# An engine in this lab is a *handler*: call it with a request and it gives back a stream of events. Some chunks of text, and
-# at the end one `Done` that carries the receipt. That is the whole protocol. Everything else you will meet (caches, routers,
-# batchers) is a handler wrapped around another one.
+# You call an engine with a request, and it gives back a stream of events: chunks of text, and at the end one `Done` that
+# carries the receipt. Anything in this lab that can be called so is a *handler*.
 
 # %%
 request = Request(messages=conversation, max_tokens=64, tenant="trailhead", user="you", feature="support-chat")
@@ -122,17 +124,25 @@ async def one_answer(_):
 
 
 answers = await book.measure("one answer", one_answer, rounds=book.pick(ci=6, learn=12), needs=("answers",))
-*chunks, done = answers.value[-1]  # the first request of an engine's life warms it up; look at the last
+
+
+def share_before(answer):
+    """The share of the answer's time that passed before its first piece of text, in percent."""
+    return 100 * answer[-1].timing.ttft / answer[-1].timing.e2e
+
+
+asked = sorted(answers.value[1:], key=share_before)  # without the first request of the engine's life, which warms it up
+book.reveal("00.ttft_share", [share_before(answer) for answer in asked], unit="%")
+
+# %% [markdown]
+# Here is the answer in the middle of those, piece by piece. Time zero is the moment at which the request left this notebook.
+
+# %%
+middle = asked[len(asked) // 2]
+chunks, done = [event for event in middle if isinstance(event, Chunk)], middle[-1]
 print("".join(chunk.text for chunk in chunks))
 for chunk in chunks:
     print(f"{1000 * (chunk.at - done.timing.sent):6.1f} ms  {chunk.text!r}")
-
-# %% [markdown]
-# That was quick. Here is when each piece arrived, drawn; time zero is the moment the request left this notebook.
-
-# %%
-shares = [100 * answer[-1].timing.ttft / answer[-1].timing.e2e for answer in answers.value[1:]]
-book.reveal("00.ttft_share", shares, unit="%")
 
 # %%
 arrivals = pd.DataFrame(
@@ -158,16 +168,18 @@ rule = (
     .encode(x="ms:Q", tooltip="label:N")
 )
 show(
-    (line + rule).properties(title=f"{100 * ttft_ms / e2e_ms:.0f} % of the wait was over before the first word"),
+    (line + rule).properties(title=f"{100 * ttft_ms / e2e_ms:.0f} % of the time had passed when the first piece came"),
     alt=f"Step line of tokens received against time. A dashed rule marks the first token at {ttft_ms:.0f} ms; the last of "
     f"{arrivals.tokens.iloc[-1]} tokens arrives after {arrivals.ms.iloc[-1]:.0f} ms.",
     source=answers.source,
 )
 
 # %% [markdown]
-# Two things shape that picture, and they cost different things. Before the dashed rule the engine *reads*: it works through
-# the whole prompt in one go (**prefill**). After it, the engine *writes*, one token at a time, each waiting for the one
-# before (**decode**). Keep two names: **TTFT** is the time to first token, **TPOT** the time per output token after it.
+# Two kinds of work make that picture. Before the dashed rule the engine *reads*: it works through the whole prompt in one go
+# (**prefill**). After it, the engine *writes*, one token at a time, each waiting for the one before (**decode**).
+#
+# Three names for times are used throughout the book. **TTFT**: from sending to the first token. **E2E**, end to end: from
+# sending to the end of the answer. **TPOT**: the time per output token after the first.
 #
 # ### The receipt
 
@@ -180,26 +192,28 @@ pd.DataFrame(
         ("… of them cached", usage.cached_tokens, "kept from an earlier request"),
         ("output tokens", usage.output_tokens, "written by the engine, one by one"),
         ("… of them reasoning", usage.reasoning_tokens, "thinking nobody sees"),
-        ("TTFT", f"{1000 * timing.ttft:.1f} ms", "send → first text"),
+        ("TTFT", f"{1000 * timing.ttft:.1f} ms", "sent → first text"),
         ("TPOT", f"{1000 * timing.tpot(usage.output_tokens):.2f} ms", "(E2E − TTFT) / (output tokens − 1)"),
-        ("E2E", f"{1000 * timing.e2e:.1f} ms", "send → end of stream"),
-        ("finish reason", done.finish_reason, "stop: done · length: cut at max_tokens"),
+        ("E2E", f"{1000 * timing.e2e:.1f} ms", "sent → end of stream"),
+        ("finish reason", done.finish_reason, "stop: it was done · length: cut off"),
     ],
     columns=["line", "value", "what it is"],
 ).set_index("line")
 
 # %%
-typed = len(conversation[-1].content.split())
+question = conversation[-1].content
+own = tokenizer("lab").count(question)
 Markdown(
-    f"The customer typed **{typed} words**. The engine read **{usage.input_tokens} tokens**. The difference is the shop's "
-    "own instructions and the marks that separate the speakers, and it is paid for on *every* request."
+    f"The customer typed **{len(question.split())} words**, which are {own} tokens to the lab's model. The engine read "
+    f"**{usage.input_tokens} tokens**: also the shop's instructions, and the marks that separate the speakers. They are "
+    "paid for with *every* request."
 )
 
 # %% [markdown]
 # ### Do not take our word for it
 #
-# The engine keeps its own counters and publishes them at `/metrics`, for whoever operates it. Read them before and after one
-# request: if the receipt is honest, the difference is the receipt.
+# The engine publishes its counters at `/metrics`, for whoever operates it. Read them before and after one request: where the
+# receipt is honest, the difference is the receipt.
 
 
 # %%
@@ -233,13 +247,31 @@ witnesses
 # %% [markdown]
 # ### The first ledger row
 #
-# A receipt that nobody keeps is a rumour. The **ledger** is the lab's account book: one row for every *attempt* (a retry is a
-# second row, an answer cut short is a row), on disk before the answer is handed on. `stack` puts it over the engine, as it puts
-# everything else that you will meet, so nobody has to remember to write anything.
+# Receipts have to be kept. The **ledger** is the lab's account book. It holds one row for every *attempt*, that is, for
+# every call to an engine: a retry is a second row, and an answer that was cut short is a row. Each is on disk before the
+# answer is handed on.
+#
+# The ledger is a **lever**: a handler around another handler. All that this book does to a bill (caches, routers, retries)
+# is put around an engine in the same way, with `stack`, the outermost first. This is where a stack with three levers will
+# lead a request:
+
+# %%
+draw_picture(
+    request_path(
+        [
+            Station("cache", "knows old answers (chapter 04)", answers=True),
+            Station("router", "chooses a model (chapter 05)"),
+            Station("ledger", "books every attempt (this chapter)"),
+        ]
+    )
+)
+
+# %% [markdown]
+# Today's stack has one lever, the ledger. It knows the price list of the portal's model, so each row has its cost.
 
 # %%
 ledger = Ledger(state_dir() / "ledger.sqlite")
-price = price_of("gpt-5-mini")
+price = price_named(PORTAL.desk.large)
 kept = stack(Booked(ledger, {"*": price}, provider="lab"), engine=live)
 
 
@@ -250,17 +282,26 @@ async def one_row():
 
 
 row = (await book.measure("one row", one_row, needs=("answers",))).value
-pd.Series(row, name="value").to_frame()
+answered = ("model", "finish_reasons")
+used = ("input_tokens", "output_tokens", "cache_read.input_tokens")
+kept_as = ("user", "feature", "attempt", "outcome")
+names = [f"gen_ai.response.{n}" for n in answered] + [f"gen_ai.usage.{n}" for n in used] + [f"labkit.{n}" for n in kept_as]
+pd.Series(
+    {name: row.get(name, "") for name in names}
+    | {f"labkit.{name} (s)": f"{float(row[f'labkit.{name}']):.4f}" for name in ("ttft", "e2e", "tpot")}
+    | {"labkit.cost (USD)": f"{float(row['labkit.cost']):.7f}"},
+    name="value",
+).to_frame()
 
 # %% [markdown] tags=["reasoned"]
-# The names are OpenTelemetry's conventions for generative AI, so the same rows mean the same thing in any dashboard that
-# speaks them. Mind one trap that costs real money: `gen_ai.usage.input_tokens` **includes** the cached tokens. Add the two
-# and you have billed a token twice.
+# Names that start with `gen_ai` are OpenTelemetry's conventions for generative AI: any dashboard that speaks them can read
+# these rows. One of them costs real money where it is misread. `gen_ai.usage.input_tokens` **includes** the cached tokens:
+# whoever adds the two bills a token twice.
 #
-# ### One number is never enough
+# ### Longer answers
 #
-# You have looked at one length of answer. Ask for five, in several rounds. The engine is told to go on to exactly that many
-# tokens, whether the answer makes sense or not: this is about time.
+# That was one length of answer. Now ask for several, in rounds. The engine is told to go on to exactly that many tokens,
+# whether the text makes sense or not: this is about time.
 
 
 # %%
@@ -282,9 +323,10 @@ print(f"Median TTFT {ttft:.1f} ms, TPOT {tpot:.2f} ms over {len(runs)} answers."
 # %% [markdown]
 # ## Move
 #
-# Two numbers now stand for this engine, and a sentence for its latency: **E2E ≈ TTFT + (n − 1) · TPOT**. The points below are
-# measured; the line is the sentence, fitted to nothing but the medians above. Drag the answer's length and watch both bills:
-# the customer's (waiting) and yours (money, at the list price in the title of the slider's chart).
+# Two numbers now stand for this engine, in one formula: **E2E ≈ TTFT + (n − 1) · TPOT** for n output tokens. The points
+# below are measured; the line is that formula with the two medians.
+#
+# Drag the length of the answer and watch what grows: the customer's wait, and the portal's money.
 
 
 # %%
@@ -307,19 +349,21 @@ def what_if(output_tokens, dollars_per_mtok_out):
     return Figure(
         chart.properties(title={"text": title, "subtitle": f"{share:.0f} % of the money is output"}),
         alt=f"{title}; {share:.0f} % of it for output. Measured points lie around a straight line from {ttft:.0f} ms.",
-        source=f"Points measured: {sweep.source}. Line: TTFT + (n − 1)·TPOT. Input at {price.model}'s list price ({price.source}).",
+        source=f"Points measured: {sweep.source}. Line: TTFT + (n − 1)·TPOT. Input at {price.model}'s list price "
+        f"({price.source}).",
     )
 
 
 live_chart(
     what_if,
     output_tokens=w.IntSlider(24, 1, 128, description="output tokens"),
-    dollars_per_mtok_out=w.FloatSlider(2.0, min=0.0, max=30.0, step=0.5, description="$ per M output"),
+    dollars_per_mtok_out=w.FloatSlider(
+        float(price.rates.visible_output), min=0.0, max=30.0, step=0.5, description="$ per M output"
+    ),
 )
 
 # %% [markdown] tags=["reasoned"]
-# By this sentence both bills grow with every further token. That is why the length of answers has a chapter of its own (10), and why
-# nearly everything else in this book is about one of two things: reading less, or writing faster.
+# By this formula, each further token adds to both. The length of answers has a chapter of its own (10).
 
 # %% [markdown]
 # ## Do
@@ -340,8 +384,8 @@ book.check("00.1", full_price_tokens)
 
 # %% [markdown]
 # {{exercise 00.2}}
-# Four raw numbers give every latency. Return the time per output token *after the first*, in seconds, and `None` where that
-# means nothing.
+# Three moments (sent, first token, done) and one count of tokens give every latency above. Return the time per output token
+# *after the first*, in seconds, and `None` where that means nothing.
 
 
 # %% exercise="00.2"
@@ -372,8 +416,8 @@ book.check("00.2", time_per_output_token)
 # loud = stack(Shout("?"), engine=engine)
 # ```
 #
-# Write `Capped`: whatever a caller asks for, no request may ask the engine for more than `ceiling` output tokens. It is the
-# cheapest guard against a runaway bill there is.
+# Write `Capped`: whatever a caller asks for, no request may ask the engine for more than `ceiling` output tokens. So no
+# answer can run away with the bill.
 
 
 # %% exercise="00.3"
@@ -412,10 +456,10 @@ print(f"{text!r}: {tokens} output tokens, finish reason {why!r}")
 
 # %% [markdown] tags=["further"]
 # {{exercise 00.4}}
-# Everything in this book rests on a meter, and so does every bill that you will defend. It looks easy: note the time, read the
-# stream, write a line. Then a reader closes the tab in the middle of an answer, an engine dies after a hundred tokens, a provider
-# forgets to report its usage, and two answers run at the same moment. Meters that were written for the easy case lose just
-# these rows. They are the ones that were paid for and served nobody.
+# Everything in this book rests on a meter, and so does every bill that you will defend. It looks easy: note the time, read
+# the stream, write a line. Then a reader closes the tab in the middle of an answer, an engine dies after a hundred tokens, a
+# provider forgets to report its usage, and two answers run at the same moment. Meters that were written for the easy case
+# lose just these rows. They are the ones that were paid for and served nobody.
 #
 # Write `Meter`, a lever that lets every stream pass unchanged and appends one row to `self.rows` for each, however it ended:
 #
@@ -454,9 +498,9 @@ class Meter(Lever):
 book.check("00.4", Meter)
 
 # %% [markdown] tags=["further"]
-# Now your meter on real traffic, beside the lab's ledger. The streams are those of the answers above, sent through both meters
-# once more at the pace at which they came (on a virtual clock, so it takes no time). In the last one the reader leaves
-# half-way.
+# Now your meter on real traffic, beside the lab's ledger. The streams are those of the answers above, sent through both
+# meters once more at the pace at which they came (on a virtual clock, so it takes no time). In the last one the reader
+# leaves half-way.
 
 
 # %%
@@ -496,10 +540,11 @@ for answer, stop in streams:
     for lever in (meter, Booked(lab_book)):
         clock.run_virtual(through(lever, answer, stop))
 lab_rows = lab_book.frame()
+labels = [f"{n} (left)" if row["status"] == "left" else f"{n}" for n, row in enumerate(meter.rows, 1)]
 both = pd.DataFrame(
     [
         {"stream": n, "what": name, "meter": which, "ms": 1000 * value, "status": mine["status"]}
-        for n, (mine, lab) in enumerate(zip(meter.rows, lab_rows.to_dict("records"), strict=True), 1)
+        for n, mine, lab in zip(labels, meter.rows, lab_rows.to_dict("records"), strict=True)
         for name, own, theirs in (
             ("TTFT", mine["ttft"], lab["labkit.ttft"]),
             ("end", mine["e2e"], lab["labkit.e2e"]),
@@ -510,14 +555,14 @@ both = pd.DataFrame(
 ticks = pd.DataFrame(
     [
         {"stream": n, "ms": 1000 * (row["ttft"] + sum(row["itl"][:k]))}
-        for n, row in enumerate(meter.rows, 1)
+        for n, row in zip(labels, meter.rows, strict=True)
         for k in range(len(row["itl"]) + 1)
     ]
 )
 off = both.pivot_table(index=["stream", "what"], columns="meter", values="ms").diff(axis=1).iloc[:, -1].abs().max()
 
 # %%
-rows_y = alt.Y("stream:O", title="stream")
+rows_y = alt.Y("stream:N", title="stream", sort=labels)
 ends = alt.Chart(both).encode(x=alt.X("ms:Q", title="time since the request was sent (ms)"), y=rows_y)
 show(
     (
@@ -526,15 +571,14 @@ show(
         .mark_point(size=140, color=PALETTE["grey"])
         .encode(shape=alt.Shape("what:N", title=None))
         + ends.transform_filter(alt.datum.meter == whose)
-        .mark_point(size=45, filled=True, opacity=1)
+        .mark_point(size=45, filled=True, opacity=1, color=PALETTE["red"])
         .encode(
             shape=alt.Shape("what:N", title=None),
-            color=alt.Color("status:N", title="status", scale=alt.Scale(range=[PALETTE["red"], PALETTE["blue"]])),
-            tooltip=["stream:O", "what:N", "status:N", alt.Tooltip("ms:Q", format=".2f")],
+            tooltip=["stream:N", "what:N", "status:N", alt.Tooltip("ms:Q", format=".2f")],
         )
     ).properties(title=f"Filled: {whose}. Open: the lab's ledger. They differ by {off:.3f} ms at most"),
-    alt=f"First token and end of {len(streams)} streams by two meters, which differ by {off:.3f} ms at most; ticks are the chunks "
-    "by the pauses that the built meter kept. The last stream was left half-way.",
+    alt=f"First token and end of {len(streams)} streams by two meters, which differ by {off:.3f} ms at most; ticks are the "
+    "chunks by the pauses that the built meter kept. The last stream was left half-way.",
     source=f"The chapter's own answers, sent again at their pace on a virtual clock. {answers.source}",
 )
 mine, theirs = meter.rows[-1], lab_rows.iloc[-1]
@@ -554,32 +598,44 @@ pd.DataFrame(
 # %% [markdown]
 # ## So what
 #
-# The running case of this book is a support portal with 100,000 daily users. Suppose each asks four questions a day, every
-# answer just like the one above. The cell below prices that at three list prices.
+# The running case of this book is a support portal. Suppose that its desk answered every question with just such an answer.
+# Each line prices the tokens of the receipt above at another model's list price.
 
 # %%
-models = ["gpt-5-mini", "claude-haiku-4-5", "gemini-2.5-flash"]
-costs = {m: price_request(usage, price_of(m)) for m in models}
-bill = pd.DataFrame(
+costs = {name: price_request(usage, price_named(name)) for name in PORTAL.scenario().models}
+pd.DataFrame(
     {
-        "one answer (USD)": [f"{c.total:.7f}" for c in costs.values()],
-        "a month (USD)": [f"{c.total * PORTAL.questions:,.0f}" for c in costs.values()],
-        "of it output": [f"{100 * c.output / c.total:.0f} %" for c in costs.values()],
-        "price list": [price_of(m).source for m in models],
+        "one answer (USD)": [f"{c.total:.6f}" for c in costs.values()],
+        f"{PORTAL.questions:,} answers, a month (USD)": [f"{c.total * PORTAL.questions:,.0f}" for c in costs.values()],
+        "of it for output": [f"{100 * c.output / c.total:.0f} %" for c in costs.values()],
+        "price list": [price_named(name).source for name in costs],
     },
-    index=models,
+    index=pd.Index(list(costs), name="model"),
 )
-bill
+
+# %% tags=["reasoned"]
+one = costs[PORTAL.desk.large]
+dearest, cheapest = max(costs.values(), key=lambda c: c.total), min(costs.values(), key=lambda c: c.total)
+booked = f" {len(ledger)} rows are in your ledger by now." if len(ledger) else ""
+Markdown(
+    f"**Which fraction?** One answer costs {100 * one.total:.3f} cents with {PORTAL.desk.large}, the model that the portal "
+    "uses. If that doubled, nobody who looks at one answer would notice. The month would be "
+    f"{one.total * PORTAL.questions:,.0f} USD dearer, and the same tokens cost {dearest.total / cheapest.total:.1f} times "
+    "as much with the dearest of these models as with the cheapest.\n\n**What was paid for?** Tokens read and tokens "
+    f"written, and nothing else. This prompt is short: the portal's own has {PORTAL.desk.instructions:,} tokens of "
+    "instructions before each question. Chapter 01 builds that bill.\n\nNo lever has taken anything off it yet. What you "
+    f"have is the meter.{booked} In production, watch the tokens per answer, in and out, for each feature: they move when "
+    "somebody changes a prompt, and the invoice comes later."
+)
+
+# %% [markdown]
+# ### On your own data
+# Do you have a log of calls to a model? Write its path into the field: JSON lines or a table will do, with token counts, and
+# with the moments of sending, first token and end where you have them. The answer says how many calls there are, and what
+# the middle one of them is like. Without a log of yours, it reads one of the portal's.
 
 # %%
-dearest, cheapest = max(costs.values(), key=lambda c: c.total), min(costs.values(), key=lambda c: c.total)
-Markdown(
-    f"Between these price lists, the bill for the same tokens differs by a factor of **{dearest.total / cheapest.total:.1f}**. "
-    f"And these are short prompts: a real portal sends pages of instructions and history with every question. Chapter 01 "
-    f"builds that bill. Pressure relieved so far: none. What you gained is the meter, and every chapter reads it: "
-    f"**{len(ledger)} rows** are in your ledger now. In production, the signal to watch is output tokens per answer, by "
-    f"feature: it is the first number to move when a prompt changes."
-)
+book.on_your_data()
 
 # %%
 book.recap()
@@ -599,7 +655,7 @@ book.quiz("00.q3")
 # %% [markdown]
 # ## Next
 #
-# **01 · Cost anatomy**: the portal's whole monthly bill, from tokens to a forecast, and which of its parts to attack first.
+# **01 · Cost anatomy**: the portal's whole month, from tokens to a forecast, and which of its parts to attack first.
 
 # %%
 await book.close()

@@ -4,7 +4,7 @@
 # **The question.** The portal's bill says one number per month, in dollars. Which part of it should you attack first: the
 # instructions in front of every question, the answers, the thinking nobody reads, or the calls that fail?
 #
-# **You will be able to** split any bill by kind of token, price a whole workflow from its ledger, read a price list with
+# **You will be able to** split a bill by kind of token, price a whole workflow from its ledger, read a price list with
 # tiers and batch discounts, turn a machine's hour into a price per token, and say which decision takes most off a month.
 #
 # **Time.** {{time}} **Needs.** Chapter 00 before. {{needs}}
@@ -41,6 +41,7 @@ from labkit.portal import PORTAL, Answered, Batched, Prefix, Rented, Routed, Sen
 from labkit.request import Done, Event, Handler, Request, Usage, clock, complete, stack
 from labkit.tokens import available, tokenizer
 from labkit.workbook import PALETTE, Figure, below, dashboard, live_chart, show, state_dir
+from labkit.workbook.pictures import CaseCall, case_calls, draw_picture
 
 # %%
 book.warm_up()
@@ -61,11 +62,14 @@ book.predict(
 # %%
 book.predict(
     "01.hidden",
-    "In the support workflow below, which share of the money buys tokens that the customer never sees: prompts, thinking, "
-    "steps in between, a first try that failed, a shadow call?",
+    "A customer asks whether an order may be returned. Behind the answer, the portal asks a model to name the intent, to "
+    f"extract the order (this fails once and is repeated), and to decide. Each call reads {PORTAL.desk.instructions:,} "
+    "tokens of instructions first. Which share of the money buys anything but the decision on the customer's screen?",
     low=0,
     high=100,
     unit="%",
+    help="It buys what all the calls read, their thinking, and what the other calls wrote. Among these is a shadow call: "
+    "a copy of a request that goes to a second model to try it out, and whose answer nobody sees.",
 )
 
 # %%
@@ -80,8 +84,8 @@ book.predict_choice(
 #
 # ### A token is not a word
 #
-# Providers bill tokens, and every model family cuts text its own way. Here are the same five texts through every tokenizer
-# that works on this machine without a network.
+# Providers bill tokens, and every family of models cuts text in its own way. The program that cuts is the **tokenizer**.
+# Here are five texts through every tokenizer that this machine has.
 
 # %%
 texts = {
@@ -100,20 +104,23 @@ counts = pd.DataFrame(
         for label, text in texts.items()
     ]
 )
+wide = counts.pivot(index="text", columns="tokenizer", values="tokens")
+production = "mistral-tekken" if "mistral-tekken" in names else names[-1]
+ratios = 100 * wide.loc["the same as JSON"] / wide.loc["a sentence"]
+book.reveal("01.json", float(ratios[production]), unit="tokens")
+
+# %%
 spread = counts.groupby("text").tokens.agg(lambda s: s.max() / s.min())
 show(
     alt.Chart(counts)
-    .mark_bar()
+    .mark_bar(color=PALETTE["blue"])
     .encode(
         x=alt.X("tokens:Q", title="tokens"),
         y=alt.Y("tokenizer:N", title=None),
-        color=alt.Color("tokenizer:N", legend=None),
         row=alt.Row("text:N", title=None, sort=list(texts), header=alt.Header(labelAngle=0, labelAlign="left")),
         tooltip=["text:N", "tokenizer:N", "tokens:Q"],
     )
-    .properties(
-        height=alt.Step(16), width=380, title=f"The same text can cost up to {spread.max():.1f} times as many tokens"
-    ),
+    .properties(height=alt.Step(16), title=f"The same text can cost up to {spread.max():.1f} times as many tokens"),
     alt="Bars of tokens per text and tokenizer. "
     + " ".join(
         f"{label}: " + ", ".join(f"{r.tokenizer} {r.tokens}" for r in counts[counts.text == label].itertuples()) + "."
@@ -123,28 +130,30 @@ show(
 )
 
 # %%
-wide = counts.pivot(index="text", columns="tokenizer", values="tokens")
-production = "mistral-tekken" if "mistral-tekken" in names else names[-1]
-ratios = 100 * wide.loc["the same as JSON"] / wide.loc["a sentence"]
-book.reveal("01.json", float(ratios[production]), unit="tokens")
 Markdown(
-    f"With **{production}**, made for production models, the JSON takes {ratios[production]:.0f} tokens for every 100 of the "
-    f"sentence. With the others here: {', '.join(f'{name} {ratios[name]:.0f}' for name in names if name != production)}. (`lab` "
-    "is the lab's own, trained on this shop's traffic; `minilm` was made for search.) So **count with the tokenizer of the model "
-    "that you pay for**, and distrust every rule of thumb of the kind “a token is three quarters of a word”."
+    f"With **{production}**, made for production models, the JSON takes {ratios[production]:.0f} tokens for every 100 of "
+    "the sentence. With the others here: "
+    f"{', '.join(f'{name} {ratios[name]:.0f}' for name in names if name != production)}. (`lab` is the lab's own, trained "
+    "on this shop's traffic; `minilm` was made for search.)\n\nSo **count with the tokenizer of the model that you pay "
+    "for**. A rule of thumb, such as “a token is three quarters of a word”, knows neither your texts nor your model."
 )
 
 # %% [markdown]
 # ### One support case is more than one call
 #
-# A customer sees one answer: may this order be returned? The portal makes several calls for it: name the **intent**,
-# **extract** the order, **decide** by the returns policy. We run that workflow live, on the lab's two models: the small one
-# answers at once, the large one writes its steps first (**reasoning** tokens, billed as output). Two things are built in that
-# happen in every production system:
+# A customer asks whether an order may be returned, and sees one answer. The portal makes several calls for it: name the
+# **intent**, **extract** the order, **decide** by the returns policy. All of them together are one *case*.
 #
-# - the extraction is first tried with too few output tokens. Its answer comes back cut off, fails its check, and is **retried**;
-# - the decision is also sent to the small model as **shadow** traffic, to see whether it could take over. Nobody reads that
-#   answer. It is paid for all the same.
+# We run that workflow on the lab's two models. The small one answers at once. The large one writes its steps first: these
+# are **reasoning** tokens, billed as output. Two things are staged that happen in production, too:
+#
+# - The extraction is first tried with too few output tokens. Its answer comes back cut off, fails its check, and is
+#   **retried**.
+# - The decision is also sent to the small model as **shadow** traffic: a copy, to see whether that model could take over.
+#   Nobody reads its answer.
+#
+# Each call is an **attempt**, a row of the ledger, and is paid for: the one that failed, the one that repeated it, and the
+# shadow.
 
 # %%
 small = await book.connect("small")
@@ -194,24 +203,11 @@ def attempt_of(row):
 
 # %%
 measured = await book.measure("support cases", support_case, rounds=book.pick(ci=3, learn=10, gpu=30))
-calls = pd.DataFrame([attempt for case in measured.value for attempt in case])
+calls = pd.DataFrame([attempt for case in measured.value for attempt in case]).sort_values(["case", "shadow"], kind="stable")
 cases = len(measured.value)
 calls["retried"] = calls.attempt < calls.groupby(["case", "feature", "shadow"]).attempt.transform("max")
-tokens = pd.DataFrame(
-    [{"input": u.input_tokens, "output": u.output_tokens, "… of it reasoning": u.reasoning_tokens} for u in calls.usage]
-)
-pd.concat([calls.drop(columns=["usage", "case"]), tokens], axis=1)[calls.case == 0].set_index("feature")
 
-# %%
-Markdown(
-    f"Those are the attempts of the first of {cases} customers. All together made **{len(calls) / cases:.1f} attempts a case**: "
-    f"{calls.retried.sum()} tries had to be repeated, {calls.shadow.sum()} calls were shadows. Now price those rows, as if the "
-    f"portal had sent them to **{PORTAL.desk.large}**, its model for everything. One thing has to be added. The lab's models were "
-    "trained for this desk and need no instructions; a model that you buy does, and the portal's are "
-    f"{PORTAL.desk.instructions:,} tokens in front of every call (chapter 03 shows them, and what to do about them)."
-)
-
-# %%
+# The same calls as the portal would pay for them: with its instructions in front, to its model for everything.
 price = price_named(PORTAL.desk.large)
 calls["billed"] = [replace(u, input_tokens=u.input_tokens + PORTAL.desk.instructions) for u in calls.usage]
 rows = []
@@ -223,16 +219,37 @@ for call in calls.itertuples():
     ]
 money = pd.DataFrame(rows).groupby(["step", "kind"], as_index=False).usd.sum()
 total = money.usd.sum()
-seen = money[(money.kind == "visible output") & (money.step == "policy")].usd.sum()  # the one answer that is shown
+seen = money[(money.kind == "visible output") & (money.step == "policy")].usd.sum()  # the answer that is shown
 unseen = 1 - seen / total
 book.reveal("01.hidden", 100 * unseen, unit="%")
+
+# %%
+draw_picture(
+    case_calls(
+        [
+            CaseCall(
+                call.feature, call.model, call.billed, "shadow" if call.shadow else "retried" if call.retried else "used"
+            )
+            for call in calls[calls.case == calls.case.iloc[0]].itertuples()
+        ]
+    )
+)
+
+# %%
+Markdown(
+    f"Those are the attempts of the first of {cases} cases; all together made **{len(calls) / cases:.1f} attempts a "
+    "case**. The lab's models, which wrote the answers, were trained for this desk and read no instructions. A model that "
+    f"you buy needs them, so each call has the portal's {PORTAL.desk.instructions:,} tokens of instructions added (chapter "
+    f"03 shows them, and what to do about them). So counted, here is a case at the list price of **{PORTAL.desk.large}**, "
+    "the portal's model for everything."
+)
 
 # %% tags=["reasoned"]
 show(
     alt.Chart(money[money.usd > 0])
     .mark_bar()
     .encode(
-        x=alt.X("usd:Q", title="US dollars per support case", axis=alt.Axis(format="~g")),
+        x=alt.X("usd:Q", title="US dollars per case", axis=alt.Axis(format="~g")),
         y=alt.Y("step:N", title=None, sort=["intent", "extract (failed)", "extract", "policy", "policy (shadow)"]),
         color=alt.Color(
             "kind:N",
@@ -244,14 +261,14 @@ show(
         ),
         tooltip=["step:N", "kind:N", alt.Tooltip("usd:Q", format=".3g")],
     )
-    .properties(height=150, title=f"{100 * unseen:.0f} % of the money buys tokens that the customer never sees"),
+    .properties(title=f"{100 * unseen:.0f} % of a case's money buys something else than the answer on the screen"),
     alt="Stacked bars of dollars per support case by step. "
     + " ".join(f"{step}: {100 * part.usd.sum() / total:.0f} % of the case." for step, part in money.groupby("step")),
-    source=f"Tokens measured over {cases} cases: {measured.source}. With {PORTAL.desk.instructions:,} tokens of instructions a "
-    f"call, priced as {price.model}, {price.source}.",
+    source=f"Tokens measured over {cases} cases: {measured.source}. With {PORTAL.desk.instructions:,} tokens of "
+    f"instructions a call, priced as {price.model}, {price.source}.",
 )
 
-# %%
+# %% tags=["reasoned"]
 parts = {
     "reading: all prompts": money[money.kind.str.contains("input|write")].usd.sum(),
     "thinking": money[money.kind == "reasoning"].usd.sum(),
@@ -263,24 +280,31 @@ parts = {
     ].usd.sum(),
     "the answer on the customer's screen": seen,
 }
+wasted_usd = money[money.step.str.contains(r"\(")].usd.sum()
 Markdown(
-    "\n".join(f"- {what}: **{100 * usd / total:.0f} %**" for what, usd in sorted(parts.items(), key=lambda part: -part[1]))
-    + "\n\nThat is how to read a bill: by what was bought, not by the call. Each of these lines has a chapter that shrinks it."
+    "What the money of a case buys:\n\n"
+    + "\n".join(f"- {what}: **{100 * usd / total:.0f} %**" for what, usd in sorted(parts.items(), key=lambda part: -part[1]))
+    + "\n\nRead a bill so: by what was bought, not by the call. Each of these lines has a chapter that shrinks it.\n\n"
+    "What the customer does not see is not wasted: no answer without reading. Wasted is what served nobody, the failed "
+    f"try and the shadow, with all that they read and wrote: **{100 * wasted_usd / total:.0f} %** of this case."
 )
 
 # %% [markdown]
 # ### Reading a price list
 #
-# Prices come per million tokens and kind. The claim you will hear most is that output costs three to ten times as much as
-# input. The price lists are on this machine; ask them.
+# What a portal pays has three parts, **C = C_in + C_out + C_infra**: tokens that its models read, tokens that they wrote,
+# and machines that it rents. A price list has the first two, in dollars per million tokens.
+#
+# You will often hear that output costs three to ten times as much as input. The price lists are on this machine; ask them.
 
 # %%
+NO_TEXT = ("image", "tts", "embed", "audio", "realtime")  # models whose output, or part of it, is priced as something else
 ratios = pd.DataFrame(
     [
         {"provider": p.provider, "model": p.model, "ratio": float(p.rates.visible_output / p.rates.fresh_input)}
         for provider in ("openai", "anthropic", "google", "mistral", "deepseek")
         for p in listed(provider)
-        if p.rates.fresh_input > 0 and p.rates.visible_output > 0
+        if p.rates.fresh_input > 0 and p.rates.visible_output > 0 and not any(kind in p.model for kind in NO_TEXT)
     ]
 )
 holds_for = ((ratios.ratio >= 3) & (ratios.ratio <= 10)).mean()
@@ -296,21 +320,24 @@ show(
         y=alt.Y("count()", title="models listed"),
         tooltip=["count()"],
     )
-    .properties(title=f"“3 to 10 times” holds for {100 * holds_for:.0f} % of {len(ratios)} listed models"),
+    .properties(title=f"“3 to 10 times” holds for {100 * holds_for:.0f} % of {len(ratios)} models that write text"),
     alt=f"Histogram of output price over input price for {len(ratios)} models. Median {ratios.ratio.median():.1f}; "
     f"{100 * holds_for:.0f} % lie between 3 and 10.",
-    source=f"{price.source}: all token-priced, non-deprecated models of five providers, today's price.",
+    source=f"{price.source}: all models of {ratios.provider.nunique()} providers that write text and are not deprecated, "
+    "today's price.",
 )
 outside = ratios[~ratios.ratio.between(3, 10)].sort_values("ratio")
 book.claim(
     "01.output_price",
     "Output tokens cost 3 to 10 times as much as input tokens.",
-    by="Heard as 3 to 5 times (ModelCompare, “Input vs Output Token Pricing in LLMs”, guide, 2026) and 3 to 8 times (Leap "
-    "Nonprofit AI Hub, “Input Tokens vs Output Tokens”, blog, March 2026); no source found for 10.",
+    by="Georgy Malanichev, “LLM API Pricing & Economics”, ModelMath guide, 2026 (modelmath.app): “output tokens cost "
+    "3-10x more than input”. Others say 3 to 5 times (gitintel.com, LLM API cost calculator, 2026) or 2 to 6 "
+    "(modelpicker.net, “LLM API pricing explained”).",
     claimed=(3, 10),
     measured=ratios.ratio.median(),
     unit="times",
-    where=f"the median of {len(ratios)} listed models; {100 * holds_for:.0f} % of them lie in that range",
+    where=f"the median of {len(ratios)} models (all that are listed, so there is no interval); {100 * holds_for:.0f} % of "
+    "them lie in that range",
     unless=f"Outside of it are {len(outside)} models, from {outside.model.iloc[0]} ({outside.ratio.iloc[0]:.1f} times) to "
     f"{outside.model.iloc[-1]} ({outside.ratio.iloc[-1]:.1f} times): read the list of your own."
     if len(outside)
@@ -319,10 +346,10 @@ book.claim(
 )
 
 # %% [markdown] tags=["reasoned"]
-# Two lines of a price list surprise people in their first month:
+# Two lines of a price list are easily overlooked:
 #
-# - **Context tiers.** Above a number of input tokens the *whole* request moves to a higher rate, not only the part above.
-# - **Batch.** The same tokens at a discount, if the answer may take hours.
+# - **Context tiers.** Above some number of input tokens the *whole* request moves to a higher rate, not only the part above.
+# - **Batch.** The same tokens have a discount where the answer may take hours.
 
 
 # %%
@@ -369,18 +396,20 @@ pd.DataFrame(
         "as a batch (USD)": [f"{usd:.3f}" for usd in thousand[True]],
         "discount": [f"{100 * (1 - b / a):.0f} %" for a, b in zip(thousand[False], thousand[True], strict=True)],
     },
-    index=pd.Index(list(offered), name="1,000 support cases with"),
+    index=pd.Index(list(offered), name="1,000 of the cases above, with"),
 )
 
 # %% [markdown] tags=["reasoned"]
-# A customer who waits for an answer cannot be put in a batch. Shadow calls can: nobody waits for them.
+# A customer who waits for an answer cannot be put in a batch. Shadow calls can, since nobody waits for them.
 
 # %% [markdown]
 # ### A machine of your own
 #
-# The third term of **C = C_in + C_out + C_infra** has no price per token; it has a price per hour. Tokens per second make it
-# one. We measure what an engine of our own does with one request at a time, and with sixteen, in turns. Suppose that its
-# machine costs ten cents an hour; put in what yours costs.
+# The third part, C_infra, has no price per token. A machine has a price per hour, and how many tokens it writes in that hour
+# makes it a price per token.
+#
+# We measure what an engine of our own does with one request at a time, and with sixteen, in turns. Suppose that this machine
+# costs ten cents an hour; put in what yours costs.
 
 # %% tags=["constants"]
 USD_PER_HOUR = Decimal("0.10")
@@ -406,7 +435,7 @@ middle = rates.median()
 pd.DataFrame(
     {
         "output tokens/s": [f"{r:,.0f}" for r in middle],
-        "USD per million, always busy": [f"{cost_per_mtok(USD_PER_HOUR, r):.3f}" for r in middle],
+        "USD per million tokens, always busy": [f"{cost_per_mtok(USD_PER_HOUR, r):.3f}" for r in middle],
         "… busy a tenth of the time": [f"{cost_per_mtok(USD_PER_HOUR, r, 0.1):.3f}" for r in middle],
     },
     index=pd.Index([f"{n} at a time" for n in middle.index], name="requests"),
@@ -415,25 +444,28 @@ pd.DataFrame(
 # %%
 book.finding(
     below(rates[1].tolist(), rates[16].tolist()),
-    f"Same machine, same model, same hour: with sixteen requests at a time it wrote **{together.median():.1f} times** as many tokens "
-    f"as with one ({together.min():.1f} to {together.max():.1f} in {len(together)} rounds), so each cost that much less. Chapter 07 "
-    "is about why.",
-    f"In this run sixteen requests at a time wrote {together.median():.1f} times the tokens of one: nothing was gained by company. "
-    "Look for what else keeps this machine busy.",
+    f"Same machine, same model, same hour: with sixteen requests at a time it wrote **{together.median():.1f} times** as "
+    f"many tokens as with one ({together.min():.1f} to {together.max():.1f} in {len(together)} rounds), so each cost that "
+    "much less. Chapter 07 is about why.",
+    f"In this run sixteen requests at a time wrote {together.median():.1f} times the tokens of one: nothing was gained by "
+    "company. Look for what else keeps this machine busy.",
 )
 
 # %% tags=["reasoned"]
 Markdown(
-    "And whatever was measured: a machine that is busy a tenth of the time makes each token ten times as dear, since its hour costs "
-    "the same. The lab's model is tiny, so read the *ratios*, not the dollars. "
-    f"({rated.source})"
+    "And whatever was measured: a machine that is busy a tenth of the time makes each token ten times as dear, since its "
+    f"hour costs the same. The lab's model is tiny, so read the *ratios*, not the dollars. ({rated.source})"
 )
 
 # %% [markdown]
 # ### The month
 #
-# From the measured cases to a month: the portal's desk gets four questions a day from each of 100,000 users. First as staged
-# here, where in each case one try fails and one call is a shadow.
+# Finance asks for a month, not for a case. The portal's *desk* answers questions of the kinds above (name an intent, extract
+# an order, decide by the policy), so a case is three questions. Suppose that all of a month's questions came in such cases,
+# each with its failed try and its shadow.
+#
+# There are two ways to price that. The **calculator** multiplies averages: tokens per call, calls per question, questions
+# per month. The other way prices *every row* of the ledger and scales the sum.
 
 # %%
 useful = calls[~calls.shadow & (calls.attempt == 1)]
@@ -455,51 +487,68 @@ exact = {name: sum((price_request(u, p) for u in calls.billed), Cost()).total * 
 averaged = {one.name: one.total for one in month(staged) if one.name in exact}
 pd.DataFrame(
     {
-        "from the calculator (USD/month)": [f"{averaged[name]:,.2f}" for name in exact],
-        "from every ledger row (USD/month)": [f"{exact[name]:,.2f}" for name in exact],
+        "calculator, USD a month": [f"{averaged[name]:,.2f}" for name in exact],
+        "every row of the ledger, USD a month": [f"{exact[name]:,.2f}" for name in exact],
         "difference": [f"{100 * (averaged[name] / exact[name] - 1):+.1f} %" for name in exact],
     },
-    index=list(exact),
+    index=pd.Index(list(exact), name="the desk, as staged, with"),
 )
 
 # %% [markdown] tags=["reasoned"]
-# Two ways to the same month: the calculator multiplies *averages*, the next column prices *every row* and scales the sum. They
-# differ by the rounding of averages (whole tokens, shares in percent), and that is all. When yours differ by more, a kind of
-# token is being counted twice.
+# The two differ by the rounding of averages (whole tokens, shares in percent), and by nothing else. Where yours differ by
+# more, look for a kind of token that is counted twice.
 #
-# Our stage is stricter than life. By its own log, the portal repeats one call in fifty and shadows none, and it has seven kinds
-# of questions, whose mean lengths are in `labkit.portal`. **That portal is the running case of this book**, and it is more than
-# its desk: an *assistant* holds long conversations, on GPUs that the portal rents, and in the evening each user's day is
-# *summarised* for the team leads. Every chapter takes its workload from these three, and its line of the bill.
+# ### The portal
+#
+# That desk was staged: in life, few calls fail and few are shadows. **The running case of this book** is the portal as its
+# own log has it, with its numbers in `labkit.portal`. It is more than its desk. An *assistant* holds long conversations, on
+# GPUs that the portal rents. In the evening, each user's day is *summarised* for the team leads. Every chapter takes its
+# workload from these three, and adds its line to their bill.
 
 # %%
 now = today()
 said = {one.name: one.total for one in month(portal)}
-rows = {
-    "desk": f"{PORTAL.questions:,} questions of {portal.input_tokens:,} tokens in and {portal.output_tokens} out, all to {PORTAL.desk.large}",
-    "summaries": f"{PORTAL.bulk:,} of {PORTAL.summaries.prompt:,} tokens in and {PORTAL.summaries.answer} out, to the same",
-    "assistant": f"{PORTAL.sessions:,} conversations of {PORTAL.assistant.history:,} tokens on {now.machines[0].rented} × {host(PORTAL.assistant.host).name}",
+features = {
+    "desk": (PORTAL.questions, "questions", portal.input_tokens, portal.output_tokens, PORTAL.desk.large),
+    "summaries": (PORTAL.bulk, "summaries", PORTAL.summaries.prompt, PORTAL.summaries.answer, PORTAL.desk.large),
+    "assistant": (PORTAL.sessions, "conversations", PORTAL.assistant.history, None, f"{now.machines[0].rented} GPUs"),
 }
-bill_now = pd.DataFrame({"in a month": rows, "USD a month": {feature: f"{now.of(feature):,.0f}" for feature in rows}})
-bill_now.loc["all"] = ["", f"{now.usd:,.0f}"]
+bill_now = pd.DataFrame(
+    [
+        (name, f"{n:,} {what}", f"{read:,}", wrote or "", by, f"{now.of(name):,.0f}")
+        for name, (n, what, read, wrote, by) in features.items()
+    ]
+    + [("the portal", "", "", "", "", f"{now.usd:,.0f}")],
+    columns=["feature", "a month", "tokens in, each", "tokens out, each", "served by", "USD a month"],
+).set_index("feature")
 bill_now
 
 # %%
 extra_usd = exact[PORTAL.desk.large] - now.of("desk")
 Markdown(
-    f"Staged as above, the desk alone would cost {exact[PORTAL.desk.large]:,.0f} USD a month, {extra_usd:+,.0f} beside the portal's own "
-    f"log: that is what failed tries, shadows and a different mix of questions make. The calculator says {said[PORTAL.desk.large]:,.0f} "
-    f"for the portal's desk, and the sum of its parts {now.of('desk'):,.0f}."
+    f"The assistant's GPUs are {host(PORTAL.assistant.host).name}, rented day and night; a conversation is "
+    f"{PORTAL.assistant.history:,} tokens long at its end, input and output together. The desk pays {now.of('desk'):,.0f} "
+    f"USD: by its log it repeats {PORTAL.desk.retries:.0%} of its calls and has no shadows. As staged above it would pay "
+    f"{exact[PORTAL.desk.large]:,.0f}: {extra_usd:+,.0f} for the tries that fail, the shadows, and another mix of "
+    f"questions. The calculator, which knows the desk only, says {said[PORTAL.desk.large]:,.0f}."
 )
 
 # %% [markdown]
 # ## Move
 #
-# The calculator, opened on the portal's own numbers. Try three things. Let the cache serve one half of the input. Set *Output
-# tokens* to twice what it is. Then drag *Reasoning share* from one end to the other: the colours change and the total stays,
-# because thinking is billed as output and is in its count already. The tornado at the bottom moves one setting at a time, also
-# those that nobody decides, such as how many users there are; *So what* has a fairer contest. (In `notebooks/apps`, `voila
-# calculator.ipynb` serves the calculator as an app.)
+# This is the calculator, opened on the portal's desk. Try three things:
+#
+# - Let a cache serve one half of the input (*Cached share*).
+# - Set *Output tokens* to twice what it is. That is an answer, with its thinking, of twice the length.
+# - Drag *Reasoning share* from one end to the other. The colours change and the total stays: thinking is billed as output,
+#   and the output tokens include it already.
+#
+# The green bar, *self-hosted*, is a machine of your own. How many tokens a second it writes is yours to say (*Its output
+# tok/s*); the number that stands there was not measured, and which model would write them is another question.
+#
+# The tornado at the bottom moves one setting at a time, each by a quarter of the way that it has. Some of them nobody
+# decides, such as how many users there are. *So what* asks about decisions only, and about the whole portal. (In
+# `notebooks/apps`, `voila calculator.ipynb` serves the calculator as an app.)
 
 # %%
 dashboard(portal)
@@ -507,8 +556,8 @@ dashboard(portal)
 # %% [markdown] tags=["further"]
 # ### Two settings at once
 #
-# One setting at a time is honest about one setting. Some come in pairs: here is what the cache is worth, depending on how long
-# the prompt is.
+# A tornado moves one setting at a time, and some settings matter together: here is what a cache is worth, depending on how
+# long the prompt is.
 
 
 # %%
@@ -557,22 +606,23 @@ book.check("01.1", bill)
 
 # %% [markdown]
 # {{exercise 01.2}}
-# Your finance team asks for a month. `retry_rate` is the number of extra attempts per request; a retry costs as much as the
-# first try.
+# Several models were on trial. `trials` has the attempts of each, as `(case, usd, worked)`: a case is solved when one of its
+# attempts worked, and every attempt was paid for. A case that no attempt solved is a wrong answer, and costs `wrong_usd` on
+# top. The models had different numbers of cases. Return the name of the model that is cheapest *for a case*.
 
 
 # %% exercise="01.2"
-def monthly(users: int, requests_a_day: float, cost_per_attempt: Decimal, retry_rate: float, days: int) -> Decimal:
-    """Dollars a month, retries included."""
+def cheapest(trials: Mapping[str, Sequence[tuple[str, Decimal, bool]]], wrong_usd: Decimal) -> str:
+    """The model with the smallest cost per case, wrong answers included."""
     ...  # your code here
 
 
 # %%
-book.check("01.2", monthly)
+book.check("01.2", cheapest)
 
 # %% [markdown]
 # {{exercise 01.3}}
-# Build the order of the tornado: move each setting down and up by the share `by` while the others stay, and return the
+# Build the order of a tornado: move each setting down and up by the share `by` while the others stay, and return the
 # settings' names, the one with the widest swing first. `cost(**settings)` is any function of the settings.
 
 
@@ -589,9 +639,9 @@ book.check("01.3", tornado_order)
 # %% [markdown] tags=["further"]
 # {{exercise 01.4}}
 # The piece that gateways are sold for: a handler around another one that lets requests through while there is money, and
-# refuses them, *before* the engine hears of them, once `dollars` have been spent: it raises an error. `price(usage)` is the cost
-# of an answer. (The last request may overshoot: its cost is known only when it is done.) What goes through, goes through as it
-# comes, and a caller who leaves ends the engine's stream too.
+# refuses them, *before* the engine hears of them, once `dollars` have been spent: it raises an error. `price(usage)` is the
+# cost of an answer. (The last request may overshoot: its cost is known only when it is done.) What goes through, goes
+# through as it comes, and a caller who leaves ends the engine's stream too.
 
 
 # %% exercise="01.4"
@@ -605,21 +655,21 @@ book.check("01.4", within_budget)
 
 # %% [markdown] tags=["further"]
 # {{exercise 01.5}}
-# Finance asks what the policy bot cost in March, and the answer has to agree with the invoice. A script over the ledger does it
-# in an afternoon, and a year later nobody believes it: floats have drifted, a model that joined in February had no price and
-# counted as free, the long prompts went over a tier, and every dashboard has its own idea of what a retry is.
+# Finance asks what the policy bot cost in March, and the answer has to agree with the invoice. A script over the ledger does
+# it in an afternoon, and a year later nobody believes it: floats have drifted, a model that joined in February had no price
+# and counted as free, the long prompts went over a tier, and every dashboard has its own idea of what a retry is.
 #
-# Write the engine that finance can sign. It gets `prices` (a `Price` for each model's name, all in one currency) and `batched`,
-# the features whose requests go through the provider's batch API. `cost(row)` prices one attempt; `bill(rows, by)` makes a line
-# for each value of any attribute of the rows, such as `"feature"` or `"workflow"`:
+# Write the engine that finance can sign. It gets `prices` (a `Price` for each model's name, all in one currency) and
+# `batched`, the features whose requests go through the provider's batch API. `cost(row)` prices one attempt; `bill(rows,
+# by)` makes a line for each value of any attribute of the rows, such as `"feature"` or `"workflow"`:
 #
 # - `attempts`: all of them. `unpriced`: those whose cost nobody can know; they add nothing, and they are seen.
 # - a `Decimal` for each of `TOKEN_KINDS`, exact: cut by feature or by workflow, the same rows come to the same sum.
 # - `wasted`: what was paid for attempts that served nobody. These are shadows, what did not complete, and attempts that were
 #   replaced: a later attempt at the same request (same `tenant` and `idempotency_key`) completed, and was no shadow.
 #
-# The stages go from one row to the whole bill. `rates.of(kind)`, `price.tiers`, `price.batch`, `price.day` and `price.at(moment)`
-# are described in `help(Price)`.
+# The stages go from one row to the whole bill. `rates.of(kind)`, `price.tiers`, `price.batch`, `price.day` and
+# `price.at(moment)` are described in `help(Price)`.
 
 
 # %% exercise="01.5"
@@ -643,8 +693,8 @@ class BillEngine:
 book.check("01.5", BillEngine)
 
 # %% [markdown] tags=["further"]
-# Now your engine on the support cases that were measured above, at the list price used there, with one change that the chapter
-# has only hinted at: the shadow calls go through the batch API. Nobody waits for them.
+# Now your engine on the cases that were measured above, with the portal's instructions and at the list price used there. One
+# thing is changed: the shadow calls go through the batch API, since nobody waits for them.
 
 # %%
 made, whose = book.yours("01.5", BillEngine)
@@ -657,11 +707,11 @@ paid = [
         idempotency_key=f"{call.case}/{call.feature}/{call.shadow}",
         attempt=call.attempt,
         shadow=call.shadow,
-        input_tokens=call.usage.input_tokens,
-        output_tokens=call.usage.output_tokens,
-        cached_tokens=call.usage.cached_tokens,
-        cache_write_tokens=call.usage.cache_write_tokens,
-        reasoning_tokens=call.usage.reasoning_tokens,
+        input_tokens=call.billed.input_tokens,
+        output_tokens=call.billed.output_tokens,
+        cached_tokens=call.billed.cached_tokens,
+        cache_write_tokens=call.billed.cache_write_tokens,
+        reasoning_tokens=call.billed.reasoning_tokens,
         usage_source="reported",
     )
     for call in calls.itertuples()
@@ -669,7 +719,6 @@ paid = [
 engine_of_bills = made({model: price for model in calls.model.unique()}, {"shadow"})
 by_feature, by_case = engine_of_bills.bill(paid, "feature"), engine_of_bills.bill(paid, "workflow")
 
-# The same by the lab: every row priced by labkit.cost and booked; the ledger says what served nobody.
 lab_cost = [price_request(row.usage, price, batch=row.shadow) for row in paid]
 lab_book = Ledger(":memory:")
 lab_book.extend([replace(row, cost=cost.total) for row, cost in zip(paid, lab_cost, strict=True)])
@@ -681,16 +730,16 @@ sums = {
 wasted = sum((line["wasted"] for line in by_feature.values()), Decimal(0))
 pd.DataFrame(
     {
-        "US dollars": [*map(str, sums.values()), str(lab_total), str(wasted), str(lab_waste)],
-        "off by": [*(str(one - lab_total) for one in sums.values()), "", str(wasted - lab_waste), ""],
+        "US dollars": [f"{usd:f}" for usd in (*sums.values(), lab_total, wasted, lab_waste)],
+        "off by": [*(f"{one - lab_total:f}" for one in sums.values()), "", f"{wasted - lab_waste:f}", ""],
     },
     index=pd.Index(
-        [*(f"the engine, {cut}" for cut in sums), "labkit.cost", "the engine, wasted", "labkit.ledger.waste"],
-        name=f"the engine is {whose}",
+        [*(f"bill engine, {cut}" for cut in sums), "labkit.cost", "bill engine, wasted", "labkit.ledger.waste"],
+        name=f"the bill engine is {whose}",
     ),
 )
 
-# %%
+# %% tags=["reasoned"]
 bars_of = pd.DataFrame(
     [
         {"feature": name, "kind": kind.replace("_", " "), "usd": float(line[kind])}
@@ -731,14 +780,15 @@ show(
         f"{name}: {sum(line[kind] for kind in TOKEN_KINDS):.6f} USD, {line['wasted']:.6f} wasted."
         for name, line in by_feature.items()
     ),
-    source=f"Tokens measured over {cases} cases: {measured.source}. Priced as {price.model}, shadows in batches, {price.source}.",
+    source=f"Tokens measured over {cases} cases: {measured.source}. Priced as {price.model}, shadows in batches, "
+    f"{price.source}.",
 )
 
 # %% [markdown]
 # ## So what
 #
-# Which part should the portal attack first? Ask the same of every part: what would one half of it less take off the month? Below,
-# the whole portal is asked, and all that chapters 03 to 10 can change.
+# Which part should the portal attack first? Ask the same of every part: what would one half of it less take off the portal's
+# month? The chart below asks it of decisions that later chapters (03 to 10) make.
 
 # %%
 desk = PORTAL.desk
@@ -766,25 +816,26 @@ show(
     .properties(title=f"Attack first: {saved.index[0]} ({saved.iloc[0]:.0f} % of the month)"),
     alt="Bars of what each decision takes off the month. "
     + " ".join(f"{what}: {share:.1f} %." for what, share in saved.items()),
-    source=f"The portal's month at {price.model}'s list price ({price.source}) and {host(PORTAL.assistant.host).source}. They overlap: "
-    "do not add them up.",
+    source=f"The portal's month at {price.model}'s list price ({price.source}) and {host(PORTAL.assistant.host).source}. "
+    "They overlap: do not add them up.",
 )
 
 # %% tags=["reasoned"]
 dear, cheap = max(exact, key=exact.get), min(exact, key=exact.get)
 Markdown(
-    f"**Before:** a number. **Now:** {100 * unseen:.0f} % of what a support case costs buys tokens that the customer never sees. Of "
-    f"{len(saved)} decisions, *{saved.index[0]}* takes off most and *{saved.index[1]}* comes next; *{saved.index[-1]}* takes off "
-    f"{saved.iloc[-1]:.1f} %. And for the very same tokens {dear} asks {exact[dear] / exact[cheap]:.1f} times what {cheap} asks. "
-    "Whether the answers stay as good, no price list says: every later chapter measures that beside the money, and a wrong answer has "
-    f"a price here, too: {PORTAL.wrong_answer_usd} USD, for one customer in twenty who gets one calls a person, for 5 USD.\n\n"
-    "No pressure is relieved yet; you know where it is. In production, watch *dollars per workflow*, not per call: a cheaper "
-    "model that needs one more retry shows up only there."
+    f"**Before:** a number, {now.usd:,.0f} USD. **Now:** of it {100 * now.of('desk') / now.usd:.0f} % is the desk, "
+    f"{100 * now.of('assistant') / now.usd:.0f} % the assistant's GPUs and {100 * now.of('summaries') / now.usd:.0f} % the "
+    f"summaries. Of {len(saved)} decisions, *{saved.index[0]}* takes off most and *{saved.index[1]}* comes next; "
+    f"*{saved.index[-1]}* takes off {saved.iloc[-1]:.1f} %. And for the very same tokens {dear} asks "
+    f"{exact[dear] / exact[cheap]:.1f} times what {cheap} asks. No price list says whether the answers stay as good. Later "
+    f"chapters measure that beside the money, and here a wrong answer has a price: {PORTAL.wrong_answer_usd} USD on "
+    "average, since one in twenty of the customers who get one calls a person, which costs 5 USD.\n\nIn production, watch "
+    "*dollars per case*, not per call: a cheaper model that needs one more retry shows up only there."
 )
 
 # %% [markdown]
-# The bill has its first line. It has no lever yet: every chapter from here on adds one. Each line starts where the one before it
-# ended, so that nothing is saved twice, and says beside it what its lever would save alone.
+# Here the book's bill begins. Its first line has no lever yet: the month stays as it is. Each later chapter adds a line,
+# which starts where the one before it ended, so that the savings add up. Beside it stands what its lever would save alone.
 
 # %%
 book.bill(
@@ -793,6 +844,15 @@ book.bill(
     of="desk",
     source=f"The portal's month: {price.model}, {price.source}, {price.as_of}; {host(PORTAL.assistant.host).source}.",
 )
+
+# %% [markdown]
+# ### On your own data
+# Write the path of your log into the field: it needs the model and the token counts of each call, and says more with attempt
+# numbers and outcomes. The answer says what your money goes to, and which share of it went to thinking and to answers that
+# nobody got. Without a log of yours, it reads one of the portal's.
+
+# %%
+book.on_your_data()
 
 # %%
 book.recap()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from decimal import Decimal
 
@@ -46,34 +46,88 @@ def _check_bill(answer: Callable[..., Decimal], rng: random.Random) -> Iterator[
         yield agree(answer, usage, rates, expected=sum((parts[n] * rates[n] for n in parts), Decimal(0)) / _MTOK)
 
 
-def monthly(users: int, requests_a_day: float, cost_per_attempt: Decimal, retry_rate: float, days: int) -> Decimal:
-    """Dollars a month, retries included."""
-    return users * Decimal(str(requests_a_day)) * days * (1 + Decimal(str(retry_rate))) * cost_per_attempt
+def cheapest(trials: Mapping[str, Sequence[tuple[str, Decimal, bool]]], wrong_usd: Decimal) -> str:
+    """The model with the smallest cost per case, wrong answers included."""
+
+    def per_case(model: str) -> Decimal:
+        attempts = trials[model]
+        cases = {case for case, _, _ in attempts}
+        solved = {case for case, _, worked in attempts if worked}
+        paid = sum((usd for _, usd, _ in attempts), Decimal(0))
+        return (paid + wrong_usd * len(cases - solved)) / len(cases)
+
+    return min(trials, key=per_case)
 
 
-def _check_monthly(answer: Callable[..., Decimal], rng: random.Random) -> Iterator[Outcome]:
-    yield agree(answer, 1_000, 2, Decimal("0.001"), 0.0, 30, expected=Decimal(60), rel=1e-9)
+_Attempts = list[tuple[str, Decimal, bool]]
+
+
+def _check_cheapest(answer: Callable[..., str], rng: random.Random) -> Iterator[Outcome]:
+    cent, free = Decimal("0.01"), Decimal(0)
+    steady: _Attempts = [("a", 5 * cent, True), ("b", 5 * cent, True)]
+    retried: _Attempts = [("a", 3 * cent, False), ("a", 3 * cent, True), ("b", 3 * cent, False), ("b", 3 * cent, True)]
     yield agree(
         answer,
-        1_000,
-        2,
-        Decimal("0.001"),
-        0.5,
-        30,
-        expected=Decimal(90),
-        rel=1e-9,
-        why="Half a retry per request: 1.5 attempts.",
+        {"retried": retried, "steady": steady},
+        free,
+        expected="steady",
+        why="3 cents a call, and two calls a case, are 6 cents a case.",
     )
-    for _ in range(20):
-        users, per_day, tenths, days = (
-            rng.randrange(1, 10**6),
-            rng.randrange(1, 30),
-            rng.randrange(0, 20),
-            rng.randrange(1, 32),
+    many = [(f"case {n}", 4 * cent, True) for n in range(9)]
+    yield agree(
+        answer,
+        {"steady": steady, "many": many},
+        free,
+        expected="many",
+        why="More cases cost more in all, and less for each.",
+    )
+    failing: _Attempts = [("a", cent, True), ("b", cent, False)]
+    for usd, expected in ((7 * cent, "failing"), (9 * cent, "steady")):
+        yield agree(
+            answer,
+            {"steady": steady, "failing": failing},
+            usd,
+            expected=expected,
+            why="One of two cases is left unsolved: half a wrong answer a case, on top of a cent.",
         )
-        cost = Decimal(rng.randrange(1, 10**6)) / 10**8
-        attempts = Decimal(users * per_day * days * (10 + tenths)) / 10
-        yield agree(answer, users, per_day, cost, tenths / 10, days, expected=attempts * cost, rel=1e-9)
+    twice: _Attempts = [("a", cent, True), ("a", cent, True), ("b", 9 * cent, True)]
+    yield agree(
+        answer,
+        {"steady": steady, "twice": twice},
+        free,
+        expected="steady",
+        why="A case that worked twice is still one case.",
+    )
+    once: _Attempts = [("a", cent, False), ("a", cent, True), ("a", cent, False)]
+    yield agree(
+        answer, {"steady": steady, "once": once}, Decimal(1), expected="once", why="One attempt that worked solves its case."
+    )
+    for _ in range(25):
+        # Built from the cost per case that each model shall have, so that nothing is computed as the answer does it.
+        wrong = Decimal(rng.randrange(10, 40))
+        goals = dict(zip(("north", "east", "south", "west"), rng.sample(range(60, 200), 4), strict=True))
+        trials = {name: _trial(rng, goal, int(wrong)) for name, goal in goals.items()}
+        yield agree(answer, trials, wrong, expected=min(goals, key=lambda name: goals[name]))
+
+
+def _trial(rng: random.Random, goal: int, wrong: int) -> _Attempts:
+    """Attempts that cost `goal` a case, of which some are left unsolved at `wrong` each."""
+    attempts: _Attempts = []
+    for n in range(rng.randrange(3, 9)):
+        solved = rng.random() < 0.6
+        left = goal - (0 if solved else wrong)
+        parts = sorted(rng.sample(range(1, left), rng.randrange(3)))
+        prices = [b - a for a, b in zip([0, *parts], [*parts, left], strict=True)]
+        hit = rng.randrange(len(prices))
+        attempts += [(f"case {n}", Decimal(usd), solved and i == hit) for i, usd in enumerate(prices)]
+    return rng.sample(attempts, len(attempts))
+
+
+def _per(count: Callable[[Sequence[tuple[str, Decimal, bool]]], int]) -> Callable[..., str]:
+    """Near miss: all that was paid, over another count."""
+    return lambda trials, wrong_usd: min(
+        trials, key=lambda name: sum((usd for _, usd, _ in trials[name]), Decimal(0)) / max(1, count(trials[name]))
+    )
 
 
 def tornado_order(cost: Callable[..., float], base: Mapping[str, float], by: float) -> list[str]:
@@ -346,23 +400,26 @@ CHAPTER = Chapter(
         ),
         Exercise(
             id="01.2",
-            title="From a request to a month",
-            minutes=5,
-            difficulty=1,
-            answer="monthly",
-            check=_check_monthly,
-            reference=monthly,
+            title="Which model is cheaper?",
+            minutes=8,
+            difficulty=2,
+            answer="cheapest",
+            check=_check_cheapest,
+            reference=cheapest,
             hints=(
-                "How many requests do the users make in a month?",
-                "Each request is 1 + retry_rate attempts on average, and every attempt is paid for.",
-                "Decimal and float do not mix: Decimal(str(x)) turns a float into the number you see.",
+                "Start with one model. Which cases does it have, and which of them are solved? Sets will do.",
+                "All of its attempts were paid for, also those that failed, and those of cases that were never solved.",
+                "(what was paid + wrong_usd for each unsolved case) / number of cases; then `min(trials, key=…)`.",
             ),
             wrong=(
-                lambda users, requests_a_day, cost_per_attempt, retry_rate, days: monthly(
-                    users, requests_a_day, cost_per_attempt, 0.0, days
-                ),
-                lambda users, requests_a_day, cost_per_attempt, retry_rate, days: monthly(
-                    users, requests_a_day, cost_per_attempt, retry_rate, 30
+                _per(len),  # a call, not a case
+                _per(lambda attempts: 1),  # the whole trial
+                _per(
+                    lambda attempts: len({case for case, _, worked in attempts if worked})
+                ),  # a solved case, wrong ones for free
+                _per(lambda attempts: len({case for case, _, _ in attempts})),  # wrong answers for free
+                lambda trials, wrong_usd: cheapest(
+                    {name: [one for one in attempts if one[2]] or attempts for name, attempts in trials.items()}, wrong_usd
                 ),
             ),
         ),
