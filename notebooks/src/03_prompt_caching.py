@@ -375,11 +375,7 @@ show(
     .encode(
         x=alt.X("tokens:Q", title="input tokens of twelve requests"),
         y=alt.Y("template:N", title=None, sort=list(templates)),
-        color=alt.Color(
-            "kind:N",
-            title=None,
-            scale=alt.Scale(domain=["read again", "from the cache"], range=[PALETTE["blue"], PALETTE["sky"]]),
-        ),
+        color=alt.Color("kind:N", title=None, sort=["from the cache", "read again"]),
         tooltip=["template:N", "kind:N", "tokens:Q"],
     )
     .properties(
@@ -410,7 +406,7 @@ book.finding(
 draw_picture(prefix_blocks({"Ann": ["14:02", *clerk, *ann], "Ben": ["14:03", *clerk, *ben]}))
 
 # %% [markdown] tags=["reasoned"]
-# Every block behind the time has another block before it, so its hash is another one, although its words are the same.
+# Behind the time each block follows another block, so it has another hash although its words are the same.
 #
 # When a prefix breaks, nothing fails: the engine answers as before and reads more, which no test of answers notices. So look for it.
 # `lint` takes some requests that one template made, finds the first place where they differ, says what stands there, takes it out,
@@ -478,9 +474,11 @@ Markdown(
     + ". OpenAI's cookbook (*Prompt Caching 201*) says that they hold for models before GPT-5.6: read those of the model that you pay for."
 )
 
-# %% [markdown] tags=["reasoned"]
-# The portal's desk buys from OpenAI, which asks no premium: there a prefix that nobody comes back to costs what it would have cost
-# without a cache. Anthropic asks one, so there it costs more. Two calls within five minutes pay for it: 1.25 + 0.1 is less than 2.
+# %% tags=["reasoned"]
+Markdown(
+    "The portal's desk buys from OpenAI, which asks no premium: there a prefix that nobody comes back to costs what it would have cost "
+    "without a cache. Anthropic asks one, so there it costs more; two calls within five minutes pay for it, for 1.25 + 0.1 is less than 2."
+)
 
 # %% [markdown]
 # ## Move
@@ -682,7 +680,7 @@ lab_caches = [PrefixCache(n + 1, block) for n in sizes]
 smaller["lab"] = [100 * sum(lab.serve(r.tokens, salt=r.shop) for r in served_to.itertuples()) / total for lab in lab_caches]
 
 # %%
-x = alt.X("blocks:Q", title="blocks in the cache", scale=alt.Scale(zero=False))
+x = alt.X("blocks:Q", title="blocks in the cache", scale=alt.Scale(zero=False), axis=alt.Axis(tickMinStep=1, format="d"))
 counter = pd.DataFrame({"reported": [100 * as_counted.reported.sum() / total]})
 apart = int((smaller.own - smaller.lab).abs().gt(1e-9).sum())
 agreed = (
