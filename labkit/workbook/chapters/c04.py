@@ -33,17 +33,36 @@ def net_saving(hit_rate: float, wrong_share: float, answer: float, look: float, 
     return hit_rate - look / answer - hit_rate * wrong_share * wrong / answer
 
 
-def _check_net(answer: Callable[..., float], rng: random.Random) -> Iterator[Outcome]:
-    yield agree(
-        answer, 0.3, 0.0, 1.0, 0.0, 0.0, expected=0.3, why="Free look-ups and no wrong answers: hits are the saving."
-    )
-    yield agree(
-        answer, 0.3, 0.1, 0.01, 0.0, 0.1, expected=0.0, why="One hit in ten is wrong and costs ten answers: nothing is left."
-    )
-    for _ in range(25):
-        price = rng.uniform(0.001, 0.02)
-        given = (rng.random(), rng.random() * 0.3, price, price * rng.random() * 0.2, price * rng.uniform(0, 200))
-        yield agree(answer, *given, expected=net_saving(*given))
+def worth_it(hit_rate: float, least: float, most: float, answer: float, look: float, wrong: float) -> str:
+    """Whether a cache pays: "pays", "loses" or "cannot tell", where `least` to `most` of its hits are wrong.
+
+    Costs in USD: of a model's `answer`, of a `look`-up, of a `wrong` answer that was given.
+    """
+    if net_saving(hit_rate, most, answer, look, wrong) > 0:
+        return "pays"
+    return "loses" if net_saving(hit_rate, least, answer, look, wrong) < 0 else "cannot tell"
+
+
+def _check_worth(answer: Callable[..., str], rng: random.Random) -> Iterator[Outcome]:
+    # Numbers that a float holds exactly.
+    for given, expected, why in (
+        ((0.5, 0.0, 0.125, 1.0, 0.25, 1.0), "pays", "Even at 1 wrong hit in 8, 18.75 % are left."),
+        ((0.5, 0.125, 0.5, 1.0, 0.25, 8.0), "loses", "Even at the fewest wrong hits it costs 25 % more than it saves."),
+        ((0.5, 0.0, 0.5, 1.0, 0.25, 8.0), "cannot tell", "No wrong hit was seen, but half of them may be wrong."),
+        ((0.5, 0.0, 0.25, 1.0, 0.25, 2.0), "cannot tell", "At the most wrong hits, exactly nothing is left."),
+        ((0.5, 0.25, 0.5, 1.0, 0.25, 2.0), "cannot tell", "At the fewest wrong hits, exactly nothing is lost."),
+        ((0.25, 0.0, 0.0, 1.0, 0.5, 8.0), "loses", "Without any wrong hit, the look-ups cost more than the hits save."),
+    ):
+        yield agree(answer, *given, expected=expected, why=why)
+    for _ in range(60):
+        hits, price = rng.uniform(0.1, 0.9), rng.uniform(0.0005, 0.02)
+        look, wrong = price * rng.random() * 0.3, price * rng.uniform(1, 400)
+        even = max(0.0, (hits - look / price) * price / (hits * wrong))  # the share of wrong hits at which nothing is left
+        least, most = sorted((even * rng.uniform(0, 2), even * rng.uniform(0, 2)))
+        given = (hits, min(1.0, least), min(1.0, most), price, look, wrong)
+        nets = [net_saving(hits, share, price, look, wrong) for share in given[1:3]]
+        if min(map(abs, nets)) > 1e-6:
+            yield agree(answer, *given, expected=worth_it(*given))
 
 
 # --- 04.2 -------------------------------------------------------------------------------------------------------------
@@ -288,7 +307,7 @@ CHAPTER = Chapter(
     number="04",
     name="response_and_semantic_caching",
     title="Response and semantic caching: what an old answer is worth",
-    predictions=("04.wrong", "04.time", "04.week"),
+    predictions=("04.wrong", "04.pays", "04.time"),
     quizzes=QUIZZES,
     bank=BANK,
     claims=("04.hit_rate", "04.repetitive"),
@@ -296,21 +315,24 @@ CHAPTER = Chapter(
     exercises=(
         Exercise(
             id="04.1",
-            title="What is left of a hit rate",
-            minutes=5,
+            title="Does it pay?",
+            minutes=6,
             difficulty=1,
-            answer="net_saving",
-            check=_check_net,
-            reference=net_saving,
+            answer="worth_it",
+            check=_check_worth,
+            reference=worth_it,
             hints=(
-                "What does one request cost on average? The look-up, the model for those that miss, the harm of the wrong.",
-                "Every request is looked up. Only the share `hit_rate * wrong_share` of all requests does harm.",
-                "saving = hit_rate − look/answer − hit_rate · wrong_share · wrong/answer",
+                "Which end of the range is the worst for the cache, and which the best?",
+                "It pays for sure if it still saves at `most`. It loses for sure if it costs money even at `least`.",
+                "Two calls of `net_saving(hit_rate, share, answer, look, wrong)`, one with each end as its share.",
             ),
             wrong=(
-                lambda hit_rate, wrong_share, answer, look, wrong: hit_rate,
-                lambda hit_rate, wrong_share, answer, look, wrong: hit_rate - look / answer - wrong_share * wrong / answer,
-                lambda hit_rate, wrong_share, answer, look, wrong: hit_rate * (1 - wrong_share) - look / answer,
+                lambda hit_rate, least, most, answer, look, wrong: (
+                    "pays" if net_saving(hit_rate, (least + most) / 2, answer, look, wrong) > 0 else "loses"
+                ),
+                lambda hit_rate, least, most, answer, look, wrong: worth_it(hit_rate, most, least, answer, look, wrong),
+                lambda hit_rate, least, most, answer, look, wrong: worth_it(hit_rate, least, most, answer, 0.0, wrong),
+                lambda hit_rate, least, most, answer, look, wrong: worth_it(hit_rate, least, least, answer, look, wrong),
             ),
         ),
         Exercise(
