@@ -131,9 +131,8 @@ book.predict_choice(
 # The lab's own two models answer seven kinds of questions of the support desk, whose right answers a program knows. So
 # “quality” here is no opinion: it is the share of answers that are right.
 #
-# Nobody sells the lab's models, so each answer is billed as the portal would be for it: the desk's instructions, read from the
-# provider's cache as chapter 03 left them, then the measured question, then the measured answer, at the list prices of the
-# portal's small and large model.
+# Nobody sells the lab's models, so each answer is billed as the portal would be: the desk's instructions, read from the
+# provider's cache (chapter 03), the measured question and the measured answer, at the list prices of its small and large model.
 
 # %% tags=["constants"]
 PROMISE = 0.95  # the share of the large model's quality that routers are usually sold with
@@ -430,6 +429,15 @@ book.finding(
     "to be worth more than that look-up, and than a rule written in a minute.",
 )
 
+# %% [markdown] tags=["reasoned"]
+# A score that ranks well is no probability yet: among answers scored 0.9 as few as half may be right. **Platt scaling** bends it into
+# one: two numbers, a slope and an offset on the log-odds, fitted so that the scores of the known questions fit their verdicts. The order
+# stays the same. From here on the probability of the whole answer is bent so.
+
+# %%
+calibration = calibrate(known["whole answer"], known["small right"])
+scores["whole answer, calibrated"] = calibration.all(scores["whole answer"])
+
 # %% [markdown] tags=["further", "reasoned"]
 # #### Ask three more times
 #
@@ -475,12 +483,7 @@ pd.Series(
 # #### A score is not a probability
 #
 # “Go up below 0.9” makes sense only if answers scored 0.9 are right nine times in ten. Sort the answers into bins by score and
-# count. Where scores and shares differ, **Platt scaling** bends the scores: two numbers, a slope and an offset on the log-odds,
-# fitted so that the scores of the known questions fit their verdicts. Below, the cascade's scores are bent so.
-
-# %%
-calibration = calibrate(known["whole answer"], known["small right"])
-scores["whole answer, calibrated"] = calibration.all(scores["whole answer"])
+# count.
 
 # %%
 named = ("mean per token", "whole answer, calibrated")
@@ -608,7 +611,12 @@ show(
         .mark_line()
         .encode(
             x=alt.X("up:Q", title="questions sent up (%)", scale=alt.Scale(domain=[0, 100])),
-            y=alt.Y("usd:Q", title="USD per 1,000 questions", scale=alt.Scale(type="log"), axis=alt.Axis(tickCount=5)),
+            y=alt.Y(
+                "usd:Q",
+                title="USD per 1,000 questions",
+                scale=alt.Scale(type="log", domainMin=0.05, nice=False),
+                axis=alt.Axis(tickCount=5),
+            ),
             color=alt.Color("part:N", title=None, sort=["both together", "wrong answers", "calls"]),
         )
         + alt.Chart(pd.DataFrame({"up": [here], "text": ["set beforehand"]})).mark_rule(strokeDash=[4, 3]).encode(x="up:Q")
@@ -616,8 +624,8 @@ show(
         .mark_text(align="left", dx=6)
         .encode(x="up:Q", y="usd:Q", text="text:N")
     ).properties(
-        title=f"Always small: {1000 * fixed.cost['always small']:.2f} USD of calls, "
-        f"{1000 * WRONG_USD * (1 - fixed.quality['always small']):.0f} USD of wrong answers per 1,000 questions"
+        title=f"Set beforehand, the cascade costs {1000 * in_all('cascade by doubt', chosen['cascade by doubt']):.2f} USD in all, always large "
+        f"{all_large:.2f}; calls are {1000 * full:.2f} of the latter"
     ),
     alt="What the cascade's calls and its wrong answers cost against the share of questions sent up, on a logarithmic scale. "
     f"Set beforehand: {here:.0f} % up. Least on the test: {together.usd.min():.2f} USD per 1,000 at {together.up[together.usd.idxmin()]:.0f} %; "
@@ -667,7 +675,7 @@ show(
         .mark_line()
         .encode(
             x=alt.X("usd:Q", title="calls, USD per 1,000 questions", scale=alt.Scale(domainMin=0)),
-            y=alt.Y("percent:Q", title="right answers (%)", scale=alt.Scale(zero=False, domainMax=102)),
+            y=alt.Y("percent:Q", title="right answers (%)", scale=alt.Scale(zero=False, domainMax=100)),
             color=alt.Color("router:N", title=None, sort=[*routers, "a coin"]),
             order="usd:Q",
         )
@@ -787,9 +795,8 @@ pd.DataFrame(
 # %% [markdown]
 # ### The bill, and the formula
 #
-# A cascade's cost is commonly given as **c_small + (1 − p) · c_large**, p being the share that stays small. Now it is no longer
-# arithmetic: half of the test goes through the real handlers, the ledger books every attempt, thrown-away answers included,
-# and the formula stands beside.
+# A cascade's cost is commonly given as **c_small + (1 − p) · c_large**, p being the share that stays small, and both costs averages.
+# Beside it here: what each question really cost, added up.
 
 # %%
 policies = {
@@ -798,6 +805,70 @@ policies = {
 }
 policy = policies["cascade by doubt"]
 sure_enough = CalibratedJudge(SequenceLogprob("total"), calibration)
+
+# %%
+up = doubt.score < policy.thresholds[0]
+bars = {
+    "formula, average large answer": cascade_cost(doubt, policy.thresholds[0]).expected,
+    "question by question": cascade_cost(doubt, policy.thresholds[0]).measured,
+}
+formula = pd.DataFrame({"how": list(bars), "usd": [1000 * usd for usd in bars.values()]})
+at_thirty = np.sort(doubt.score)[round(0.3 * len(doubt))]
+book.reveal("05.calls", 100 * cascade_cost(doubt, at_thirty).measured / full, unit="%")
+show(
+    alt.Chart(formula)
+    .mark_bar(color=PALETTE["blue"])
+    .encode(
+        x=alt.X("usd:Q", title="calls of the cascade, USD per 1,000 questions"),
+        y=alt.Y("how:N", title=None, sort=list(bars), axis=alt.Axis(labelLimit=300)),
+        tooltip=["how:N", alt.Tooltip("usd:Q", format=".4f")],
+    )
+    .properties(
+        height=90,
+        title=f"The common formula comes to {100 * formula.usd[0] / formula.usd[1]:.0f} % of what the questions cost",
+    ),
+    alt="Cost of the cascade per 1,000 questions. "
+    + " ".join(f"{name}: {1000 * usd:.3f} USD." for name, usd in bars.items()),
+    source=f"{len(doubt)} questions, {100 * up.mean():.0f} % sent up; {priced_as}. {source}",
+)
+
+
+# %%
+def beside_formula(o):
+    """What a cascade costs, as a share of what the formula says."""
+    cost = cascade_cost(o, policy.thresholds[0])
+    return cost.measured / cost.expected
+
+
+def of_average(o):
+    """The large answers of those sent up, in average large answers."""
+    return o.cost_large[o.score < policy.thresholds[0]].mean() / o.cost_large.mean()
+
+
+off = bootstrap(doubt, beside_formula, seed=seed, resamples=300)
+dearer = bootstrap(doubt, of_average, seed=seed, resamples=300)
+
+# %%
+times = f"{dearer.estimate:.2f} ({dearer.low:.2f} to {dearer.high:.2f}) times the average large answer"
+book.finding(
+    True if dearer.low > 1 else False if dearer.high < 1 else None,
+    f"The formula multiplies two averages, as if they had nothing to do with one another. But what went up cost {times}: what is "
+    "hard goes up, and hard answers are long. Put in the price of *those that went up*, and the formula holds.",
+    f"The formula multiplies two averages. What went up cost {times} here, so the formula says too much. With the price of "
+    "*those that went up* it holds.",
+    f"The formula multiplies two averages. What went up cost {times}: on these questions the two cannot be told apart.",
+)
+
+# %% [markdown] tags=["reasoned"]
+# So when somebody sells you a cascade by the share of calls it avoids, ask for the tokens of the calls that remain.
+
+# %% [markdown] tags=["further"]
+# #### Through the real handlers
+#
+# So far the cascade was arithmetic. Now half of the test goes through the real handlers, and the ledger books every attempt,
+# thrown-away answers included.
+
+# %%
 ROUNDS = 6
 
 
@@ -851,70 +922,19 @@ pd.DataFrame(
 
 # %%
 half = doubt.take(asked_rows)
-up = half.score < policy.thresholds[0]
-bars = {
-    "formula, average large answer": cascade_cost(half, policy.thresholds[0]).expected,
-    "formula, large answers of those sent up": half.cost_small.mean() + (up * half.cost_large).mean(),
-    "the ledger": booked_usd["cascade by doubt"],
-}
-formula = pd.DataFrame({"how": list(bars), "usd": [1000 * usd for usd in bars.values()]})
-at_thirty = np.sort(doubt.score)[round(0.3 * len(doubt))]
-book.reveal("05.calls", 100 * cascade_cost(doubt, at_thirty).measured / full, unit="%")
-show(
-    alt.Chart(formula)
-    .mark_bar()
-    .encode(
-        x=alt.X("usd:Q", title="cascade, USD per 1,000 requests"),
-        y=alt.Y("how:N", title=None, sort=list(bars), axis=alt.Axis(labelLimit=300)),
-        color=alt.Color(
-            "how:N", legend=None, sort=list(bars), scale=alt.Scale(range=[PALETTE[c] for c in ("grey", "sky", "blue")])
-        ),
-        tooltip=["how:N", alt.Tooltip("usd:Q", format=".4f")],
-    )
-    .properties(
-        height=110,
-        title=f"The textbook formula comes to {100 * formula.usd[0] / formula.usd[2]:.0f} % of the bill that was booked",
-    ),
-    alt="Cost of the cascade per 1,000 requests. "
-    + " ".join(f"{name}: {1000 * usd:.4f} USD." for name, usd in bars.items()),
-    source=f"{len(half)} questions, {100 * up.mean():.0f} % sent up; {priced_as}. {went.source}",
-)
-
-
-# %%
-def beside_formula(o):
-    """What a cascade costs, as a share of what the formula says."""
-    cost = cascade_cost(o, policy.thresholds[0])
-    return cost.measured / cost.expected
-
-
-def of_average(o):
-    """The large answers of those sent up, in average large answers."""
-    return o.cost_large[o.score < policy.thresholds[0]].mean() / o.cost_large.mean()
-
-
-off = bootstrap(doubt, beside_formula, seed=seed, resamples=300)
-dearer = bootstrap(doubt, of_average, seed=seed, resamples=300)
-
-# %%
-times = f"{dearer.estimate:.2f} ({dearer.low:.2f} to {dearer.high:.2f}) times the average large answer"
+computed = cascade_cost(half, policy.thresholds[0]).measured
+apart = 100 * (booked_usd["cascade by doubt"] / computed - 1)
 book.finding(
-    True if dearer.low > 1 else False if dearer.high < 1 else None,
-    f"The formula multiplies two averages, as if they had nothing to do with one another. But what went up cost {times}: what is "
-    "hard goes up, and hard answers are long. Put in the price of *those that went up*, and the formula holds.",
-    f"The formula multiplies two averages. What went up cost {times} here, so the formula says too much. With the price of "
-    "*those that went up* it holds.",
-    f"The formula multiplies two averages. What went up cost {times}: on these questions the two cannot be told apart.",
+    bool(abs(apart) < 2),
+    f"The ledger booked {1000 * booked_usd['cascade by doubt']:.3f} USD per 1,000 questions for the cascade, within 2 % of the sum from "
+    f"the answers measured above ({1000 * computed:.3f}).",
+    f"The ledger booked {1000 * booked_usd['cascade by doubt']:.3f} USD per 1,000 questions for the cascade, the answers measured above "
+    f"add up to {1000 * computed:.3f}: {apart:+.0f} %. The engines did not answer all questions the same way twice.",
 )
 
-# %% [markdown] tags=["reasoned"]
-# So when somebody sells you a cascade by the share of calls it avoids, ask for the tokens of the calls that remain.
-
-# %% [markdown] tags=["further", "reasoned"]
-# #### The wait is the other price
-#
-# A cascade holds the small answer back until it has judged it, and whoever goes up waits for both. (A part of the waits in the table is
-# this machine's: two engines share its cores.)
+# %% [markdown]
+# The wait is the other price. A cascade holds the small answer back until it has judged it, and whoever goes up waits for both. (A
+# part of the waits above is this machine's: two engines share its cores.)
 
 # %%
 waited, plain = spread(waits["cascade by doubt"]).median, spread(waits["always large"]).median
@@ -926,11 +946,12 @@ book.finding(
     f"Between the cascade's median wait ({waited:.0f} ms) and that of always large ({plain:.0f} ms) these rounds cannot tell.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["reasoned"]
 # ### When to go up
 #
-# Doubt is one reason of five. Here is one question for each, through one stack: who *asks* for a person's care goes
-# straight up; after the answer come the validators, then the score. Watch the first row closely.
+# Doubt is one reason of five. A customer who *asks* for a person's care goes straight up. After the small model's answer come the
+# validators: is it valid (JSON, say), does it break a business rule, does it say something that nobody may promise unchecked? Then
+# the score.
 
 # %%
 draw_picture(
@@ -939,11 +960,16 @@ draw_picture(
     )
 )
 
+# %% [markdown] tags=["reasoned"]
+# Confidence does not replace a validator: a model can be all but sure of broken JSON. And a validator does not replace confidence. Nor
+# is the large model's answer right because it is the large model's: **nobody checks the last rung of a cascade**. Put the same
+# validators behind the last model, and decide what is sent when they refuse: an error, or a person.
+
 # %% [markdown] tags=["further"]
-# #### The checks, and a question for each reason
+# #### One request for each reason
 #
-# The schema and the two rules are data or a few lines; a judge of one's own is a function of request and answer. The questions are the
-# first of the test that fit, but for the order with a quotation mark inside a product's name, which is planted.
+# All go through one stack. Watch the first row of the table closely. The questions are the first of the test that fit, but for
+# the order with a quotation mark inside a product's name, which is planted.
 
 # %%
 order_schema = {"type": "object", "required": ["order", "name", "product", "quantity"]}
@@ -1027,9 +1053,6 @@ async def reasons_to_go_up():
     return rows
 
 
-# %% [markdown]
-# #### What each request met
-
 # %%
 went_up = pd.DataFrame((await book.measure("reasons to go up", reasons_to_go_up, needs=ready)).value).set_index("reason")
 went_up
@@ -1039,16 +1062,11 @@ odd = went_up.loc["not valid JSON"]
 book.finding(
     odd["the judge"].startswith("0.00") and odd["the same check on it"] == "FAILS",
     f"The first answer is broken JSON, and the model finds it {odd['sure of it']} probable: it has never seen a quotation mark "
-    "inside a name. The validator sends it up, and **what the large model delivers is broken as well**. Nobody checks the last "
-    "rung of a cascade: the answer is delivered because there is no one left to ask. Put the same validator behind the last "
-    "model, and decide what is sent when it refuses: an error, or a person.",
+    "inside a name. The validator sends it up, and **what the large model delivers is broken as well**. It is delivered because there is "
+    "no one left to ask.",
     f"The first answer came with a probability of {odd['sure of it']}, and the validator had its own opinion of it. Mind that "
     "the last rung of a cascade is checked by no one, unless you put the same validator behind it.",
 )
-
-# %% [markdown] tags=["reasoned"]
-# Confidence does not replace a validator, and a validator does not replace confidence. Nor is the large model's answer right
-# because it is the large model's: read the column of what was delivered.
 
 # %% [markdown] tags=["further"]
 # ### What no score may overrule
@@ -1408,7 +1426,7 @@ pd.DataFrame(rows).set_index("week")
 
 # %%
 ratio_now = round(float(LARGE_PRICE.rates.visible_output / SMALL_PRICE.rates.visible_output))
-easy_rows, hard_rows = np.flatnonzero(~hard), np.flatnonzero(hard)
+easy_rows, hard_rows = (np.flatnonzero(found.hard == is_hard) for is_hard in (False, True))
 
 
 def mixed(hard_percent, ratio):
@@ -1457,8 +1475,8 @@ live_chart(
 )
 
 # %% [markdown] tags=["reasoned"]
-# Three settings to try. A wrong answer that costs (next to) nothing: everything stays with the small model. All questions hard: where
-# nearly all go up, the small model is paid in vain. Both models at one price: the cascade pays twice for whoever goes up.
+# Try a wrong answer that costs next to nothing; then only hard questions, where the small model is paid in vain; then one price for
+# both models.
 
 # %% [markdown]
 # ## Do
@@ -1724,8 +1742,7 @@ Markdown(
 # %% [markdown]
 # ## So what
 #
-# The portal's month of the desk, with the answers measured here: what each way costs in calls, and what its wrong answers cost.
-# The **break-even** is the price of a wrong answer at which a way costs as much as always large: above it, always large is cheaper.
+# The desk's month with the answers measured here, before any cache answers for it. The **break-even** is the price of a wrong answer at which a way costs as much as always large: above it, always large is cheaper.
 
 # %%
 desk = PORTAL.desk
