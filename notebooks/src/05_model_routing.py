@@ -652,9 +652,8 @@ Markdown(
 # %% [markdown]
 # ### The frontier, and a promise
 #
-# Routers are sold by a promise instead: **95 % of the large model's quality**, at the least cost. Each threshold is a point in
-# this chart. The straight line is a coin that picks the model: a router below it decides no better than the coin. The *oracle*
-# knows which model will be right, and takes the cheapest that is.
+# Routers are sold by a promise instead: **95 % of the large model's quality** at the least cost. Each threshold is a point here. The
+# straight line is a coin that picks the model. The *oracle* knows which model will be right.
 
 # %%
 promised = PROMISE * fixed.quality["always large"]
@@ -1873,9 +1872,8 @@ Markdown(
 # %% [markdown]
 # ### On your own data
 #
-# A plain log says which models answer now. To set a threshold it takes graded answers: a CSV with the columns `confidence`,
-# `small_right`, `large_right`, and what each answer cost as `cost_small`, `cost_large`, a line for each question. Write the path of
-# either into the field.
+# A plain log says which models answer now. A threshold takes graded answers: a CSV with the columns `confidence`, `small_right`,
+# `large_right`, `cost_small` and `cost_large`, a line for each question. Write the path of either into the field.
 
 # %%
 book.on_your_data()
