@@ -535,9 +535,8 @@ book.finding(
 # answers. The third is a **cascade**: it asks the small model first and the large one where the answer is doubtful, and then pays
 # for both.
 #
-# Which threshold? Each costs its calls, and the answers that come out wrong, at the portal's price for one. Take the threshold at
-# which both *together* cost least. It is chosen on the other half of the known questions and judged on the test: a threshold that
-# has seen the test would flatter itself.
+# Which threshold? The one at which calls and wrong answers *together* cost least. It is chosen on the other half of the known
+# questions and judged on the test: a threshold that has seen the test would flatter itself.
 
 # %%
 names = {"right_small": "small right", "right_large": "large right", "cost_small": "small USD", "cost_large": "large USD"}
@@ -1850,7 +1849,7 @@ book.claim(
 )
 
 # %% [markdown]
-# And the portal's bill. Its line starts from what the caches of chapters 03 and 04 left to be asked.
+# The portal's line starts from what the caches of chapters 03 and 04 left to be asked.
 
 # %%
 book.bill(
