@@ -21,7 +21,6 @@ FEWER = {
     "04.3": 4,  # a binomial tail for each of some 600 scores, in 12 samples
     "04.4": 10,  # 1,200 pairs of questions are made
     "05.2": 2,  # thresholds in 60 worlds of 6,300 requests
-    "05.4": 15,  # 300 tests of 400 pairs
     "07.1": 15,  # whole schedules, step by step
     "07.3": 20,  # batches of 80 items in 25 shops
     "07.4": 8,  # schedules of 8 loads and of a flood

@@ -11,56 +11,99 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from labkit.request import Chunk, Completion, Done, Timing, TokenLogprob, Usage
-from labkit.routing import Outcomes, at_threshold, frontier
+from labkit.routing import Outcomes, Way, at_threshold, frontier
 from labkit.workbook.chapters import Chapter
 from labkit.workbook.chapters.builds.b05 import BUILD
 from labkit.workbook.chapters.q05 import BANK, QUIZZES
-from labkit.workbook.exercise import Exercise, Outcome, agree, call, holds
+from labkit.workbook.exercise import Exercise, Outcome, call, holds
 
 Numbers = Sequence[float]
 
 
-def cascade_bill(scores: Numbers, small: Numbers, large: Numbers, threshold: float) -> tuple[float, float]:
-    """Mean cost of a request in a cascade: (by the formula, really).
+def threshold_to_ship(known: Outcomes, way: Way, wrong_usd: float) -> float | None:
+    """The threshold at which calls and wrong answers together cost least; None where always large costs no more.
 
-    The formula is c_small + (1 − p)·c_large, with average costs and p the share of requests that stay small. The real mean
-    adds up what each request costs. A score below `threshold` goes up to the large model.
+    A question scored below the threshold goes up. `wrong_usd` is what a wrong answer costs.
     """
-    n = len(scores)
-    up = [score < threshold for score in scores]
-    formula = sum(small) / n + sum(up) / n * sum(large) / n
-    return formula, sum(s + (c if goes else 0.0) for s, c, goes in zip(small, large, up, strict=True)) / n
+    table = frontier(known, way)
+    total = table.cost + wrong_usd * (1 - table.quality)
+    always_large = known.cost_large.mean() + wrong_usd * (1 - known.right_large.mean())
+    return None if always_large <= total.min() else float(table.threshold[total.idxmin()])
 
 
-def _bill_of_those_up(scores: Numbers, small: Numbers, large: Numbers, threshold: float) -> tuple[float, float]:
-    """Near miss: a request that goes up does not pay for the small model."""
-    n = len(scores)
-    up = [score < threshold for score in scores]
-    formula = sum(small) / n + sum(up) / n * sum(large) / n
-    return formula, sum(c if goes else s for s, c, goes in zip(small, large, up, strict=True)) / n
+def _in_all(known: Outcomes, way: Way, wrong_usd: float, threshold: float | None) -> float:
+    """USD a question at a threshold, added up question by question; None asks the large model alone."""
+    paid = 0.0
+    rows = zip(known.score, known.right_small, known.right_large, known.cost_small, known.cost_large, strict=True)
+    for score, right_small, right_large, small_usd, large_usd in rows:
+        up = threshold is None or score < threshold
+        asked_small = threshold is not None and (way == "cascade" or not up)
+        paid += asked_small * small_usd + up * large_usd + wrong_usd * (1 - (right_large if up else right_small))
+    return float(paid / len(known))
 
 
-def _check_bill(answer: Callable[..., tuple[float, float]], rng: random.Random) -> Iterator[Outcome]:
-    yield agree(
-        answer,
-        [0.9, 0.8, 0.1, 0.9],
-        [1.0, 1.0, 1.0, 1.0],
-        [4.0, 4.0, 20.0, 4.0],
-        0.5,
-        expected=(3.0, 6.0),
-        why="One in four goes up. The formula sends up an average answer (8), the cascade the dear one (20).",
-    )
-    yield agree(answer, [0.5], [1.0], [10.0], 0.5, expected=(1.0, 1.0), why="A score at the threshold stays small.")
-    yield agree(answer, [0.2, 0.9], [1.0, 3.0], [10.0, 30.0], 0.5, expected=(12.0, 7.0))
-    for _ in range(25):
-        n = rng.randrange(1, 30)
-        scores = [round(rng.random(), 2) for _ in range(n)]
-        small = [rng.uniform(0.1, 2) for _ in range(n)]
-        large = [rng.uniform(2, 9) * (3 if score < 0.4 else 1) for score in scores]
-        threshold = rng.choice([*scores, 0.0, 1.0, rng.random()])
-        yield agree(
-            answer, scores, small, large, threshold, expected=cascade_bill(scores, small, large, threshold), abs=1e-12
+def _always_a_router(known: Outcomes, way: Way, wrong_usd: float) -> float:
+    """Near miss: ships a router in any case; a cascade that sends all up has paid for the small model."""
+    table = frontier(known, way)
+    return float(table.threshold[(table.cost + wrong_usd * (1 - table.quality)).idxmin()])
+
+
+def _cheapest_calls(known: Outcomes, way: Way, wrong_usd: float) -> float | None:
+    """Near miss: counts the calls only."""
+    return threshold_to_ship(known, way, 0.0)
+
+
+def _fewest_wrong(known: Outcomes, way: Way, wrong_usd: float) -> float:
+    """Near miss: counts the wrong answers only."""
+    table = frontier(known, way)
+    return float(table.threshold[table.quality.idxmax()])
+
+
+def _small_is_free(known: Outcomes, way: Way, wrong_usd: float) -> float | None:
+    """Near miss: forgets that a cascade pays the small model for what goes up as well."""
+    return threshold_to_ship(known, "before", wrong_usd)
+
+
+def _check_ship(answer: Callable[[Outcomes, Way, float], float | None], rng: random.Random) -> Iterator[Outcome]:
+    def ships(known: Outcomes, way: Way, wrong_usd: float, given: str, why: str) -> Outcome:
+        got = call(answer, known, way, wrong_usd)
+        said = f"{given}; {way!r}, a wrong answer costs {wrong_usd}"
+        if got is not None and (isinstance(got, bool) or not isinstance(got, (int, float, np.floating))):
+            return holds("a threshold, or None", False, given=said, expected="a number or None", actual=repr(got), why=why)
+        thresholds = [None, math.inf, *map(float, known.score)]
+        least = min(_in_all(known, way, wrong_usd, one) for one in thresholds)
+        cost = _in_all(known, way, wrong_usd, None if got is None else float(got))
+        return holds(
+            "nothing costs less in all",
+            cost <= least + 1e-9,
+            given=said,
+            expected=f"{least:.4f} a question",
+            actual=f"{got!r}, which costs {cost:.4f}",
+            why=why,
         )
+
+    def one(right_small: Numbers, right_large: Numbers, small: float = 1.0, large: float = 5.0) -> Outcomes:
+        n = len(right_small)
+        score = np.linspace(0.1, 0.9, n)
+        return Outcomes(score, np.array(right_small), np.array(right_large), np.full(n, small), np.full(n, large))
+
+    split = one([0, 0, 1, 1], [1, 1, 1, 1])
+    given = (
+        "four questions; the small model (1 a call) is right about the two it is surer of, the large (5 a call) about all"
+    )
+    yield ships(split, "cascade", 100.0, given, "Two wrong answers cost far more than two large calls.")
+    yield ships(split, "cascade", 2.0, given, "A wrong answer costs less than the large call that would avoid it.")
+    yield ships(split, "before", 100.0, given, "Who goes up does not pay for the small model.")
+    dull = one([0, 0, 0, 0], [1, 1, 1, 1])
+    given = "four questions; the small model (1 a call) is always wrong, the large (5 a call) always right"
+    yield ships(dull, "cascade", 100.0, given, "To send all up through a cascade pays the small model for nothing: None.")
+    close = one([0, 0, 0, 1], [1, 1, 1, 1], small=4.0)
+    given = "four questions; the small model (4 a call) is right about one of them, the large (5 a call) about all"
+    yield ships(close, "cascade", 100.0, given, "All pay 4, and three of four pay 5 more: always large is 5.")
+    for _ in range(20):
+        known = _world(rng, rng.randrange(5, 40), rng.uniform(0, 1), rng.uniform(0.6, 1))
+        way: Way = rng.choice(("before", "cascade"))
+        yield ships(known, way, rng.choice((0.0, 1.0, 5.0, 30.0, 500.0)), f"{len(known)} random questions", "")
 
 
 def choose_threshold(known: Outcomes, sla: float) -> float:
@@ -243,74 +286,6 @@ def _check_confidence(answer: Callable[[Completion, Sequence[str], bool], float]
         yield case(rng.choice(texts), logprobs, rng.random() < 0.4, reason)
 
 
-def stop_after(differences: Sequence[int], alpha: float, bet: float) -> int | None:
-    """The number of pairs after which a stake of 1, bet on B, first reaches 1 / `alpha`; None if it never does.
-
-    `differences` are 1 where B won the pair, 0 for a tie and −1 where B lost. `bet` is the share of the stake put on B.
-    """
-    stake = 1.0
-    for seen, difference in enumerate(differences, 1):
-        stake *= 1 + bet * difference
-        if stake >= 1 / alpha:
-            return seen
-    return None
-
-
-def _peeking(differences: Sequence[int], alpha: float, bet: float) -> int | None:
-    """Near miss: an ordinary test, looked at after every pair."""
-    total = squares = 0
-    for seen, difference in enumerate(differences, 1):
-        total, squares = total + difference, squares + difference**2
-        if squares and total / math.sqrt(squares) > 1.645:
-            return seen
-    return None
-
-
-def _at_the_end(differences: Sequence[int], alpha: float, bet: float) -> int | None:
-    """Near miss: looks at the stake once, when all pairs are in."""
-    return len(differences) if math.prod(1 + bet * d for d in differences) >= 1 / alpha else None
-
-
-def _simple_interest(differences: Sequence[int], alpha: float, bet: float) -> int | None:
-    """Near miss: always bets the same amount and not a share of the stake, so it can go on after it has lost all."""
-    stake = 1.0
-    for seen, difference in enumerate(differences, 1):
-        stake += bet * difference
-        if stake >= 1 / alpha:
-            return seen
-    return None
-
-
-def _check_stop(answer: Callable[[Sequence[int], float, float], int | None], rng: random.Random) -> Iterator[Outcome]:
-    yield agree(answer, [1] * 10, 0.05, 0.5, expected=8, why="1.5⁷ is 17, 1.5⁸ is 26: the stake reaches 20 with the eighth.")
-    yield agree(answer, [0, 1, 0, 1], 0.5, 0.5, expected=4, why="Ties leave the stake as it is.")
-    yield agree(
-        answer, [1] * 8 + [-1] * 20, 0.05, 0.5, expected=8, why="Who stopped has stopped: what comes later is not looked at."
-    )
-    yield agree(
-        answer, [0, 1], 0.5, 1.0, expected=2, why="All on B: the stake is 2 with the second pair, and 1 / alpha is 2."
-    )
-    yield agree(answer, [-1, -1], 0.05, 0.5, expected=None, why="The stake only shrinks.")
-    yield agree(answer, [], 0.05, 0.5, expected=None)
-    false = 0
-    for _ in range(300):
-        same = [rng.choice((1, -1)) if rng.random() < 0.2 else 0 for _ in range(400)]
-        false += call(answer, same, 0.05, 0.3) is not None
-    yield holds(
-        "A against itself, looked at after every pair, hardly ever has a winner",
-        false <= 0.09 * 300,
-        given="300 tests of 400 pairs between equals, alpha 0.05",
-        expected="a winner in about 15 of them or fewer",
-        actual=f"a winner in {false}",
-        why="A threshold made for one look is crossed sooner or later by chance, if one looks often enough.",
-    )
-    for _ in range(30):
-        lead = rng.uniform(-0.1, 0.4)
-        pairs = [rng.choices((1, 0, -1), (0.2 + lead / 2, 0.6, 0.2 - lead / 2))[0] for _ in range(rng.randrange(20, 200))]
-        alpha, bet = rng.choice((0.01, 0.05, 0.1)), rng.uniform(0.05, 0.9)
-        yield agree(answer, pairs, alpha, bet, expected=stop_after(pairs, alpha, bet))
-
-
 CHAPTER = Chapter(
     number="05",
     name="model_routing",
@@ -323,27 +298,30 @@ CHAPTER = Chapter(
     exercises=(
         Exercise(
             id="05.1",
-            title="The bill of a cascade, twice",
-            minutes=5,
-            difficulty=1,
-            answer="cascade_bill",
-            check=_check_bill,
-            reference=cascade_bill,
+            title="What to ship, if anything",
+            minutes=8,
+            difficulty=2,
+            answer="threshold_to_ship",
+            check=_check_ship,
+            reference=threshold_to_ship,
             hints=(
-                "A score below the threshold goes up; at or above it the answer stays.",
-                "The formula takes three averages: of `small`, of `large`, and the share that goes up.",
-                "Really, everybody pays their own `small`, and those who go up their own `large` as well.",
+                "`frontier(known, way)` is a table with `threshold`, `quality` and `cost`, one row for each threshold that "
+                "makes a difference.",
+                "A wrong answer costs the same whoever gave it: to each row's cost add `wrong_usd` times its share of wrong "
+                "answers.",
+                "Always large without a router is no row of a cascade's table: the last one sends all up, and has paid for "
+                "the small model. Compute it from `known.cost_large` and `known.right_large`, and compare.",
             ),
-            wrong=(
-                _bill_of_those_up,
-                lambda scores, small, large, threshold: (cascade_bill(scores, small, large, threshold)[0],) * 2,
-                lambda scores, small, large, threshold: cascade_bill(scores, small, large, threshold + 1e-9),
-            ),
+            wrong=(_always_a_router, _cheapest_calls, _fewest_wrong, _small_is_free),
+            equivalent={
+                "line 9: always_large <= total.min() -> always_large < total.min()": "where both cost the same, either is "
+                "the cheapest"
+            },
         ),
         Exercise(
             id="05.2",
             title="A threshold that keeps a promise",
-            minutes=15,
+            minutes=10,
             difficulty=2,
             answer="choose_threshold",
             check=_check_threshold,
@@ -366,7 +344,7 @@ CHAPTER = Chapter(
         Exercise(
             id="05.3",
             title="A judge that combines three doubts",
-            minutes=10,
+            minutes=8,
             difficulty=2,
             answer="confidence",
             check=_check_confidence,
@@ -384,27 +362,6 @@ CHAPTER = Chapter(
                 _cut_is_fine,
                 lambda answer, unsafe, wants_json: confidence(answer, unsafe, True),
             ),
-        ),
-        Exercise(
-            id="05.4",
-            title="A test that may be looked at",
-            minutes=15,
-            difficulty=3,
-            answer="stop_after",
-            check=_check_stop,
-            reference=stop_after,
-            hints=(
-                "Start with a stake of 1 and put the share `bet` of what you have on B, again and again.",
-                "A pair won multiplies the stake by 1 + bet, a tie by 1, a pair lost by 1 − bet.",
-                "Return the number of the first pair after which the stake is at least 1 / alpha.",
-            ),
-            wrong=(
-                _peeking,
-                _at_the_end,
-                _simple_interest,
-                lambda differences, alpha, bet: stop_after(differences, 2 * alpha, bet),
-            ),
-            equivalent={"line 11: return None -> pass": "a function that ends without a return returns None"},
         ),
         BUILD,
     ),

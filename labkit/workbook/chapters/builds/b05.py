@@ -359,7 +359,7 @@ _TO_THE_LAST_BIT = "whether two computed numbers are equal to their last bit is 
 _LAST_OF_THREE = "of both, large and small, small is the last in the alphabet"
 
 BUILD = Exercise(
-    id="05.5",
+    id="05.4",
     title="A router from end to end",
     minutes=50,
     difficulty=3,
