@@ -5,8 +5,8 @@
 # And every answer opens with a polite sentence: what does that cost, in money and in time until there is something to use?
 #
 # **You will be able to** tell the first token from the first *useful* one and measure both; show lists and JSON while they are
-# written; say what a stop button saves and write the policy that saves more; and bring a reader back to a stream that broke
-# without asking the engine twice.
+# written; decide where a stop button takes money off a bill, and where it takes none; and write a policy that stops an answer
+# which will not end by itself.
 #
 # **Time.** {{time}} **Needs.** Chapter 02's TTFT and TPOT. {{needs}}
 
@@ -249,7 +249,7 @@ show(
             tooltip=["answer:N", "phase:N", alt.Tooltip("from:Q", format=".1f"), alt.Tooltip("to:Q", format=".1f")],
         )
         + alt.Chart(moments)
-        .mark_tick(thickness=2, size=14, color=PALETTE["red"])
+        .mark_point(shape="diamond", filled=True, size=45, color=PALETTE["red"], stroke="white", strokeWidth=0.8, opacity=1)
         .encode(x="first useful:Q", y=alt.Y("answer:N", sort=names))
     ).properties(
         height=170,
@@ -262,7 +262,7 @@ show(
         f"last {r['last token']:.0f}."
         for name, r in medians.iterrows()
     ),
-    source=f"Bars: medians of {len(five.value)} rounds; red ticks: the first useful piece in each. {five.source}",
+    source=f"Bars: medians of {len(five.value)} rounds; diamonds: the first useful piece in each. {five.source}",
 )
 
 # %%
