@@ -29,7 +29,7 @@ from labkit.cost import host, price_named
 from labkit.lab import examples, grade
 from labkit.ledger import Booked, Ledger
 from labkit.load import ExactLengths
-from labkit.portal import PORTAL, Rented, Shortened, fleet, today
+from labkit.portal import PORTAL, Rented, fleet, today
 from labkit.request import Chunk, Done, EngineError, Request, StreamIncomplete, clock, complete, stack
 from labkit.streaming import (
     WORDS_PER_S,
