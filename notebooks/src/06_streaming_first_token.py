@@ -5,8 +5,8 @@
 # And every answer opens with a polite sentence: what does that cost, in money and in time until there is something to use?
 #
 # **You will be able to** tell the first token from the first *useful* one and measure both; show lists and JSON while they are
-# written; say what a stop button saves and write the policy that saves more; and bring a reader back to a stream that broke
-# without asking the engine twice.
+# written; decide where a stop button takes money off a bill, and where it takes none; and write a policy that stops an answer
+# which will not end by itself.
 #
 # **Time.** {{time}} **Needs.** Chapter 02's TTFT and TPOT. {{needs}}
 
@@ -29,7 +29,7 @@ from labkit.cost import host, price_named
 from labkit.lab import examples, grade
 from labkit.ledger import Booked, Ledger
 from labkit.load import ExactLengths
-from labkit.portal import PORTAL, Rented, Shortened, fleet, today
+from labkit.portal import PORTAL, Rented, fleet, today
 from labkit.request import Chunk, Done, EngineError, Request, StreamIncomplete, clock, complete, stack
 from labkit.streaming import (
     WORDS_PER_S,
@@ -249,7 +249,7 @@ show(
             tooltip=["answer:N", "phase:N", alt.Tooltip("from:Q", format=".1f"), alt.Tooltip("to:Q", format=".1f")],
         )
         + alt.Chart(moments)
-        .mark_tick(thickness=1.5, size=14, opacity=0.5, color="black")
+        .mark_point(shape="diamond", filled=True, size=45, color=PALETTE["red"], stroke="white", strokeWidth=0.8, opacity=1)
         .encode(x="first useful:Q", y=alt.Y("answer:N", sort=names))
     ).properties(
         height=170,
@@ -262,7 +262,7 @@ show(
         f"last {r['last token']:.0f}."
         for name, r in medians.iterrows()
     ),
-    source=f"Bars: medians of {len(five.value)} rounds; ticks: the first useful piece in each. {five.source}",
+    source=f"Bars: medians of {len(five.value)} rounds; diamonds: the first useful piece in each. {five.source}",
 )
 
 # %%
@@ -452,11 +452,12 @@ book.reveal("06.stop", [100 * (1 - b / a) for a, b in zip(all_of_it, button, str
 # %% tags=["constants"]
 SLOWER = 4  # times as long as the engine needs for a token, the slow reader takes for a chunk
 QUEUE = 16  # chunks that may wait
+ON_THE_LINE = 200  # tokens of the answer
 
 
 # %%
 async def slow_line(_):
-    request = make(60, LONG // 2)
+    request = make(60, ON_THE_LINE)
     alone = await complete(small, request)
     pace = alone.done.timing.tpot(alone.done.usage.output_tokens)
     rows = []
@@ -555,7 +556,7 @@ book.claim(
     measured=(after_close["tokens generated"] - after_close["tokens booked"]).tolist(),
     unit="tokens written after the close",
     where="on this engine, by its own counter against the tokens that had arrived",
-    unless="somebody between the reader and the engine keeps the connection open, or the provider does not cancel at all.",
+    unless="It fails where somebody between the reader and the engine keeps the connection open, and at providers that do not cancel.",
     source=leaving.source,
 )
 
@@ -602,7 +603,13 @@ show(
     alt.Chart(pd.DataFrame([*written, *read]))
     .mark_line(opacity=0.8)
     .encode(
-        x=alt.X("s:Q", title="time since the request was sent (s, logarithmic)", scale=alt.Scale(type="log")),
+        x=alt.X(
+            "s:Q",
+            title="time since the request was sent (s, logarithmic)",
+            scale=alt.Scale(
+                type="log", nice=False, domain=[min(row["s"] for row in written), max(row["s"] for row in read)]
+            ),
+        ),
         y=alt.Y("words:Q", title="words"),
         color=alt.Color("what:N", title=None, sort=["written by the engine", *read_when]),
         detail="round:N",
@@ -795,7 +802,7 @@ readers = {
 
 
 async def broken_lines():
-    very_long = make(60, 2 * LONG)
+    very_long = make(60, 3 * LONG)
     expected = (await complete(small, very_long)).text
     rows = []
     for reader, run in readers.items():
@@ -1152,7 +1159,8 @@ def wrong_usd(policy):
     """What the wrong answers among PERCENT of the questions cost a month; with the upper end of the 95 % interval."""
     per_share = float(PORTAL.wrong_answer_usd) * PERCENT * PORTAL.questions
     wrong_ = asked - int(outcome.right[policy])
-    return f"{per_share * wrong_ / asked:,.0f} (up to {per_share * binomtest(wrong_, asked).proportion_ci(method='wilson').high:,.0f})"
+    most = binomtest(wrong_, asked).proportion_ci(method="wilson").high
+    return f"{per_share * wrong_ / asked:,.0f} (up to {per_share * most:,.0f})"
 
 
 left_over = max(0.0, desk.answer - policy_median)
@@ -1168,7 +1176,7 @@ desk_usd = {what: calls_ * tokens * per_token for what, (calls_, tokens, _) in d
 
 # %%
 Markdown(
-    "| at the desk | calls a month | tokens a call | USD a month | and wrong answers, USD a month |\n|:--|--:|--:|--:|--:|\n"
+    "| at the desk | calls a month | tokens a call | USD a month | their wrong answers, USD a month |\n|:--|--:|--:|--:|--:|\n"
     + "\n".join(
         f"| {what} | {calls_:,.0f} | {tokens:,.1f} | {desk_usd[what]:,.0f} | {wrong_} |"
         for what, (calls_, tokens, wrong_) in desk_lines.items()
@@ -1189,7 +1197,8 @@ Markdown(
     f"**Rambling.** Each percent of the questions costs {rambling_usd:,.0f} USD in tokens, and "
     + (
         f"{rambling_wrong:,.0f} USD in wrong answers at {PORTAL.wrong_answer_usd} USD each. So it is for the answers that you buy a "
-        "policy, and it must be one that knows where an answer ends. "
+        f"policy, and it must be one that knows where an answer ends. All that {asked} answers can tell is that this policy leaves "
+        f"{wrong_usd(SAID)} USD of wrong answers. "
         if rambling_wrong > rambling_usd and said > looping
         else f"{rambling_wrong:,.0f} USD in wrong answers at {PORTAL.wrong_answer_usd} USD each. "
     )
@@ -1218,7 +1227,7 @@ rented = now.machines[0].rented
 gpu_month = float(now.of("assistant")) / rented
 spared_by = {
     "stop button, at the promised speed": max(0.0, 1 - chat.tokens_per_s * LEAVE_AFTER / WORDS_PER_S / chat.answer),
-    f"a policy that {LEAVE_AFTER} words will do": max(0.0, 1 - TOKENS_PER_WORD * LEAVE_AFTER / chat.answer),
+    f"a policy that closes after {LEAVE_AFTER} words": max(0.0, 1 - TOKENS_PER_WORD * LEAVE_AFTER / chat.answer),
 }
 
 
@@ -1286,6 +1295,8 @@ Markdown(
     )
     + (f"From {100 * button_back:.0f} % on, one GPU goes back, {gpu_month:,.0f} USD a month. " if button_back else "")
     + "Until then the button gives room to grow, and no money.\n\n"
+    f"**Who pays for the rest of an answer that nobody reads?** At the desk the portal does, by the token, and it is {leaving_usd:,.0f} "
+    f"USD a month for each percent of readers who leave. At the assistant it has paid already, by the hour.\n\n"
     "**The pressure relieved**: the wait before reading starts. **Where it moved**: into open connections, into buffers that hold "
     "whole answers for readers who may return, and into books that can only see what somebody has read. **In production**, watch the "
     "time to the first *useful* piece per kind of answer, not TTFT; tokens generated by the engine minus tokens delivered; and "

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 from labkit.portal import PORTAL
 from labkit.streaming import Repeating
@@ -119,7 +120,7 @@ def _when(answer: Callable[..., Iterable[object]], pieces: Sequence[str]) -> obj
             taken += 1
             yield piece
 
-    out = answer(feed())
+    out: Any = answer(feed())
     return out if out is None or out is ... else [(found, taken) for found in out]
 
 
