@@ -191,7 +191,7 @@ counting = (
     f"seats empty in batches and {in_filled:.0f} % seat by seat. "
 )
 everywhere = (
-    "Serving engines batch continuously today. It is static batching that comes back by the back door: a `gather` around a list "
+    "Serving engines batch continuously today. Static batches still come from the code around them: a `gather` over a list "
     "of prompts, a job runner that waits for all its workers."
 )
 on_the_way = (
@@ -324,10 +324,12 @@ book.finding(
 # %% [markdown] tags=["further"]
 # ### Five numbers instead of one
 #
-# A curve has a cause, so take the cause. A step costs something in itself, something per prompt token, something per answer in
-# it. A request costs its way there and back, and the front end lets requests in one by one. Five numbers, each from a
-# measurement that you can picture; the lab's step loop (`labkit.batching.run_schedule`) does the rest. Whatever else runs on this
-# machine can only slow a round down, so the numbers come from the fastest round of each kind, and are held against the fastest.
+# What bends the curve? Five times explain most of it. A step of the engine takes some time in itself, some for each prompt token
+# that it reads, and some for each answer in it. A request takes its way there and back, and the front end lets requests in one by
+# one. Each of the five comes from a measurement below; the lab's step loop (`labkit.batching.run_schedule`) computes the rest.
+#
+# Whatever else runs on this machine can only slow a round down. So the numbers come from the fastest round of each kind, and are
+# held against the fastest.
 
 
 # %%
@@ -635,6 +637,9 @@ show(
         alt.Chart(pd.DataFrame([{"low": 3, "high": 5, "from": 50, "to": 100}]))
         .mark_rect(opacity=0.25, color=PALETTE["grey"])
         .encode(x="from:Q", x2="to:Q", y="low:Q", y2="high:Q")
+        + alt.Chart(pd.DataFrame([{"ms": 75, "times": 4, "said": "the claim"}]))
+        .mark_text()
+        .encode(x="ms:Q", y="times:Q", text="said:N")
         + alt.Chart(lines).mark_circle(opacity=0.35).encode(x="ms:Q", y="times:Q", color=legend)
         + alt.Chart(lines)
         .mark_line(point=True)
@@ -849,7 +854,7 @@ show(
         alt.Chart(felt)
         .mark_tick(thickness=2, opacity=0.5, color=PALETTE["blue"])
         .encode(
-            x=alt.X("ms:Q", title="TTFT of each chat (ms)", scale=alt.Scale(type="log")),
+            x=alt.X("ms:Q", title="TTFT of each chat (ms)", scale=alt.Scale(type="log", nice=False)),
             y=alt.Y("how:N", title=None, sort=list(regimes), axis=alt.Axis(labelLimit=200)),
         )
         + alt.Chart(marks)
@@ -993,10 +998,10 @@ book.finding(
 # ## Move
 #
 # Four schedulers, drawn: twenty requests, two of them with long prompts. How long a step takes is modelled with five numbers of this
-# engine, measured above (◇): what a step costs in itself, per prompt token and per answer in it, a request's way, and letting it in. A
-# thin grey line is a
-# request that waits, a thick blue bar one that is read, and the orange bar between these in thickness is its answer being written.
-# **Chunked prefill** cuts prompts to so many tokens a step; the other three read them whole.
+# engine, measured above (◇): what a step costs in itself, per prompt token and per answer in it, a request's way, and letting it in.
+#
+# A thin grey line is a request that waits, the blue bar is one whose prompt is read, and the thickest, orange one is an answer being
+# written. **Chunked prefill** cuts prompts to so many tokens a step; the other three read them whole.
 
 # %%
 widget_draw = book.rng("gantt")
@@ -1051,11 +1056,14 @@ def gantt(seats, budget, rate, wait_ms):
                 color=alt.Color(
                     "part:N",
                     title=None,
+                    legend=alt.Legend(orient="bottom"),
                     scale=alt.Scale(
                         domain=["waits", "reads", "writes"], range=[PALETTE["grey"], PALETTE["blue"], PALETTE["orange"]]
                     ),
                 ),
-                size=alt.Size("part:N", title=None, scale=alt.Scale(domain=["waits", "reads", "writes"], range=[1.5, 7, 4])),
+                size=alt.Size(
+                    "part:N", legend=None, scale=alt.Scale(domain=["waits", "reads", "writes"], range=[1.5, 3.5, 6])
+                ),
             )
             .properties(width=250, height=130, title=alt.Title(text.split(", done")[0], fontSize=11))
         )
@@ -1392,8 +1400,8 @@ show(
         color=alt.Color(
             "who:N",
             title=None,
-            sort=["conversations", "idle"],
-            scale=alt.Scale(domain=["conversations", "idle"], range=[PALETTE["blue"], PALETTE["grey"]]),
+            sort=["idle", "conversations"],
+            scale=alt.Scale(domain=["idle", "conversations"], range=[PALETTE["grey"], PALETTE["blue"]]),
         ),
     )
     .properties(
