@@ -166,50 +166,14 @@ took.round(2).rename(columns=lambda name: f"{name} (s)").rename_axis("round")
 
 
 # %%
-def seated(answers):
-    """Each answer (sent, done, tokens) with the seat it had: the one that has been free longest."""
-    free, rows = [0.0] * SEATS, []
-    for sent, done, tokens in sorted(answers):
-        seat = min(range(SEATS), key=lambda i: free[i])
-        rows.append({"seat": seat + 1, "from": sent, "to": done, "tokens": tokens})
-        free[seat] = done
-    return rows
-
-
-typical = rounds.value[int(np.abs(np.array(gains) - gain).argmin())]  # the round of the median gain
-idle = {
-    name: 100
-    * (1 - sum(done - sent for sent, done, _ in typical[name]) / (SEATS * max(done for _, done, _ in typical[name])))
+empty = {
+    name: [
+        1 - sum(done - sent for sent, done, _ in one[name]) / (SEATS * max(done for _, done, _ in one[name]))
+        for one in rounds.value
+    ]
     for name in ways
 }
-gantt_bars = pd.DataFrame([{"how": name, **row} for name in ways for row in seated(typical[name])])
-
-# %%
-show(
-    alt.Chart(gantt_bars)
-    .mark_bar(stroke="white", strokeWidth=0.6)
-    .encode(
-        x=alt.X("from:Q", title="seconds since the first request"),
-        x2="to:Q",
-        y=alt.Y("seat:O", title="seat"),
-        color=alt.Color(
-            "how:N", legend=None, scale=alt.Scale(domain=list(ways), range=[PALETTE["orange"], PALETTE["blue"]])
-        ),
-        row=alt.Row(
-            "how:N",
-            title=None,
-            sort=list(ways),
-            header=alt.Header(labelAngle=0, labelAlign="left", labelAnchor="start", labelOrient="top"),
-        ),
-        tooltip=["seat:O", "tokens:Q"],
-    )
-    .properties(
-        height=120,
-        title=f"Static batches leave {idle[next(iter(ways))]:.0f} % of the seats empty; filling them makes it {gain:.2f} times as fast",
-    ),
-    alt="Gantt charts of eight seats. " + " ".join(f"{name}: {share:.0f} % idle." for name, share in idle.items()),
-    source=f"{len(wanted)} requests of the same lengths both times; the round of median gain of {len(gains)}. {rounds.source}",
-)
+in_static, in_filled = (100 * float(np.median(shares)) for shares in empty.values())
 
 # %%
 on_paper = 100 * book.reference("07.1")([output for _, output in wanted], SEATS)
@@ -223,10 +187,11 @@ paper_gain = paper_steps["static"] / paper_steps["continuous"]
 counting = (
     f"Counting tokens alone, before anything runs, fixed batches of {SEATS} would leave **{on_paper:.0f} %** of the seats empty "
     f"(exercise 07.1), and need {paper_steps['static']:.0f} steps where filled seats need {paper_steps['continuous']:.0f}: a "
-    f"factor of {paper_gain:.2f}. Measured was a factor of {gain:.2f} ({spread(gains).words('{:.2f}')}). "
+    f"factor of {paper_gain:.2f}. Measured was a factor of {gain:.2f} ({spread(gains).words('{:.2f}')}), with {in_static:.0f} % of the "
+    f"seats empty in batches and {in_filled:.0f} % seat by seat. "
 )
 everywhere = (
-    "Serving engines batch continuously today. It is static batching that comes back by the back door: a `gather` around a list "
+    "Serving engines batch continuously today. Static batches still come from the code around them: a `gather` over a list "
     "of prompts, a job runner that waits for all its workers."
 )
 on_the_way = (
@@ -359,10 +324,12 @@ book.finding(
 # %% [markdown] tags=["further"]
 # ### Five numbers instead of one
 #
-# A curve has a cause, so take the cause. A step costs something in itself, something per prompt token, something per answer in
-# it. A request costs its way there and back, and the front end lets requests in one by one. Five numbers, each from a
-# measurement that you can picture; the lab's step loop (`labkit.batching.run_schedule`) does the rest. Whatever else runs on this
-# machine can only slow a round down, so the numbers come from the fastest round of each kind, and are held against the fastest.
+# What bends the curve? Five times explain most of it. A step of the engine takes some time in itself, some for each prompt token
+# that it reads, and some for each answer in it. A request takes its way there and back, and the front end lets requests in one by
+# one. Each of the five comes from a measurement below; the lab's step loop (`labkit.batching.run_schedule`) computes the rest.
+#
+# Whatever else runs on this machine can only slow a round down. So the numbers come from the fastest round of each kind, and are
+# held against the fastest.
 
 
 # %%
@@ -670,6 +637,9 @@ show(
         alt.Chart(pd.DataFrame([{"low": 3, "high": 5, "from": 50, "to": 100}]))
         .mark_rect(opacity=0.25, color=PALETTE["grey"])
         .encode(x="from:Q", x2="to:Q", y="low:Q", y2="high:Q")
+        + alt.Chart(pd.DataFrame([{"ms": 75, "times": 4, "said": "the claim"}]))
+        .mark_text()
+        .encode(x="ms:Q", y="times:Q", text="said:N")
         + alt.Chart(lines).mark_circle(opacity=0.35).encode(x="ms:Q", y="times:Q", color=legend)
         + alt.Chart(lines)
         .mark_line(point=True)
@@ -884,7 +854,7 @@ show(
         alt.Chart(felt)
         .mark_tick(thickness=2, opacity=0.5, color=PALETTE["blue"])
         .encode(
-            x=alt.X("ms:Q", title="TTFT of each chat (ms)", scale=alt.Scale(type="log")),
+            x=alt.X("ms:Q", title="TTFT of each chat (ms)", scale=alt.Scale(type="log", nice=False)),
             y=alt.Y("how:N", title=None, sort=list(regimes), axis=alt.Axis(labelLimit=200)),
         )
         + alt.Chart(marks)
@@ -1028,10 +998,10 @@ book.finding(
 # ## Move
 #
 # Four schedulers, drawn: twenty requests, two of them with long prompts. How long a step takes is modelled with five numbers of this
-# engine, measured above (◇): what a step costs in itself, per prompt token and per answer in it, a request's way, and letting it in. A
-# thin grey line is a
-# request that waits, a thick blue bar one that is read, and the orange bar between these in thickness is its answer being written.
-# **Chunked prefill** cuts prompts to so many tokens a step; the other three read them whole.
+# engine, measured above (◇): what a step costs in itself, per prompt token and per answer in it, a request's way, and letting it in.
+#
+# A thin grey line is a request that waits, the blue bar is one whose prompt is read, and the thickest, orange one is an answer being
+# written. **Chunked prefill** cuts prompts to so many tokens a step; the other three read them whole.
 
 # %%
 widget_draw = book.rng("gantt")
@@ -1086,11 +1056,14 @@ def gantt(seats, budget, rate, wait_ms):
                 color=alt.Color(
                     "part:N",
                     title=None,
+                    legend=alt.Legend(orient="bottom"),
                     scale=alt.Scale(
                         domain=["waits", "reads", "writes"], range=[PALETTE["grey"], PALETTE["blue"], PALETTE["orange"]]
                     ),
                 ),
-                size=alt.Size("part:N", title=None, scale=alt.Scale(domain=["waits", "reads", "writes"], range=[1.5, 7, 4])),
+                size=alt.Size(
+                    "part:N", legend=None, scale=alt.Scale(domain=["waits", "reads", "writes"], range=[1.5, 3.5, 6])
+                ),
             )
             .properties(width=250, height=130, title=alt.Title(text.split(", done")[0], fontSize=11))
         )
@@ -1375,8 +1348,8 @@ public = [p for p in silicon_points() if p.model == "qwen3-32b" and p.people == 
 off = silicon_errors(public, [p.predicted(HOPPER) for p in book.track(public, "the model beside public silicon")])[2]
 careful = 1 + off.p90  # if the model promises too much, by as much as nine public points in ten allow
 hours_needed = {
-    "taken in, seats filled as they fall vacant": filled_hours * careful,
-    "taken in, in static batches": filled_hours * careful * gain,
+    "taken in, seats filled": filled_hours * careful,
+    "taken in, static batches": filled_hours * careful * gain,
 }
 
 
@@ -1393,34 +1366,17 @@ def written_by(needed):
 list_usd = float(today().of("summaries"))
 batch_usd = float(Batched("summaries").made(today()).of("summaries"))
 gpu_usd = float(Machines("summaries", chat.host, 1).usd)
-extra = {way: max(0.0, needed - sum(idle_gpus.values())) / len(night) for way, needed in hours_needed.items()}
-ways_to_buy = [
-    ("list price, as they fall due (today)", list_usd, "", "at once", "desk's"),
-    ("batch API", batch_usd, "", f"within {WINDOW_H} hours, so by {(bulk.ready + WINDOW_H) % 24} h next day", "desk's"),
-    *(
-        (
-            way,
-            math.ceil(extra[way]) * gpu_usd,
-            f"{needed:.1f} of {sum(idle_gpus.values()):.0f}",
-            written_by(needed),
-            "assistant's",
-        )
-        for way, needed in hours_needed.items()
-    ),
+all_idle = sum(idle_gpus.values())
+extra = {name: max(0.0, needed - all_idle) / len(night) for name, needed in hours_needed.items()}
+bought = [
+    ("list price (today)", list_usd, "", "at once", "yes", "desk's"),
+    ("batch API", batch_usd, "", f"within {WINDOW_H} h", "yes" if len(night) >= WINDOW_H else "no", "desk's"),
 ]
-pd.DataFrame(
-    [
-        {
-            "way": way,
-            "USD a month": f"{usd:,.0f}",
-            "idle GPU-hours a night": hours,
-            "written": when or f"by {bulk.due} h, with GPUs rented besides",
-            f"by {bulk.due} h": "no" if way == "batch API" and len(night) < WINDOW_H else "yes",
-            "model": model,
-        }
-        for way, usd, hours, when, model in ways_to_buy
-    ]
-).set_index("way")
+for name, needed in hours_needed.items():
+    when = written_by(needed) or f"by {bulk.due} h, on further GPUs"
+    bought.append((name, math.ceil(extra[name]) * gpu_usd, f"{needed:.1f} of {all_idle:.0f}", when, "yes", "assistant's"))
+columns = ["way", "USD a month", "idle GPU-hours", "written", f"by {bulk.due} h", "model"]
+pd.DataFrame(bought, columns=columns).set_index("way").style.format("{:,.0f}", subset="USD a month")
 
 # %%
 show(
@@ -1444,13 +1400,13 @@ show(
         color=alt.Color(
             "who:N",
             title=None,
-            sort=["conversations", "idle"],
-            scale=alt.Scale(domain=["conversations", "idle"], range=[PALETTE["blue"], PALETTE["grey"]]),
+            sort=["idle", "conversations"],
+            scale=alt.Scale(domain=["idle", "conversations"], range=[PALETTE["grey"], PALETTE["blue"]]),
         ),
     )
     .properties(
-        title=f"Idle from {bulk.ready} to {bulk.due} h: {sum(idle_gpus.values()):.0f} GPU-hours; the summaries need "
-        f"{hours_needed['taken in, seats filled as they fall vacant']:.1f}"
+        title=f"Idle from {bulk.ready} to {bulk.due} h: {all_idle:.0f} GPU-hours; the summaries need "
+        f"{hours_needed['taken in, seats filled']:.1f}"
     ),
     alt=f"The assistant's {rented} GPUs by hour of the night. "
     + " ".join(f"{h} h: {busy[h]:.1f} busy, {idle_gpus[h]:.1f} idle." for h in night),
@@ -1464,7 +1420,7 @@ needs, static_needs = hours_needed.values()
 chosen, worth = book.reference("07.2")(
     list_usd, 1 - batch_usd / list_usd, WINDOW_H, needs, [idle_gpus[h] for h in night], gpu_usd
 )
-room = {name: sum(idle_gpus.values()) / needed for name, needed in (("filled", needs), ("static", static_needs))}
+room = {name: all_idle / needed for name, needed in (("filled", needs), ("static", static_needs))}
 in_time = len(night) >= WINDOW_H
 worse_share = worth / (PORTAL.bulk * float(PORTAL.wrong_answer_usd))
 to_grade = math.ceil(math.log(0.05) / math.log(1 - min(worse_share, 0.99))) if worth else 0
@@ -1477,15 +1433,15 @@ Markdown(
         else f"So ask the team leads: if they can read a day's summaries one day later, it saves {list_usd - batch_usd:,.0f} USD a month, by the "
         "same model."
     )
-    + f"\n\n**The night has room.** By the model, {a_night:,} summaries take {needs:.1f} GPU-hours, of {sum(idle_gpus.values()):.0f} that are paid for and idle. "
-    f"A job that sends them in static batches takes {static_needs:.1f}: what carries over from this run is the factor of {gain:.2f}, not the "
+    + f"\n\n**The night has room.** By the model, with its error added, {a_night:,} summaries take {needs:.1f} GPU-hours, of {all_idle:.0f} that are paid for and idle. "
+    f"A job that sends them in static batches takes {static_needs:.1f}: what carries over from this run is the factor of {gain:.2f} ({spread(gains).words('{:.2f}')}), not the "
     "speed, and only where the answers are as uneven as here. "
     + (
         f"Neither needs a further GPU, so today the factor moves no money. It moves the day on which it will: the night holds {room['filled']:.0f} "
         f"times these summaries with filled seats, and {room['static']:.0f} times with static batches."
         if max(extra.values()) == 0
-        else f"GPUs to rent besides: {math.ceil(extra['taken in, seats filled as they fall vacant'])} with filled seats, "
-        f"{math.ceil(extra['taken in, in static batches'])} with static batches."
+        else f"GPUs to rent besides: {math.ceil(extra['taken in, seats filled'])} with filled seats, "
+        f"{math.ceil(extra['taken in, static batches'])} with static batches."
     )
 )
 
@@ -1502,7 +1458,7 @@ Markdown(
 )
 
 # %%
-taken_in = "taken in, seats filled as they fall vacant"
+taken_in = "taken in, seats filled"
 book.bill(
     {
         "own GPUs": "summaries written by the assistant's GPUs at night (quality not measured)",

@@ -480,7 +480,7 @@ CHAPTER = Chapter(
         Exercise(
             id="07.3",
             title="Wait for company, but never too long",
-            minutes=15,
+            minutes=12,
             difficulty=2,
             answer="start_by",
             check=_check_rule,
