@@ -1653,15 +1653,17 @@ book.bill(
 )
 
 # %%
+reading = 1 - fleets[TODAY].memory / fleets["all keep their memory"].memory  # share of the open conversations
 kept, now, fetch_16 = (rents[what] for what in ("all keep their memory", TODAY, "main memory keeps what it holds"))
 Markdown(
     f"**What moved.** An engine that forgets and computes again needs {now.rented} GPUs, {now.usd:,.0f} USD a month. To keep every "
-    f"open conversation's memory on the GPU would take {kept.rented} ({kept.usd:,.0f} USD), nearly all of them for people who are "
+    f"open conversation's memory on the GPU would take {kept.rented} ({kept.usd:,.0f} USD), {100 * reading:.0f} % of it for people who are "
     f"reading. Main memory comes with the rented machines: as a second store it needs {fetch_16.rented} GPUs ({fetch_16.usd:,.0f} "
     f"USD). That rests on pauses that vary: if all were equal it would take {worst['main memory keeps what it holds']}, so watch the share "
     "that is found. In the chain of the bill the GPUs have the room that chapter 02's promise asks for already, so the line scales those.\n\n"
-    f"**Who pays.** A reader who comes back waits {1000 * fleets[TODAY].later_s:.0f} ms longer for the first token today, and "
-    f"{1000 * fleets['main memory keeps what it holds'].later_s:.0f} ms with main memory, on average. "
+    "**Who pays.** The reader who comes back: computing and fetching put the first token off by "
+    f"{1000 * fleets[TODAY].later_s:.0f} ms today, and by {1000 * fleets['main memory keeps what it holds'].later_s:.0f} ms with main "
+    "memory, on average. "
     + (
         f"8 bits would have their price in answers: they break even at {100 * even:.2f} % lost, and to show that so few are lost takes "
         f"{enough:,} of your own questions without a single loss. This run asked {eight.answers:.0f} of a small model: ask yours."
