@@ -119,6 +119,9 @@ SESSION = PORTAL.assistant.history  # tokens of one long conversation of the por
 
 # %%
 sizes = {name: kv_size(config) for name, config in CONFIGS.items()}
+book.reveal("08.session", sizes["Llama 3.1 8B"].sequence_bytes(SESSION) / 1e6, unit="MB")
+
+# %%
 reads = {name: read_config(config)["max_position_embeddings"] for name, config in CONFIGS.items()}
 takes = {
     (name, kv): f"{kv_size(config, kv).sequence_bytes(SESSION) / 1e6:,.0f}&nbsp;MB" if reads[name] >= SESSION else "–"
@@ -134,7 +137,6 @@ Markdown(
 )
 
 # %%
-book.reveal("08.session", sizes["Llama 3.1 8B"].sequence_bytes(SESSION) / 1e6, unit="MB")
 LOG_TOKENS = alt.Scale(type="log", domain=[500, 128_000], nice=False)
 TOKEN_AXIS = alt.Axis(values=[500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 128_000], labelAngle=-45)
 grown = pd.DataFrame(
@@ -268,7 +270,7 @@ Markdown(
 )
 
 # %% [markdown]
-# So what does a rule of thumb leave out that everybody who has rented a GPU has heard?
+# A rule of thumb that most people who rent GPUs have heard leaves that memory out:
 
 # %%
 seven = shape_of(CONFIGS["Llama 2 7B"])
@@ -472,6 +474,7 @@ show(
                     domain=["running", "waiting", "preemptions until now"],
                     range=[PALETTE["blue"], PALETTE["green"], PALETTE["red"]],
                 ),
+                legend=alt.Legend(orient="bottom"),
             ),
         )
         .properties(height=130),
@@ -873,7 +876,7 @@ show(
         .encode(
             x=alt.X("blocks:Q", title="blocks in the cache"),
             y=alt.Y("share:Q", title="prompt tokens found (%)", scale=alt.Scale(domainMin=0)),
-            color=alt.Color("policy:N", title=None, sort=list(policies), legend=alt.Legend(orient="bottom", labelLimit=300)),
+            color=alt.Color("policy:N", title=None, sort=list(policies)),
         )
         + alt.Chart(pd.DataFrame({"best": [best]}))
         .mark_rule(strokeDash=[4, 3], strokeWidth=2, color=PALETTE["grey"])
@@ -1071,7 +1074,6 @@ show(
             scale=alt.Scale(domain=order, range=[PALETTE[c] for c in ("red", "blue", "sky", "green", "orange", "grey")]),
             legend=alt.Legend(labelLimit=260),
         ),
-        strokeDash=alt.condition("datum.way == 'compute again'", alt.value([6, 3]), alt.value([1, 0])),
     )
     .properties(title=f"{SESSION:,} tokens: {len(fetched)} of {len(LINKS)} links bring them sooner than computing them"),
     alt=f"Time until a history is there against its length. Computing {SESSION:,} tokens again takes "
@@ -1521,7 +1523,7 @@ in_one_piece = have * BLOCK // CONTEXT  # requests, each in a piece as long as t
 
 # %%
 x = alt.X("step:Q", title="step")
-panel = {"width": 560, "height": 170}
+panel = {"height": 170}
 used = (
     alt.Chart(own).mark_line(color=PALETTE["blue"]).encode(x=x, y=alt.Y("held:Q", title="blocks held"))
     + alt.Chart(lab[::8]).mark_circle(size=45, color=PALETTE["orange"]).encode(x=x, y="held:Q")
@@ -1576,7 +1578,7 @@ fleets = {what: fleet(PORTAL, *how) for what, how in PLANS.items()}
 rents = {what: Machines("assistant", chat.host, one.gpus) for what, one in fleets.items()}
 Markdown(
     "| plan | GPUs by memory | by speed | histories found | GPUs that compute again | **GPUs rented** | USD a month | first token "
-    "later by |\n|---|--:|--:|--:|--:|--:|--:|--:|\n"
+    "later by, on average |\n|---|--:|--:|--:|--:|--:|--:|--:|\n"
     + "\n".join(
         f"| {what} | {one.memory:.1f} | {one.speed:.1f} | {100 * one.found:.0f} % | {one.recompute:.1f} | **{rents[what].rented}** "
         f"| {rents[what].usd:,.0f} | {1000 * one.later_s:.0f}&nbsp;ms |"
@@ -1651,15 +1653,17 @@ book.bill(
 )
 
 # %%
+reading = 1 - fleets[TODAY].memory / fleets["all keep their memory"].memory  # share of the open conversations
 kept, now, fetch_16 = (rents[what] for what in ("all keep their memory", TODAY, "main memory keeps what it holds"))
 Markdown(
     f"**What moved.** An engine that forgets and computes again needs {now.rented} GPUs, {now.usd:,.0f} USD a month. To keep every "
-    f"open conversation's memory on the GPU would take {kept.rented} ({kept.usd:,.0f} USD), nearly all of them for people who are "
+    f"open conversation's memory on the GPU would take {kept.rented} ({kept.usd:,.0f} USD), {100 * reading:.0f} % of it for people who are "
     f"reading. Main memory comes with the rented machines: as a second store it needs {fetch_16.rented} GPUs ({fetch_16.usd:,.0f} "
     f"USD). That rests on pauses that vary: if all were equal it would take {worst['main memory keeps what it holds']}, so watch the share "
     "that is found. In the chain of the bill the GPUs have the room that chapter 02's promise asks for already, so the line scales those.\n\n"
-    f"**Who pays.** A reader who comes back waits {1000 * fleets[TODAY].later_s:.0f} ms longer for the first token today, and "
-    f"{1000 * fleets['main memory keeps what it holds'].later_s:.0f} ms with main memory, on average. "
+    "**Who pays.** The reader who comes back: computing and fetching put the first token off by "
+    f"{1000 * fleets[TODAY].later_s:.0f} ms today, and by {1000 * fleets['main memory keeps what it holds'].later_s:.0f} ms with main "
+    "memory, on average. "
     + (
         f"8 bits would have their price in answers: they break even at {100 * even:.2f} % lost, and to show that so few are lost takes "
         f"{enough:,} of your own questions without a single loss. This run asked {eight.answers:.0f} of a small model: ask yours."

@@ -87,18 +87,19 @@ CONFIGS: dict[str, Config | str] = {  # the fields that matter, from each model'
 }
 
 
-async def gauges_during(engine: Engine, task: asyncio.Task[Any], every_s: float = 0.05) -> list[dict[str, float]]:
-    """The gauges of an engine, some twenty times a second, while a task runs; `s` is the time since the first."""
-    rows, begin, before = [], clock.now(), await engine.metrics()
+async def gauges_during(engine: Engine, task: asyncio.Task[Any], every_s: float = 0.05) -> list[dict[str, float | None]]:
+    """The gauges of a vLLM, some twenty times a second, while a task runs; `s` is the time since the first."""
+    rows: list[dict[str, float | None]] = []
+    begin, before = clock.now(), (await engine.metrics()).preemptions or 0
     while not task.done():
         now = await engine.metrics()
         rows.append(
             {
                 "s": clock.now() - begin,
-                "KV memory in use (%)": 100 * now.kv_cache_usage,
+                "KV memory in use (%)": 100 * (now.kv_cache_usage or 0.0),
                 "running": now.requests_running,
                 "waiting": now.requests_waiting,
-                "preemptions until now": now.preemptions - before.preemptions,
+                "preemptions until now": (now.preemptions or 0) - before,
             }
         )
         await asyncio.wait({task}, timeout=every_s)
