@@ -2,7 +2,8 @@
 
 The points were measured by others and published in NVIDIA's aiconfigurator-core (`data/recordings/public-silicon`). A point
 is a closed loop: so many people, each with one request under way. TTFT is from the send to the first token; TPOT is
-(E2E − TTFT) / (output tokens − 1). The file does not say whether they are means or medians; the model's figures are means.
+(E2E − TTFT) / (output tokens − 1). The file does not say whether they are means or medians; the model's figures are means,
+which fit better.
 
 The load is InferenceX's: ten requests a person, all people at once at the start, each prompt and answer 80 to 100 % of its
 nominal length (README of github.com/SemiAnalysisAI/InferenceX). The others' files do not say theirs, so it is taken for all.
@@ -61,11 +62,14 @@ class SiliconPoint:
             shape(self.model), self.gpu, weights=self.weights, kv=self.kv, machines=self.gpus, reached=reached
         )
 
-    def predicted(self, reached: Reached, seed: int = 0) -> SiliconPace:
-        """What the modelled engine gives the same people, with vLLM's scheduler and as much KV cache as fits the GPUs."""
+    def predicted(self, reached: Reached, seed: int = 0, shortest: float = SHORTEST) -> SiliconPace:
+        """What the modelled engine gives the same people, with vLLM's scheduler and as much KV cache as fits the GPUs.
+
+        Lengths are drawn evenly from the share `shortest` of the nominal ones up to all of them.
+        """
         rng, number = np.random.default_rng(seed), EACH * self.people
         prompts, answers = (
-            rng.integers(round(SHORTEST * length), length + 1, number) for length in (self.prompt_tokens, self.output_tokens)
+            rng.integers(round(shortest * length), length + 1, number) for length in (self.prompt_tokens, self.output_tokens)
         )
         cache = kv_tokens(shape(self.model), self.gpu, weights=self.weights, kv=self.kv, machines=self.gpus)
         settings = EngineSettings(

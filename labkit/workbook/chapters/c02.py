@@ -180,11 +180,12 @@ def decode_step(
     bandwidth: float,
     flops: float,
 ) -> float:
-    """Seconds of a decode step at the peaks: the slower of arithmetic and reading the weights, then reading the KV cache.
+    """Seconds that a decode step takes at the least: all bytes at the peak, or all arithmetic, whichever is longer.
 
     `bandwidth` is in bytes per second, `flops` in floating-point operations per second, `context` in tokens per sequence.
     """
-    return max(weight_bytes / bandwidth, batch * flops_per_token / flops) + batch * context * kv_bytes_per_token / bandwidth
+    read = weight_bytes + batch * context * kv_bytes_per_token
+    return max(read / bandwidth, batch * flops_per_token / flops)
 
 
 def _check_decode(answer: Callable[..., float], rng: random.Random) -> Iterator[Outcome]:
@@ -211,6 +212,30 @@ def _check_decode(answer: Callable[..., float], rng: random.Random) -> Iterator[
         800e12,
         expected=0.01,
         why="500 tokens at once: now arithmetic takes longer.",
+    )
+    yield agree(
+        answer,
+        16e9,
+        16e9,
+        131072.0,
+        500,
+        100,
+        3.2e12,
+        800e12,
+        expected=0.01,
+        why="Its keys and values are read while it computes: that hides behind the arithmetic.",
+    )
+    yield agree(
+        answer,
+        16e9,
+        16e9,
+        131072.0,
+        32,
+        8000,
+        3.2e12,
+        800e12,
+        expected=(16e9 + 32 * 8000 * 131072) / 3.2e12,
+        why="Long contexts: now reading them takes longer than reading the weights.",
     )
     for _ in range(20):
         given = (
@@ -286,25 +311,29 @@ CHAPTER = Chapter(
         ),
         Exercise(
             id="02.3",
-            title="What one token costs on another machine",
+            title="What no machine can beat",
             minutes=10,
             difficulty=2,
             answer="decode_step",
             check=_check_decode,
             reference=decode_step,
             hints=(
-                "Two roofs: reading all weights once a step takes bytes / bandwidth; arithmetic takes flops / peak.",
-                "The slower of the two counts, not their sum: the machine reads and computes at the same time.",
-                "Attention comes on top: every sequence reads its own keys and values.",
+                "Two roofs: all bytes that are read, over bandwidth; all arithmetic, over the peak.",
+                "The longer of the two counts, not their sum: a machine can read and compute at the same time.",
+                "The weights are read once a step, whatever the batch; keys and values once for each sequence and token.",
             ),
             wrong=(
                 lambda w, f, kv, batch, context, bandwidth, flops: (
-                    w / bandwidth + batch * f / flops + batch * context * kv / bandwidth
+                    (w + batch * context * kv) / bandwidth + batch * f / flops
                 ),
-                lambda w, f, kv, batch, context, bandwidth, flops: (
-                    max(batch * w / bandwidth, batch * f / flops) + batch * context * kv / bandwidth
+                lambda w, f, kv, batch, context, bandwidth, flops: max(
+                    batch * (w + context * kv) / bandwidth, batch * f / flops
                 ),
                 lambda w, f, kv, batch, context, bandwidth, flops: max(w / bandwidth, batch * f / flops),
+                lambda w, f, kv, batch, context, bandwidth, flops: (
+                    max(w / bandwidth, batch * f / flops) + batch * context * kv / bandwidth
+                ),
+                lambda w, f, kv, batch, context, bandwidth, flops: max((w + batch * context * kv) / bandwidth, f / flops),
             ),
         ),
         Exercise(
