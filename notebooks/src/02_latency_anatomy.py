@@ -55,7 +55,7 @@ from labkit.load import (
     settings_of,
     two_views,
 )
-from labkit.portal import DAYS, PORTAL, Rented, today
+from labkit.portal import DAYS, PORTAL, Rented, fleet, today
 from labkit.request import Chunk, Done, Handler, Request, Timing, Usage, clock, complete
 from labkit.workbook import PALETTE, Figure, below, live_chart, show
 from labkit.workbook.pictures import draw_picture, roofline
@@ -1232,7 +1232,8 @@ Markdown(
     f"**Flat out,** an H100 serves {signed['flat out']:.2f} turns a second. The busiest hour brings {arrive:.1f}, so "
     "averages ask for "
     f"{arrive / signed['flat out']:.1f} GPUs. (The portal's own plan, from the datasheet and memory, comes to "
-    f"{now.machines[0].gpus:.1f}, and it rents {now.machines[0].rented}.) **With the promise** a GPU sells "
+    f"{now.machines[0].gpus:.1f}, and it rents {now.machines[0].rented}; there, {fleet(PORTAL).found:.0%} of the turns find their "
+    "history still in memory, which this forecast leaves out.) **With the promise** a GPU sells "
     f"{signed.promised:.2f} turns a "
     f"second. So it takes {at_least}**{signed.times:.2f} times** the GPUs: {signed['flat out'] / signed.model:.2f} times "
     "for queueing, since "
@@ -1262,7 +1263,7 @@ Markdown(
     "are rented "
     "for the busiest hour and idle for much of the day; chapter 07 finds them work for the night. Most of a turn is a "
     "history that is "
-    "read again; chapter 08 keeps it. In production, watch the share of requests within both objectives, not averages."
+    "read again; chapter 08 keeps it, and whoever reads less queues less: that is not counted back here. In production, watch the share of requests within both objectives, not averages."
 )
 
 # %%
