@@ -40,7 +40,7 @@ def test_that_one_run_proves_the_solved_notebook_too(path):
     proof = [cell.source for cell, proof in zip(proved.cells, is_proof, strict=True) if proof]
     exercises = chapter(path.stem[:2]).exercises
     for blank, full in zip(learner.cells, solved.cells, strict=True):
-        if blank.source != full.source:
+        if blank.source != full.source.replace("](../../", "](../"):  # the solved one lies a folder deeper
             assert "exercise" in full.metadata or full.metadata["tags"] == ["parameters"]
         if full.cell_type == "code" and globals_of(full.source) & {exercise.answer for exercise in exercises}:
             assert full.source in proof
