@@ -338,7 +338,7 @@ CHAPTER = Chapter(
         Exercise(
             id="04.2",
             title="Mend the leak",
-            minutes=10,
+            minutes=8,
             difficulty=2,
             answer="cache_key",
             check=_check_key,
@@ -362,7 +362,7 @@ CHAPTER = Chapter(
         Exercise(
             id="04.3",
             title="A threshold that one can answer for",
-            minutes=15,
+            minutes=12,
             difficulty=3,
             answer="safe_threshold",
             check=_check_threshold,
