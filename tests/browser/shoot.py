@@ -7,6 +7,7 @@ x-01.png, x-02.png, … Exits with 1 when the notebook showed an error or the pa
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     out: Path = given.out or SCREENSHOTS / f"{notebook.stem}-{given.theme}.png"
     with (
         tempfile.TemporaryDirectory(prefix="labkit-shoot-", ignore_cleanup_errors=True) as home,
-        LabServer(notebook.parent, Path(home)) as server,
+        LabServer(_alone(notebook, Path(home) / "shown"), Path(home) / "home") as server,
         chromium() as browser,
     ):
         watched = open_page(browser, given.width, given.height, dark=given.theme == "dark")
@@ -51,6 +52,13 @@ def main(argv: list[str] | None = None) -> int:
         for command in left:
             print(f"left behind (killed): {command}", file=sys.stderr)
     return 1 if errors or watched.foreign or left else 0
+
+
+def _alone(notebook: Path, folder: Path) -> Path:
+    """A folder that holds a copy of the notebook and nothing else: what lies beside it may be the whole of a disk."""
+    folder.mkdir()
+    shutil.copyfile(notebook, folder / notebook.name)
+    return folder
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def may_be_given(entry: Kept, asked: Kept) -> bool:
 
 
 def _permission(scope: Scope) -> str:
-    return " + ".join(sorted(scope.permissions)) or "no permissions"
+    return " + ".join(sorted(scope.permissions)) or "no rights"
 
 
 def _cell(

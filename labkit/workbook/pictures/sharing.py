@@ -94,5 +94,8 @@ def _memory(sheet: Sheet, y: float, state: Snapshot) -> float:
         colour = PALETTE["blue"] if shared else PALETTE["grey"]
         sheet.box(x, top, wide - 10, 40, colour, thick=shared, tint=0.2 if shared else 0.07)
         sheet.words(x + (wide - 10) / 2, top + 17, f"block {view.id}", size=SMALL, bold=True)
-        sheet.words(x + (wide - 10) / 2, top + 33, ", ".join(view.holders), size=SMALL, room=wide - 12)
+        held_by, room = ", ".join(view.holders), wide - 12
+        if width_of(held_by, SMALL) > room:
+            held_by = f"{len(view.holders)} prompts"
+        sheet.words(x + (wide - 10) / 2, top + 33, held_by, size=SMALL, room=room)
     return y + 48 * (-(-len(held) // a_row))
