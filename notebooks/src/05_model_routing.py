@@ -623,8 +623,8 @@ show(
         .mark_text(align="left", dx=6)
         .encode(x="up:Q", y="usd:Q", text="text:N")
     ).properties(
-        title=f"Set beforehand, the cascade costs {1000 * in_all('cascade by doubt', chosen['cascade by doubt']):.2f} USD in all, always large "
-        f"{all_large:.2f}; calls are {1000 * full:.2f} of the latter"
+        title=f"In all the cascade costs {1000 * in_all('cascade by doubt', chosen['cascade by doubt']):.2f} USD, "
+        f"always large {all_large:.2f} USD ({1000 * full:.2f} of it calls)"
     ),
     alt="What the cascade's calls and its wrong answers cost against the share of questions sent up, on a logarithmic scale. "
     f"Set beforehand: {here:.0f} % up. Least on the test: {together.usd.min():.2f} USD per 1,000 at {together.up[together.usd.idxmin()]:.0f} %; "

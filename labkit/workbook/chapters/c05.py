@@ -28,7 +28,7 @@ def threshold_to_ship(known: Outcomes, way: Way, wrong_usd: float) -> float | No
     table = frontier(known, way)
     total = table.cost + wrong_usd * (1 - table.quality)
     always_large = known.cost_large.mean() + wrong_usd * (1 - known.right_large.mean())
-    return None if always_large <= total.min() else float(table.threshold[total.idxmin()])
+    return None if always_large <= total.min() else float(table["threshold"].iloc[int(np.argmin(total))])
 
 
 def _in_all(known: Outcomes, way: Way, wrong_usd: float, threshold: float | None) -> float:
@@ -45,7 +45,7 @@ def _in_all(known: Outcomes, way: Way, wrong_usd: float, threshold: float | None
 def _always_a_router(known: Outcomes, way: Way, wrong_usd: float) -> float:
     """Near miss: ships a router in any case; a cascade that sends all up has paid for the small model."""
     table = frontier(known, way)
-    return float(table.threshold[(table.cost + wrong_usd * (1 - table.quality)).idxmin()])
+    return float(table["threshold"].iloc[int(np.argmin(table.cost + wrong_usd * (1 - table.quality)))])
 
 
 def _cheapest_calls(known: Outcomes, way: Way, wrong_usd: float) -> float | None:
@@ -56,7 +56,7 @@ def _cheapest_calls(known: Outcomes, way: Way, wrong_usd: float) -> float | None
 def _fewest_wrong(known: Outcomes, way: Way, wrong_usd: float) -> float:
     """Near miss: counts the wrong answers only."""
     table = frontier(known, way)
-    return float(table.threshold[table.quality.idxmax()])
+    return float(table["threshold"].iloc[int(np.argmax(table.quality))])
 
 
 def _small_is_free(known: Outcomes, way: Way, wrong_usd: float) -> float | None:
