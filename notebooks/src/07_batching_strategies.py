@@ -1014,6 +1014,8 @@ GANTT = [
     for i in range(20)
 ]
 
+THICK = {"waits": 1.5, "reads": 3.5, "writes": 6}  # px
+
 
 def gantt(seats, budget, rate, wait_ms):
     times = np.cumsum([gap for gap, _, _ in GANTT]) / rate
@@ -1041,7 +1043,7 @@ def gantt(seats, budget, rate, wait_ms):
                 ("reads", begun[i], served.first_token),
                 ("writes", served.first_token, served.finish),
             )
-            rows += [{"job": i + 1, "part": part, "from": a, "to": b} for part, a, b in parts if b > a]
+            rows += [{"job": i + 1, "part": p, "from": a, "to": b, "thick": THICK[p]} for p, a, b in parts if b > a]
         scores[name] = float(np.percentile([s.first_token - j.arrival for s, j in zip(run.served, work, strict=True)], 95))
         pauses[name] = max(step.seconds for step in run.steps)
         text = f"{name}: p95 TTFT {1000 * scores[name]:.0f} ms, longest step {1000 * pauses[name]:.0f} ms, done at {run.finish:.2f} s"
@@ -1061,9 +1063,7 @@ def gantt(seats, budget, rate, wait_ms):
                         domain=["waits", "reads", "writes"], range=[PALETTE["grey"], PALETTE["blue"], PALETTE["orange"]]
                     ),
                 ),
-                size=alt.Size(
-                    "part:N", legend=None, scale=alt.Scale(domain=["waits", "reads", "writes"], range=[1.5, 3.5, 6])
-                ),
+                size=alt.Size("thick:Q", scale=None, legend=None),
             )
             .properties(width=250, height=130, title=alt.Title(text.split(", done")[0], fontSize=11))
         )
