@@ -5,8 +5,9 @@ share `_ROW_PX`, and the stylesheet shrinks the picture where the page is narrow
 which proportion views in a row share it.
 
 Where a colour tells categories apart, a second channel tells them too: a line gets a dash for each, a point a shape, a tick
-a lane of its own, in one legend with the colour. Segments of a stack follow each other in the order of the legend, with an
-edge between them. Nothing is added where the place already tells the category (an axis, a facet, a text).
+a lane of its own, a bar from here to there a dashed edge, in one legend with the colour. Segments of a stack follow each
+other in the order of the legend, with an edge between them. Nothing is added where the place already tells the category (an
+axis, a facet, a text).
 """
 
 from __future__ import annotations
@@ -140,10 +141,10 @@ def _second(spec: Spec, encoding: Spec, facets: tuple[str, ...], tables: _Tables
         filled = {"filled": True} if kind != "point" else {}
         spec["mark"] = {**filled, **settings, "type": "point"}
         return {"shape": _beside(colour, encoding.get("shape"))}
-    if kind in _STACKED and any(name in encoding for name in ("x2", "y2")):  # from here to there: nothing stacks
-        if any(_field(encoding.get(name)) == field for name in ("opacity", "fillOpacity", "strokeWidth", "strokeDash")):
-            return {}
-    elif kind in _STACKED:
+    if kind == "bar" and any(name in encoding for name in ("x2", "y2")):  # from here to there: no stack whose order tells
+        spec["mark"] = {"stroke": "currentColor", "strokeWidth": 1.5, **settings, "type": kind}
+        return {"strokeDash": _beside(colour, encoding.get("strokeDash"))}
+    if kind in _STACKED:
         spec["mark"] = {"stroke": "currentColor", "strokeWidth": 0.75, **settings, "type": kind}
         return {}
     if kind == "tick":
