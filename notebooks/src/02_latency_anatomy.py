@@ -670,7 +670,7 @@ show(
         .encode(x="x:Q", y="y:Q")
         + alt.Chart(points).mark_point(size=40, opacity=0.3).encode(**encoding)
         + alt.Chart(centre).mark_point(size=80, filled=True).encode(**encoding)
-    ).properties(title=f"Half of the forecasts are within {np.median(typical):.0f} % of what was measured"),
+    ).properties(title=f"The median forecast misses what was measured by {np.median(typical):.0f} %"),
     alt="Measured against forecast latencies; on the dashed diagonal they would agree. "
     + " ".join(f"{p.load}, {p.metric}: {p.error:+.0f} %." for p in centre.itertuples()),
     source=f"Filled: medians of the rounds. Measured: {tested.source}. Forecast: modelled, from constants fitted above.",
@@ -1067,7 +1067,7 @@ show(
         )
     ).properties(
         title={
-            "text": f"Half of the forecasts are within {half[whose][0]:.0f} %: {whose}",
+            "text": f"The median forecast misses by {half[whose][0]:.0f} %: {whose}",
             "subtitle": f"labkit.latency: {half['labkit.latency'][0]:.0f} %",
         }
     ),
@@ -1171,7 +1171,7 @@ book.finding(
 # %% [markdown]
 # ### The portal's GPUs
 #
-# The portal's *assistant* holds long conversations on rented H100s. Between two turns its engine drops what it knows of a
+# The portal's *assistant* holds long conversations on rented GPUs. Between two turns its engine drops what it knows of a
 # conversation, as vLLM does by itself when others need the memory. So a turn is one long prefill, all of the history again,
 # and then an answer. People plan for averages: as many GPUs as are busy for every second of the busiest hour. That is the
 # portal of today, and it is *flat out*.
