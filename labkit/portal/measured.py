@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from labkit.caches.provider import RULES
+from labkit.caches import provider
 from labkit.portal.changes import Sent
 from labkit.portal.traffic import PORTAL, Desk
 from labkit.request import InvalidValue, Usage
@@ -20,7 +20,7 @@ def at_the_desk(usage: Usage, desk: Desk = PORTAL.desk) -> Usage:
     return replace(
         usage,
         input_tokens=desk.instructions + usage.input_tokens,
-        cached_tokens=RULES[desk.cache_terms].cached(desk.instructions) + usage.cached_tokens,
+        cached_tokens=provider.RULES[desk.cache_terms].cached(desk.instructions) + usage.cached_tokens,
     )
 
 
