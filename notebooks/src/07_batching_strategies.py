@@ -321,7 +321,7 @@ book.finding(
     miss + "Whether α falls as B grows, these rounds cannot tell: they lie too far apart.",
 )
 
-# %% [markdown] tags=["further"]
+# %% [markdown]
 # ### Five numbers instead of one
 #
 # What bends the curve? Five times explain most of it. A step of the engine takes some time in itself, some for each prompt token
@@ -339,6 +339,7 @@ async def readings(_):
 
 reading = pd.DataFrame([row for rows in (await book.measure("reading", readings, rounds=5)).value for row in rows])
 ttft = reading.groupby("prompt_tokens").ttft_s.min()  # the least disturbed
+curve = company.groupby("people").output_tokens_per_s.agg(["median", "min", "max"])
 first_of = company.groupby("people").ttft_s.min()
 fastest = company.loc[company.groupby("people").output_tokens_per_s.idxmax()].set_index("people")
 SEEN, UNSEEN = [1, 8, 32], [2, 4, 16]  # batch sizes that the five numbers come from, and those kept for the test
@@ -378,8 +379,10 @@ pd.DataFrame(
     ],
 )
 
-# %% [markdown]
-# Now the test. The model has seen how late the first token comes and how fast the others follow, for 1, 8 and 32 people. It is
+# %% [markdown] tags=["further"]
+# #### Are five enough?
+#
+# The test. The model has seen how late the first token comes and how fast the others follow, for 1, 8 and 32 people. It is
 # judged by what it has not seen: the throughput of 2, 4 and 16 people, and the uneven answers at the beginning.
 
 # %%
@@ -399,7 +402,6 @@ def answers_per_s(lengths):
     return len(jobs) / run_schedule(jobs, chunked_prefill, seat_limits, step_seconds).finish
 
 
-curve = company.groupby("people").output_tokens_per_s.agg(["median", "min", "max"])
 curve["modelled"] = [together(n) for n in curve.index]
 curve["part"] = ["not seen before" if n in UNSEEN else "the numbers come from here" for n in curve.index]
 jobs = [Job(0.0, *one) for one in wanted]
@@ -1009,7 +1011,7 @@ book.finding(
 # ## Move
 #
 # Four schedulers, drawn: twenty requests, two of them with long prompts. How long a step takes is modelled with five numbers of this
-# engine, measured above (◇): what a step costs in itself, per prompt token and per answer in it, a request's way, and letting it in.
+# engine, measured above: what a step costs in itself, per prompt token and per answer in it, a request's way, and letting it in.
 #
 # A thin grey line is a request that waits, the blue bar is one whose prompt is read, and the thickest, orange one is an answer being
 # written. **Chunked prefill** cuts prompts to so many tokens a step; the other three read them whole.
