@@ -1,4 +1,4 @@
-"""A bill of three levers: each line starts where the last one ended, so what they save adds up to the whole change."""
+"""A bill of three levers: lines start where the last ended, so savings add up. Needs the extra "models"."""
 
 from labkit import portal
 

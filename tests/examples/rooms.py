@@ -60,12 +60,13 @@ PRINTS: dict[str, tuple[str, ...]] = {  # by room: each line, as it stands or as
     # 125 of 126 blocks of 64 bytes begin alike: 2,000 × 125/126 in whole steps of 128 are 1,920 tokens, for 99 of 100 calls.
     # Every order is asked about twice. A call a second that takes two keeps two in flight.
     "logs": ("95.04 % []", "50.0 % ['tenant of the calls']", "2.0 calls ['deadlines']"),
-    # gpt-5 reads for 1.25 and 0.125 USD a million, writes for 10: 12.24 M calls of 1,208 and 39 tokens cost 23,256 USD. The cache
-    # takes 0.85 · 1,208 · 1.125 off each call's input; 0.3 of the rest is 2,735; 6,000 more wrong answers for it; batch halves 12,000.
+    # gpt-5 reads for 1.25 and 0.125 USD a million, writes for 10: 12.24 M calls of 1,208 and 39 tokens cost 23,256 USD. The
+    # cache takes 0.85 · 1,208 · 1.125 off each call's input; 0.3 of the rest is 2,735; 6,000 more answers are wrong for it;
+    # a batch halves 12,000.
     "portal": (
         "a stable prefix: 14139 USD a month here, 14139 alone",
         "a cache of answers: 2735 USD a month here, 6977 alone",
-        "sold for 0.456 USD",
+        "each further wrong answer is sold for 0.456 USD",
         "the batch API: 6000 USD a month here, 6000 alone",
         "True",
     ),
