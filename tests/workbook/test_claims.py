@@ -121,8 +121,15 @@ def test_an_undeclared_claim_is_named():
         )  # fmt: skip
 
 
+@pytest.fixture
+def no_recordings(monkeypatch, tmp_path):
+    """A lab whose chapters recorded nothing, so that a bill holds the test's own lines only."""
+    monkeypatch.setattr("labkit.workbook.book.chapter_recording", lambda notebook: tmp_path / f"{notebook}.jsonl")
+
+
+@pytest.mark.usefixtures("no_recordings")
 def test_the_bill_is_a_chain_of_the_newest_lines(tmp_path, capsys):
-    path = tmp_path / "j.jsonl"
+    path = tmp_path / "j"
     for hits in (0.1, 0.25):
         book(Journal(path)).bill("caching", Answered("desk", hits), of="desk", source="prices of a day")
     book(Journal(path)).bill("a night shift", Batched("summaries"), of="summaries", source="prices of a day")
@@ -135,6 +142,7 @@ def test_the_bill_is_a_chain_of_the_newest_lines(tmp_path, capsys):
     assert f"{begin.of('desk') / 10:,.0f}" not in text
 
 
+@pytest.mark.usefixtures("no_recordings")
 def test_a_wrong_answer_is_paid_for_in_words(capsys):
     book(Journal(None)).bill("caching", Answered("desk", 0.01), of="desk", source="prices of a day", wrong=0.001)
     net = today().of("desk") / 100 - 12_000 * PORTAL.wrong_answer_usd  # 12,000,000 questions a month
