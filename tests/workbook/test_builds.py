@@ -9,8 +9,8 @@ from labkit.workbook.chapters import chapters
 from labkit.workbook.chapters.builds.b08 import LabMemory, PagedMemory, served
 
 STAGES = [(one.id, one, stage) for chapter in chapters() for one in chapter.exercises for stage in one.stages]
-YARDSTICKS = 12
-"""So many times a fixed piece of work, done beside it, a stage may take: about a third of a second where this was written."""
+YARDSTICKS = 40
+"""So many times a fixed piece of work, done beside it, a stage may take: about half a second where this was written."""
 
 
 def yardstick():
