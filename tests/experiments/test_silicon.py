@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import math
 import runpy
 from dataclasses import replace
 from pathlib import Path
@@ -95,12 +96,23 @@ def test_a_fit_finds_the_constants_that_made_the_points() -> None:
     assert (found.mfu, found.mbu, found.layer_s) == pytest.approx((0.6, 0.75, 3e-5), rel=0.1)
 
 
-@pytest.mark.slow
-def test_the_published_constants_are_what_a_fit_on_the_70b_points_finds() -> None:
+def test_the_published_constants_are_at_the_bottom_of_their_valley() -> None:
+    """No constant of `HOPPER` alone, moved by a fifth, brings the model nearer to the 70B's points that it was fitted to.
+
+    (The fit itself takes minutes, and stops before it is shown to converge: `layer_s`, `hop_s` and `request_s` trade off.)
+    """
     points = [p for p in POINTS if p.model == "llama-3.1-70b"]
-    fitted = fit_reached(points, Reached(0.5, 0.8, 0.0, 9e-5, 0.026, 4.4e-5, 1e-5, 3.7e11))
+
+    def loss(reached: Reached) -> float:
+        said = [(p.predicted(reached), p.measured) for p in points]
+        misses = [math.log(a / b) for s, m in said for a, b in ((s.ttft_s, m.ttft_s), (s.tpot_s, m.tpot_s))]
+        return sum(math.sqrt(1 + (miss / 0.1) ** 2) - 1 for miss in misses)
+
+    least = loss(HOPPER)
     for name in ("mfu", "mbu", "sequence_s", "request_s", "layer_s", "hop_s", "link"):
-        assert getattr(HOPPER, name) == pytest.approx(getattr(fitted, name), rel=0.05), name
+        for factor in (0.8, 1.25):
+            moved = min(getattr(HOPPER, name) * factor, 1.0 if name in ("mfu", "mbu") else math.inf)
+            assert loss(replace(HOPPER, **{name: moved})) > 0.99 * least, (name, factor)
 
 
 def test_the_fitted_model_is_near_points_of_a_model_and_a_measurer_it_has_not_seen() -> None:
