@@ -1156,7 +1156,7 @@ async def a_refund():
     return {"answered by": got.done.model}
 
 
-outage = await book.measure("the large engine hangs", six_requests, rounds=5, needs=ready)
+outage = await book.measure("the large engine hangs", six_requests, rounds=book.pick(ci=3, learn=5, gpu=5), needs=ready)
 refund = (await book.measure("a refund meanwhile", a_refund, needs=ready)).value
 
 # %%
@@ -1247,7 +1247,7 @@ allowed = (1 - PROMISE) * fixed.quality["always large"]  # the promise as a diff
 
 
 async def in_its_shadow():
-    ledger, fresh = Ledger(":memory:"), questions("test", book.pick(ci=20, learn=80), 5)
+    ledger, fresh = Ledger(":memory:"), questions("test", book.pick(ci=14, learn=80), 5)
     models, by_id = priced(ledger), {e.id: e for e in fresh}
     trials = {"always small": PairedTest(ALPHA), "always large": PairedTest(ALPHA, allowed)}
     closed, track, first_said, under_way = {}, [], {}, Copies()
