@@ -1,8 +1,8 @@
 """Fit a Vega-Lite specification to its page and to readers who do not tell its colours apart.
 
-A chart is as wide as the page. Views in a row or in facets cannot follow the page (Vega-Lite fixes their width), so they
-share `_ROW_PX`, and the stylesheet shrinks the picture where the page is narrower. Widths that an author sets say only in
-which proportion views in a row share it.
+A chart takes `_ROW_PX`, about what JupyterLab's page has, and the stylesheet shrinks the picture where the page is narrower.
+Vega-Lite's own width of "container" follows the page, but ten such charts in an executed notebook keep a browser busy for
+good. Widths that an author sets say only in which proportion views in a row share the room.
 
 Where a colour tells categories apart, a second channel tells them too: a line gets a dash for each, a point a shape, a tick
 a lane of its own, a bar from here to there a dashed edge, in one legend with the colour. Segments of a stack follow each
@@ -42,7 +42,7 @@ def fitted(spec: Spec, width_px: float | None = None) -> Spec:
     made = copy.deepcopy(spec)
     tables = _Tables(made)
     _tell_apart(made, {}, (), tables, None)
-    _widen(made, width_px or _ROW_PX, tables, alone=width_px is None)
+    _widen(made, width_px or _ROW_PX, tables)
     _wrap_title(made)
     return made
 
@@ -199,8 +199,8 @@ def _make_room(colour: Spec, values: list[Any]) -> None:
 # Widths and titles
 
 
-def _widen(spec: Spec, room: float, tables: _Tables, *, alone: bool = False) -> None:
-    """Set the widths of a view, or of the views that it is composed of, to fill `room` px, or the page."""
+def _widen(spec: Spec, room: float, tables: _Tables) -> None:
+    """Set the widths of a view, or of the views that it is composed of, to fill `room` px."""
     if "hconcat" in spec or "concat" in spec:
         views = spec.get("hconcat") or spec["concat"]
         columns = len(views) if "hconcat" in spec else min(spec.get("columns", len(views)), len(views))
@@ -219,7 +219,7 @@ def _widen(spec: Spec, room: float, tables: _Tables, *, alone: bool = False) -> 
         columns = facet.get("facet", {}).get("columns")
         spec["width"] = _inner(spec, _cell(room, facet.get("facet", facet), columns, tables), tables)
     else:
-        spec["width"] = "container" if alone else _inner(spec, room, tables)
+        spec["width"] = _inner(spec, room, tables)
         for layer in spec.get("layer", ()):
             layer.pop("width", None)
 
