@@ -62,14 +62,14 @@ class Link:
         return self.saved / Decimal(repr(self.wrong)) if self.wrong > 0 else None
 
 
-def chain(lines: Sequence[Line], portal: Portal = PORTAL, start: Month | None = None) -> tuple[Link, ...]:
-    """The lines in their order, each on what the last one left; `start` is today's month unless it is given.
+def chain(lines: Sequence[Line], portal: Portal = PORTAL) -> tuple[Link, ...]:
+    """The lines in their order, from today's month on, each on what the last one left.
 
     The savings add up to the whole: Σ saved = first before − last after. Where levers meet on the same tokens, what one
     saves here is not what it saves alone, and the difference is their interaction. A feature's wrong answers are counted
     on the questions that its users ask, however many of them reach a model.
     """
-    begin = month = today(portal) if start is None else start
+    begin = month = today(portal)
     asked = {"desk": portal.questions, "summaries": portal.bulk, "assistant": portal.sessions * portal.assistant.turns}
     links: list[Link] = []
     for line in lines:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from typing import Protocol
 
-from labkit.portal.month import Calls, Fee, Month
+from labkit.portal.month import Calls, Fee, Month, exact
 from labkit.request import InvalidValue
 
 
@@ -44,11 +43,10 @@ class Prefix:
         """The month with this change made."""
 
         def new(one: Calls) -> Calls:
-            read = sum(one.tokens.get(kind, 0.0) for kind in ("fresh_input", "cached_input", "cache_write"))
             parts = {
-                "fresh_input": read * (1 - self.cached - self.written),
-                "cached_input": read * self.cached,
-                "cache_write": read * self.written,
+                "fresh_input": one.read * (1 - self.cached - self.written),
+                "cached_input": one.read * self.cached,
+                "cache_write": one.read * self.written,
             }
             return replace(one, tokens={**one.tokens, **parts})
 
@@ -70,7 +68,7 @@ class Answered:
     def made(self, month: Month) -> Month:
         """The month with this change made."""
         left = _each(month, self.feature, lambda one: replace(one, calls=one.calls * (1 - self.hits)))
-        cost = Decimal(self.usd_per_call * month.asked(self.feature)).quantize(Decimal("1e-9"))
+        cost = exact(self.usd_per_call * month.asked(self.feature))
         return replace(left, extras=(*left.extras, Fee(self.feature, "looking in the caches", cost)))
 
 

@@ -36,13 +36,16 @@ class Calls:
                 raise InvalidValue(f"{name} of {self.feature} is {value}; give a number from 0")
 
     @property
+    def read(self) -> float:
+        """Input tokens of a call, whatever cache they come from."""
+        return sum(self.tokens.get(kind, 0.0) for kind in ("fresh_input", "cached_input", "cache_write"))
+
+    @property
     def usd(self) -> Decimal:
         """USD a month: Σ over kinds of tokens × rate / 10⁶ × calls, to a billionth. `UnknownPrice` where none is listed."""
-        price = _price(self.model)
-        read = sum(self.tokens.get(kind, 0.0) for kind in ("fresh_input", "cached_input", "cache_write"))
-        rates = price.rates_for(math.ceil(round(read, 6)), self.batch)
+        rates = _price(self.model).rates_for(math.ceil(round(self.read, 6)), self.batch)
         per_token = {kind: float(rates.of(kind) / MTOK) for kind in self.tokens}
-        return sum((_exact(self.calls * count * per_token[kind]) for kind, count in self.tokens.items()), Decimal(0))
+        return sum((exact(self.calls * count * per_token[kind]) for kind, count in self.tokens.items()), Decimal(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,6 @@ def _price(name: str) -> Price:
     return price.over_the_day()
 
 
-def _exact(usd: float) -> Decimal:
+def exact(usd: float) -> Decimal:
     """Money to a billionth of a dollar, so that sums of it are exact."""
     return Decimal(usd).quantize(Decimal("1e-9"))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
-from labkit.portal import PORTAL, Line, Link, Portal, chain
+from labkit.portal import PORTAL, Line, Link, Portal
 from labkit.workbook.exercise import ExerciseError
 from labkit.workbook.kept import from_json
 from labkit.workbook.recorded import load
@@ -42,10 +42,9 @@ def merged(own: Mapping[str, Line], before: Sequence[Line]) -> tuple[tuple[Line,
     return tuple(found[name] for name in sorted(found))
 
 
-def rows(lines: Sequence[tuple[Line, bool]], portal: Portal = PORTAL) -> list[tuple[str, ...]]:
-    """The chain as texts for a table with the columns of `HEADER`."""
-    links = chain([line for line, _ in lines], portal)
-    return [_row(link, own) for link, (_, own) in zip(links, lines, strict=True)]
+def rows(links: Sequence[Link], own: Sequence[bool]) -> list[tuple[str, ...]]:
+    """The chain as texts for a table with the columns of `HEADER`; `own`: whether each line is the learner's."""
+    return [_row(link, mine) for link, mine in zip(links, own, strict=True)]
 
 
 def verdict(link: Link, portal: Portal = PORTAL) -> str:

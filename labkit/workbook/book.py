@@ -322,7 +322,7 @@ class Book:
         lines = bill.merged(own, bill.recorded(earlier))
         links = chain([one for one, _ in lines])
         said = bill.verdict(next(link for link in links if link.line == line))
-        rows = bill.rows(lines)
+        rows = bill.rows(links, [own for _, own in lines])
         caption = "The portal's month, a lever after the other: each line starts where the last one ended"
         show_html(
             table_html(bill.HEADER, rows, caption) + panel_html(f"{name}: {said}") + f"<small>{escape(source)}</small>",

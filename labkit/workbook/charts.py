@@ -67,7 +67,7 @@ _EMBED = {
 }
 
 
-_MOVING_PX = 960  # the width of a chart inside of a widget, which cannot follow the page; narrower pages shrink it
+_MOVING_PX = 960  # the width of a chart inside of a widget, beside its frame; narrower pages shrink it
 
 
 class ChartError(ValueError):
@@ -92,7 +92,7 @@ class Figure:
 def spec(figure: Figure, width_px: float | None = None) -> dict[str, Any]:
     """The chart's Vega-Lite 5 specification in the workbook's theme, with the text alternative as its description.
 
-    It is `width_px` wide, or as wide as the page.
+    It is `width_px` wide, or as wide as `fitted` makes a chart.
 
     The chart's own configuration wins over the theme. Raises `ChartError` for data that no chart can carry, and for a chart
     that Altair cannot write as Vega-Lite 5.

@@ -35,8 +35,7 @@ _PARTS = ("layer", "hconcat", "vconcat", "concat")
 def fitted(spec: Spec, width_px: float | None = None) -> Spec:
     """A copy of a specification as the module says: second channels added, legends merged, width and title fitted.
 
-    `width_px` is the width of the whole picture; by default a single view follows the page. A picture inside of a widget
-    needs a width of its own: there the page's width depends on the picture's, and both would grow without end.
+    `width_px` is the width of the whole picture, by default `_ROW_PX`.
     Raises `ChartError` for a mark whose categories only a colour would tell apart.
     """
     made = copy.deepcopy(spec)
