@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--width", type=int, default=1600, help="of the window, px")
     parser.add_argument("--height", type=int, default=1000, help="of the window, px")
     parser.add_argument("--out", type=Path, help="PNG path; default build/screenshots/<notebook>-<theme>.png")
-    parser.add_argument("--no-run", action="store_true", help="show the notebook as saved")
+    parser.add_argument("--no-run", action="store_true", help="show the notebook as saved, trusted")
     parser.add_argument("--timeout", type=float, default=600, help="for the whole run, s")
     given = parser.parse_args(argv)
     notebook: Path = given.notebook.resolve()
@@ -36,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
         chromium() as browser,
     ):
         watched = open_page(browser, given.width, given.height, dark=given.theme == "dark")
+        if given.no_run:
+            server.show(notebook, notebook.name)
         opened = Notebook(server, watched.page, notebook.name, given.theme)
         if not given.no_run:
             opened.run_all(given.timeout)
