@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from labkit.portal import Change
 
 PROFILES = ("ci", "learn", "gpu")
+_QUIETER = "Run the measuring cell again in a quieter moment."
 T = TypeVar("T")
 
 
@@ -137,7 +138,7 @@ class Book:
         """
         from IPython.display import Markdown, display
 
-        unsure = cannot_tell or "This run cannot tell: its rounds overlap. Run the measuring cell again in a quieter moment."
+        unsure = cannot_tell or f"This run cannot tell: its rounds overlap. {_QUIETER}"
         display(Markdown(unsure if ok is None else if_so if ok else if_not))
 
     # Questions that come back
@@ -214,7 +215,7 @@ class Book:
         value = asked.validate(actual, unit) if isinstance(asked, NumberQuestion) else asked.validate(actual)
         self._bench.revealed(id, value)
         if isinstance(asked, NumberQuestion) and isinstance(value, Spread) and (wide := cannot_tell(asked, value)):
-            self._hold_back(id, asked, wide)
+            self._hold_back(id, asked, f"{wide.removesuffix('.')}. {_QUIETER}")
             return
         self._actual[id] = value
         self._held.discard(id)
@@ -520,8 +521,7 @@ class Book:
         self._held.add(id)
         self._actual.pop(id, None)
         beside = self._quiet_words(id, asked)
-        body = f"{asked.question} {why[:1].upper()}{why[1:]}. Run the measuring cell again in a quieter moment.{beside}"
-        body = body.replace("..", ".")
+        body = f"{asked.question} {why[:1].upper()}{why[1:].removesuffix('.')}.{beside}"
         show_html(panel_html("This run cannot tell.", escape(body)), f"This run cannot tell. {body}")
 
     def _quiet_words(self, id: str, asked: Question) -> str:

@@ -140,6 +140,8 @@ def _second(spec: Spec, encoding: Spec, facets: tuple[str, ...], tables: _Tables
         filled = {"filled": True} if kind != "point" else {}
         spec["mark"] = {**filled, **settings, "type": "point"}
         return {"shape": _beside(colour, encoding.get("shape"))}
+    if kind == "bar" and _field(encoding.get("size")):
+        return {}  # told apart by their thickness
     if kind == "bar" and any(name in encoding for name in ("x2", "y2")):  # from here to there: no stack whose order tells
         spec["mark"] = {"stroke": "currentColor", "strokeWidth": 1.5, **settings, "type": kind}
         return {"strokeDash": _beside(colour, encoding.get("strokeDash"))}

@@ -17,8 +17,8 @@ from labkit.workbook.render import panel_html, table_html, table_text
 VARIABLE = "LABKIT_LOG"
 _HEADER = ("what", "value")
 _PRE = (
-    "white-space:pre-wrap;user-select:all;max-width:52em;padding:.5em .9em;border:1px solid "
-    "var(--jp-border-color2, #bdbdbd);color:var(--jp-content-font-color1, inherit);"
+    "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;user-select:all;max-width:52em;"
+    "padding:.5em .9em;border:1px solid var(--jp-border-color2, #bdbdbd);color:var(--jp-content-font-color1, inherit);"
     "background:var(--jp-layout-color1, transparent)"
 )
 

@@ -548,7 +548,7 @@ ends = {next(name for limit, name in options if end < limit) for end in (span.lo
 book.reveal(
     "04.time",
     ends.pop() if len(ends) == 1 else None,
-    unsure=f"The parts of this run span two options: {span.words('{:.0%}')}."
+    unsure=f"The parts of this run span two options: {span.words('{:.0%}')}. Run it again in a quieter moment."
     if span
     else "Nothing was answered by meaning.",
 )

@@ -199,7 +199,7 @@ async def first_try():
     rows = [
         {
             "kind": e.family,
-            "the customer": e.messages[-1].content,
+            "the customer": e.messages[-1].content.replace("\n", " / "),
             "small": a.text,
             "large": b.text,
             "right": e.answer,
@@ -408,7 +408,7 @@ book.reveal(
     "05.sure",
     contenders[first] if low > 0 else None,
     unsure=f"On these {len(found)} questions {contenders[first]} ranks {low:+.1f} to {high:+.1f} points above "
-    f"{contenders[second]} (95 %, paired), which may be chance",
+    f"{contenders[second]} (95 %, paired), which may be chance. It takes more questions to tell",
 )
 
 # %% [markdown] tags=["reasoned"]

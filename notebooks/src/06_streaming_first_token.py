@@ -502,7 +502,7 @@ book.reveal(
     else "it goes on at its own speed, and somebody keeps the rest"
     if kept_all_text
     else "it drops what the reader cannot take",
-    unsure="the engine's own time and the reader's do not differ clearly in these rounds",
+    unsure="the engine's own time and the reader's do not differ clearly in these rounds. Run the cell again in a quieter moment",
 )
 
 # %%
