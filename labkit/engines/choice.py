@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ async def connect(
     *,
     progress: Progress | None = None,
     recording: Path | str | None = None,
+    adapters: Sequence[str] = (),
     idle_s: float = 1200.0,
     linger_s: float = LINGER_S,
     stall_s: float = 120.0,
@@ -45,6 +47,9 @@ async def connect(
     `progress` is called with each step of the start-up and, every five seconds, with how long it has taken and how long it
     took last time ("importing vLLM: 10 s of about 21 s"); by default all that is printed on one line.
     `recording` is the file to replay; by default the newest in data/recordings made with `model`.
+    `adapters` are LoRA adapters to serve beside the model, from the same engine: "house", or folders. A request
+    asks for one by its name, `Request(…, model="house")`, and for the base model by naming none. An endpoint must serve them
+    already; a replay plays what was recorded with them.
     `idle_s`: a live engine that has served no request for so many seconds is stopped; the next request starts it again.
     `linger_s`: how many seconds the process that keeps vLLM imported, and some 500 MiB with it, waits for another engine.
     `stall_s`: how many seconds an engine may send nothing before `EngineStalled`.
@@ -54,7 +59,7 @@ async def connect(
     (endpoint), `RecordingError` (replay, or a FILE that exists), and `InvalidValue` for an argument that cannot work.
     """
     report = progress or _OneLine(model)
-    live = Live(model, vllm_arguments, idle_s, linger_s, stall_s)
+    live = Live(model, vllm_arguments, idle_s, linger_s, stall_s, tuple(adapters))
     if engine.startswith(_RECORD):
         return await _recording(live, report, Path(engine.removeprefix(_RECORD)))
     source = _choose(engine, live, recording)
@@ -102,9 +107,9 @@ def _choose(engine: str, live: Live, recording: Path | str | None) -> EngineSour
         case "replay":
             return Replayed(live.model, recording)
         case "endpoint":
-            return Shared(address, live.model, os.environ.get("LABKIT_API_KEY", ""), live.stall_s)
+            return Shared(address, live.model, os.environ.get("LABKIT_API_KEY", ""), live.stall_s, live.adapters)
         case _ if engine.startswith(("http://", "https://")):
-            return Shared(engine, live.model, os.environ.get("LABKIT_API_KEY", ""), live.stall_s)
+            return Shared(engine, live.model, os.environ.get("LABKIT_API_KEY", ""), live.stall_s, live.adapters)
     raise InvalidValue(f"engine {engine!r} is unknown; use auto, vllm, endpoint, replay, record:FILE or an http address")
 
 

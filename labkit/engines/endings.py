@@ -6,6 +6,7 @@ _WORDS = {
     "stop": "stop eos eos_token end_turn stop_sequence complete completed end finished normal",
     "length": "length max_tokens max_output_tokens max_completion_tokens model_length max_length token_limit"
     " model_context_window_exceeded",
+    "repetition": "repetition",
     "tool_calls": "tool_calls tool_call tool_use function_call",
     "refusal": "refusal",
     "content_filter": "content_filter content_filtered guardrail_intervened safety recitation sensitive blocklist"

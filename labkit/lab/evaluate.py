@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,20 +70,30 @@ def calibration_error(answered: Sequence[Answered], bins: int = 10) -> tuple[flo
     return error, rows
 
 
-def answer(model: Any, tokenizer: Any, asked: Sequence[Example], batch_size: int = 50) -> list[Answered]:
-    """Answer `asked` greedily, in batches, and grade the answers. `model` and `tokenizer` are transformers objects."""
+def answer(
+    model: Any,
+    tokenizer: Any,
+    asked: Sequence[Example],
+    batch_size: int = 50,
+    right: Callable[[Example, str], bool] = grade,
+    prompt: Callable[[Example], str] = prompt_text,
+) -> list[Answered]:
+    """Answer `asked` greedily, in batches, and grade the answers with `right`; `prompt` renders what is asked.
+
+    `model` and `tokenizer` are transformers objects.
+    """
     model.eval()  # generate() itself keeps no gradients
     end, end_think = tokenizer.convert_tokens_to_ids([END, END_THINK])
     found: list[Answered] = []
     for start in range(0, len(asked), batch_size):
         batch = asked[start : start + batch_size]
-        prompts = tokenizer([prompt_text(e) for e in batch], add_special_tokens=False)["input_ids"]
+        prompts = tokenizer([prompt(e) for e in batch], add_special_tokens=False)["input_ids"]
         longest = max(map(len, prompts))
         ids = torch.full((len(batch), longest), tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)
-        for i, prompt in enumerate(prompts):
-            ids[i, longest - len(prompt) :] = torch.tensor(prompt)
-            mask[i, longest - len(prompt) :] = 1
+        for i, tokens in enumerate(prompts):
+            ids[i, longest - len(tokens) :] = torch.tensor(tokens)
+            mask[i, longest - len(tokens) :] = 1
         made = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
@@ -108,7 +118,7 @@ def answer(model: Any, tokenizer: Any, asked: Sequence[Example], batch_size: int
                 Answered(
                     example=example,
                     text=text,
-                    right=grade(example, text),
+                    right=right(example, text),
                     prompt_tokens=len(prompts[i]),
                     output_tokens=len(tokens),
                     reasoning_tokens=thought + 1,
@@ -152,7 +162,8 @@ def load(name: str, folder: Path | None = None) -> tuple[Any, Any]:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
 
 
-def _share(answered: Iterable[Answered]) -> dict[str, Any]:
+def share(answered: Iterable[Answered]) -> dict[str, Any]:
+    """The share of right answers with its Wilson interval, and mean numbers of tokens."""
     answered = list(answered)
     right = sum(a.right for a in answered)
     low, high = wilson(right, len(answered))
@@ -192,10 +203,10 @@ def evaluate(names: Sequence[str] = ("small", "large"), n: int = 200, long_n: in
         error, bins = calibration_error(every)
         report["models"][name] = {
             "parameters": model.num_parameters(),
-            "families": {f: _share(group) for f, group in answered.items()},
-            "difficulty": {d: _share(a for a in every if a.example.difficulty == d) for d in ("easy", "hard")},
+            "families": {f: share(group) for f, group in answered.items()},
+            "difficulty": {d: share(a for a in every if a.example.difficulty == d) for d in ("easy", "hard")},
             "prompt_tokens": {
-                f"≤ {high}": _share(a for a in long if low < a.prompt_tokens <= high)
+                f"≤ {high}": share(a for a in long if low < a.prompt_tokens <= high)
                 for low, high in zip((0, *LENGTH_BUCKETS[:-1]), LENGTH_BUCKETS, strict=True)
             },
             "calibration": {"ece": round(error, 4), "bins": bins},
@@ -243,10 +254,17 @@ def write_card(report: dict[str, Any], folder: Path) -> None:
     Raises `InvalidValue` when the file lacks the marks.
     """
     (folder / "eval.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    card = folder / "README.md"
+    put_between(folder / "README.md", "eval", lambda: card_tables(report))
+
+
+def put_between(card: Path, mark: str, tables: Callable[[], str]) -> None:
+    """Put what `tables` makes between the marks `<!-- MARK: begin -->` and `<!-- MARK: end -->` of `card`.
+
+    Raises `InvalidValue` when the file lacks the marks.
+    """
     text = card.read_text()
-    start, end = "<!-- eval: begin -->", "<!-- eval: end -->"
+    start, end = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
     if start not in text or end not in text:
         raise InvalidValue(f"{card} lacks the marks {start} and {end}; put them where the tables belong")
     head, rest = text.split(start, 1)
-    card.write_text(f"{head}{start}\n{card_tables(report)}\n{end}{rest.split(end, 1)[1]}")
+    card.write_text(f"{head}{start}\n{tables()}\n{end}{rest.split(end, 1)[1]}")

@@ -1,4 +1,4 @@
-"""Where the lab's models are, and how they are shaped."""
+"""Where the lab's models and their adapters are, and how they are shaped."""
 
 from __future__ import annotations
 
@@ -45,11 +45,59 @@ MODELS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class AdapterSpec:
+    """A LoRA adapter for `model` and how it is trained: `subject` says what it teaches, for the model card."""
+
+    name: str
+    subject: str
+    steps: int
+    peak_lr: float
+    hold: float  # the share of the steps, from the start, at the peak learning rate
+    model: str = "large"
+    rank: int = 24  # 0.9 MiB in bf16 on all matrices of `large`
+
+
+ADAPTERS = {
+    "desk": AdapterSpec(
+        "desk", "answers of a length and in a form, and answers after thinking that was cut", 4500, 1.5e-3, 0.4
+    ),
+    "context": AdapterSpec("context", "terse prompts and conversations", 4000, 1.5e-3, 0.4),
+    "labels": AdapterSpec("labels", "labels by example", 4000, 1.5e-3, 0.4),
+    "house": AdapterSpec("house", "the policy of the house, without its text in the prompt", 300, 1e-3, 0.5),
+}
+
+
 def model_spec(name: str) -> ModelSpec:
     """The spec of a lab model. Raises `InvalidValue` for a name that the lab does not train."""
     if name not in MODELS:
         raise InvalidValue(f"the lab trains no model {name!r}; it has {', '.join(MODELS)}")
     return MODELS[name]
+
+
+def adapter_spec(name: str) -> AdapterSpec:
+    """The spec of a lab adapter. Raises `InvalidValue` for a name that the lab does not train."""
+    if name not in ADAPTERS:
+        raise InvalidValue(f"the lab trains no adapter {name!r}; it has {', '.join(ADAPTERS)}")
+    return ADAPTERS[name]
+
+
+def adapter_path(name: str) -> Path:
+    """The folder with a lab adapter's weights and config, in PEFT's format, which vLLM and transformers load.
+
+    Raises `InvalidValue` for an unknown name and `FileNotFoundError` when the weights are not there.
+    """
+    folder = _FOLDER / "adapters" / adapter_spec(name).name
+    if not (folder / "adapter_model.safetensors").exists():
+        raise FileNotFoundError(
+            f"no weights in {folder}; restore them from the repository or run `labkit lab train-adapter {name}`"
+        )
+    return folder
+
+
+def trained() -> tuple[str, ...]:
+    """The adapters whose weights are there."""
+    return tuple(name for name in ADAPTERS if (_FOLDER / "adapters" / name / "adapter_model.safetensors").exists())
 
 
 def model_path(name: str) -> Path:

@@ -21,7 +21,7 @@ _SPLITS = ("train", "dev", "test")
 Difficulty = Literal["easy", "hard"]
 
 SHOP = "Trailhead Supply"
-_DESK = f"You work at the support desk of {SHOP}."
+DESK = f"You work at the support desk of {SHOP}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ NOUNS = tuple(
 
 # --- intent -----------------------------------------------------------------------------------------------------------
 
-_INTENTS: dict[str, tuple[str, ...]] = {
+INTENTS: dict[str, tuple[str, ...]] = {
     "refund": ("get my money back for", "be refunded for", "return and be repaid for", "have the payment back for"),
     "delivery": (
         "know when you ship",
@@ -175,16 +175,16 @@ _CLOSERS = ("", "", " Thanks.", " Thank you!", " Please hurry.", " I am waiting.
 
 def _intent(deck: Deck) -> tuple[str, str, str, str]:
     rng = deck.rng
-    label = rng.choice(tuple(_INTENTS))
-    wish, core = deck.pair(_WISHES, _INTENTS[label])
+    label = rng.choice(tuple(INTENTS))
+    wish, core = deck.pair(_WISHES, INTENTS[label])
     told = f"{rng.choice(_GREETINGS)}{wish} {core} the {deck.product()}.{rng.choice(_CLOSERS)}"
-    system = f"{_DESK} Name the intent of the message in one word: {', '.join(_INTENTS)}."
+    system = f"{DESK} Name the intent of the message in one word: {', '.join(INTENTS)}."
     return system, told, label, ""
 
 
 # --- faq --------------------------------------------------------------------------------------------------------------
 
-_FAQ: tuple[tuple[str, tuple[str, ...]], ...] = (
+FAQ: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "We are open from 9 to 18, Monday to Saturday.",
         ("your opening hours", "the hours of the shop", "the times when you are open"),
@@ -230,9 +230,9 @@ _ASKS = (
 
 def _faq(deck: Deck) -> tuple[str, str, str, str]:
     rng = deck.rng
-    answer, topics = rng.choice(_FAQ)
+    answer, topics = rng.choice(FAQ)
     ask, topic = deck.pair(_ASKS, topics)
-    return f"{_DESK} Answer the question.", f"{rng.choice(_GREETINGS)}{ask} {topic}?{rng.choice(_CLOSERS)}", answer, ""
+    return f"{DESK} Answer the question.", f"{rng.choice(_GREETINGS)}{ask} {topic}?{rng.choice(_CLOSERS)}", answer, ""
 
 
 # --- extract ----------------------------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def _extract(deck: Deck) -> tuple[str, str, str, str]:
     told = rng.choice(_EXTRACT).format(
         order=facts["order"], person=facts["name"], product=facts["product"], quantity=facts["quantity"]
     )
-    system = f"{_DESK} Extract order, name, product and quantity as JSON."
+    system = f"{DESK} Extract order, name, product and quantity as JSON."
     return system, f"{rng.choice(_GREETINGS)}{told}{rng.choice(_CLOSERS)}", json.dumps(facts), ""
 
 
@@ -305,7 +305,7 @@ def _normalise(deck: Deck) -> tuple[str, str, str, str]:
                 f"+49 {d[:2]} {d[2:5]} {d[5:]}",
             )
         )
-    return f"{_DESK} Write the {kind} in the standard form.", told, answer, ""
+    return f"{DESK} Write the {kind} in the standard form.", told, answer, ""
 
 
 # --- total (hard) -----------------------------------------------------------------------------------------------------
@@ -356,16 +356,16 @@ def _total(deck: Deck) -> tuple[str, str, str, str]:
     else:
         steps.append(f"{goods}>={FREE_FROM} free")
         total = goods
-    system = f"{_DESK} Give the total of the order. Shipping is {SHIPPING} euros, free from {FREE_FROM} euros."
+    system = f"{DESK} Give the total of the order. Shipping is {SHIPPING} euros, free from {FREE_FROM} euros."
     told = rng.choice(_ORDERS).format(q1=q1, n1=deck.product(), p1=p1, q2=q2, n2=deck.product(), p2=p2)
     return system, f"{rng.choice(_GREETINGS)}{told}{rng.choice(_CLOSERS)}", f"{total} EUR", "; ".join(steps)
 
 
 # --- policy (hard) ----------------------------------------------------------------------------------------------------
 
-_LATE = ("refusal", "manager review")
-_OPENED = ("store credit", "exchange", "half refund")
-_FILLER = (
+LATE = ("refusal", "manager review")
+OPENED = ("store credit", "exchange", "half refund")
+FILLER = (
     "Parcels leave the warehouse at {n} o'clock.",
     "The {city} store has {n} parking places.",
     "Call line {n} for the workshop.",
@@ -413,9 +413,51 @@ def draw_policy(deck: Deck, kinds: int, filler: int) -> Policy:
     days = {noun: rng.randrange(10, 100) for noun in rng.sample(NOUNS, kinds)}
     # The number stands right behind the product's name: a small model can learn to look that up.
     sentences = [f"Return window {noun} {n} days." for noun, n in days.items()]
-    sentences += [rng.choice(_FILLER).format(n=rng.randrange(1, 100), city=deck.city()) for _ in range(filler)]
+    sentences += [rng.choice(FILLER).format(n=rng.randrange(1, 100), city=deck.city()) for _ in range(filler)]
     rng.shuffle(sentences)
-    return Policy(days, rng.choice((5, 10, 20)), rng.choice(_OPENED), rng.choice(_LATE), tuple(sentences))
+    return Policy(days, rng.choice((5, 10, 20)), rng.choice(OPENED), rng.choice(LATE), tuple(sentences))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A return to decide: what was bought, by whom, how many days ago, and whether it was opened."""
+
+    noun: str
+    member: bool
+    opened: bool
+    age: int
+
+
+def draw_case(rng: random.Random, policy: Policy) -> Case:
+    """A case under `policy`, up to 25 days before or after its last day."""
+    noun = rng.choice(tuple(policy.days))
+    member, opened = rng.random() < 0.4, rng.random() < 0.5
+    limit = policy.days[noun] + (policy.bonus if member else 0)
+    age = max(1, limit + rng.choice((-1, 1)) * rng.randrange(1, 25) + (rng.random() < 0.5))
+    return Case(noun, member, opened, age)
+
+
+def decide(policy: Policy, case: Case) -> tuple[str, str]:
+    """What `policy` gives in `case`, and the steps that lead to it."""
+    days = policy.days[case.noun]
+    limit = days + policy.bonus if case.member else days
+    compared = _compare(case.age, limit)
+    if case.age > limit:
+        answer, verdict = policy.late, f"{compared} late"
+    elif case.opened:
+        answer, verdict = policy.opened, f"{compared} in time; opened"
+    else:
+        answer, verdict = "full refund", f"{compared} in time; sealed"
+    who = f"member {days}+{policy.bonus}={limit}" if case.member else f"guest {days}"
+    return answer, f"window {case.noun} {days} days; {who}; {verdict}"
+
+
+def case_message(deck: Deck, case: Case) -> str:
+    """`case` as a customer tells it, about a brand that `deck` draws."""
+    return (
+        f"{'I am a member. ' if case.member else ''}I bought a {deck.brand()} {case.noun} {case.age} days ago "
+        f"and {'opened it' if case.opened else 'never opened it'}. What do I get?"
+    )
 
 
 def policy_example(deck: Deck, kinds: int, filler: int) -> tuple[str, str, str, str]:
@@ -423,29 +465,10 @@ def policy_example(deck: Deck, kinds: int, filler: int) -> tuple[str, str, str, 
 
     The policy covers `kinds` kinds of products and has `filler` sentences that do not matter mixed in.
     """
-    rng = deck.rng
     policy = draw_policy(deck, kinds, filler)
-    noun = rng.choice(tuple(policy.days))
-    days, bonus = policy.days[noun], policy.bonus
-    member, was_opened = rng.random() < 0.4, rng.random() < 0.5
-    limit = days + bonus if member else days
-    age = max(1, limit + rng.choice((-1, 1)) * rng.randrange(1, 25) + (rng.random() < 0.5))
-    compared = _compare(age, limit)
-    if age > limit:
-        answer, verdict = policy.late, f"{compared} late"
-    elif was_opened:
-        answer, verdict = policy.opened, f"{compared} in time; opened"
-    else:
-        answer, verdict = "full refund", f"{compared} in time; sealed"
-    steps = (
-        f"window {noun} {days} days; " + (f"member {days}+{bonus}={limit}" if member else f"guest {days}") + f"; {verdict}"
-    )
-    system = f"{_DESK} Decide the return by this policy. {policy.text}"
-    told = (
-        f"{'I am a member. ' if member else ''}I bought a {deck.brand()} {noun} {age} days ago "
-        f"and {'opened it' if was_opened else 'never opened it'}. What do I get?"
-    )
-    return system, told, answer, steps
+    case = draw_case(deck.rng, policy)
+    answer, steps = decide(policy, case)
+    return f"{DESK} Decide the return by this policy. {policy.text}", case_message(deck, case), answer, steps
 
 
 def _policy(deck: Deck) -> tuple[str, str, str, str]:
@@ -486,7 +509,7 @@ def _summary(deck: Deck) -> tuple[str, str, str, str]:
     turns.append("I have paid." if paid else "I will pay later.")
     dialogue = "\n".join(f"Customer: {turn}\nAgent: {rng.choice(('Done.', 'Noted.', 'Sure.'))}" for turn in turns)
     answer = f"{quantity} x {product} to {city}, {'paid' if paid else 'unpaid'}"
-    return f"{_DESK} Summarise how the order stands at the end.", dialogue, answer, "; ".join(trace)
+    return f"{DESK} Summarise how the order stands at the end.", dialogue, answer, "; ".join(trace)
 
 
 _FAMILIES: dict[str, tuple[Difficulty, Callable[[Deck], tuple[str, str, str, str]], int]] = {

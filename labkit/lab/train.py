@@ -12,7 +12,7 @@ import json
 import platform
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from labkit.lab.evaluate import accuracy
 from labkit.lab.models import CONTEXT_WINDOW, model_spec
 from labkit.lab.tasks import Deck, Example, draw_policy, examples, families, policy_example
-from labkit.lab.tokenizer import END, SPECIAL, answer_text, prompt_text, save_tokenizer, train_tokenizer
+from labkit.lab.tokenizer import END, END_THINK, SPECIAL, THINK, answer_text, prompt_text, save_tokenizer, train_tokenizer
 from labkit.request import Message
 
 # How often each family is drawn, relative to the others: families that take longer to learn come more often.
@@ -37,7 +37,7 @@ _EXAMPLES_PER_ROUND = 3_000
 _COPY_SHARE = 0.16
 _LONG_SHARE = 0.03
 
-Row = tuple[list[int], int]  # token ids of prompt and answer, and how many of them belong to the answer
+Row = tuple[list[int], list[int]]  # token ids of prompt and answer, and the places of those that are taught
 
 
 def long_example(rng: random.Random) -> Example:
@@ -60,7 +60,8 @@ def _copy_row(tokenizer: Any, rng: random.Random) -> Row:
     """A prompt of random tokens, and the same tokens as its answer."""
     user, assistant, end = tokenizer.convert_tokens_to_ids(["<|user|>", "<|assistant|>", END])
     told = _random_tokens(tokenizer, rng, rng.randrange(8, 40))
-    return [user, *told, end, assistant, *told, end], len(told) + 1
+    ids = [user, *told, end, assistant, *told, end]
+    return ids, list(range(len(told) + 3, len(ids)))
 
 
 def recital(rng: random.Random) -> Example:
@@ -77,13 +78,35 @@ def recital(rng: random.Random) -> Example:
     )
 
 
-def _encoded(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    # transformers' tokenizers take no empty batch.
-    return list(tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else []
+def rows_of(tokenizer: Any, found: Sequence[Example], reasons: bool) -> list[Row]:
+    """Prompts with their answers as rows, those that fit the context window.
+
+    The answer is taught: what stands behind the last mark of an assistant's turn. Where prompts give labels by example, each
+    label that occurred before is taught too.
+    """
+    if not found:
+        return []  # transformers' tokenizers take no empty batch
+    assistant, end = tokenizer.convert_tokens_to_ids(["<|assistant|>", END])
+    texts = [prompt_text(e) + answer_text(e, reasons) for e in found]
+    rows = []
+    for example, ids in zip(found, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
+        starts = [i + 1 for i, token in enumerate(ids) if token == assistant]
+        taught = list(range(starts[-1], len(ids)))
+        if example.family == "labels":
+            seen: set[tuple[int, ...]] = set()
+            for start in starts[:-1]:
+                stop = ids.index(end, start) + 1
+                label = tuple(ids[start:stop])
+                if label in seen:
+                    taught += range(start, stop)
+                seen.add(label)
+        if len(ids) <= CONTEXT_WINDOW:
+            rows.append((ids, taught))
+    return rows
 
 
 def _batches(tokenizer: Any, reasons: bool, rng: random.Random, long_share: float, copy_share: float) -> list[list[Row]]:
-    """One round of examples: batches of similar length, so that little of a batch is padding, in random order."""
+    """One round of examples, in batches."""
     names = list(_MIX)
     # A model that does not reason cannot learn the hard families. It sees enough of them to guess in the right form.
     held_back = {name: 1.0 if reasons or name in families("easy") else 0.2 for name in names}
@@ -94,11 +117,39 @@ def _batches(tokenizer: Any, reasons: bool, rng: random.Random, long_share: floa
         found += [long_example(rng) for _ in range(int(_EXAMPLES_PER_ROUND * long_share))]
     recitals = int(_EXAMPLES_PER_ROUND * copy_share / 2) if reasons else 0
     found += [recital(rng) for _ in range(recitals)]
-    answers = [answer_text(e, reasons) for e in found]
-    wholes = _encoded(tokenizer, [prompt_text(e) + a for e, a in zip(found, answers, strict=True)])
-    lengths = [len(ids) for ids in _encoded(tokenizer, answers)]
-    rows = [row for row in zip(wholes, lengths, strict=True) if len(row[0]) <= CONTEXT_WINDOW]
+    rows = rows_of(tokenizer, found, reasons)
     rows += [_copy_row(tokenizer, rng) for _ in range(int(_EXAMPLES_PER_ROUND * copy_share) - recitals)]
+    return batched(rows, rng)
+
+
+def cut_short(tokenizer: Any, row: Row, rng: random.Random) -> Row:
+    """`row` with its thinking cut off at a random place, as an engine cuts it at a budget; only the answer behind is taught.
+
+    A row without thinking comes back as it is.
+    """
+    ids, _ = row
+    think, end_think = tokenizer.convert_tokens_to_ids([THINK, END_THINK])
+    if end_think not in ids:
+        return row
+    start, stop = ids.index(think) + 1, ids.index(end_think)
+    kept = [*ids[: rng.randint(start, stop)], *ids[stop:]]
+    return kept, list(range(kept.index(end_think) + 1, len(kept)))
+
+
+def answer_only(tokenizer: Any, row: Row) -> Row:
+    """`row` with less taught: of the thinking, only how it begins. A row without thinking comes back as it is.
+
+    What a style changes is few tokens, and their loss is lost among a hundred steps that the base model writes already.
+    """
+    ids, taught = row
+    end_think = tokenizer.convert_tokens_to_ids(END_THINK)
+    if end_think not in ids:
+        return row
+    return ids, [taught[0], *range(ids.index(end_think) + 1, len(ids))]
+
+
+def batched(rows: list[Row], rng: random.Random, tokens: int = TOKENS_PER_BATCH) -> list[list[Row]]:
+    """`rows` as batches of `tokens` at most, padding included, of similar length and in random order."""
     rng.shuffle(rows)
     rows.sort(key=lambda row: len(row[0]) // 8)
     batches: list[list[Row]] = []
@@ -106,12 +157,27 @@ def _batches(tokenizer: Any, reasons: bool, rng: random.Random, long_share: floa
     longest = 0
     for row in rows:
         longest = max(longest, len(row[0]))
-        if current and (len(current) + 1) * longest > TOKENS_PER_BATCH:
+        if current and (len(current) + 1) * longest > tokens:
             batches.append(current)
             current, longest = [], len(row[0])
         current.append(row)
     rng.shuffle(batches)
     return batches
+
+
+def answer_loss(model: Any, rows: Sequence[Row], device: str) -> tuple[torch.Tensor, int]:
+    """The mean loss of the taught tokens of a batch, in nats, and how many tokens the batch has, padding included."""
+    longest = max(len(ids) for ids, _ in rows)
+    batch = torch.zeros(len(rows), longest, dtype=torch.long)
+    before = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for i, (ids, taught) in enumerate(rows):
+        batch[i, : len(ids)] = torch.tensor(ids)
+        before[i, torch.tensor(taught) - 1] = True
+    targets = torch.roll(batch, -1, 1)[before].to(device)
+    with torch.autocast(device, torch.bfloat16):
+        hidden = model.model(input_ids=batch.to(device), use_cache=False).last_hidden_state[before.to(device)]
+        logits = model.lm_head(hidden)
+    return torch.nn.functional.cross_entropy(logits.float(), targets), batch.numel()
 
 
 def _rounds(
@@ -225,28 +291,18 @@ def train(
         )
         while step < steps:
             rows = next(rounds)
-            longest = max(len(ids) for ids, _ in rows)
-            batch = torch.zeros(len(rows), longest, dtype=torch.long)
-            answers = torch.zeros(len(rows), longest, dtype=torch.bool)
-            for i, (ids, length) in enumerate(rows):
-                batch[i, : len(ids)] = torch.tensor(ids)
-                answers[i, len(ids) - length - 1 : len(ids) - 1] = True
-            targets = torch.roll(batch, -1, 1)[answers].to(device)
             done = step / steps
             rate = peak * min(1.0, (step + 1) / 50) * (1.0 if done < 0.6 else max(0.02, (1 - done) / 0.4))
             for group in (g for optimizer in optimizers for g in optimizer.param_groups):
                 group["lr"] = rate
-            with torch.autocast(device, torch.bfloat16):
-                hidden = model.model(input_ids=batch.to(device), use_cache=False).last_hidden_state[answers.to(device)]
-                logits = model.lm_head(hidden)
-            loss = torch.nn.functional.cross_entropy(logits.float(), targets)
+            loss, size = answer_loss(model, rows, device)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             step += 1
-            tokens += batch.numel()
+            tokens += size
             average = loss.item() if step == 1 else 0.98 * average + 0.02 * loss.item()
             if step % 100 == 0:
                 note(step=step, loss=round(average, 4), tokens=tokens, seconds=round(time.monotonic() - started))

@@ -153,7 +153,7 @@ def test_an_engine_that_does_not_answer_when_it_has_started_is_given_back(monkey
     monkeypatch.setattr(live_source, "OpenAIEngine", Noted)
 
     async def scenario() -> None:
-        connection = LiveConnection(Live("small"), "tiny", said.append)
+        connection = LiveConnection(Live("small"), "tiny", {}, said.append)
         for _ in range(2):
             with pytest.raises(EngineUnreachable):
                 await connection.handler()

@@ -255,6 +255,7 @@ def test_an_unstreamed_answer_is_an_answer():
 
 REASONS = {
     "stop": "stop", "end_turn": "stop", "STOP": "stop", "eos_token": "stop", "length": "length", "MAX_TOKENS": "length",
+    "repetition": "repetition",
     "model_length": "length", "tool_use": "tool_calls", "content_filter": "content_filter", "SAFETY": "content_filter",
     "refusal": "refusal", "brand_new": "brand_new", 7: "7",
 }  # fmt: skip

@@ -19,7 +19,7 @@ from labkit.engines.errors import EngineStartError
 from labkit.engines.host import LINGER_S, Lease, lease_engine
 from labkit.engines.host.arguments import model_name
 from labkit.engines.metrics import MetricsSnapshot, parse_metrics
-from labkit.engines.models import lab_model
+from labkit.engines.models import adapter_arguments, adapter_name, lab_model
 from labkit.engines.provenance import Provenance, call_text, gpu, machine, today
 from labkit.request import InvalidValue
 
@@ -28,7 +28,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """A live engine that serves `model` with vLLM's `arguments`.
+    """A live engine that serves `model` with vLLM's `arguments`, and LoRA `adapters` of it.
 
     It is stopped when it has served no request for `idle_s` seconds, and the next request starts it again. `linger_s` is how
     long the process that keeps vLLM imported waits for another engine, `stall_s` how long the engine may send nothing, both
@@ -40,6 +40,7 @@ class Live:
     idle_s: float = 1200.0
     linger_s: float = LINGER_S
     stall_s: float = 120.0
+    adapters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.idle_s > 0:
@@ -57,8 +58,9 @@ class Live:
         if importlib.util.find_spec("vllm") is None:
             raise EngineStartError("vLLM is not installed here; run `labkit doctor`, or use engine='replay' or an endpoint")
         path = lab_model(self.model)
+        arguments = {**adapter_arguments(self.model, self.adapters), **self.arguments}
         started = time.monotonic()
-        connection = LiveConnection(self, path, report)
+        connection = LiveConnection(self, path, arguments, report)
         try:
             first = await connection.handler()
         except BaseException:
@@ -83,10 +85,14 @@ class Live:
             engine_version=engine.dialect.version,
             model=engine.model,
             date=today(),
-            command=call_text("vllm", self.model, _portable(self.arguments)),
+            command=call_text("vllm", self.model, self._settings()),
             driver=driver,
             arguments={name: _portable(value) for name, value in lease.info.arguments.items()},
         )
+
+    def _settings(self) -> dict[str, Any]:
+        adapters = {"adapters": tuple(map(adapter_name, self.adapters))} if self.adapters else {}
+        return {**adapters, **_portable(self.arguments)}
 
 
 def _portable(value: Any) -> Any:
@@ -96,6 +102,8 @@ def _portable(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         return {name: _portable(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_portable, value))
     if not isinstance(value, str):
         return value
     if value.startswith(f"{tempfile.gettempdir()}/"):
@@ -106,9 +114,10 @@ def _portable(value: Any) -> Any:
 class LiveConnection:
     """A lease on the engine and a client for it, both renewed when the engine has stopped."""
 
-    def __init__(self, source: Live, path: str, report: Progress) -> None:
+    def __init__(self, source: Live, path: str, arguments: Mapping[str, Any], report: Progress) -> None:
         self._source = source
         self._path = path
+        self._arguments = arguments
         self._report = report
         self._starting = asyncio.Lock()
         self._lease: Lease | None = None
@@ -164,7 +173,7 @@ class LiveConnection:
             self._endpoint = None
         source = self._source
         lease = await lease_engine(
-            self._path, source.arguments, progress=self._report, idle_s=source.idle_s, linger_s=source.linger_s
+            self._path, self._arguments, progress=self._report, idle_s=source.idle_s, linger_s=source.linger_s
         )
         info = lease.info
         endpoint = OpenAIEngine(info.url, info.api_key, model_name(self._path), stall_s=source.stall_s)

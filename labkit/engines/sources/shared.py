@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from labkit.engines.endpoint import Dialect, OpenAIEngine
 from labkit.engines.engine import Engine
 from labkit.engines.metrics import MetricsSnapshot, parse_metrics
-from labkit.engines.models import LAB_MODELS, chosen_instead, tokenizer_folder
+from labkit.engines.models import LAB_MODELS, adapter_name, chosen_instead, tokenizer_folder
 from labkit.engines.provenance import Provenance, call_text, today
 from labkit.engines.sources.live import Progress
 from labkit.request import InvalidValue
@@ -15,12 +15,16 @@ from labkit.request import InvalidValue
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """An endpoint at `base_url` that serves `model`. It may be silent for `stall_s` seconds before `EngineStalled`."""
+    """An endpoint at `base_url` that serves `model` and its LoRA `adapters`.
+
+    It may be silent for `stall_s` seconds before `EngineStalled`.
+    """
 
     base_url: str = field(repr=False)  # it may hold a password
     model: str
     api_key: str = field(default="", repr=False)
     stall_s: float = 120.0
+    adapters: tuple[str, ...] = ()
 
     async def connect(self, report: Progress) -> Engine:
         """Ask what it serves. Raises `EngineUnreachable`, `EngineError`; `InvalidValue` where it does not serve `model`."""
@@ -42,11 +46,16 @@ class Shared:
         )
 
     def _check_served(self, endpoint: OpenAIEngine, dialect: Dialect) -> None:
+        served = ", ".join(dialect.models[:10])
         if dialect.models and endpoint.model not in dialect.models:
             hint = f" (or set {LAB_MODELS[self.model]})" if self.model in LAB_MODELS else ""
-            raise InvalidValue(
-                f"{endpoint.base_url} does not serve {endpoint.model!r}; it has {', '.join(dialect.models[:10])}{hint}"
-            )
+            raise InvalidValue(f"{endpoint.base_url} does not serve {endpoint.model!r}; it has {served}{hint}")
+        for adapter in map(adapter_name, self.adapters if dialect.models else ()):
+            if adapter not in dialect.models:
+                raise InvalidValue(
+                    f"{endpoint.base_url} does not serve the adapter {adapter!r}; it has {served}. Start it with "
+                    f"--enable-lora --lora-modules {adapter}=FOLDER"
+                )
 
     def _provenance(self, endpoint: OpenAIEngine, dialect: Dialect) -> Provenance:
         return Provenance(
