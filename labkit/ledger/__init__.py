@@ -3,10 +3,10 @@
 One row is one *attempt*, not one request. Retries, shadow traffic, and cancelled, failed and cached answers all have rows,
 because each of them can cost money. `Row` names its columns after OpenTelemetry's GenAI semantic conventions, and `labkit.*`
 where these have no name. `Ledger` keeps rows append-only in a crash-safe SQLite file. `Booked` is the lever that has the
-rows written. `spend`, `tokens` and `waste` read them back; they count no token twice and never round money.
+rows written. `spend`, `tokens`, `waste` and `cut` read them back; they count no token twice and never round money.
 """
 
-from labkit.ledger.accounts import spend, tokens, waste
+from labkit.ledger.accounts import cut, spend, tokens, waste
 from labkit.ledger.booking import ANY_MODEL, Booked
 from labkit.ledger.errors import InvalidRow, LedgerError
 from labkit.ledger.row import COLUMNS, Row
@@ -21,6 +21,7 @@ __all__ = [
     "LedgerError",
     "Row",
     "check_names",
+    "cut",
     "spend",
     "tokens",
     "waste",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from labkit.extras import extra
 from labkit.ledger.store import Ledger, check_names
-from labkit.request import TOKEN_KINDS, Usage
+from labkit.request import CUT_SHORT, TOKEN_KINDS, Usage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +39,10 @@ CASE
   ) THEN 'superseded'
 END"""
 
+_HOW = f"""
+CASE WHEN "labkit.outcome" = 'completed' AND NOT "labkit.shadow"
+  THEN (SELECT value FROM json_each("gen_ai.response.finish_reasons") WHERE value IN {CUT_SHORT!r}) END"""
+
 
 def spend(ledger: Ledger, by: Sequence[str] = ()) -> pd.DataFrame:
     """Attempts, tokens by kind and exact cost, for every value of the attributes `by` and each currency.
@@ -64,10 +68,21 @@ def waste(ledger: Ledger, by: Sequence[str] = ()) -> pd.DataFrame:
     completed attempt whose request (same tenant and idempotency key) completed again in a later attempt. A retry that
     delivered is not waste. Raises `LedgerError` for an unknown attribute.
     """
-    return _totals(ledger, tuple(by), wasted=True)
+    return _totals(ledger, tuple(by), reason=_REASON)
 
 
-def _totals(ledger: Ledger, by: tuple[str, ...], wasted: bool = False) -> pd.DataFrame:
+def cut(ledger: Ledger, by: Sequence[str] = ()) -> pd.DataFrame:
+    """Answers that were ended before the model had ended them: `spend` of these, with a column `reason` in front.
+
+    The reason is "length" (a limit) or "repetition" (the engine ended a loop). Such an attempt counts as completed, since it
+    was delivered: this account is apart from `waste`, and the two overlap in the answers that were asked again. An answer
+    repeated by a cache counts, too: nobody computed it twice, yet someone got half an answer. Raises `LedgerError` for an
+    unknown attribute.
+    """
+    return _totals(ledger, tuple(by), reason=_HOW)
+
+
+def _totals(ledger: Ledger, by: tuple[str, ...], reason: str = "") -> pd.DataFrame:
     with extra("analysis"):
         import pandas as pd
 
@@ -75,8 +90,8 @@ def _totals(ledger: Ledger, by: tuple[str, ...], wasted: bool = False) -> pd.Dat
     by = tuple(dict.fromkeys((*by, "labkit.currency")))
     groups = [f'"{name}"' for name in by]
     source = "attempts"
-    if wasted:
-        source = f"(SELECT *, {_REASON} AS reason FROM attempts) WHERE reason IS NOT NULL"
+    if reason:
+        source = f"(SELECT *, {reason} AS reason FROM attempts) WHERE reason IS NOT NULL"
         groups.insert(0, "reason")
     # A stream that was cut short may have a known output and an unknown input; the unknown part adds nothing.
     sums = [f'coalesce(sum("{column}"), 0) AS {field}' for field, column in _USAGE.items()]
@@ -91,5 +106,5 @@ def _totals(ledger: Ledger, by: tuple[str, ...], wasted: bool = False) -> pd.Dat
         columns=list(TOKEN_KINDS),
         dtype="Int64",
     )
-    keys = (["reason"] if wasted else []) + list(by)
+    keys = (["reason"] if reason else []) + list(by)
     return pd.concat([frame[[*keys, "attempts", "unpriced"]], split, frame[["labkit.cost"]]], axis=1)

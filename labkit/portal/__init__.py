@@ -4,14 +4,27 @@
   chapter takes lengths, rates and prices from it. `PORTAL.scenario()` is its desk in the calculator.
 - Its month: `today(portal) -> Month`, made of `Calls`, `Machines` and `Fee`s; `month.usd`, `month.of("desk")`.
 - What a lever does to it, a `Change` that makes a month from a month (`change.made(month)`): `Prefix`, `Answered`, `Routed`
-  (with what is `Sent` to each model), `Shortened`, `Batched`, `TakenIn`, `Rented`, and `Stays` where nothing pays.
+  (with what is `Sent` to each model), `Compressed` (prompts), `Shortened` (answers), `Batched`, `TakenIn`, `Rented`, and
+  `Stays` where nothing pays.
 - The bill: `chain(lines) -> tuple[Link, ...]` from `Line`s, and `last(lines) -> Month`. Savings add up.
 - From measured questions: `at_the_desk(usage) -> Usage` (with the instructions before it), `sent(part, average) -> Sent`.
 - The assistant's GPUs: `fleet(portal, between, kv) -> Fleet`.
 """
 
 from labkit.portal.bill import Line, Link, chain, last
-from labkit.portal.changes import Answered, Batched, Change, Prefix, Rented, Routed, Sent, Shortened, Stays, TakenIn
+from labkit.portal.changes import (
+    Answered,
+    Batched,
+    Change,
+    Compressed,
+    Prefix,
+    Rented,
+    Routed,
+    Sent,
+    Shortened,
+    Stays,
+    TakenIn,
+)
 from labkit.portal.gpus import Fleet, fleet
 from labkit.portal.measured import at_the_desk, sent
 from labkit.portal.month import Calls, Fee, Machines, Month, today
@@ -25,6 +38,7 @@ __all__ = [
     "Batched",
     "Calls",
     "Change",
+    "Compressed",
     "Desk",
     "Fee",
     "Fleet",

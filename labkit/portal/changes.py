@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from labkit.caches import provider
 from labkit.portal.month import Calls, Fee, Month, exact
 from labkit.request import InvalidValue
 
@@ -124,24 +125,80 @@ class Routed:
 
 @dataclass(frozen=True, slots=True)
 class Shortened:
-    """A feature's calls write the share `visible` of their visible output and the share `reasoning` of their thinking."""
+    """A feature's calls write the share `visible` of their visible output and the share `reasoning` of their thinking.
+
+    `again`: the share of the calls that is made a second time, because the answer was cut; each reads its prompt again, and
+    `visible` and `reasoning` are then means over all calls, the second ones too. `told`: further input tokens of each call
+    that no cache has, such as an instruction on length or a schema.
+    """
 
     feature: str
     visible: float = 1.0
     reasoning: float = 1.0
+    again: float = 0.0
+    told: float = 0.0
 
     def __post_init__(self) -> None:
-        _from_zero("visible", self.visible)
-        _from_zero("reasoning", self.reasoning)
+        for name in ("visible", "reasoning", "again", "told"):
+            _from_zero(name, getattr(self, name))
 
     def made(self, month: Month) -> Month:
         """The month with this change made."""
+        kept = {"visible_output": self.visible, "reasoning": self.reasoning}
 
         def new(one: Calls) -> Calls:
-            kept = {kind: getattr(self, name) for kind, name in (("visible_output", "visible"), ("reasoning", "reasoning"))}
-            return replace(one, tokens={kind: count * kept.get(kind, 1.0) for kind, count in one.tokens.items()})
+            tokens = {kind: count * kept.get(kind, 1.0) for kind, count in one.tokens.items()}
+            if self.told:
+                tokens["fresh_input"] = tokens.get("fresh_input", 0.0) + self.told
+            return replace(one, calls=one.calls * (1 + self.again), tokens=tokens)
 
         return _each(month, self.feature, new)
+
+
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """A feature's prompts are compressed: of a prefix of `prefix` tokens `left` are sent, of the rest the share `behind`.
+
+    `stable`: the prefix is the same in every call, so that a cache finds it as often as before; else each call has another,
+    and nothing is found. `terms`: the provider's terms for cached prefixes, by name in `labkit.caches.provider.RULES`; below
+    their minimum, a prefix that was cached is not any more. Where no call reads a cache yet, all of it stays fresh input.
+    `usd_per_call`: what the compressor itself costs for each call.
+    """
+
+    feature: str
+    prefix: float
+    left: float
+    terms: str
+    behind: float = 1.0
+    stable: bool = True
+    usd_per_call: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("prefix", "left", "behind", "usd_per_call"):
+            _from_zero(name, getattr(self, name))
+        if self.terms not in provider.RULES:
+            raise InvalidValue(f"terms is {self.terms!r}; use one of {', '.join(provider.RULES)}")
+
+    def made(self, month: Month) -> Month:
+        """The month with this change made."""
+        rules = provider.RULES[self.terms]
+        could, can = rules.cached(round(self.prefix)), rules.cached(round(self.left))
+
+        def new(one: Calls) -> Calls:
+            cached, written = one.tokens.get("cached_input", 0.0), one.tokens.get("cache_write", 0.0)
+            whole = self.left + max(0.0, one.read - self.prefix) * self.behind
+            if self.stable:
+                cached, written = (kind / could * can if could else 0.0 for kind in (cached, written))
+            else:  # what was found or written before is written again by each call, where the provider charges for that
+                cached, written = 0.0, can if rules.charged and cached + written else 0.0
+            fresh = max(0.0, whole - cached - written)
+            return replace(one, tokens={**one.tokens, "fresh_input": fresh, "cached_input": cached, "cache_write": written})
+
+        changed = _each(month, self.feature, new)
+        cost = exact(self.usd_per_call * month.asked(self.feature))
+        return (
+            replace(changed, extras=(*changed.extras, Fee(self.feature, "compressing prompts", cost))) if cost else changed
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,9 +34,10 @@ from labkit.request.handler import Completion, Handler, complete
 from labkit.request.identity import asked, canonical
 from labkit.request.lever import Chooser, Lever, Placed, books_in, metered, placed, stack
 from labkit.request.sse import MAX_EVENT, Decoder, SentEvent
-from labkit.request.streams import opened, taken_down
+from labkit.request.streams import opened, released, taken_down
 from labkit.request.sync import DoorClosed, Synchronous
 from labkit.request.values import (
+    CUT_SHORT,
     TOKEN_KINDS,
     Chunk,
     Done,
@@ -52,6 +53,7 @@ from labkit.request.values import (
 )
 
 __all__ = [
+    "CUT_SHORT",
     "MAX_EVENT",
     "TOKEN_KINDS",
     "Arrived",
@@ -103,6 +105,7 @@ __all__ = [
     "metered",
     "opened",
     "placed",
+    "released",
     "run_virtual",
     "served",
     "stack",

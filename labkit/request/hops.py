@@ -20,6 +20,8 @@ CANCELLED_EARLY: Final = "cancelled-early"
 POOL: Final = "pool"
 OFF_PEAK: Final = "off-peak"
 COALESCING_WINDOW: Final = "coalescing-window"
+SHRINK: Final = "shrink"
+OUTPUT: Final = "output"
 
 REPEATED: Final = (RESPONSE_CACHE, SEMANTIC_CACHE, SINGLE_FLIGHT)
 """The kinds that say that an answer was not computed for this request."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 
+from labkit.request import clock
 from labkit.request.errors import EngineStalled, StreamIncomplete
 from labkit.request.handler import Completion
 from labkit.request.values import Chunk, Done, Event
@@ -53,3 +55,12 @@ async def taken_down(events: AsyncGenerator[Event, None], keep: Callable[[Comple
                 yield event
             else:
                 yield keep(Completion.of(chunks, event))
+
+
+def released(completion: Completion, *, keep_logprobs: bool = True) -> list[Event]:
+    """The events of an answer that was held back, timed now, when its caller gets the words, whenever they were written."""
+    now = clock.now()
+    said = now if any(chunk.has_content for chunk in completion.chunks) else None
+    chunks = [replace(chunk, at=now, logprobs=chunk.logprobs if keep_logprobs else ()) for chunk in completion.chunks]
+    timing = replace(completion.done.timing, first_token=said, last_token=said, done=now)
+    return [*chunks, replace(completion.done, timing=timing)]

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 TOKEN_KINDS = ("fresh_input", "cached_input", "cache_write", "visible_output", "reasoning")
 """The disjoint kinds of token, by the names that prices, costs and the ledger's accounts share. Their sum is every token."""
+CUT_SHORT = ("length", "repetition")
+"""The finish reasons of an answer that was ended before the model had: by a limit, or by the engine for a loop."""
 Role = Literal["system", "user", "assistant", "tool"]
 _ROLES = ("system", "user", "assistant", "tool")
 
@@ -293,9 +295,9 @@ class Done:
     the ledgers that hold the attempt. `usage_note` is empty where the engine's count is whole and consistent. Otherwise it
     says in words what is wrong; then `usage` holds what is known, and a price computed from it would be invented.
 
-    `finish_reason`: "stop" (the model ended it), "length" (max_tokens or the window did), "tool_calls" (it waits for tools),
-    "refusal" (the text is the model's refusal), "content_filter" (the endpoint held the rest back), or the endpoint's own
-    word where it has another.
+    `finish_reason`: "stop" (the model ended it), "length" (max_tokens or the window did), "repetition" (the engine did,
+    because the model went round in a loop), "tool_calls" (it waits for tools), "refusal" (the text is the model's refusal),
+    "content_filter" (the endpoint held the rest back), or the endpoint's own word where it has another.
     """
 
     usage: Usage

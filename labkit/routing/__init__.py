@@ -42,7 +42,7 @@ from labkit.routing.route import Route
 from labkit.routing.sequential import PairedTest
 from labkit.routing.shadow import Copies, Shadow
 from labkit.routing.signals import AsksForAgent, CalibratedSignal, Judge, Lowest, Rule, Rules, Score, Signal
-from labkit.routing.split import Split, arm
+from labkit.routing.split import Split, arm, dealt
 from labkit.routing.validators import Finished, JsonSchema, KeepsRule, UnsafePhrases, Valid, Validator
 
 __all__ = [
@@ -100,6 +100,7 @@ __all__ = [
     "coin_cost",
     "coin_quality",
     "cpt",
+    "dealt",
     "drift",
     "ece",
     "expected_cascade_cost",

@@ -21,6 +21,7 @@ from labkit.request import (
     complete,
     hops,
     joined,
+    released,
 )
 from labkit.routing.checks import check_function, is_whole
 from labkit.routing.context import RoutingContext
@@ -75,7 +76,7 @@ class Cascade(Chooser):
                 score = case.judged(await verdict(self.accept, seen, answer), "judge")
                 if score.value >= self.policy.threshold(model):
                     desk.settle(case, asked)
-                    for event in _released(answer, keep_logprobs=request.logprobs is not None):
+                    for event in released(answer, keep_logprobs=request.logprobs is not None):
                         yield _delivered(event, case, asked, sent, unix)
                     return
                 case.faults.extend(answer.done.faults)  # the answer is thrown away, but its faults are kept
@@ -104,12 +105,3 @@ def _delivered(event: Event, case: Case, asked: tuple[str, ...], sent: float, un
     if not isinstance(event, Done):
         return event
     return case.told(event.since(sent, unix).via(hops.hop(hops.CASCADE, listed(asked, ">"))))
-
-
-def _released(completion: Completion, *, keep_logprobs: bool) -> list[Event]:
-    """The events of a held-back answer, timed now: the caller gets the words only now, whenever the model wrote them."""
-    now = clock.now()
-    said = now if any(chunk.has_content for chunk in completion.chunks) else None
-    chunks = [replace(chunk, at=now, logprobs=chunk.logprobs if keep_logprobs else ()) for chunk in completion.chunks]
-    timing = replace(completion.done.timing, first_token=said, last_token=said, done=now)
-    return [*chunks, replace(completion.done, timing=timing)]

@@ -26,6 +26,18 @@ from labkit.cost import Price, Rates
 from labkit.embeddings import SentenceEmbedder, embedder
 from labkit.engines import Recorded
 from labkit.ledger import Booked, Ledger
+from labkit.output import (
+    Cap,
+    NoLoops,
+    Slot,
+    Staged,
+    Stops,
+    Structured,
+    Template,
+    ThinkFirst,
+    ThinkingBudget,
+    Verbosity,
+)
 from labkit.routing import (
     AllOf,
     AsksForAgent,
@@ -55,23 +67,64 @@ from labkit.routing import (
     UnsafePhrases,
     Valid,
 )
+from labkit.shrink import (
+    BehindPrefix,
+    Budget,
+    ByNearness,
+    ByPerplexity,
+    Chunks,
+    Compact,
+    Diverse,
+    DropRandom,
+    FewShot,
+    First,
+    Holdout,
+    KeepDrop,
+    Nearest,
+    Once,
+    Option,
+    Protect,
+    RollingSummary,
+    Sentences,
+    Shot,
+    ShotsInPrompt,
+    Tidy,
+    TokenBudget,
+    TransformersScorer,
+    Truncate,
+    Window,
+    by_score,
+    lab_tokens,
+)
 from labkit.streaming import AnyOf, EnoughWords, Gone, JsonComplete, Paced, Repeating, Said, StopWhen
 
 VALUES: Mapping[str, type] = {
     kind.__name__: kind
     for kind in (
+        AllOf, AnyOf, AsksForAgent, BehindPrefix, Booked, Budget, ByNearness, ByPerplexity, CacheControl, CachePolicy,
+        CalibratedJudge, CalibratedSignal, Calibration, Cap, Cascade, Chunks, Classifier, CoalescingWindow, Compact,
+        Curve, Diverse, DropRandom, EnoughWords, Fallback, FewShot, Finished, First, Floor, Gone, Hedge, Holdout,
+        JsonComplete, JsonSchema, KeepDrop, KeepsRule, Lowest, Margin, Nearest, NoLoops, OffPeak, Once, Option, Paced,
+        Pool, Pooled, Price, Protect, Rates, Recorded, Repeating, ResponseCache, RollingSummary, Route,
+        RoutingContext, RoutingPolicy, Rule, Rules, Said, SelfConsistency, SemanticCache, Sentences, SequenceLogprob,
+        Shadow, Shot, ShotsInPrompt, SingleFlight, Slot, Split, Staged, StaticThreshold, Stops, StopWhen, Structured,
+        Template, ThinkFirst, ThinkingBudget, Tidy, TokenBudget, TransformersScorer, Truncate, UnsafePhrases, Valid,
+        Verbosity, Verified, Window,
         AllOf, AnyOf, AsksForAgent, Booked, CacheControl, CachePolicy, CalibratedJudge, CalibratedSignal,
         Calibration, Cascade, Classifier, CoalescingWindow, Curve, EnoughWords, Fallback, Finished, Floor, Gone,
         Hedge, JsonComplete, JsonSchema, KeepsRule, Lowest, Margin, OffPeak, Paced, Pool, Pooled, Price, Rates,
         Recorded, Repeating, ResponseCache, Route, RoutingContext, RoutingPolicy, Rule, Rules, Said,
         SelfConsistency, SemanticCache, SequenceLogprob, Shadow, SingleFlight, Split, StaticThreshold, StopWhen,
         UnsafePhrases, Valid, Verified,
+        ByNearness, Chunks, Diverse, FewShot, First, Nearest, RollingSummary, Sentences, Shot, ShotsInPrompt, TokenBudget,
+        Window,
+        Compact, Protect, Tidy,
     )
 }  # fmt: skip
 """Frozen dataclasses. They are written field by field, without fields that have their default."""
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
-    function.__name__: function for function in (differences, feature_of, same_question, same_text)
+    function.__name__: function for function in (by_score, differences, feature_of, lab_tokens, same_question, same_text)
 }
 """The lab's own functions that can be settings of levers."""
 

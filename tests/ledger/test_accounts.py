@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.ledger import Ledger, LedgerError, Row, spend, tokens, waste
+from labkit.ledger import Ledger, LedgerError, Row, cut, spend, tokens, waste
 
 KINDS = ["fresh_input", "cached_input", "cache_write", "visible_output", "reasoning"]
 
@@ -28,6 +28,7 @@ def rows(draw):
         idempotency_key=draw(st.sampled_from(["", "k1", "k2"])),
         attempt=draw(st.integers(1, 3)),
         shadow=draw(st.booleans()),
+        finish_reasons=draw(st.sampled_from([(), ("stop",), ("length",), ("repetition",), ("content_filter",)])),
     )
 
 
@@ -79,6 +80,12 @@ def test_spend_and_waste_agree_with_adding_the_rows_one_by_one(given_rows):
             return why and (why, r.currency)
 
         assert as_dict(waste(ledger), ["reason", "labkit.currency"]) == brute(given_rows, reason)
+        how = {
+            id(r): (r.finish_reasons[0], r.currency)
+            for r in given_rows
+            if not r.shadow and r.outcome == "completed" and r.finish_reasons in (("length",), ("repetition",))
+        }
+        assert as_dict(cut(ledger), ["reason", "labkit.currency"]) == brute(given_rows, lambda r: how.get(id(r)))
         every_token = sum(r.input_tokens + r.output_tokens for r in given_rows)
         assert int(tokens(ledger).sum()) == every_token
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labkit.caches import provider
 from labkit.cost import api_month, price_named, price_request
 from labkit.logs import write_portal
 from labkit.portal import (
@@ -22,6 +23,7 @@ from labkit.portal import (
     Answered,
     Batched,
     Calls,
+    Compressed,
     Line,
     Machines,
     Month,
@@ -50,7 +52,17 @@ desk_levers = st.one_of(
     shares.map(lambda s: Prefix("desk", s)),
     shares.map(lambda s: Prefix("desk", s / 2, s / 3)),
     st.builds(Answered, st.just("desk"), shares, st.floats(0, 0.01)),
-    st.builds(Shortened, st.just("desk"), factors, factors),
+    st.builds(Shortened, st.just("desk"), factors, factors, shares, st.floats(0, 50)),
+    st.builds(
+        Compressed,
+        st.just("desk"),
+        st.just(1144),
+        st.floats(0, 1144),
+        st.sampled_from(sorted(provider.RULES)),
+        shares,
+        st.booleans(),
+        st.floats(0, 0.001),
+    ),
     st.builds(Batched, st.just("desk"), shares),
     st.builds(
         lambda up, visible: Routed("desk", {PORTAL.desk.small: Sent(1.0, visible, 0.0), PORTAL.desk.large: Sent(up)}),
@@ -163,6 +175,62 @@ def test_a_routed_month_costs_what_its_questions_were_billed(questions):
     assert float(change.made(month).usd) == pytest.approx(float(by_hand), rel=1e-6)
 
 
+TERMS = PORTAL.desk.cache_terms
+CACHED = Prefix("desk", cached=1024 / 1208)  # as chapter 03 leaves the desk: 1,024 of its 1,144 instructions are read
+
+
+def desk_input(month: Month) -> Decimal:
+    """USD for the input of one of the desk's calls, from its only kind of call."""
+    (one,) = (one for one in month.calls if one.feature == "desk")
+    kinds = ("fresh_input", "cached_input", "cache_write")
+    return replace(one, calls=1.0, tokens={kind: one.tokens.get(kind, 0.0) for kind in kinds}).usd
+
+
+@given(st.integers(0, 1144), st.sampled_from((1.0, 0.75, 0.5, 0.25)), st.booleans())
+def test_a_compressed_month_costs_what_the_provider_books(left, behind, stable):
+    """Against `provider.serve`: a warm cache, or a prefix of its own for each call."""
+    question = round(behind * 64)
+    kept = [provider.Call(at, left + question, left, "same" if stable else at) for at in range(2)]
+    _, warm = provider.serve(kept, provider.RULES[TERMS])
+    change = Compressed("desk", 1144, left, TERMS, behind, stable)
+    said = desk_input(change.made(CACHED.made(today())))
+    assert float(said) == pytest.approx(float(price_request(warm, price_named(PORTAL.desk.large)).total), abs=1e-9)
+
+
+def test_shorter_instructions_cost_more_where_they_leave_the_cache():
+    before = CACHED.made(today())
+    below, above = (Compressed("desk", 1144, left, TERMS).made(before) for left in (915, 1030))
+    behind = Compressed("desk", 1144, 1144, TERMS, behind=0.5).made(before)
+    by_hand = Decimal(12_240_000) * (Decimal(915 + 64) * Decimal("1.25") + 390) / 1_000_000  # none of it cached
+    assert float(below.of("desk")) == pytest.approx(float(by_hand))
+    assert below.of("desk") > before.of("desk") > behind.of("desk")
+    assert above.of("desk") < before.of("desk")
+    # Alone, where no prefix is found anyway, the same instructions save.
+    assert Compressed("desk", 1144, 915, TERMS).made(today()).of("desk") < today().of("desk")
+
+
+def test_behind_a_router_each_model_keeps_its_hits():
+    sent_to = {PORTAL.desk.small: Sent(1.0, fresh=1.1), PORTAL.desk.large: Sent(0.3, fresh=0.9)}
+    routed = Routed("desk", sent_to).made(CACHED.made(today()))
+    for one in Compressed("desk", 1144, 1100, TERMS, behind=0.5).made(routed).calls[:2]:
+        assert one.tokens["cached_input"] == pytest.approx(1024)
+        assert one.tokens["fresh_input"] == pytest.approx(
+            76 + 0.5 * (184 * (1.1 if one.model == PORTAL.desk.small else 0.9) - 120)
+        )
+
+
+def test_a_cut_answer_that_is_asked_again_pays_its_prompt_twice():
+    before, after = today(), Shortened("desk", 0.5, again=0.1, told=10).made(today())
+    a_call = (Decimal(1_218) * Decimal("1.25") + Decimal("32.5") * 10) / 1_000_000
+    assert float(after.of("desk")) == pytest.approx(12_240_000 * 1.1 * float(a_call))
+    assert after.asked("desk") == pytest.approx(1.1 * before.asked("desk"))
+
+
+def test_the_compressor_is_paid_for_every_call():
+    dear = Compressed("desk", 1144, 1144, TERMS, usd_per_call=0.001).made(today())
+    assert dear.of("desk") - today().of("desk") == 12_240
+
+
 def test_what_was_never_measured_cannot_be_sent():
     with pytest.raises(InvalidValue, match="average holds no calls"):
         sent([Usage(1, 1)], [])
@@ -238,6 +306,9 @@ def test_memory_for_all_who_are_away_finds_all_of_them():
         (lambda: Answered("desk", float("nan")), "hits is nan"),
         (lambda: Answered("desk", 0.5, -1), "usd_per_call is -1"),
         (lambda: Routed("desk", {}), "name a model"),
+        (lambda: Shortened("desk", again=-1), "again is -1"),
+        (lambda: Compressed("desk", 1144, -3, "openai, in memory"), "left is -3"),
+        (lambda: Compressed("desk", 1144, 900, "openai"), "terms is 'openai'"),
         (lambda: Rented("desk", 2).made(today()), "'desk' rents no machines"),
         (lambda: Rented("assistant", float("inf")), "times is inf"),
         (lambda: Prefix("dekc", 0.5).made(today()), "no feature 'dekc'"),

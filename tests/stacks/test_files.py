@@ -114,10 +114,11 @@ def test_every_lever_of_the_lab_can_be_in_a_file():
     import labkit.caches
     import labkit.engines
     import labkit.ledger
+    import labkit.output
     import labkit.routing
     import labkit.streaming
 
-    rooms = (labkit.batching, labkit.caches, labkit.engines, labkit.ledger, labkit.routing, labkit.streaming)
+    rooms = (labkit.batching, labkit.caches, labkit.engines, labkit.ledger, labkit.output, labkit.routing, labkit.streaming)
     levers = [
         thing
         for room in rooms
