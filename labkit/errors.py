@@ -15,6 +15,7 @@ from labkit.embeddings import BadVector
 from labkit.engines import EngineArgumentError, EngineRestarted, EngineStartError, MetricMissing, RecordingError
 from labkit.extras import MissingExtra
 from labkit.ledger import InvalidRow, LedgerError
+from labkit.output import GrammarRefused, InvalidAnswer
 from labkit.request import (
     ContextWindowExceeded,
     DeadlineExceeded,
@@ -28,16 +29,22 @@ from labkit.request import (
     StreamIncomplete,
 )
 from labkit.routing import AllDown, CircuitOpen
+from labkit.shrink import InstructionMissing, NoKey, OverBudget, ProtectedTextLost, SummaryFailed
 from labkit.streaming import StreamGone
 
 STATUS: Mapping[type[LabError], int] = {
     InvalidRequest: 400,
     ContextWindowExceeded: 400,
+    InstructionMissing: 400,
+    NoKey: 500,
+    OverBudget: 400,
+    SummaryFailed: 502,
     InvalidRow: 400,  # a request whose tenant or feature no ledger can keep
     StreamGone: 404,
     QueueFull: 429,
     LabError: 500,
     InvalidValue: 500,
+    ProtectedTextLost: 500,
     MissingExtra: 500,
     LedgerError: 500,
     CacheError: 500,
@@ -48,9 +55,11 @@ STATUS: Mapping[type[LabError], int] = {
     BadVector: 500,
     MetricMissing: 500,
     EngineArgumentError: 500,
+    GrammarRefused: 500,  # whoever set the form has to change it
     EngineError: 502,
     EngineUnreachable: 502,
     StreamIncomplete: 502,
+    InvalidAnswer: 502,
     EngineRestarted: 502,
     EngineStartError: 503,
     BatcherClosed: 503,

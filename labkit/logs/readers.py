@@ -29,9 +29,9 @@ def leaving(log: Log) -> OwnNumber:
     rows = []
     whole = quantile((call.duration for call in log.calls), 50)
     early = quantile((call.ttft / call.duration for call in log.calls if call.ttft is not None and call.duration), 50)
-    cut = sum(call.finish in ("length", "max_tokens", "max_output_tokens") for call in log.calls)
+    cut = sum(call.finish in ("length", "max_tokens", "max_output_tokens", "repetition") for call in log.calls)
     if log.has["finish"]:
-        rows.append(("cut off at their token limit", f"{cut:,} of {log.has['finish']:,} answers"))
+        rows.append(("cut off at their token limit, or for a loop", f"{cut:,} of {log.has['finish']:,} answers"))
     if whole is not None:
         rows.append(("median wait for the whole answer", timed(whole)))
     if early is not None:
