@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import secrets
 import statistics
 import time
 from collections import defaultdict
@@ -33,7 +34,7 @@ def prompt(tokens: int, seed: int) -> tuple[Message, ...]:
 
 async def prefill(engine: Engine, messages: Sequence[Message]) -> float:
     """Seconds to the first token, with nothing read from the prefix cache."""
-    asked = Request(tuple(messages), max_tokens=1, extra={"skip_reading_prefix_cache": True})
+    asked = Request(tuple(messages), max_tokens=1, extra={"cache_salt": secrets.token_hex(8)})
     found = (await complete(engine, asked)).done.timing.ttft
     assert found is not None
     return found
