@@ -102,12 +102,15 @@ def _context(n: int, seed: int) -> Iterator[Part]:
         yield Part(said, tuple(t.example for t in threads))
         if turns == 15 and not chatter:
             yield Part("the last 3 of 15 turns, from an interim summary", tuple(t.since(12) for t in threads))
+
+
+def _labels(n: int, seed: int) -> Iterator[Part]:
     for intents, shots in ((3, 4), (4, 8), (8, 24)):
         yield Part(f"{intents} labels by {shots} examples", tuple(_labelled(i, intents, shots, seed) for i in range(n)))
 
 
 _HARD_FORMS: tuple[Form, ...] = ("json", *FORMS_WITH_STEPS)
-_SUBJECTS = {"desk": (_styles,), "context": (_context,), "house": (_house,)}
+_SUBJECTS = {"desk": (_styles,), "context": (_context,), "labels": (_labels,), "house": (_house,)}
 
 
 def _mixed(names: Sequence[str], n: int, seed: int) -> list[Example]:
