@@ -824,8 +824,7 @@ book.check("02.1", three_clocks)
 
 # %% exercise="02.2"
 def goodput(answers: Sequence[tuple[float | None, float | None]], seconds: float, ttft: float, tpot: float) -> float:
-    """Requests per second within both limits. Answers are (TTFT, TPOT); a TTFT of None failed, a TPOT of None had one "
-    "token."""
+    """Requests per second within both limits. Answers are (TTFT, TPOT): TTFT None failed, TPOT None had one token."""
     ...  # your code here
 
 
@@ -833,7 +832,8 @@ def goodput(answers: Sequence[tuple[float | None, float | None]], seconds: float
 book.check("02.2", goodput)
 
 # %% [markdown]
-# {{exercise 02.3}} You are offered another GPU, and its vendor promises a pace. From the datasheet (bytes per second, dense
+# {{exercise 02.3}}
+# You are offered another GPU, and its vendor promises a pace. From the datasheet (bytes per second, dense
 # FLOP per second) and the model's shape, return the least time that one decode step of a batch can take: no software can beat
 # it. A machine can read and compute at the same time, also the keys and values of each sequence; attention's own arithmetic
 # is small and left out.
