@@ -944,7 +944,8 @@ async def send_on_time(handler: Handler, requests: Sequence[Request], times: Seq
 book.check("02.4", send_on_time)
 
 # %% [markdown] tags=["further"]
-# {{exercise 02.5}} Before a machine is rented, somebody has to say what it will do under next year's traffic. A benchmark
+# {{exercise 02.5}}
+# Before a machine is rented, somebody has to say what it will do under next year's traffic. A benchmark
 # says what was measured; a forecaster says what was not, and how sure it is. The lab's has a simulated scheduler behind it.
 # Yours has two straight lines and a law that holds for every queue, and you can keep it in your head:
 #
