@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Literal
 
-from labkit.request import Done, InvalidValue, Message, Request
+from labkit.request import Done, Event, Handler, InvalidValue, Message, Request, hops
 
 Where = Literal["system", "last"]
 """Where an instruction goes: at the end of the system prompt, or at the end of the last message."""
@@ -116,17 +117,24 @@ def together(first: Done, second: Done) -> Done:
     )
 
 
+def asked_as(inner: Handler, change: Callable[[Request], Request], kind: str) -> Handler:
+    """`inner`, asked with each request as `change` makes it; the answer passes as it comes, with the hop "output:`kind`"."""
+    hop = hops.hop(hops.OUTPUT, kind)
+
+    async def handle(request: Request) -> AsyncGenerator[Event, None]:
+        async with aclosing(inner(change(request))) as events:
+            async for event in events:
+                yield event.via(hop) if isinstance(event, Done) else event
+
+    return handle
+
+
 def check_where(where: object) -> None:
     """Raise `InvalidValue` for a place that an instruction cannot go to."""
     if where not in ("system", "last"):
         raise InvalidValue(
             f'where is {where!r:.40}; use "system" (the end of the system prompt) or "last" (the last message)'
         )
-
-
-def whole(value: object, least: int) -> bool:
-    """Whether `value` is a whole number from `least`."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def frozen(mapping: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from labkit.output.asking import as_said, constrained, frozen, going_on, keyed, together, whole
+from labkit.output.asking import as_said, constrained, frozen, going_on, keyed, together
 from labkit.request import (
     Chunk,
     Completion,
@@ -21,6 +21,7 @@ from labkit.request import (
     clock,
     complete,
     hops,
+    is_whole,
     released,
 )
 
@@ -57,7 +58,7 @@ class Cap(Lever):
         if isinstance(self.tokens, Mapping):
             object.__setattr__(self, "tokens", frozen(self.tokens))
         given = self.tokens.values() if isinstance(self.tokens, Mapping) else (self.tokens,)
-        if not all(whole(tokens, 1) for tokens in given):
+        if not all(is_whole(tokens, 1) for tokens in given):
             raise InvalidValue(f"the cap is {self.tokens!r:.80}; use whole numbers of tokens, at least 1")
         if self.on_cut not in ("pass", "again", "continue"):
             raise InvalidValue(f'on_cut is {self.on_cut!r:.40}; use "pass", "again" or "continue"')

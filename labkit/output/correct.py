@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from labkit.extras import extra
 from labkit.ledger import Row
-from labkit.output.asking import whole, whole_key
+from labkit.output.asking import whole_key
 from labkit.output.cap import OnCut
-from labkit.request import InvalidValue
+from labkit.request import InvalidValue, is_whole
 from labkit.routing import Interval
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Tried:
             object.__setattr__(self, "needed", self.tokens)
         if self.again == -1.0:
             object.__setattr__(self, "again", self.input)
-        if not whole(self.tokens, 0) or not whole(self.needed, 0) or self.needed > self.tokens:
+        if not is_whole(self.tokens, 0) or not is_whole(self.needed, 0) or self.needed > self.tokens:
             raise InvalidValue(f"{self}: an answer needs from 0 to all of its tokens")
         if min(self.input, self.token, self.again) < 0:
             raise InvalidValue(f"{self}: costs are 0 or more")
@@ -99,7 +99,7 @@ def surface(tried: Iterable[Tried], caps: Sequence[int], on_cut: OnCut = "pass",
     with extra("analysis"):
         import pandas as pd
 
-    if not caps or not all(whole(cap, 1) for cap in caps):
+    if not caps or not all(is_whole(cap, 1) for cap in caps):
         raise InvalidValue(f"caps is {caps!r:.80}; give whole numbers of tokens, at least 1")
     by_form: dict[str, list[Tried]] = {}
     for each in tried:

@@ -15,8 +15,7 @@ from statistics import NormalDist
 from typing import Self
 
 from labkit.ledger import Row
-from labkit.output.asking import whole
-from labkit.request import CUT_SHORT, Completion, InvalidValue, hops
+from labkit.request import CUT_SHORT, Completion, InvalidValue, hops, is_whole
 from labkit.routing import Interval
 
 ENDED = ("stop", "tool_calls")
@@ -35,7 +34,7 @@ class AnswerLengths:
     def __post_init__(self) -> None:
         for name in ("ended", "cut"):
             given = tuple(getattr(self, name))
-            if not all(whole(tokens, 0) for tokens in given):
+            if not all(is_whole(tokens, 0) for tokens in given):
                 raise InvalidValue(f"AnswerLengths.{name} holds {given!r:.80}; token counts are whole numbers from 0")
             object.__setattr__(self, name, tuple(sorted(given)))
         if not len(self):

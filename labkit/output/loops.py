@@ -8,25 +8,22 @@ one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 from labkit.cost import Price, price_request
-from labkit.output.asking import whole, with_extra
+from labkit.output.asking import asked_as, with_extra
 from labkit.output.lengths import wilson
 from labkit.request import (
     CUT_SHORT,
     Completion,
-    Done,
-    Event,
     Handler,
     InvalidValue,
     Lever,
     Request,
     complete,
-    hops,
+    is_whole,
 )
 from labkit.routing import Interval
 
@@ -45,7 +42,7 @@ class NoLoops(Lever):
     times: int = 6
 
     def __post_init__(self) -> None:
-        if not whole(self.longest, 1) or not whole(self.times, 2):
+        if not is_whole(self.longest, 1) or not is_whole(self.times, 2):
             raise InvalidValue(
                 f"NoLoops looks for passages of up to {self.longest!r:.40} tokens, {self.times!r:.40} times; use at least 1 "
                 "token and 2 times"
@@ -54,13 +51,8 @@ class NoLoops(Lever):
     def over(self, inner: Handler) -> Handler:
         """`inner`, which ends loops."""
 
-        async def handle(request: Request) -> AsyncGenerator[Event, None]:
-            rule = {"max_pattern_size": self.longest, "min_count": self.times}
-            async with aclosing(inner(with_extra(request, repetition_detection=rule))) as events:
-                async for event in events:
-                    yield event.via(hops.hop(hops.OUTPUT, "no-loops")) if isinstance(event, Done) else event
-
-        return handle
+        rule = {"max_pattern_size": self.longest, "min_count": self.times}
+        return asked_as(inner, lambda request: with_extra(request, repetition_detection=rule), "no-loops")
 
 
 @dataclass(frozen=True, slots=True)

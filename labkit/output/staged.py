@@ -13,9 +13,9 @@ from decimal import Decimal
 from typing import Self
 
 from labkit.cost import Price, price_request
-from labkit.output.asking import keyed, next_turn, whole
+from labkit.output.asking import keyed, next_turn
 from labkit.output.verbosity import Verbosity
-from labkit.request import Completion, Done, Event, Handler, InvalidValue, Lever, Request, hops
+from labkit.request import Completion, Done, Event, Handler, InvalidValue, Lever, Request, hops, is_whole
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Staged(Lever):
     long: Verbosity = field(default_factory=lambda: Verbosity("detailed"))
 
     def __post_init__(self) -> None:
-        if not whole(self.tokens, 1):
+        if not is_whole(self.tokens, 1):
             raise InvalidValue(f"the short answer may have {self.tokens!r:.40} tokens; allow at least 1")
         if not isinstance(self.more, str) or not self.more.strip():
             raise InvalidValue(f"more is {self.more!r:.40}; say what the reader asks when they want more")

@@ -6,11 +6,11 @@ answer, `labkit.streaming.StopWhen` ends it from outside; what is useful is deci
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from labkit.request import Completion, Done, Event, Handler, InvalidValue, Lever, Request, hops
+from labkit.output.asking import asked_as
+from labkit.request import Completion, Handler, InvalidValue, Lever, Request
 from labkit.streaming import FirstUseful, Kind
 
 
@@ -30,13 +30,10 @@ class Stops(Lever):
     def over(self, inner: Handler) -> Handler:
         """`inner`, with these stop sequences beside the request's own."""
 
-        async def handle(request: Request) -> AsyncGenerator[Event, None]:
-            texts = tuple(dict.fromkeys((*request.stop, *self.texts)))
-            async with aclosing(inner(replace(request, stop=texts))) as events:
-                async for event in events:
-                    yield event.via(hops.hop(hops.OUTPUT, "stops")) if isinstance(event, Done) else event
+        def asking(request: Request) -> Request:
+            return replace(request, stop=tuple(dict.fromkeys((*request.stop, *self.texts))))
 
-        return handle
+        return asked_as(inner, asking, "stops")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,7 @@ arrival, and four traps that were measured on this lab's engines are named here:
 - An engine with a reasoning parser applies the grammar behind `</think>` only. A model that answers without thinking is then
   held to nothing, and nothing says so. `at_once` begins the answer behind an empty thought.
 - xgrammar 0.2.8 takes anything but quotes, backslashes and line ends for a string with `maxLength`. So a raw control
-character
-  passes, which is no JSON, and an escape does not, which is. A `spacing` other than the engine's does both right.
+  character passes, which is no JSON, and an escape does not, which is. A `spacing` other than the engine's does both right.
 """
 
 from __future__ import annotations

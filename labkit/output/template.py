@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from labkit.output.asking import frozen, going_on, keyed, together, whole, with_extra
+from labkit.output.asking import frozen, going_on, keyed, together, with_extra
 from labkit.request import (
     CUT_SHORT,
     Chunk,
@@ -24,6 +24,7 @@ from labkit.request import (
     StreamIncomplete,
     clock,
     hops,
+    is_whole,
 )
 
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
@@ -46,7 +47,7 @@ class Slot:
         object.__setattr__(self, "choice", tuple(self.choice))
         if self.choice and self.regex:
             raise InvalidValue("a slot has a choice or a regex, not both")
-        if not whole(self.tokens, 1):
+        if not is_whole(self.tokens, 1):
             raise InvalidValue(f"a slot of {self.tokens!r:.40} tokens; allow at least 1")
 
 

@@ -11,9 +11,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from labkit.output.asking import keyed, next_turn, together, whole, with_extra
+from labkit.output.asking import asked_as, keyed, next_turn, together, with_extra
 from labkit.output.structured import Structured
-from labkit.request import Chunk, Done, Event, Handler, InvalidValue, Lever, Request, StreamIncomplete, clock, hops
+from labkit.request import Chunk, Done, Event, Handler, InvalidValue, Lever, Request, StreamIncomplete, clock, hops, is_whole
 
 _MARKS = 2
 """The tokens that open and close the thoughts, which are output tokens and no thoughts."""
@@ -33,7 +33,7 @@ class ThinkingBudget(Lever):
     answer: int | None = None
 
     def __post_init__(self) -> None:
-        if not whole(self.tokens, 0) or not (self.answer is None or whole(self.answer, 1)):
+        if not is_whole(self.tokens, 0) or not (self.answer is None or is_whole(self.answer, 1)):
             raise InvalidValue(
                 f"a budget of {self.tokens!r:.40} tokens of thought and {self.answer!r:.40} of answer; use whole numbers, "
                 "from 0 for thoughts and from 1 for the answer"
@@ -42,16 +42,13 @@ class ThinkingBudget(Lever):
     def over(self, inner: Handler) -> Handler:
         """`inner`, with a budget for its thoughts."""
 
-        async def handle(request: Request) -> AsyncGenerator[Event, None]:
+        def asking(request: Request) -> Request:
             asked = with_extra(request, thinking_token_budget=self.tokens)
-            if self.answer is not None:
-                asked = replace(asked, max_tokens=min(request.max_tokens, self.tokens + self.answer + _MARKS))
-            async with aclosing(inner(asked)) as events:
-                async for event in events:
-                    hop = hops.hop(hops.OUTPUT, f"thinking={self.tokens}")
-                    yield event.via(hop) if isinstance(event, Done) else event
+            if self.answer is None:
+                return asked
+            return replace(asked, max_tokens=min(request.max_tokens, self.tokens + self.answer + _MARKS))
 
-        return handle
+        return asked_as(inner, asking, f"thinking={self.tokens}")
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,14 @@ the engine's prefix cache keeps that part whichever level is asked for.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Literal
 
-from labkit.output.asking import Where, check_where, told, whole
+from labkit.output.asking import Where, asked_as, check_where, told
 from labkit.output.lengths import wilson
-from labkit.request import Done, Event, Handler, InvalidValue, Lever, Request, hops
+from labkit.request import Handler, InvalidValue, Lever, Request, is_whole
 from labkit.routing import Interval
 
 Level = Literal["brief", "normal", "detailed"]
@@ -44,7 +43,7 @@ class Verbosity(Lever):
     def __post_init__(self) -> None:
         if self.level not in WORDINGS:
             raise InvalidValue(f"level is {self.level!r:.40}; use one of {', '.join(WORDINGS)}")
-        if self.words is not None and not whole(self.words, 1):
+        if self.words is not None and not is_whole(self.words, 1):
             raise InvalidValue(f"words is {self.words!r:.40}; use None for no limit or a whole number from 1")
         check_where(self.where)
 
@@ -61,13 +60,7 @@ class Verbosity(Lever):
 
     def over(self, inner: Handler) -> Handler:
         """`inner`, told how much to say."""
-
-        async def handle(request: Request) -> AsyncGenerator[Event, None]:
-            async with aclosing(inner(self.asking(request))) as events:
-                async for event in events:
-                    yield event.via(hops.hop(hops.OUTPUT, f"verbosity={self.level}")) if isinstance(event, Done) else event
-
-        return handle
+        return asked_as(inner, self.asking, f"verbosity={self.level}")
 
 
 def words_of(text: str) -> int:
@@ -96,7 +89,7 @@ def obedience(texts: Iterable[str], words: int, level: float = 0.95) -> Obedienc
     Raises `InvalidValue` without an answer, and for a limit below 1.
     """
     counts = [words_of(text) for text in texts]
-    if not counts or not whole(words, 1):
+    if not counts or not is_whole(words, 1):
         raise InvalidValue(f"{len(counts)} answers to a limit of {words!r:.40} words; give at least one of each")
     kept = sum(count <= words for count in counts)
     interval = Interval(kept / len(counts), *wilson(kept, len(counts), level), level)

@@ -10,6 +10,7 @@ handlers run on wall time against a live engine and on virtual time against a mo
 from labkit.request import clock, hops
 from labkit.request.arrived import Arrived, UsageSource
 from labkit.request.books import Books, Page, joined, served
+from labkit.request.checks import is_whole
 from labkit.request.clock import run_virtual
 from labkit.request.codec import (
     chunk_from_json,
@@ -101,6 +102,7 @@ __all__ = [
     "event_to_json",
     "held",
     "hops",
+    "is_whole",
     "joined",
     "metered",
     "opened",

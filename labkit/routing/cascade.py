@@ -20,10 +20,11 @@ from labkit.request import (
     clock,
     complete,
     hops,
+    is_whole,
     joined,
     released,
 )
-from labkit.routing.checks import check_function, is_whole
+from labkit.routing.checks import check_function
 from labkit.routing.context import RoutingContext
 from labkit.routing.desk import Case, Desk, check_setting
 from labkit.routing.fallback import listed

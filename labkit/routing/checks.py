@@ -15,11 +15,6 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
 
 
-def is_whole(value: Any, least: int) -> bool:
-    """Whether `value` is a whole number from `least`."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
 def is_share(value: Any) -> bool:
     """Whether `value` is a number from 0 to 1."""
     return is_number(value) and 0 <= value <= 1

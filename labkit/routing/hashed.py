@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labkit.extras import extra
-from labkit.request import InvalidValue
-from labkit.routing.checks import is_whole
+from labkit.request import InvalidValue, is_whole
 
 if TYPE_CHECKING:
     from labkit.embeddings import Vectors

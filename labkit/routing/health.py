@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from labkit.request import EngineError, InvalidValue, clock
-from labkit.routing.checks import is_number, is_whole
+from labkit.request import EngineError, InvalidValue, clock, is_whole
+from labkit.routing.checks import is_number
 from labkit.routing.engine_errors import as_engine_error, is_callers_own, retry_after_s
 
 State = Literal["closed", "open", "half-open"]

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
-from labkit.request import Completion, Handler, InvalidValue, Request, clock, complete, metered
+from labkit.request import Completion, Handler, InvalidValue, Request, clock, complete, is_whole, metered
 from labkit.routing.calibration import Calibration
-from labkit.routing.checks import check_function, is_number, is_whole, several
+from labkit.routing.checks import check_function, is_number, several
 from labkit.routing.engine_errors import cancellations
 from labkit.routing.signals import Judge, Score, check_calibration, most_doubtful, name_of, scored
 

@@ -10,8 +10,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from labkit.request import Chooser, Chunk, Completion, Done, Event, Handler, InvalidValue, Request, complete
-from labkit.routing.checks import check_function, is_share, is_whole
+from labkit.request import Chooser, Chunk, Completion, Done, Event, Handler, InvalidValue, Request, complete, is_whole
+from labkit.routing.checks import check_function, is_share
 
 Compare = Callable[[Request, Completion, Completion], None]
 _log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from labkit.embeddings import Embedder
-from labkit.request import InvalidRequest, InvalidValue, Message, Request, clock
+from labkit.request import InvalidRequest, InvalidValue, Message, Request, clock, is_whole
 from labkit.shrink.count import lab_tokens
 from labkit.shrink.cut import Cut
 from labkit.shrink.packing import knapsack
@@ -89,7 +89,7 @@ class Chunks(Shrinker):
     protect: Protect = MARKED
 
     def __post_init__(self) -> None:
-        if isinstance(self.tokens, bool) or not isinstance(self.tokens, int) or self.tokens < 0:
+        if not is_whole(self.tokens, 0):
             raise InvalidValue(f"tokens is {self.tokens!r:.80}; use a whole number from 0")
         if self.value is not None and not callable(self.value):
             raise InvalidValue(

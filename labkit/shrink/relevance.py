@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from labkit.embeddings import Embedder
-from labkit.request import InvalidRequest, InvalidValue, Message, Request, clock
+from labkit.request import InvalidRequest, InvalidValue, Message, Request, clock, is_whole
 from labkit.shrink.count import lab_tokens
 from labkit.shrink.cut import Cut
 from labkit.shrink.parts import outside, overlaps, without_harm
@@ -68,9 +68,7 @@ class Sentences(Shrinker):
         object.__setattr__(self, "_near", Nearest(self.embedder))
         if self.tokens is None and self.threshold is None:
             raise InvalidValue("neither tokens nor threshold is given; say how much may stay, or how similar it must be")
-        if self.tokens is not None and (
-            isinstance(self.tokens, bool) or not isinstance(self.tokens, int) or self.tokens < 0
-        ):
+        if self.tokens is not None and not is_whole(self.tokens, 0):
             raise InvalidValue(f"tokens is {self.tokens!r:.80}; use a whole number from 0")
         if self.threshold is not None and not (isinstance(self.threshold, int | float) and -1 <= self.threshold <= 1):
             raise InvalidValue(f"threshold is {self.threshold!r:.80}; use a similarity from -1 to 1")

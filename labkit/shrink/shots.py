@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from labkit.request import InvalidValue, Message
+from labkit.request import InvalidValue, Message, is_whole
 from labkit.shrink.pick import Pick, greedy
 
 
@@ -84,7 +84,7 @@ def _plain(text: str) -> str:
 def check_picking(k: int | None, tokens: int | None, pick: object, count: object) -> None:
     """Refuse settings of a choice of examples that cannot work, with `InvalidValue`."""
     for name, value in (("k", k), ("tokens", tokens)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        if value is not None and not is_whole(value, 0):
             raise InvalidValue(f"{name} is {value!r:.80}; use a whole number from 0, or None for no limit")
     if k is None and tokens is None:
         raise InvalidValue("neither k nor tokens is given; say how many examples, or how many tokens of them, may stay")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from labkit.request import InvalidRequest, InvalidValue, Request, clock
+from labkit.request import InvalidRequest, InvalidValue, Request, clock, is_whole
 from labkit.shrink.conversation import holds, without
 from labkit.shrink.count import lab_tokens
 from labkit.shrink.pick import First, Pick
@@ -33,7 +33,7 @@ class ShotsInPrompt(Shrinker):
     protect: Protect = MARKED
 
     def __post_init__(self) -> None:
-        if isinstance(self.shots, bool) or not isinstance(self.shots, int) or self.shots < 1:
+        if not is_whole(self.shots, 1):
             raise InvalidValue(f"shots is {self.shots!r:.80}; say how many pairs of the prompt are examples, at least 1")
         check_picking(self.k, self.tokens, self.pick, self.count)
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from labkit.request import InvalidValue
+from labkit.request import InvalidValue, is_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class SummaryStore:
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.limit, bool) or not isinstance(self.limit, int) or self.limit < 1:
+        if not is_whole(self.limit, 1):
             raise InvalidValue(f"limit is {self.limit!r:.80}; keep at least 1 summary")
 
     def __len__(self) -> int:

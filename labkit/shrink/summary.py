@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from labkit.request import Handler, InvalidValue, LabError, Message, Request, books_in, complete, joined, metered
+from labkit.request import Handler, InvalidValue, LabError, Message, Request, books_in, complete, is_whole, joined, metered
 from labkit.shrink.conversation import Turn, turns, without
 from labkit.shrink.cut import Cut
 from labkit.shrink.lost import missing
@@ -73,7 +73,7 @@ class RollingSummary(Shrinker):
         metered(self.model)  # raises InvalidValue unless it is a handler
         for name in ("every", "keep", "max_tokens"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if not is_whole(value, 1):
                 raise InvalidValue(f"{name} is {value!r:.80}; use a whole number, at least 1")
         if len(self.stands) != 2 or sum(each.count(_PLACE) for each in self.stands) != 1:
             raise InvalidValue(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from labkit.request import InvalidRequest, InvalidValue, Message, Request
+from labkit.request import InvalidRequest, InvalidValue, Message, Request, is_whole
 from labkit.shrink.conversation import holds, said, turns, without
 from labkit.shrink.count import lab_tokens
 from labkit.shrink.protect import FACTS, Protect
@@ -39,7 +39,7 @@ class TokenBudget(Shrinker):
     def __post_init__(self) -> None:
         for name, least in (("tokens", 1), ("marks", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if not is_whole(value, least):
                 raise InvalidValue(f"{name} is {value!r:.80}; use a whole number from {least}")
         if not callable(self.count):
             raise InvalidValue(f"count is {self.count!r:.80}; give a function from a text to its number of tokens")

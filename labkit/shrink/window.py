@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from labkit.request import InvalidValue, Request
+from labkit.request import InvalidValue, Request, is_whole
 from labkit.shrink.conversation import holds, turns, without
 from labkit.shrink.protect import FACTS, Protect
 from labkit.shrink.shrinker import Shrinker
@@ -28,7 +28,7 @@ class Window(Shrinker):
     protect: Protect = FACTS
 
     def __post_init__(self) -> None:
-        if isinstance(self.turns, bool) or not isinstance(self.turns, int) or self.turns < 1:
+        if not is_whole(self.turns, 1):
             raise InvalidValue(f"turns is {self.turns!r:.80}; keep at least 1, the turn with the question")
 
     async def shrink(self, request: Request) -> Shrunk:
