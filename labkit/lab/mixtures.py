@@ -29,6 +29,11 @@ def unchanged(rng: random.Random) -> Example:
     return long_example(rng) if rng.random() < 1 / 15 else _one(rng, _FAMILIES)
 
 
+def unchanged_exactly(rng: random.Random) -> Example:
+    """As `unchanged`, with twice the share of `normalise`, whose answers are copied letter by letter and suffer first."""
+    return _one(rng, {"normalise": 1.0}) if rng.random() < 1 / 7 else unchanged(rng)
+
+
 def in_style(rng: random.Random) -> Example:
     """A task with an instruction on how to answer: a verbosity, a number of words, or a form."""
     example = _one(rng, _STYLED)
@@ -57,7 +62,9 @@ def in_telegraph_style(rng: random.Random) -> Example:
 
 def in_thread(rng: random.Random) -> Example:
     """A conversation about an order, two times in five from a line that says how it stood."""
-    turns = min(rng.randint(MIN_TURNS, MAX_TURNS), rng.randint(MIN_TURNS, MAX_TURNS))
+    turns = rng.randint(MIN_TURNS, MAX_TURNS)
+    if rng.random() < 0.5:
+        turns = min(turns, rng.randint(MIN_TURNS, MAX_TURNS))
     found = thread("train", rng.randrange(10**9), turns=turns, chatter=rng.choice((0.0, 0.0, 0.2, 0.5)))
     if rng.random() < 0.6:
         return found.example
@@ -83,8 +90,8 @@ def house_case(rng: random.Random) -> Example:
 
 MIXTURES: dict[str, dict[Callable[[random.Random], Example], float]] = {
     "desk": {unchanged: 0.4, in_style: 0.6},
-    "context": {unchanged: 0.35, in_telegraph_style: 0.25, in_thread: 0.4},
-    "labels": {unchanged: 0.3, by_example: 0.7},
+    "context": {unchanged_exactly: 0.45, in_telegraph_style: 0.2, in_thread: 0.35},
+    "labels": {unchanged_exactly: 0.4, by_example: 0.6},
     "house": {house_case: 0.6, unchanged: 0.4},
 }
 

@@ -67,6 +67,8 @@ def train_reader(out: Path = _FOLDER, steps: int = 400, seed: int = 0, device: s
         import torch
         from transformers import AutoTokenizer, LlamaForCausalLM
 
+        from labkit.lab.train import in_halves
+
     torch.manual_seed(seed)
     rng = random.Random(seed)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -111,7 +113,7 @@ def train_reader(out: Path = _FOLDER, steps: int = 400, seed: int = 0, device: s
             done = step / steps
             for group in (g for optimizer in optimizers for g in optimizer.param_groups):
                 group["lr"] = PEAK_LR * min(1.0, step / 50) * (1.0 if done < 0.5 else max(0.02, (1 - done) / 0.5))
-            with torch.autocast(device, torch.bfloat16):
+            with in_halves(device):
                 logits = model(input_ids=batch[:, :-1], use_cache=False).logits[real]
             loss = torch.nn.functional.cross_entropy(logits.float(), batch[:, 1:][real])
             loss.backward()
