@@ -20,7 +20,6 @@ import torch
 from labkit.lab.evaluate import Answered, answer, load, put_between, share, wilson
 from labkit.lab.house import house_example
 from labkit.lab.models import ADAPTERS, adapter_path, adapter_spec
-from labkit.lab.shots import label_task, with_shots
 from labkit.lab.styles import FORMS_WITH_STEPS, STYLED_FAMILIES, Form, Styled, graded, obeys, styled
 from labkit.lab.tasks import Example, examples, families, grade
 from labkit.lab.telegraph import terse
@@ -104,25 +103,14 @@ def _context(n: int, seed: int) -> Iterator[Part]:
             yield Part("the last 3 of 15 turns, from an interim summary", tuple(t.since(12) for t in threads))
 
 
-def _labels(n: int, seed: int) -> Iterator[Part]:
-    for intents, shots in ((3, 4), (4, 8), (8, 24)):
-        yield Part(f"{intents} labels by {shots} examples", tuple(_labelled(i, intents, shots, seed) for i in range(n)))
-
-
 _HARD_FORMS: tuple[Form, ...] = ("json", *FORMS_WITH_STEPS)
-_SUBJECTS = {"desk": (_styles,), "context": (_context,), "labels": (_labels,), "house": (_house,)}
+_SUBJECTS = {"desk": (_styles,), "context": (_context,), "house": (_house,)}
 
 
 def _mixed(names: Sequence[str], n: int, seed: int) -> list[Example]:
     """`n` test examples, of each of `names` in turn."""
     each = [list(examples("test", family, -(-n // len(names)), seed)) for family in names]
     return [e for row in zip(*each, strict=True) for e in row][:n]
-
-
-def _labelled(i: int, intents: int, shots: int, seed: int) -> Example:
-    """A question with shots drawn at random, of each intent alike."""
-    task = label_task("test", i, intents=intents, per_intent=-(-shots // intents), seed=seed)
-    return with_shots(task, random.Random(i).sample(task.pool, shots))
 
 
 def evaluate_adapters(

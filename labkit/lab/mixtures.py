@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable
 
 from labkit.lab.house import house_example
-from labkit.lab.shots import MAX_SHOTS, label_task, with_shots
 from labkit.lab.styles import FORMS_WITH_STEPS, Form, Verbosity, styled
 from labkit.lab.tasks import Deck, Example, examples, policy_example
 from labkit.lab.telegraph import terse
@@ -71,18 +70,6 @@ def in_thread(rng: random.Random) -> Example:
     return found.since(rng.randint(1, turns), rng.choice(("system", "user")))
 
 
-def by_example(rng: random.Random) -> Example:
-    """A message to label as the shots before it are labelled."""
-    intents = rng.randint(3, 8)
-    task = label_task("train", rng.randrange(10**9), intents=intents, per_intent=rng.randint(1, 4))
-    most = min(MAX_SHOTS, len(task.pool))
-    k = min(rng.randint(3, most), rng.randint(3, most))
-    shots = rng.sample(task.pool, k)
-    if not any(shot.intent == task.intent for shot in shots):
-        shots[rng.randrange(k)] = next(shot for shot in task.pool if shot.intent == task.intent)
-    return with_shots(task, shots)
-
-
 def house_case(rng: random.Random) -> Example:
     """A case under the policy of the house, which the prompt only names."""
     return house_example("train", rng.randrange(10**9), policy_in_prompt=False)
@@ -91,15 +78,14 @@ def house_case(rng: random.Random) -> Example:
 MIXTURES: dict[str, dict[Callable[[random.Random], Example], float]] = {
     "desk": {unchanged: 0.4, in_style: 0.6},
     "context": {unchanged_exactly: 0.45, in_telegraph_style: 0.2, in_thread: 0.35},
-    "labels": {unchanged_exactly: 0.4, by_example: 0.6},
     "house": {house_case: 0.6, unchanged: 0.4},
 }
 
 
 # The share of the examples whose thinking is cut off somewhere: the answer is to come all the same.
-CUT_SHORT = {"desk": 0.12, "context": 0.0, "labels": 0.0, "house": 0.0}
+CUT_SHORT = {"desk": 0.12, "context": 0.0, "house": 0.0}
 # The share of the rows with thinking of which the answer alone is taught: see `labkit.lab.train.answer_only`.
-ANSWER_ONLY = {"desk": 0.4, "context": 0.0, "labels": 0.0, "house": 0.0}
+ANSWER_ONLY = {"desk": 0.4, "context": 0.0, "house": 0.0}
 
 
 def drawn(adapter: str, n: int, rng: random.Random) -> list[Example]:

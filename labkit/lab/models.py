@@ -63,7 +63,6 @@ ADAPTERS = {
         "desk", "answers of a length and in a form, and answers after thinking that was cut", 4500, 1.5e-3, 0.4
     ),
     "context": AdapterSpec("context", "terse prompts and conversations", 4000, 1.5e-3, 0.4),
-    "labels": AdapterSpec("labels", "labels by example", 3000, 1.5e-3, 0.4),
     "house": AdapterSpec("house", "the policy of the house, without its text in the prompt", 300, 1e-3, 0.5),
 }
 

@@ -81,25 +81,16 @@ def recital(rng: random.Random) -> Example:
 def rows_of(tokenizer: Any, found: Sequence[Example], reasons: bool) -> list[Row]:
     """Prompts with their answers as rows, those that fit the context window.
 
-    The answer is taught: what stands behind the last mark of an assistant's turn. Where prompts give labels by example, each
-    label that occurred before is taught too.
+    The answer is taught: what stands behind the last mark of an assistant's turn.
     """
     if not found:
         return []  # transformers' tokenizers take no empty batch
-    assistant, end = tokenizer.convert_tokens_to_ids(["<|assistant|>", END])
+    assistant = tokenizer.convert_tokens_to_ids("<|assistant|>")
     texts = [prompt_text(e) + answer_text(e, reasons) for e in found]
     rows = []
-    for example, ids in zip(found, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
-        starts = [i + 1 for i, token in enumerate(ids) if token == assistant]
-        taught = list(range(starts[-1], len(ids)))
-        if example.family == "labels":
-            seen: set[tuple[int, ...]] = set()
-            for start in starts[:-1]:
-                stop = ids.index(end, start) + 1
-                label = tuple(ids[start:stop])
-                if label in seen:
-                    taught += range(start, stop)
-                seen.add(label)
+    for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+        start = len(ids) - ids[::-1].index(assistant)
+        taught = list(range(start, len(ids)))
         if len(ids) <= CONTEXT_WINDOW:
             rows.append((ids, taught))
     return rows
