@@ -4,8 +4,8 @@ The support desk of a fictional outdoor-gear shop has seven families of tasks wh
 (`examples`, `grade`). Two small Llama models are trained on them (`model_path`): one answers at once, the other first
 reasons in steps, which are billed as output tokens. They make quality, confidence and cost real and exactly checkable,
 offline. The same tasks come with a style to answer in (`styled`), with words left out (`terse`), as conversations
-(`thread`), with labels by example (`label_task`), and under one policy of the house (`house_example`): LoRA adapters
-have learned the styles and the policy (`adapter_path`). `pairs`, `hard_pairs` and `traffic` give questions whose
+(`thread`), with labels by example (`label_task`), and under one policy of the house (`house_example`). LoRA adapters have
+learned all of these but the labels (`adapter_path`). `pairs`, `hard_pairs` and `traffic` give questions whose
 meanings are known, to judge caches by. Training and evaluation need torch, so they are imported on first use: see
 `labkit.lab.train` and `labkit.lab.evaluate`.
 """
