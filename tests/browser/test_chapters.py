@@ -47,7 +47,7 @@ def test_an_executed_chapter_can_be_read_in_both_themes(name: str, server: LabSe
     watched = open_page(browser, 1280, 1000)
     page = watched.page
     opened = Notebook(server, page, f"executed-{name}.ipynb", "light")
-    page.wait_for_function(f"() => document.querySelectorAll('{DRAWN}').length >= {executed(name).charts}", timeout=60_000)
+    page.wait_for_function(f"() => document.querySelectorAll('{DRAWN}').length >= {executed(name).charts}", timeout=180_000)
     if name == "00_start_here":
         assert "costs 12 euros" in page.inner_text(".jp-Notebook")
     assert page.locator(".jp-OutputArea-output :text('Error displaying widget')").count() == 0
@@ -71,7 +71,7 @@ def test_a_dashboard_follows_its_sliders(server: LabServer, browser: Browser) ->
     assert veils
     for left in reversed(range(veils)):  # what is below each stays folded until somebody commits, or looks
         look.first.click()
-        page.wait_for_function("n => document.querySelectorAll('.lab-veil').length <= n", arg=left, timeout=30_000)
+        page.wait_for_function("n => document.querySelectorAll('.lab-veil').length <= n", arg=left, timeout=90_000)
     assert page.locator(DRAWN).count() >= 5
     dashboard = page.locator(".jp-OutputArea-output", has_text="Users a day").first
     times = redraw_times(page, dashboard, "Users a day")
