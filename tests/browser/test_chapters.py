@@ -71,7 +71,7 @@ def test_a_dashboard_follows_its_sliders(server: LabServer, browser: Browser) ->
     assert veils
     for left in reversed(range(veils)):  # what is below each stays folded until somebody commits, or looks
         look.first.click()
-        page.wait_for_function("n => document.querySelectorAll('.lab-veil').length <= n", arg=left, timeout=90_000)
+        page.wait_for_function("n => document.querySelectorAll('.lab-veil').length <= n", arg=left, timeout=30_000)
     assert page.locator(DRAWN).count() >= 5
     dashboard = page.locator(".jp-OutputArea-output", has_text="Users a day").first
     times = redraw_times(page, dashboard, "Users a day")
