@@ -77,9 +77,12 @@ async def beside(name: str, work: Timed, base: str, baseline: Timed, rounds: int
 
 
 async def prefill(engine: Engine, messages: tuple[Message, ...]) -> float:
-    """Seconds to the first token, with nothing read from the prefix cache."""
+    """Seconds until the one token that is asked for is done, with nothing read from the prefix cache.
+
+    Not its TTFT: where that token has no text (the end, or the start of a thought), there is none.
+    """
     asked = Request(messages, max_tokens=1, extra={"cache_salt": secrets.token_hex(8)})
-    found = (await complete(engine, asked)).done.timing.ttft
+    found = (await complete(engine, asked)).done.timing.e2e
     assert found is not None
     return found
 
