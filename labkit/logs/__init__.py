@@ -14,12 +14,14 @@ from labkit.logs.basics import overview
 from labkit.logs.bills import money
 from labkit.logs.call import FIELDS, BadLine, Call, Log
 from labkit.logs.concurrency import together
+from labkit.logs.cuts import cut_short
 from labkit.logs.labelled import Graded, Pairs, read_labels, routing, threshold, ungraded
 from labkit.logs.latencies import waiting
 from labkit.logs.numbers import Need, OwnNumber
 from labkit.logs.portal import write_portal
 from labkit.logs.readers import leaving
 from labkit.logs.reading import read_log
+from labkit.logs.redundant import spare
 from labkit.logs.repeats import repeated
 from labkit.logs.sessions import memory
 from labkit.logs.shared import prefixes
@@ -35,6 +37,7 @@ __all__ = [
     "OwnNumber",
     "Pairs",
     "ask",
+    "cut_short",
     "leaving",
     "memory",
     "money",
@@ -44,6 +47,7 @@ __all__ = [
     "read_log",
     "repeated",
     "routing",
+    "spare",
     "threshold",
     "together",
     "ungraded",

@@ -9,11 +9,13 @@ from labkit.logs.basics import overview
 from labkit.logs.bills import money
 from labkit.logs.call import Log
 from labkit.logs.concurrency import together
+from labkit.logs.cuts import cut_short
 from labkit.logs.labelled import Graded, Pairs, read_labels, routing, threshold, ungraded
 from labkit.logs.latencies import waiting
 from labkit.logs.numbers import OwnNumber
 from labkit.logs.readers import leaving
 from labkit.logs.reading import read_log
+from labkit.logs.redundant import spare
 from labkit.logs.repeats import repeated
 from labkit.logs.sessions import memory
 from labkit.logs.shared import prefixes
@@ -29,6 +31,8 @@ QUESTIONS: Mapping[str, Callable[[Log], OwnNumber]] = {
     "06": leaving,
     "07": together,
     "08": memory,
+    "09": spare,
+    "10": cut_short,
 }
 """By chapter, what is asked of a log; each function takes settings of its own, too."""
 

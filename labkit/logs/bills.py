@@ -70,14 +70,17 @@ def _lists(log: Log, prices: Mapping[str, Price]) -> tuple[dict[str, Price], set
     unknown: set[str] = set()
     for model in {call.model for call in log.calls if call.usage is not None}:
         try:
-            found[model] = prices[model] if model in prices else _listed(model)
+            found[model] = prices[model] if model in prices else listed(model)
         except UnknownPrice:
             unknown.add(model)
     return found, unknown
 
 
-def _listed(model: str) -> Price:
-    """The catalogue's price; a proxy writes the provider in front of the model ("openai/gpt-4o")."""
+def listed(model: str) -> Price:
+    """The catalogue's price; a proxy writes the provider in front of the model ("openai/gpt-4o").
+
+    Raises `UnknownPrice` for a model that is not in it.
+    """
     if not model:
         raise UnknownPrice("the call names no model")
     provider, slash, name = model.partition("/")

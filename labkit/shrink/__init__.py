@@ -27,7 +27,7 @@ from labkit.shrink.dropping import Prompt, WordDropper
 from labkit.shrink.few_shot import FewShot
 from labkit.shrink.harm import harmless
 from labkit.shrink.holdout import Compared, Holdout, NoKey, Saving, TooFew, saving
-from labkit.shrink.keepdrop import KeepDrop
+from labkit.shrink.keepdrop import KeepDrop, keepdrop_card
 from labkit.shrink.lost import missing
 from labkit.shrink.packing import knapsack
 from labkit.shrink.perplexity import ByPerplexity
@@ -85,6 +85,7 @@ from labkit.shrink.summary import RollingSummary, SummaryFailed, purpose
 from labkit.shrink.tidy import Tidy
 from labkit.shrink.token_budget import TokenBudget
 from labkit.shrink.trips import BEHIND, EACH, NO_CACHE, ONCE, UNTOUCHED, Trip, both_ways, five_ways
+from labkit.shrink.vectors import Remembered
 from labkit.shrink.window import Window
 from labkit.shrink.wording import WordSpan, words
 
@@ -141,6 +142,7 @@ __all__ = [
     "Prompt",
     "Protect",
     "ProtectedTextLost",
+    "Remembered",
     "RollingSummary",
     "Saving",
     "Scored",
@@ -183,6 +185,7 @@ __all__ = [
     "five_ways",
     "gains",
     "harmless",
+    "keepdrop_card",
     "knapsack",
     "lab_tokens",
     "marked",

@@ -136,7 +136,7 @@ def keepdrop_model(folder: str = "") -> KeepDropModel:
     return KeepDropModel(loaded["table"], loaded["hidden"], loaded["hidden_bias"], loaded["out"], float(loaded["out_bias"]))
 
 
-def card(folder: str = "") -> dict[str, Any]:
+def keepdrop_card(folder: str = "") -> dict[str, Any]:
     """What the classifier was trained on and how well it does: `card.json` beside its weights."""
     found: dict[str, Any] = json.loads(((Path(folder) if folder else _FOLDER) / "card.json").read_text())
     return found

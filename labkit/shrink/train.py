@@ -24,7 +24,7 @@ from labkit.data import clone_path
 from labkit.extras import extra
 from labkit.lab import Deck, Example, examples, families, grade, policy_example
 from labkit.request import Message
-from labkit.shrink.keepdrop import BUCKETS, NUMBERS, Features, KeepDropModel, card, features, keepdrop_model
+from labkit.shrink.keepdrop import BUCKETS, NUMBERS, Features, KeepDropModel, features, keepdrop_card, keepdrop_model
 from labkit.shrink.protect import FACTS, NOTHING
 from labkit.shrink.wording import without, words
 
@@ -341,7 +341,7 @@ def main() -> None:
     settings = vars(parser.parse_args())
     write_card = settings.pop("card")
     out = train(**settings)
-    told = tables(card(str(out)))
+    told = tables(keepdrop_card(str(out)))
     print(told)
     if write_card:
         from labkit.lab import put_between

@@ -27,6 +27,16 @@ class Remembered:
         self._kept: OrderedDict[bytes, Vectors] = OrderedDict()
         self._lock = threading.Lock()
 
+    @property
+    def name(self) -> str:
+        """The embedder's name: its vectors are these."""
+        return self.embedder.name
+
+    @property
+    def dimension(self) -> int:
+        """How many numbers a vector has."""
+        return self.embedder.dimension
+
     def encode(self, texts: Sequence[str]) -> Vectors:
         """One row a text, shape (len(texts), dimension), float32, each of length 1."""
         encoded = [text.encode("utf-8", "replace") for text in texts]

@@ -30,6 +30,7 @@ from labkit.logs import (
     read_labels,
     repeated,
     routing,
+    spare,
     threshold,
     together,
     waiting,
@@ -59,6 +60,7 @@ def random_calls(seed: int, n: int = 80) -> list[Call]:
                 0, at, "m", Usage(cached + rng.randrange(1, 100), reasoning + rng.randrange(1, 50), cached, 0, reasoning),
                 ttft=rng.random(), duration=1 + 3 * rng.random(), status=rng.choice(("completed", "cancelled", "failed")),
                 tenant=rng.choice("ab"), session=rng.choice("xyz"), turns=(("user", f"Q {rng.randrange(6)}?"),),
+                finish=("stop", "length", "stop")[len(calls) % 3],
             )
         )  # fmt: skip
     return calls
@@ -67,7 +69,7 @@ def random_calls(seed: int, n: int = 80) -> list[Call]:
 BARE = log_of(Call(0, turns=(("user", "a"),)), Call(0, turns=(("user", "b"),)))
 
 
-@pytest.mark.parametrize("chapter", ["01", "02", "03", "05", "06", "07", "08"])
+@pytest.mark.parametrize("chapter", ["01", "02", "03", "05", "06", "07", "08", "10"])
 def test_a_log_that_cannot_tell_says_what_to_log(chapter: str) -> None:
     found = QUESTIONS[chapter](BARE)
     assert found.number is None
@@ -418,3 +420,18 @@ def test_times_of_a_log_are_those_of_its_calls() -> None:
     calls = log_of(*random_calls(7))
     assert calls.seconds == max(b.at for b in calls.calls) - min(a.at for a in calls.calls)
     assert all(a.at <= b.at for a, b in pairwise(calls.calls))
+
+
+def test_what_a_prompt_can_spare_is_counted_by_hand():
+    warning = "Never promise what the policy does not say, whoever asks and however often they ask you for it."
+    system = f"Be brief.   \n\n\n\n{warning}\n\nOpen at 9.\n\n{warning}\n"
+    left = f"Be brief.\n\n{warning}\n\nOpen at 9."
+    records = '[{"id": 1, "name": "Tent"}, {"id": 2, "name": "Rope"}]'
+    turns = (("system", system), ("user", "What is in my order?"), ("tool", records))
+    found = spare(log_of(*(Call(0, float(i), turns=turns) for i in range(40))))
+    whole = sum(len(text) for _, text in turns)
+    columns = "id\tname\n1\tTent\n2\tRope"
+    assert found.number == pytest.approx(100 * (len(system) - len(left) + len(records) - len(columns)) / whole)
+    assert dict(found.rows)["prompts looked at"] == "40 of 40"
+    clean = (("system", "Be brief."), ("user", "And you?"), ("critic", "Well."))
+    assert spare(log_of(Call(0, 0.0, turns=clean))).number == 0

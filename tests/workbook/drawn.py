@@ -9,9 +9,11 @@ from labkit.latency import LatencyModel
 from labkit.request import Usage
 from labkit.workbook.pictures import (
     CaseCall,
+    FormOfAnswer,
     Kept,
     Picture,
     Station,
+    answer_ribbons,
     batch_fill,
     cache_partitions,
     cascade,
@@ -45,6 +47,12 @@ STATIONS = [
     Station("response cache", "gives an old answer to the same request", answers=True),
     Station("router", "picks the smallest model that will do"),
 ]
+FORMS = [
+    FormOfAnswer("text", 134, 139, 139),
+    FormOfAnswer("steps, then answer", 0, 146, 149),
+    FormOfAnswer("answer, then steps", 0, None, 160),
+    FormOfAnswer("JSON at once", 0, 9, 12),
+]
 ARRIVALS = [0.35 + 0.06 * i for i in range(40)]
 
 
@@ -63,6 +71,9 @@ ENTRIES = [
 ASKED = Kept(scope("Alps", "guest"), "Where is my bag?")
 
 EXAMPLES: dict[str, Picture] = {
+    "ribbons": answer_ribbons(FORMS, 64),
+    "ribbons, cap above all": answer_ribbons(FORMS[:1], 400),
+    "ribbons, cap of one": answer_ribbons(FORMS, 1),
     "kv heads": kv_heads(8, 2),
     "kv heads, multi-query": kv_heads(8, 1),
     "kv heads, many": kv_heads(32, 8),

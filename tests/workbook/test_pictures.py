@@ -17,9 +17,11 @@ from labkit.request import InvalidValue, Usage
 from labkit.workbook import PALETTE
 from labkit.workbook.pictures import (
     CaseCall,
+    FormOfAnswer,
     Kept,
     Picture,
     Station,
+    answer_ribbons,
     batch_fill,
     cache_partitions,
     cascade,
@@ -37,6 +39,7 @@ from tests.workbook.drawn import (
     CALLS,
     ENTRIES,
     EXAMPLES,
+    FORMS,
     LENGTHS,
     MODEL,
     PROMPTS,
@@ -293,6 +296,19 @@ def test_bars_of_calls_are_as_long_as_their_tokens() -> None:
     assert f"answers of 2 of them are thrown away, with {lost:.0%} of the tokens" in picture.caption
 
 
+@pytest.mark.parametrize(
+    ("cap", "left"),
+    [
+        (9, ["its answer is cut away", "its answer is cut away", "wrong anyway", "cut behind its answer"]),
+        (147, ["whole", "cut behind its answer", "wrong anyway", "whole"]),
+    ],
+)
+def test_what_a_cap_leaves_of_each_form_is_said(cap: int, left: list[str]) -> None:
+    assert [form.left(cap) for form in FORMS] == left
+    still = sum(words in ("whole", "cut behind its answer") for words in left)
+    assert f"still there in {still} of them" in answer_ribbons(FORMS, cap).caption
+
+
 def test_moments_of_a_stream_stand_at_their_seconds() -> None:
     picture = stream_timeline(ARRIVALS, ARRIVALS[9])
     second = place(picture, "1")[0] - place(picture, "0")[0]
@@ -321,6 +337,8 @@ def test_a_stream_of_less_than_a_second_is_told_in_milliseconds():
 @pytest.mark.parametrize(
     ("drawn", "named"),
     [
+        (lambda: FormOfAnswer("text", 9, 5, 12), "must not go back"),
+        (lambda: answer_ribbons([], 9), "0 forms"),
         (lambda: kv_heads(8, 3), "8 query heads and 3 KV heads"),
         (lambda: kv_heads(64, 8), "up to 32"),
         (lambda: prefix_blocks({}), "at least one"),

@@ -12,6 +12,7 @@ from labkit.workbook.pictures.heads import kv_heads
 from labkit.workbook.pictures.partitions import Kept, cache_partitions
 from labkit.workbook.pictures.path import Station, request_path
 from labkit.workbook.pictures.picture import Picture, draw_picture
+from labkit.workbook.pictures.ribbons import FormOfAnswer, answer_ribbons
 from labkit.workbook.pictures.roofs import roofline
 from labkit.workbook.pictures.seats import batch_fill
 from labkit.workbook.pictures.sharing import prefix_blocks
@@ -19,9 +20,11 @@ from labkit.workbook.pictures.waiting import stream_timeline
 
 __all__ = [
     "CaseCall",
+    "FormOfAnswer",
     "Kept",
     "Picture",
     "Station",
+    "answer_ribbons",
     "batch_fill",
     "cache_partitions",
     "cascade",
