@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from labkit.batching import BatcherClosed, BatchFailed, FunctionFailed, QueueFull
+from labkit.budgets import BudgetExhausted, Overspent, PursesError
 from labkit.caches import CacheError
 from labkit.cost import UnknownPrice
 from labkit.embeddings import BadVector
 from labkit.engines import EngineArgumentError, EngineRestarted, EngineStartError, MetricMissing, RecordingError
+from labkit.exports import ExportError, TooManySeries
 from labkit.extras import MissingExtra
 from labkit.ledger import InvalidRow, LedgerError
 from labkit.output import GrammarRefused, InvalidAnswer
@@ -28,6 +30,7 @@ from labkit.request import (
     LabError,
     StreamIncomplete,
 )
+from labkit.resilience import CannotResume, KeyReused
 from labkit.routing import AllDown, CircuitOpen
 from labkit.shrink import InstructionMissing, NoKey, OverBudget, ProtectedTextLost, SummaryFailed
 from labkit.streaming import StreamGone
@@ -40,14 +43,20 @@ STATUS: Mapping[type[LabError], int] = {
     OverBudget: 400,
     SummaryFailed: 502,
     InvalidRow: 400,  # a request whose tenant or feature no ledger can keep
+    BudgetExhausted: 402,
     StreamGone: 404,
+    KeyReused: 422,
     QueueFull: 429,
     LabError: 500,
     InvalidValue: 500,
     ProtectedTextLost: 500,
     MissingExtra: 500,
     LedgerError: 500,
+    ExportError: 500,
+    TooManySeries: 500,
     CacheError: 500,
+    PursesError: 500,
+    Overspent: 500,
     UnknownPrice: 500,
     FunctionFailed: 500,
     BatchFailed: 500,
@@ -59,6 +68,7 @@ STATUS: Mapping[type[LabError], int] = {
     EngineError: 502,
     EngineUnreachable: 502,
     StreamIncomplete: 502,
+    CannotResume: 502,
     InvalidAnswer: 502,
     EngineRestarted: 502,
     EngineStartError: 503,

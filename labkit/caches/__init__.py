@@ -45,6 +45,7 @@ from labkit.caches.semantic import SemanticCache, same_text
 from labkit.caches.singleflight import SingleFlight, same_question
 from labkit.caches.stats import Stats
 from labkit.caches.store import Store
+from labkit.caches.streams import given_again
 
 __all__ = [
     "Acceptance",
@@ -82,6 +83,7 @@ __all__ = [
     "differences",
     "fingerprint",
     "fit_curve",
+    "given_again",
     "lint",
     "provider",
     "reading_tool",

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 def savings(ledger: Ledger, by: tuple[str, ...] = ()) -> pd.DataFrame:
     """What the repeated answers had cost when they were first computed, for every value of the attributes `by`.
 
-    A repeated answer is a completed attempt with "response-cache", "semantic-cache" or "single-flight" on its route, and no
-    tokens. Its response id is the id of the original answer plus the time at which the original ended, because some servers
-    reuse their ids. The attempt in the same ledger with that id and time says what the original used. Columns: those of
-    `by`, `labkit.currency`, `answers` (how many were repeated), `unknown` (how many of them have no original in this ledger,
-    or an original without a cost; if there are any, the saving is a lower bound), `input_tokens` and `output_tokens` that
-    were not computed again, `saved` (exact decimal). Raises `LedgerError` for an unknown attribute.
+    A repeated answer is a completed attempt with "response-cache", "semantic-cache", "single-flight" or "idempotent" on its
+    route, and no tokens. Its response id is the id of the original answer plus the time at which the original ended, because
+    some servers reuse their ids. The attempt in the same ledger with that id and time says what the original used. Columns:
+    those of `by`, `labkit.currency`, `answers` (how many were repeated), `unknown` (how many of them have no original in
+    this ledger, or an original without a cost; if there are any, the saving is a lower bound), `input_tokens` and
+    `output_tokens` that were not computed again, `saved` (exact decimal). Raises `LedgerError` for an unknown attribute.
     """
     from labkit.ledger import check_names
 

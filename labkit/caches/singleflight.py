@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from labkit.caches.rules import fingerprint, scope_of
-from labkit.caches.streams import Aside, repeated
+from labkit.caches.streams import Aside, given_again
 from labkit.request import (
     Books,
     Chunk,
@@ -178,4 +178,4 @@ async def _followed(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event
                 yield replace(event, at=at, usage=Usage())
             else:
                 timing = event.timing if began is None or now is None else Timing(began[0], first, last, now, began[1])
-                yield aside.told(replace(repeated(event), timing=timing).via(hops.SINGLE_FLIGHT))
+                yield aside.told(replace(given_again(event), timing=timing).via(hops.SINGLE_FLIGHT))

@@ -27,7 +27,12 @@ from labkit.request import (
 
 T = TypeVar("T")
 STORED_REASONS = frozenset({"stop", "length", "tool_calls"})
-LAYERS = {hops.RESPONSE_CACHE: "response", hops.SEMANTIC_CACHE: "semantic", hops.SINGLE_FLIGHT: "single flight"}
+LAYERS = {
+    hops.RESPONSE_CACHE: "response",
+    hops.SEMANTIC_CACHE: "semantic",
+    hops.SINGLE_FLIGHT: "single flight",
+    hops.IDEMPOTENT: "idempotency key",
+}
 """The layer's name, as in tables, for the kind of its hop on a route."""
 
 
@@ -73,14 +78,14 @@ def may_be_kept(done: Done) -> bool:
     """Whether an answer may be stored: it ended by itself or at its limit, and it was computed just now.
 
     An answer that came from another cache belongs to that cache. Stored again here, it would get a new creation time, and
-    would outlive the facts and the lifetime it was made under.
+    would outlive the facts and the lifetime it was made under. One that a budget cut would be whole for another caller.
     """
     if not isinstance(done.finish_reason, str) or done.finish_reason not in STORED_REASONS:
         return False
-    return not {hops.RESPONSE_CACHE, hops.SEMANTIC_CACHE} & set(hops.kinds(done.route))
+    return not {hops.RESPONSE_CACHE, hops.SEMANTIC_CACHE, hops.IDEMPOTENT, hops.BUDGET} & set(hops.kinds(done.route))
 
 
-def repeated(done: Done) -> Done:
+def given_again(done: Done) -> Done:
     """`done` for a caller who gets the answer again: no usage, cost 0, and an id that names the original answer."""
     told = {f.name: f.default for f in fields(Done) if f.name in ("usage_note", "faults", "booked")}
     return replace(done, usage=Usage(), cost=Decimal(0), response_id=_original(done), **told)  # type: ignore[arg-type]
@@ -100,7 +105,7 @@ def _original(done: Done) -> str:
 
 def encode(answer: Completion) -> bytes | None:
     """A whole answer as bytes, without its times; None if it holds something that could not be restored exactly."""
-    done = replace(repeated(answer.done), timing=Timing(0.0), route=())
+    done = replace(given_again(answer.done), timing=Timing(0.0), route=())
     chunks = [replace(chunk, at=0.0, usage=None) for chunk in answer.chunks]
     try:
         data = {"chunks": [chunk_to_json(chunk) for chunk in chunks], "done": done_to_json(done)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from enum import Enum
 from pathlib import Path
@@ -89,6 +90,17 @@ def calculator(context: typer.Context) -> None:
     from labkit.cli.jupyter import open_calculator
 
     sys.exit(open_calculator(context.args))
+
+
+@app.command(context_settings=_PASS_ON)
+def dashboard(
+    context: typer.Context,
+    ledger_file: Annotated[Path, typer.Argument(metavar="LEDGER", help="The ledger (an SQLite file).")],
+) -> None:
+    """Watch a ledger's spending live, as an app for this machine only. Options are Voilà's own: --no-browser, …."""
+    from labkit.cli.jupyter import open_dashboard
+
+    sys.exit(open_dashboard(ledger_file, context.args))
 
 
 @app.command(context_settings={**_PASS_ON, "help_option_names": []})
@@ -221,6 +233,69 @@ def stop() -> None:
             )
             raise typer.Exit(1) from None
     print(f"{len(engines)} stopped")
+
+
+@app.command()
+def audit(
+    logs: Annotated[list[Path], typer.Argument(help="Logs: JSON lines, JSON, CSV or a ledger, packed by gzip or not.")],
+    out: Annotated[Path, typer.Option(help="The report to write, one HTML file.")] = Path("audit.html"),
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the numbers as JSON, too.")] = None,
+    mapped: Annotated[list[str] | None, typer.Option("--map", metavar="NAME=COLUMN", help="What a column tells.")] = None,
+    prices: Annotated[Path | None, typer.Option(help="Your own prices (JSON), by model.")] = None,
+    month_calls: Annotated[int | None, typer.Option(help="Calls in a month; else the log's time is stretched.")] = None,
+    patient: Annotated[list[str] | None, typer.Option(help="A feature whose answers can wait a day.")] = None,
+    cheaper: Annotated[str, typer.Option(help="The model that short calls might go to.")] = "",
+    pairs: Annotated[Path | None, typer.Option(help="Labelled pairs of questions, for paraphrases (chapter 04).")] = None,
+    show_prompts: Annotated[
+        bool, typer.Option("--show-prompts", help="Put the most repeated questions in the report.")
+    ] = False,
+) -> None:
+    """Say where the money of your logs goes, and which lever would save how much of it. Nothing leaves this machine."""
+    from labkit.audit import AuditSettings, audit_logs, in_short, read_prices, report_html
+    from labkit.logs import Pairs, read_labels, threshold
+    from labkit.request import InvalidValue
+
+    names: dict[str, str] = {}
+    for one in mapped or ():
+        name, equals, column = one.partition("=")
+        if not (name and equals and column):
+            raise InvalidValue(f"--map {one} is no pair; write it as --map model=COLUMN")
+        names[name] = column
+    for target in (out, json_out):
+        if target is not None and any(log.exists() and target.exists() and log.samefile(target) for log in logs):
+            raise InvalidValue(f"the report would overwrite the log {target}; choose another file with --out or --json")
+    bound, encode = None, None
+    if pairs is not None:
+        labels = read_labels(pairs)
+        if not isinstance(labels, Pairs):
+            raise InvalidValue(f"{pairs} holds no labelled pairs; give columns score and same")
+        bound = threshold(labels).number
+        if bound is None:
+            raise InvalidValue(threshold(labels).sentence)
+        from labkit.embeddings import embedder
+
+        encode = embedder().encode
+    size = max((log.stat().st_size for log in logs if log.is_file()), default=0)
+    settings = AuditSettings(
+        mapped=names,
+        prices=read_prices(prices) if prices else {},
+        month_calls=month_calls,
+        patient=tuple(patient or ()),
+        cheaper=cheaper,
+        threshold=bound,
+        encode=encode,
+        show_prompts=show_prompts,
+        processes=min(4, os.cpu_count() or 1) if size > 50_000_000 else 1,
+    )
+    found = audit_logs(logs, settings)
+    print(in_short(found))
+    for target, text in ((out, report_html(found)), (json_out, found.to_json() + "\n")):
+        if target is not None:
+            try:
+                target.write_text(text, encoding="utf-8")
+            except OSError as error:
+                raise InvalidValue(f"cannot write {target}: {error.strerror or error}; choose another with --out") from error
+            print(f"written to {target}")
 
 
 @ledger.command()

@@ -1,18 +1,20 @@
-"""Open the workbook in JupyterLab, or the calculator as an app, both from this environment."""
+"""Open the workbook in JupyterLab, or the calculator or the spending dashboard as an app, from this environment."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from labkit.extras import extra
-from labkit.workbook import lay_out, notebooks_dir, renewal, repo_root
+from labkit.ledger import Ledger
+from labkit.workbook import LEDGER_VARIABLE, lay_out, notebooks_dir, renewal, repo_root
 
 FIRST = "00_start_here.ipynb"
 CALCULATOR = Path("apps") / "calculator.ipynb"
+DASHBOARD = Path("apps") / "spending.ipynb"
 _HERE = "127.0.0.1"
 
 
@@ -40,6 +42,14 @@ def calculator_command(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "voila", CALCULATOR.name, f"--Voila.ip={_HERE}", *arguments]
 
 
+def dashboard_command(arguments: Sequence[str]) -> list[str]:
+    """The command line that serves the spending dashboard under Voilà, to this machine only, with the user's `arguments`.
+
+    Voilà refuses to start with a second address among these.
+    """
+    return [sys.executable, "-m", "voila", DASHBOARD.name, *arguments, f"--Voila.ip={_HERE}"]
+
+
 def open_lab(arguments: Sequence[str]) -> int:
     """Lay out the learner's copies of the notebooks and run JupyterLab until it is stopped; returns its exit status.
 
@@ -60,8 +70,24 @@ def open_calculator(arguments: Sequence[str]) -> int:
     return _until_stopped(calculator_command(arguments), (notebooks_dir() / CALCULATOR).parent)  # where voila.json lies
 
 
-def _until_stopped(line: list[str], folder: Path) -> int:
+def open_dashboard(ledger_file: Path, arguments: Sequence[str]) -> int:
+    """Serve the dashboard of the ledger in `ledger_file` until it is stopped; returns the exit status.
+
+    Raises `FileNotFoundError` where there is no file, `LedgerError` where it is no ledger that this version reads, and
+    `MissingExtra` where Voilà or DuckDB is missing.
+    """
+    if not ledger_file.is_file():
+        raise FileNotFoundError(f"no ledger at {ledger_file}; chapters keep theirs under .labkit/ in the clone")
+    with extra("workbook"):
+        import duckdb  # noqa: F401 - asks only whether it is there
+        import voila  # noqa: F401
+    Ledger(ledger_file).close()  # refused here and now, and not in the page
+    environment = {**os.environ, LEDGER_VARIABLE: str(ledger_file.absolute())}
+    return _until_stopped(dashboard_command(arguments), (notebooks_dir() / DASHBOARD).parent, environment)
+
+
+def _until_stopped(line: list[str], folder: Path, environment: Mapping[str, str] | None = None) -> int:
     try:
-        return subprocess.run(line, cwd=folder, check=False).returncode
+        return subprocess.run(line, cwd=folder, env=environment, check=False).returncode
     except KeyboardInterrupt:
         return 0

@@ -9,6 +9,8 @@ Money is `Decimal` throughout, prices are per million tokens, and a bad value ra
   depends on the hour it also has a `day`: see `price.at(moment)` and `price.over_the_day()`.
 - Cost of usage: `price_request(usage, price, batch=False) -> Cost` by disjoint kind of token, `price_workflow(usages, price)
   -> Cost`. A whole stack is priced by `labkit.ledger.Booked(ledger, {"model": price})`.
+- What a request can cost at most, before it is sent: `worst_case(price, input_tokens, output_tokens) -> Decimal`, with
+  `most_input_tokens(request)` and `most_output_tokens(request, price)`.
 - Machines: `hosts() -> dict[str, Host]`, `host(key) -> Host`, `machines_for(peak, rate, headroom=0) -> int`,
   `cost_per_mtok(usd_per_hour, tokens_per_second, utilisation=1.0) -> Decimal`.
 - The calculator: `Scenario` (and its `to_query`, `from_query`, `to_json`, `from_json`, `save`), `month(scenario)`,
@@ -32,6 +34,7 @@ from labkit.cost.calculator import (
 from labkit.cost.catalogue import catalogue_date, catalogue_version, listed, output_input_ratio, price_of
 from labkit.cost.hosting import Host, cost_per_mtok, host, hosts, machines_for
 from labkit.cost.prices import MTOK, Price, Rates, UnknownPrice, self_defined
+from labkit.cost.worst import most_input_tokens, most_output_tokens, worst_case
 from labkit.request import TOKEN_KINDS
 
 __all__ = [
@@ -57,6 +60,8 @@ __all__ = [
     "listed",
     "machines_for",
     "month",
+    "most_input_tokens",
+    "most_output_tokens",
     "output_input_ratio",
     "price_named",
     "price_of",
@@ -64,4 +69,5 @@ __all__ = [
     "price_workflow",
     "self_defined",
     "tornado",
+    "worst_case",
 ]

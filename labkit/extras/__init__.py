@@ -17,8 +17,8 @@ from labkit.request import LabError
 
 __all__ = ["Extra", "MissingExtra", "extra"]
 
-Extra = Literal["analysis", "models", "semantic", "workbook"]
-"""Tables and statistics; tokenizers and models; embeddings and their index; the notebooks (with all of the others)."""
+Extra = Literal["analysis", "models", "semantic", "telemetry", "workbook"]
+"""Tables and statistics; tokenizers and models; embeddings and their index; OpenTelemetry; the notebooks (and all)."""
 
 
 class MissingExtra(LabError, ImportError):

@@ -26,18 +26,23 @@ _USAGE = {
 # Each attempt has one reason, the first that holds, so that no token counts as wasted twice. A retry by itself is not
 # waste: the first attempt failed and the second one delivered. But if two attempts at one request both completed, only
 # the last one served.
-_REASON = """
+WASTED = """
 CASE
   WHEN "labkit.shadow" THEN 'shadow'
   WHEN "labkit.outcome" <> 'completed' THEN "labkit.outcome"
   WHEN "labkit.idempotency_key" <> '' AND EXISTS (
     SELECT 1 FROM attempts AS later
-    WHERE later."labkit.tenant" = attempts."labkit.tenant"
+    WHERE later."labkit.idempotency_key" <> '' AND later."labkit.tenant" = attempts."labkit.tenant"
       AND later."labkit.idempotency_key" = attempts."labkit.idempotency_key"
       AND later."labkit.attempt" > attempts."labkit.attempt"
       AND later."labkit.outcome" = 'completed' AND NOT later."labkit.shadow"
   ) THEN 'superseded'
 END"""
+"""SQL over the table `attempts`: why an attempt was paid for and served nobody; NULL where it served.
+
+The second look at the key, inside, lets SQLite use the index of keyed attempts, without which it reads the whole table anew
+for each row.
+"""
 
 _HOW = f"""
 CASE WHEN "labkit.outcome" = 'completed' AND NOT "labkit.shadow"
@@ -68,7 +73,7 @@ def waste(ledger: Ledger, by: Sequence[str] = ()) -> pd.DataFrame:
     completed attempt whose request (same tenant and idempotency key) completed again in a later attempt. A retry that
     delivered is not waste. Raises `LedgerError` for an unknown attribute.
     """
-    return _totals(ledger, tuple(by), reason=_REASON)
+    return _totals(ledger, tuple(by), reason=WASTED)
 
 
 def cut(ledger: Ledger, by: Sequence[str] = ()) -> pd.DataFrame:

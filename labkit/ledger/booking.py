@@ -153,6 +153,7 @@ class _Book:
             user=request.user,
             feature=request.feature,
             workflow=request.workflow,
+            prompt_version=request.prompt_version,
             idempotency_key=request.idempotency_key,
             attempt=request.attempt,
             shadow=request.shadow,

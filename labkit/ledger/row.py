@@ -69,6 +69,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("user", "labkit.user", "text", required=True),
     Column("feature", "labkit.feature", "text", required=True),
     Column("workflow", "labkit.workflow", "text", required=True),
+    Column("prompt_version", "labkit.prompt_version", "text", required=True),
     Column("idempotency_key", "labkit.idempotency_key", "text", required=True),
     Column("attempt", "labkit.attempt", "integer", required=True),
     Column("shadow", "labkit.shadow", "flag", required=True),
@@ -137,6 +138,7 @@ class Row:
     user: str = ""
     feature: str = ""
     workflow: str = ""
+    prompt_version: str = ""
     idempotency_key: str = ""
     attempt: int = 1
     shadow: bool = False

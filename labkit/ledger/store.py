@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from labkit.extras import MissingExtra
 from labkit.ledger.errors import LedgerError
@@ -61,15 +61,17 @@ _SCHEMA = (
     "CREATE TRIGGER attempts_are_not_deleted BEFORE DELETE ON attempts "
     "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: start a new file instead of deleting rows'); END",
 )
+_OURS = r'"((?:labkit|gen_ai|error)\.[^"]*)"'  # an attribute's name in a query
 _TPOT = "labkit.tpot"
 _UPGRADES = {
     1: (
         f'ALTER TABLE attempts DROP COLUMN "{_TPOT}"',
         f'ALTER TABLE attempts ADD COLUMN "{_TPOT}" REAL AS ({DERIVED[_TPOT]}) VIRTUAL',
         'ALTER TABLE attempts ADD COLUMN "labkit.note" TEXT',
-    )
+    ),
+    2: ("ALTER TABLE attempts ADD COLUMN \"labkit.prompt_version\" TEXT NOT NULL DEFAULT ''",),
 }
-_LEDGER = FileKind("ledger", 0x1AB_1ED6E, version=2, schema=_SCHEMA, durable=True, upgrades=_UPGRADES)  # "lab ledge(r)"
+_LEDGER = FileKind("ledger", 0x1AB_1ED6E, version=3, schema=_SCHEMA, durable=True, upgrades=_UPGRADES)  # "lab ledge(r)"
 
 
 class DecimalSum:
@@ -148,12 +150,26 @@ class Ledger:
         except _DAMAGED as error:  # the kept row with this attempt_id cannot be read
             raise self._damaged(error, "append to", rows) from error
 
-    def rows(self) -> list[Row]:
-        """Every row in the order in which it was appended."""
+    def rows(self, *, after: int = 0, limit: int | None = None) -> list[Row]:
+        """Every row in the order in which it was appended.
+
+        Without the first `after` rows, which a reader already has, and no more than `limit` of the others.
+        """
         with self._reading() as connection:
             # Fetch all rows at once: a ledger in memory has one connection, which takes no appends while it is read.
-            table = connection.execute(f"SELECT {_STORED} FROM attempts ORDER BY rowid").fetchall()
+            # Rows are never deleted, so the rowids of n rows are 1 to n.
+            query = f"SELECT {_STORED} FROM attempts WHERE rowid > ? ORDER BY rowid LIMIT ?"
+            table = connection.execute(query, (after, -1 if limit is None else limit)).fetchall()
             return [Row.from_sql(values) for values in table]
+
+    def walk(self) -> Iterator[Row]:
+        """The same rows one by one, for a ledger that no memory holds."""
+        if self.in_memory:
+            yield from self.rows()
+            return
+        with self._reading() as connection:
+            for values in connection.execute(f"SELECT {_STORED} FROM attempts ORDER BY rowid"):
+                yield Row.from_sql(values)
 
     def __len__(self) -> int:
         with self._reading() as connection:
@@ -173,7 +189,7 @@ class Ledger:
         type.
         """
         if isinstance(query, str):
-            check_names(re.findall(r'"((?:labkit|gen_ai|error)\.[^"]*)"', query), self.path)
+            check_names(re.findall(_OURS, query), self.path)
             sql, values = query, list(params)
         else:
             condition, values = self._condition(query or {})
@@ -185,6 +201,15 @@ class Ledger:
             names = [description[0] for description in cursor.description]
             table = cursor.fetchall()
             return frame_of(names, table)
+
+    def select(self, query: str, params: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """The result of a SELECT over the table `attempts` as SQLite has it: lists are JSON, money is decimal text.
+
+        For who reads much and needs no dataframe. Names, `?` marks and errors are those of `frame`.
+        """
+        check_names(re.findall(_OURS, query), self.path)
+        with self._reading() as connection:
+            return connection.execute(query, list(params)).fetchall()
 
     def export_parquet(self, path: str | os.PathLike[str]) -> int:
         """Write every attempt to the Parquet file `path`, and return their number.

@@ -12,11 +12,13 @@ from labkit.logs.concurrency import together
 from labkit.logs.cuts import cut_short
 from labkit.logs.labelled import Graded, Pairs, read_labels, routing, threshold, ungraded
 from labkit.logs.latencies import waiting
+from labkit.logs.named import attributed
 from labkit.logs.numbers import OwnNumber
 from labkit.logs.readers import leaving
 from labkit.logs.reading import read_log
 from labkit.logs.redundant import spare
 from labkit.logs.repeats import repeated
+from labkit.logs.retried import wasted
 from labkit.logs.sessions import memory
 from labkit.logs.shared import prefixes
 from labkit.request import InvalidValue
@@ -33,6 +35,8 @@ QUESTIONS: Mapping[str, Callable[[Log], OwnNumber]] = {
     "08": memory,
     "09": spare,
     "10": cut_short,
+    "12": wasted,
+    "13": attributed,
 }
 """By chapter, what is asked of a log; each function takes settings of its own, too."""
 

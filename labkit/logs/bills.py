@@ -64,6 +64,11 @@ def money(log: Log, prices: Mapping[str, Price] | None = None) -> OwnNumber:
     return OwnNumber("01", _WHAT, number, "%", sentence, None, tuple(needs), tuple(rows))
 
 
+def prices_of(log: Log) -> dict[str, Price]:
+    """The catalogue's price lists of the log's models, by the names that the log has for them; it lacks unknown models."""
+    return _lists(log, {})[0]
+
+
 def _lists(log: Log, prices: Mapping[str, Price]) -> tuple[dict[str, Price], set[str]]:
     """The price list of each model, and the models that have none."""
     found: dict[str, Price] = {}

@@ -22,9 +22,9 @@ class Call:
     `line` is where it stands in the log, from 1. `at`: when it was sent, in seconds since 1970, or since the first call
     where the log counts so. `ttft` and `duration` are in seconds. `status` is "" where the log does not say how the call
     ended, and `finish` the endpoint's own word for the end. `attempt` counts from 1; `request` names what the attempts of
-    one request share. `shadow`: nobody saw the answer. `cost` is what the log says was paid, in its own currency. `turns`
-    are the prompt's messages. `block_hashes` and `prompt_key` stand for the prompt where a log keeps no texts. Texts are
-    left out of the `repr`.
+    one request share. `shadow`: nobody saw the answer. `cost` is what the log says was paid, in `currency` ("" where it is
+    not said). `turns` are the prompt's messages, and `prompt_version` names the version of their instructions.
+    `block_hashes` and `prompt_key` stand for the prompt where a log keeps no texts. Texts are left out of the `repr`.
     """
 
     line: int
@@ -47,6 +47,8 @@ class Call:
     answer: str = field(default="", repr=False)
     block_hashes: tuple[int, ...] = field(default=(), repr=False)
     prompt_key: str = ""
+    prompt_version: str = ""
+    currency: str = ""
 
     @property
     def tpot(self) -> float | None:
@@ -78,7 +80,7 @@ class BadLine:
 
 FIELDS = (
     "at", "model", "usage", "ttft", "duration", "status", "finish", "attempt", "request", "cost", "tenant", "user",
-    "session", "feature", "turns", "answer", "block_hashes", "prompt_key",
+    "session", "feature", "turns", "answer", "block_hashes", "prompt_key", "prompt_version",
 )  # fmt: skip
 """The fields of `Call` that a log may have or lack."""
 

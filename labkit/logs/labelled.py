@@ -11,9 +11,9 @@ from typing import Any
 
 from labkit.caches import calibrated_threshold
 from labkit.logs.call import Log
-from labkit.logs.fields import snake
 from labkit.logs.lines import read_text, records
 from labkit.logs.numbers import Need, OwnNumber, cannot
+from labkit.logs.places import snake
 from labkit.request import InvalidValue
 from labkit.routing import Outcomes, at_threshold
 

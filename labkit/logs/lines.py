@@ -17,7 +17,7 @@ from labkit.request import InvalidValue
 Record = tuple[int, Mapping[str, Any]]
 """The number of its line (from 1) and its fields."""
 _GZIP = b"\x1f\x8b"
-_LISTS = ("data", "logs", "results", "observations", "generations", "items", "calls", "spend_logs")
+LISTS = ("data", "logs", "results", "observations", "generations", "items", "calls", "spend_logs")
 """Where exports put their list of records."""
 SECRET = re.compile(r"\b(?:sk|pk|rk|key|gsk|xai|hf|ghp|AIza)[-_][\w-]{8,}|\b[Bb]earer\s+\S+|\bBasic\s+\S{8,}")
 
@@ -90,7 +90,7 @@ def _whole(text: str) -> tuple[list[Record], list[BadLine]] | None:
     except (ValueError, RecursionError):
         return None
     if isinstance(given, dict):
-        given = next((given[name] for name in _LISTS if isinstance(given.get(name), list)), [given])
+        given = next((given[name] for name in LISTS if isinstance(given.get(name), list)), [given])
     return _sorted_out(enumerate(given, 1))
 
 
@@ -119,10 +119,71 @@ def _sorted_out(rows: Any) -> tuple[list[Record], list[BadLine]]:
     bad: list[BadLine] = []
     for number, row in rows:
         if isinstance(row, dict):
-            found.append((number, row))
+            found += [(number, one) for one in spans_of(row) if is_call(one)]
         else:
             bad.append(BadLine(number, f"a JSON {type(row).__name__}, not an object"))
     return found, bad
+
+
+def spans_of(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The spans of a line of OTLP as JSON, which holds many; of any other line, the line itself.
+
+    The attributes of a span, lists of keys and typed values there, come as a plain object, with the resource's behind them.
+    """
+    if not isinstance(row.get("resourceSpans"), list):
+        return [row]
+    found: list[Mapping[str, Any]] = []
+    for resource in _objects(row["resourceSpans"]):
+        outer = resource.get("resource")
+        about = _attributes(outer.get("attributes")) if isinstance(outer, Mapping) else {}
+        for scope in _objects(resource.get("scopeSpans")):
+            found += [_span(span, about) for span in _objects(scope.get("spans"))]
+    return found
+
+
+def _span(span: Mapping[str, Any], about: Mapping[str, Any]) -> Mapping[str, Any]:
+    inner = _attributes(span.get("attributes"))
+    status = span.get("status")
+    failed = isinstance(status, Mapping) and status.get("code") in (2, "STATUS_CODE_ERROR")
+    return {
+        "start_time": span.get("startTimeUnixNano"),
+        "end_time": span.get("endTimeUnixNano"),
+        "id": span.get("spanId"),
+        "name": span.get("name"),
+        "error": inner.get("error.type") or ("error" if failed else None),
+        "attributes": {**about, **inner},
+        "otlp": True,
+    }
+
+
+def is_call(record: Mapping[str, Any]) -> bool:
+    """Whether a span of OTLP tells of a call to a model, as one with a `gen_ai` model or usage does; True for all else."""
+    if record.get("otlp") is not True:
+        return True
+    return any(
+        name.startswith(("gen_ai.usage", "gen_ai.request.model", "gen_ai.response.model")) for name in record["attributes"]
+    )
+
+
+def _objects(given: Any) -> list[Mapping[str, Any]]:
+    return [one for one in given if isinstance(one, Mapping)] if isinstance(given, list) else []
+
+
+def _attributes(given: Any) -> dict[str, Any]:
+    return {str(one.get("key")): _plain(one.get("value")) for one in _objects(given)}
+
+
+def _plain(value: Any) -> Any:
+    """The value of an OTLP attribute: `{"intValue": "5"}` is 5, since OTLP writes whole numbers as text."""
+    if not isinstance(value, Mapping):
+        return value
+    for name, inner in value.items():
+        if name == "arrayValue" and isinstance(inner, Mapping):
+            return [_plain(one) for one in inner.get("values") or ()]
+        if name == "kvlistValue" and isinstance(inner, Mapping):
+            return _attributes(inner.get("values"))
+        return int(inner) if name == "intValue" and str(inner).lstrip("-").isdigit() else inner
+    return None
 
 
 def _table(text: str) -> tuple[list[Record], list[BadLine]]:

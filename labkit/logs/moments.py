@@ -24,6 +24,8 @@ def moment(given: object) -> tuple[float, bool] | None:
         raise ValueError(f"a time is a {type(given).__name__}; use a date or seconds since 1970")
     if isinstance(given, str):
         text = given.strip()
+        if text[4:5] == "-" and text[:4].isdigit():
+            return _date(text)
         try:
             number = float(text)
         except ValueError:
@@ -45,7 +47,8 @@ def counts_from_zero(seconds: float) -> bool:
 
 def _date(text: str) -> tuple[float, bool]:
     try:
-        at = datetime.fromisoformat(_ZONE_NAME.sub("+00:00", text.replace(",", ".")))
+        text = text.replace(",", ".")
+        at = datetime.fromisoformat(_ZONE_NAME.sub("+00:00", text) if text.endswith(("UTC", "GMT")) else text)
     except ValueError:
         raise ValueError("a time is no date such as 2026-11-29T09:30:00Z, and no number") from None
     bare = at.tzinfo is None

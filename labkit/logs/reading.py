@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -15,6 +15,7 @@ from labkit.logs import fields
 from labkit.logs.call import BadLine, Call, Log, counted
 from labkit.logs.lines import Record, read_text, records
 from labkit.logs.moments import counts_from_zero
+from labkit.logs.names import WANTED
 from labkit.request import InvalidValue, LabError
 
 _SQLITE = b"SQLite format 3\0"
@@ -37,17 +38,21 @@ def read_log(path: str | os.PathLike[str]) -> Log:
         return _ledger(file)
     text, cut = read_text(file)
     kind, found, bad = records(text)
-    if found and (found[0][1].keys() >= _TRACE or found[0][1].keys() >= _AZURE):
+    if found and is_trace(found[0][1]):
         return _trace(file, found)
     calls, more, duplicates, notes = _calls(found)
     bad = sorted([*bad, *more, *([cut] if cut else [])], key=lambda one: one.line)
     if not calls:
         first = f" (line {bad[0].line}: {bad[0].why})" if bad else ""
         raise InvalidValue(
-            f"{file.name} was read as {kind} and holds no call in {counted(len(bad), 'line')}{first}. A call needs "
-            f"{fields.WANTED}"
+            f"{file.name} was read as {kind} and holds no call in {counted(len(bad), 'line')}{first}. A call needs {WANTED}"
         )
     return Log(file.name, kind, _by_time(calls), tuple(bad), tuple(duplicates), tuple(notes))
+
+
+def is_trace(record: Mapping[str, Any]) -> bool:
+    """Whether a record, or the header of a table, is one of the serving traces that `labkit.load.read_trace` reads."""
+    return record.keys() >= _TRACE or record.keys() >= _AZURE
 
 
 def _begins(file: Path) -> bytes:
@@ -139,11 +144,17 @@ def _trace(file: Path, found: Sequence[Record]) -> Log:
 
 
 def _ledger(file: Path) -> Log:
+    return Log(file.name, "a ledger", _by_time(ledger_calls(file)))
+
+
+def ledger_calls(file: Path) -> Iterator[Call]:
+    """The calls of a ledger one by one, in the order of their booking. Raises `InvalidValue` where there are none."""
+    number = 0
     with Ledger(file) as ledger:
-        rows = ledger.rows()
-    if not rows:
+        for number, row in enumerate(ledger.walk(), 1):
+            yield _from_row(number, row)
+    if not number:
         raise InvalidValue(f"the ledger {file.name} has no rows yet; run the cells that book calls in it first")
-    return Log(file.name, "a ledger", _by_time(_from_row(number, row) for number, row in enumerate(rows, 1)))
 
 
 def _from_row(line: int, row: Row) -> Call:
@@ -165,4 +176,6 @@ def _from_row(line: int, row: Row) -> Call:
         row.user,
         row.workflow,
         row.feature,
+        prompt_version=row.prompt_version,
+        currency=row.currency,
     )

@@ -8,7 +8,7 @@ detail on request. `ThinkingBudget` and `ThinkFirst` pay for reasoning where it 
 a correct answer (`surface`, `cost_per_correct`).
 """
 
-from labkit.output.asking import Where
+from labkit.output.asking import Where, as_said, both_parts, constrained, going_on, keyed
 from labkit.output.cap import ANY_FEATURE, Cap, OnCut
 from labkit.output.correct import Tried, cheapest, cost_per_correct, cost_per_correct_of, paid_by_request, surface
 from labkit.output.lengths import AnswerLengths, Percentile
@@ -53,11 +53,16 @@ __all__ = [
     "Verbosity",
     "WayOfAsking",
     "Where",
+    "as_said",
     "best_cap",
+    "both_parts",
     "cheapest",
     "compare_ways",
+    "constrained",
     "cost_per_correct",
     "cost_per_correct_of",
+    "going_on",
+    "keyed",
     "lint_schema",
     "mean_cost",
     "obedience",

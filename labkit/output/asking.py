@@ -77,7 +77,7 @@ def keyed(request: Request, part: str) -> Request:
 
 def whole_key(key: str) -> str:
     """The idempotency key of the request that the part with `key` belongs to."""
-    return re.sub(r"(?:~(?:rest|free|detail|slot-\d+))+$", "", key)
+    return re.sub(r"(?:~(?:rest(?:-[0-9a-f]{8})?|free|detail|slot-\d+))+$", "", key)
 
 
 def constrained(request: Request) -> bool:
@@ -90,7 +90,7 @@ def as_said(reasoning: str, text: str) -> str:
     return f"<think>{reasoning}</think>{text}" if reasoning else text
 
 
-def together(first: Done, second: Done) -> Done:
+def both_parts(first: Done, second: Done) -> Done:
     """The end of an answer in two parts, both delivered: tokens and money of both, timed from the first one's start.
 
     The cost is None where either is unknown, or where the currencies differ: the books hold both.

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from labkit.output.asking import as_said, constrained, frozen, going_on, keyed, together
+from labkit.output.asking import as_said, both_parts, constrained, frozen, going_on, keyed
 from labkit.request import (
     Chunk,
     Completion,
@@ -146,4 +146,4 @@ async def _continued(inner: Handler, request: Request, capped: Request, *, only:
     except Exception as error:  # noqa: BLE001 - what was written is paid for and delivered
         yield done.via(_hop("cap")).beside(_hop("cap-continue"), error)
         return
-    yield together(done, ended).via(_hop("cap-continue"))
+    yield both_parts(done, ended).via(_hop("cap-continue"))

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from labkit.output.asking import frozen, going_on, keyed, together, with_extra
+from labkit.output.asking import both_parts, frozen, going_on, keyed, with_extra
 from labkit.request import (
     CUT_SHORT,
     Chunk,
@@ -116,7 +116,7 @@ class Template(Lever):
                         raise
                     yield replace(done, finish_reason="length").beside(hop, error).via(hop)
                     return
-                done = ended if done is None else together(done, ended)
+                done = ended if done is None else both_parts(done, ended)
                 if ended.finish_reason in CUT_SHORT:
                     break
             if done is not None:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from labkit.output.asking import asked_as, keyed, next_turn, together, with_extra
+from labkit.output.asking import asked_as, both_parts, keyed, next_turn, with_extra
 from labkit.output.structured import Structured
 from labkit.request import Chunk, Done, Event, Handler, InvalidValue, Lever, Request, StreamIncomplete, clock, hops, is_whole
 
@@ -106,6 +106,6 @@ class ThinkFirst(Lever):
                 done = replace(done, finish_reason="length" if wrote else done.finish_reason)
                 yield done.beside(hop, error).via(hop)
                 return
-            yield together(done, ended).via(hop)
+            yield both_parts(done, ended).via(hop)
 
         return handle

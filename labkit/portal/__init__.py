@@ -4,8 +4,8 @@
   chapter takes lengths, rates and prices from it. `PORTAL.scenario()` is its desk in the calculator.
 - Its month: `today(portal) -> Month`, made of `Calls`, `Machines` and `Fee`s; `month.usd`, `month.of("desk")`.
 - What a lever does to it, a `Change` that makes a month from a month (`change.made(month)`): `Prefix`, `Answered`, `Routed`
-  (with what is `Sent` to each model), `Compressed` (prompts), `Shortened` (answers), `Batched`, `TakenIn`, `Rented`, and
-  `Stays` where nothing pays.
+  (with what is `Sent` to each model), `Compressed` (prompts), `Shortened` (answers), `Retried`, `Batched`, `TakenIn`,
+  `Rented`, and `Stays` where nothing pays.
 - The bill: `chain(lines) -> tuple[Link, ...]` from `Line`s, and `last(lines) -> Month`. Savings add up.
 - From measured questions: `at_the_desk(usage) -> Usage` (with the instructions before it), `sent(part, average) -> Sent`.
 - The assistant's GPUs: `fleet(portal, between, kv) -> Fleet`.
@@ -19,6 +19,7 @@ from labkit.portal.changes import (
     Compressed,
     Prefix,
     Rented,
+    Retried,
     Routed,
     Sent,
     Shortened,
@@ -49,6 +50,7 @@ __all__ = [
     "Portal",
     "Prefix",
     "Rented",
+    "Retried",
     "Routed",
     "Sent",
     "Shortened",

@@ -202,6 +202,27 @@ class Compressed:
 
 
 @dataclass(frozen=True, slots=True)
+class Retried:
+    """For each of a feature's questions, further attempts cost as much as `now` calls, where they cost as much as `was`.
+
+    An attempt that read and wrote less than a whole call counts for less than one. What is asked for the first time stays.
+    """
+
+    feature: str
+    was: float
+    now: float
+
+    def __post_init__(self) -> None:
+        for name in ("was", "now"):
+            _from_zero(name, getattr(self, name))
+
+    def made(self, month: Month) -> Month:
+        """The month with this change made."""
+        times = (1 + self.now) / (1 + self.was)
+        return _each(month, self.feature, lambda one: replace(one, calls=one.calls * times))
+
+
+@dataclass(frozen=True, slots=True)
 class Batched:
     """The share `share` of a feature's calls goes through the provider's batch API."""
 

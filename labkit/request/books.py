@@ -7,11 +7,12 @@ makes no difference where in a stack the ledger stands: `metered` records an eng
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from labkit.request import hops
 from labkit.request.arrived import Arrived
 from labkit.request.handler import Handler
 from labkit.request.values import Chunk, Done, Event, Request
@@ -32,6 +33,22 @@ class Page(Protocol):
         ...
 
 
+@runtime_checkable
+class Holding(Protocol):
+    """A `Page` that holds money for its attempt until the attempt ends."""
+
+    def void(self) -> None:
+        """The attempt does not begin, or is recorded further in: let go of what is held. Does not raise."""
+        ...
+
+    def beyond(self, arrived: Arrived) -> Exception | None:
+        """What to say where the tokens that arrived cost more than is held; None while they do not. Does not raise.
+
+        The attempt is then ended, and what arrived is its answer, with finish reason "length" and "budget" on its route.
+        """
+        ...
+
+
 class Books(Protocol):
     """What keeps attempts. `names` identifies the ledgers in which it keeps them."""
 
@@ -43,8 +60,19 @@ class Books(Protocol):
     def open(self, request: Request, model: str) -> Page:
         """Begin a page, before anything is paid for. `model` is the name to record for a request that names none.
 
-        Raises a `LabError` for a request that could never be recorded (`labkit.ledger` raises `InvalidRow`).
+        Raises a `LabError` for a request that could never be recorded (`labkit.ledger` raises `InvalidRow`), or that must
+        not be sent (`labkit.budgets` raises `BudgetExhausted`).
         """
+        ...
+
+
+@runtime_checkable
+class ForComputed(Protocol):
+    """`Books` with this attribute keep computed answers only: an answer that is served has no page in them."""
+
+    @property
+    def for_computed(self) -> bool:
+        """True."""
         ...
 
 
@@ -98,50 +126,91 @@ async def _recorded(
     watch: _Watch | None = None,
     served: bool = False,
 ) -> AsyncGenerator[Event, None]:
-    pages = [each.open(request, model) for each in books]  # first: a request that cannot be recorded must not cost anything
+    pages = _opened(books, request, model, served=served)  # first: a request that cannot be recorded must not cost anything
+    if watch is not None:
+        watch.outer = list(pages)
+    holding = [page for page in pages if isinstance(page, Holding)]
     arrived = Arrived.now()
-    over = False
+    beyond: Exception | None = None
+
+    def cut(error: BaseException | None) -> None:
+        while pages and (watch is None or not watch.recorded):
+            pages.pop(0).cut(arrived, error, served=served)
+
     try:
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, Chunk):
                     arrived.note(event)
-                elif not over:
-                    over = True
-                    if watch is None or not watch.recorded:
-                        for page in pages:
-                            event = page.completed(arrived, event)
+                elif watch is None or not watch.recorded:
+                    while pages:  # one by one: where a user's interrupt comes between, the others are still cut below
+                        event = pages.pop(0).completed(arrived, event)
                 yield event
-        if not over and (watch is None or not watch.recorded):
-            over = True
-            for page in pages:
-                page.cut(arrived, None, served=served)
+                if holding and isinstance(event, Chunk):
+                    beyond = _beyond(holding, arrived)
+                    if beyond is not None:
+                        break
+        cut(None if beyond is None else GeneratorExit())  # cancelled from here
     except BaseException as error:
-        if not over and (watch is None or not watch.recorded):
-            for page in pages:
-                page.cut(arrived, error, served=served)
+        cut(error)
         raise
+    if beyond is not None:
+        # The stream to the engine is closed before this, because a caller that gets the Done may never resume us.
+        done = Done(arrived.usage, arrived.timing(), "length", request.model or model, (hops.BUDGET,))
+        yield done.beside("budgeted", beyond)
+
+
+def _beyond(pages: Sequence[Holding], arrived: Arrived) -> Exception | None:
+    found = (page.beyond(arrived) for page in pages)
+    return next((error for error in found if error is not None), None)
+
+
+def _opened(books: tuple[Books, ...], request: Request, model: str, *, served: bool) -> list[Page]:
+    """A page in each of `books`; all or none, so that no page is left open for an attempt that does not begin."""
+    pages: list[Page] = []
+    try:
+        for each in books:
+            if isinstance(each, _Watch):
+                pages.append(each.open(request, model, served=served))
+            elif not (served and isinstance(each, ForComputed)):
+                pages.append(each.open(request, model))
+    except BaseException:
+        _void(pages)
+        raise
+    return pages
+
+
+def _void(pages: list[Page]) -> None:
+    for page in pages:
+        if isinstance(page, Holding):
+            page.void()
 
 
 class _Watch:
-    """A request's books as a handler of unknown make gets them: passes everything on, and notes whether they were used."""
+    """A request's books as a handler of unknown make gets them: passes everything on, and notes whether they were used.
+
+    `outer` are the pages of the handler itself. When it forwards to a stack, that stack's pages take their place.
+    """
 
     def __init__(self, books: tuple[Books, ...]) -> None:
         self._books = books
         self.recorded = False
+        self.outer: list[Page] = []
 
     @property
     def names(self) -> frozenset[str]:
         return frozenset[str]().union(*(each.names for each in self._books))
 
-    def open(self, request: Request, model: str) -> _WatchedPage:
-        return _WatchedPage(self, [each.open(request, model) for each in self._books])
+    def open(self, request: Request, model: str, *, served: bool = False) -> _WatchedPage:
+        _void(self.outer)
+        return _WatchedPage(self, _opened(self._books, request, model, served=served))
 
 
 class _WatchedPage:
     def __init__(self, watch: _Watch, pages: list[Page]) -> None:
         self._watch = watch
         self._pages = pages
+        self._holding = [page for page in pages if isinstance(page, Holding)]
 
     def completed(self, arrived: Arrived, done: Done) -> Done:
         self._watch.recorded = True
@@ -153,3 +222,9 @@ class _WatchedPage:
         self._watch.recorded = True
         for page in self._pages:
             page.cut(arrived, error, served=served)
+
+    def void(self) -> None:
+        _void(self._pages)
+
+    def beyond(self, arrived: Arrived) -> Exception | None:
+        return _beyond(self._holding, arrived)

@@ -22,8 +22,13 @@ OFF_PEAK: Final = "off-peak"
 COALESCING_WINDOW: Final = "coalescing-window"
 SHRINK: Final = "shrink"
 OUTPUT: Final = "output"
+RETRY: Final = "retry"
+IDEMPOTENT: Final = "idempotent"
+PARTIAL: Final = "partial"
+RESUME: Final = "resume"
+BUDGET: Final = "budget"
 
-REPEATED: Final = (RESPONSE_CACHE, SEMANTIC_CACHE, SINGLE_FLIGHT)
+REPEATED: Final = (RESPONSE_CACHE, SEMANTIC_CACHE, SINGLE_FLIGHT, IDEMPOTENT)
 """The kinds that say that an answer was not computed for this request."""
 
 

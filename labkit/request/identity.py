@@ -12,8 +12,8 @@ from labkit.request.values import Message, Request
 def asked(request: Request) -> dict[str, Any]:
     """The question in `request`, as JSON values: messages, sampling, limits, `response_format` and `extra` (tools too).
 
-    It leaves out the model, who asks (tenant, user, permissions), why (feature, workflow, shadow), and how (deadline,
-    priority, attempt, idempotency key).
+    It leaves out the model, who asks (tenant, user, permissions), why (feature, workflow, prompt_version,
+    shadow), and how (deadline, priority, attempt, idempotency key).
 
     Texts are kept code point by code point, without Unicode normalisation or trimming: "é" as one code point and as two are
     different tokens to a model, so they are different questions.

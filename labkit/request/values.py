@@ -97,6 +97,8 @@ class Request:
     `deadline` is absolute, in seconds of `clock.now()`; `within(request, seconds)` sets it from here.
     `logprobs` is the number of alternatives wanted per token (0: the chosen token only; None: none at all).
     `priority` follows vLLM: a lower number is served earlier.
+    `prompt_version` names the version of the instructions that `messages` were made with; like the tenant and the feature,
+    it is for the books and never reaches an engine.
     `attempt` counts from 1; a retry is the same request with the next number. `shadow` marks traffic whose answer nobody
     sees but somebody pays for. `extra` is passed to the engine's request body as it is.
 
@@ -120,6 +122,7 @@ class Request:
     feature: str = ""
     permissions: frozenset[str] = frozenset()
     workflow: str = ""
+    prompt_version: str = ""
     idempotency_key: str = ""
     deadline: float | None = None
     priority: int = 0
@@ -297,7 +300,8 @@ class Done:
 
     `finish_reason`: "stop" (the model ended it), "length" (max_tokens or the window did), "repetition" (the engine did,
     because the model went round in a loop), "tool_calls" (it waits for tools), "refusal" (the text is the model's refusal),
-    "content_filter" (the endpoint held the rest back), or the endpoint's own word where it has another.
+    "content_filter" (the endpoint held the rest back), "partial" (the stream failed, and a lever handed out what had come),
+    or the endpoint's own word where it has another.
     """
 
     usage: Usage

@@ -18,6 +18,7 @@ from labkit.routing.calibration import Calibration, calibrate
 from labkit.routing.cascade import Cascade
 from labkit.routing.classifier import Classifier, Weights
 from labkit.routing.context import RoutingContext, RoutingDecision
+from labkit.routing.engine_errors import retry_after_s
 from labkit.routing.evaluate import (
     CascadeCost,
     Interval,
@@ -111,6 +112,7 @@ __all__ = [
     "pgr",
     "psi",
     "reliability",
+    "retry_after_s",
     "utility",
     "verdict",
 ]

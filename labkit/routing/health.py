@@ -7,7 +7,8 @@ engine costs one probe per cool-down, not a timeout per request.
 
 Only the engine's own failures count: it does not answer, breaks off, is overloaded, refuses the key, or raises an unexpected
 error. A request that the engine (HTTP 400, 413, 422) or the lab (`InvalidRequest`) calls malformed does not count as a
-failure. A caller that leaves, or whose deadline passes, counts neither as a failure nor as a success.
+failure, nor does one that a spent budget refuses (402), for it never came to the engine. A caller that leaves, or whose
+deadline passes, counts neither as a failure nor as a success.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from labkit.routing.checks import is_number
 from labkit.routing.engine_errors import as_engine_error, is_callers_own, retry_after_s
 
 State = Literal["closed", "open", "half-open"]
-_NOT_ITS_FAULT = frozenset({400, 413, 422})
+_NOT_ITS_FAULT = frozenset({400, 402, 413, 422})
 
 
 class CircuitOpen(EngineError):

@@ -8,6 +8,7 @@ from inspect import signature
 from typing import Any
 
 from labkit.batching import CoalescingWindow, Gate, OffPeak, Pool, Pooled, feature_of
+from labkit.budgets import Budgeted, Purses
 from labkit.caches import (
     CacheControl,
     CachePolicy,
@@ -22,7 +23,7 @@ from labkit.caches import (
     same_question,
     same_text,
 )
-from labkit.cost import Price, Rates
+from labkit.cost import Price, Rates, most_input_tokens
 from labkit.embeddings import SentenceEmbedder, embedder
 from labkit.engines import Recorded
 from labkit.ledger import Booked, Ledger
@@ -37,6 +38,21 @@ from labkit.output import (
     ThinkFirst,
     ThinkingBudget,
     Verbosity,
+)
+from labkit.resilience import (
+    Backoff,
+    Dollars,
+    Idempotent,
+    Mishap,
+    Mishaps,
+    Partials,
+    Quota,
+    Ratio,
+    Resume,
+    Retry,
+    at_most_tokens,
+    is_prose,
+    retryable,
 )
 from labkit.routing import (
     AllOf,
@@ -101,31 +117,27 @@ from labkit.streaming import AnyOf, EnoughWords, Gone, JsonComplete, Paced, Repe
 VALUES: Mapping[str, type] = {
     kind.__name__: kind
     for kind in (
-        AllOf, AnyOf, AsksForAgent, BehindPrefix, Booked, Budget, ByNearness, ByPerplexity, CacheControl, CachePolicy,
-        CalibratedJudge, CalibratedSignal, Calibration, Cap, Cascade, Chunks, Classifier, CoalescingWindow, Compact,
-        Curve, Diverse, DropRandom, EnoughWords, Fallback, FewShot, Finished, First, Floor, Gone, Hedge, Holdout,
-        JsonComplete, JsonSchema, KeepDrop, KeepsRule, Lowest, Margin, Nearest, NoLoops, OffPeak, Once, Option, Paced,
-        Pool, Pooled, Price, Protect, Rates, Recorded, Repeating, ResponseCache, RollingSummary, Route,
-        RoutingContext, RoutingPolicy, Rule, Rules, Said, SelfConsistency, SemanticCache, Sentences, SequenceLogprob,
-        Shadow, Shot, ShotsInPrompt, SingleFlight, Slot, Split, Staged, StaticThreshold, Stops, StopWhen, Structured,
-        Template, ThinkFirst, ThinkingBudget, Tidy, TokenBudget, TransformersScorer, Truncate, UnsafePhrases, Valid,
-        Verbosity, Verified, Window,
-        AllOf, AnyOf, AsksForAgent, Booked, CacheControl, CachePolicy, CalibratedJudge, CalibratedSignal,
-        Calibration, Cascade, Classifier, CoalescingWindow, Curve, EnoughWords, Fallback, Finished, Floor, Gone,
-        Hedge, JsonComplete, JsonSchema, KeepsRule, Lowest, Margin, OffPeak, Paced, Pool, Pooled, Price, Rates,
-        Recorded, Repeating, ResponseCache, Route, RoutingContext, RoutingPolicy, Rule, Rules, Said,
-        SelfConsistency, SemanticCache, SequenceLogprob, Shadow, SingleFlight, Split, StaticThreshold, StopWhen,
-        UnsafePhrases, Valid, Verified,
-        ByNearness, Chunks, Diverse, FewShot, First, Nearest, RollingSummary, Sentences, Shot, ShotsInPrompt, TokenBudget,
+        AllOf, AnyOf, AsksForAgent, Backoff, BehindPrefix, Booked, Budget, Budgeted, ByNearness, ByPerplexity,
+        CacheControl, CachePolicy, CalibratedJudge, CalibratedSignal, Calibration, Cap, Cascade, Chunks, Classifier,
+        CoalescingWindow, Compact, Curve, Diverse, DropRandom, EnoughWords, Fallback, FewShot, Finished, First, Floor,
+        Gone, Hedge, Holdout, Idempotent, JsonComplete, JsonSchema, KeepDrop, KeepsRule, Lowest, Margin, Mishap,
+        Mishaps, Nearest, NoLoops, OffPeak, Once, Option, Paced, Partials, Pool, Pooled, Price, Protect, Rates,
+        Recorded, Repeating, ResponseCache, Resume, Retry, RollingSummary, Route, RoutingContext, RoutingPolicy, Rule,
+        Rules, Said, SelfConsistency, SemanticCache, Sentences, SequenceLogprob, Shadow, Shot, ShotsInPrompt,
+        SingleFlight, Slot, Split, Staged, StaticThreshold, Stops, StopWhen, Structured, Template, ThinkFirst,
+        ThinkingBudget, Tidy, TokenBudget, TransformersScorer, Truncate, UnsafePhrases, Valid, Verbosity, Verified,
         Window,
-        Compact, Protect, Tidy,
     )
 }  # fmt: skip
 """Frozen dataclasses. They are written field by field, without fields that have their default."""
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
-    function.__name__: function for function in (by_score, differences, feature_of, lab_tokens, same_question, same_text)
-}
+    function.__name__: function
+    for function in (
+        at_most_tokens, by_score, differences, feature_of, is_prose, lab_tokens, most_input_tokens, retryable,
+        same_question, same_text,
+    )
+}  # fmt: skip
 """The lab's own functions that can be settings of levers."""
 
 
@@ -147,6 +159,10 @@ def _ledger(ledger: Ledger) -> dict[str, Any]:
     return {"path": ledger.path, **_changed(ledger, "busy_timeout")}
 
 
+def _purses(purses: Purses) -> dict[str, Any]:
+    return {"path": purses.path, **_changed(purses, "dead", "busy_timeout")}
+
+
 def _changed(what: object, *settings: str) -> dict[str, Any]:
     """Those of the `settings` of `what` that differ from the defaults of its class."""
     defaults = signature(type(what)).parameters
@@ -155,6 +171,20 @@ def _changed(what: object, *settings: str) -> dict[str, Any]:
 
 def _breaker(breaker: Breaker) -> dict[str, Any]:
     return {"failures": breaker.failures, "cool_down_s": breaker.cool_down_s}
+
+
+def _ratio(ratio: Ratio) -> dict[str, Any]:
+    settings = {"share": ratio.share, "per_second": ratio.per_second, "ttl_s": ratio.ttl_s}
+    return {**settings, **_changed(ratio, "by")}
+
+
+def _quota(quota: Quota) -> dict[str, Any]:
+    return {"start": quota.start, **_changed(quota, "cost", "timeout_cost", "back", "by")}
+
+
+def _dollars(dollars: Dollars) -> dict[str, Any]:
+    settings = {"usd": dollars.usd, "per_s": dollars.per_s, "prices": dollars.prices}
+    return {**settings, **_changed(dollars, "count", "by")}
 
 
 def _gate(gate: Gate) -> dict[str, Any]:
@@ -171,8 +201,12 @@ def _embedder(of: SentenceEmbedder) -> dict[str, Any]:
 
 SHARED: Mapping[str, SharedKind] = {
     "Breaker": SharedKind(Breaker, _breaker, Breaker),
+    "Dollars": SharedKind(Dollars, _dollars, Dollars),
     "Gate": SharedKind(Gate, _gate, _make_gate),
     "Ledger": SharedKind(Ledger, _ledger, Ledger),
+    "Purses": SharedKind(Purses, _purses, Purses),
+    "Quota": SharedKind(Quota, _quota, Quota),
+    "Ratio": SharedKind(Ratio, _ratio, Ratio),
     "SentenceEmbedder": SharedKind(SentenceEmbedder, _embedder, embedder),
     "Store": SharedKind(Store, _store, Store),
 }

@@ -2,8 +2,9 @@
 
 A notebook opens its chapter with `open_chapter`, which returns a `Book`; notebooks call it `book`. It connects to engines
 and measures through the book, which replays a recording where a machine lacks what a chapter needs. A notebook can show
-charts (`show`, `live_chart`), the cost calculator (`dashboard`) and the KV blocks of a live engine (`watch_blocks`). A
-chapter's exercises are declared in `labkit.workbook.chapters`, with the classes and helpers of `labkit.workbook.exercise`.
+charts (`show`, `live_chart`), the cost calculator (`dashboard`), the spending of a ledger (`watch_spending`) and the KV
+blocks of a live engine (`watch_blocks`). A chapter's exercises are declared in `labkit.workbook.chapters`, with the classes
+and helpers of `labkit.workbook.exercise`.
 `labkit.workbook.build` generates the notebooks from their sources and `labkit.workbook.run` executes them headless.
 """
 
@@ -25,13 +26,15 @@ if TYPE_CHECKING:
     from labkit.workbook.build import main as build_notebooks
     from labkit.workbook.calculator import dashboard
     from labkit.workbook.run import main as run_notebooks
+    from labkit.workbook.spent import watch_spending
 
 from labkit.workbook.charts import MIME
 from labkit.workbook.mine import lay_out, renewal
-from labkit.workbook.paths import notebooks_dir, repo_root, source_names
+from labkit.workbook.paths import LEDGER_VARIABLE, notebooks_dir, repo_root, source_names
 from labkit.workbook.progress import progress_text, reset_chapter
 
 __all__ = [
+    "LEDGER_VARIABLE",
     "MIME",
     "PALETTE",
     "Book",
@@ -70,11 +73,12 @@ __all__ = [
     "spread",
     "state_dir",
     "watch_blocks",
+    "watch_spending",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the heavy parts on first use: the builder, the runner, the calculator and the live viewer of KV blocks."""
+    """Import the heavy parts on first use: the builder, the runner, and what is drawn with widgets."""
     with extra("workbook"):
         if name == "build_notebooks":
             from labkit.workbook.build import main
@@ -88,6 +92,10 @@ def __getattr__(name: str) -> Any:
             from labkit.workbook.calculator import dashboard
 
             return dashboard
+        if name == "watch_spending":
+            from labkit.workbook.spent import watch_spending
+
+            return watch_spending
         if name in ("Seen", "watch_blocks"):
             from labkit.workbook import blocks
 

@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 
 _MARK = Path("notebooks") / "src"
+LEDGER_VARIABLE = "LABKIT_LEDGER"
+"""The environment variable that names the ledger of the spending dashboard's app."""
 
 
 class RepositoryNotFound(FileNotFoundError):

@@ -42,9 +42,9 @@ def test_the_system_version_changes_the_fingerprint():
 @pytest.mark.parametrize(
     "change",
     [
-        {"tenant": "t"}, {"user": "u"}, {"permissions": {"admin"}}, {"feature": "f"}, {"workflow": "w"}, {"deadline": 5.0},
-        {"attempt": 2}, {"idempotency_key": "k"}, {"priority": 1}, {"shadow": True}, {"temperature": 0},
-        {"temperature": -0.0},
+        {"tenant": "t"}, {"user": "u"}, {"permissions": {"admin"}}, {"feature": "f"}, {"workflow": "w"},
+        {"prompt_version": "v2"}, {"deadline": 5.0}, {"attempt": 2}, {"idempotency_key": "k"}, {"priority": 1},
+        {"shadow": True}, {"temperature": 0}, {"temperature": -0.0},
     ],
     ids=str,
 )  # fmt: skip

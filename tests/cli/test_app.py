@@ -32,7 +32,18 @@ def labkit(*arguments, **environment):
 
 def test_help_lists_every_command():
     shown = labkit("--help").stdout
-    for command in ("doctor", "open", "calculator", "lab", "notebooks", "progress", "record", "engine", "ledger"):
+    for command in (
+        "doctor",
+        "open",
+        "calculator",
+        "dashboard",
+        "lab",
+        "notebooks",
+        "progress",
+        "record",
+        "engine",
+        "ledger",
+    ):
         assert f" {command} " in shown
 
 
@@ -211,6 +222,30 @@ def test_the_calculator_is_served_to_this_machine_only():
     assert (notebooks_dir() / jupyter.CALCULATOR).is_file()
 
 
+def test_the_dashboard_is_served_to_this_machine_only_whatever_is_asked(tmp_path, monkeypatch):
+    run = []
+    monkeypatch.setattr(jupyter, "_until_stopped", lambda *call: run.append(call) or 0)
+    Ledger(tmp_path / "books.db").close()
+    assert jupyter.open_dashboard(tmp_path / "books.db", ["--port=9000", "--Voila.ip=0.0.0.0"]) == 0
+    ((line, folder, environment),) = run
+    assert line[1:3] == ["-m", "voila"]
+    assert line[-1] == "--Voila.ip=127.0.0.1"
+    assert "--port=9000" in line
+    assert (folder / line[3]).is_file()
+    assert environment["LABKIT_LEDGER"] == str(tmp_path / "books.db")
+
+
+def test_the_dashboard_is_not_opened_on_what_is_no_ledger(tmp_path):
+    missing = labkit("dashboard", str(tmp_path / "none.db"))
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert f"no ledger at {tmp_path / 'none.db'}" in missing.stderr
+    assert not (tmp_path / "none.db").exists()
+    (tmp_path / "x.db").write_text("a text")
+    other = labkit("dashboard", str(tmp_path / "x.db"))
+    assert other.returncode == 1
+    assert "it is not an SQLite file" in other.stderr
+
+
 def test_a_chapters_predictions_can_be_opened_again(tmp_path):
     journal = Journal(tmp_path / JOURNAL)
     id = chapter("03").predictions[0]
@@ -224,3 +259,24 @@ def test_a_chapters_predictions_can_be_opened_again(tmp_path):
     refused = labkit("progress", "--reset", "77", LABKIT_STATE=str(tmp_path))
     assert refused.returncode != 0
     assert "77" in refused.stderr
+
+
+def test_audit_writes_its_report_and_names_what_is_wrong(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("at,engine,in,out\n" + "".join(f"{1772442000 + i},gpt-4o,1000,100\n" for i in range(50)))
+    columns = [part for pair in ("time=at", "model=engine", "input=in", "output=out") for part in ("--map", pair)]
+    out = tmp_path / "report.html"
+    done = labkit("audit", str(log), *columns, "--out", str(out), "--month-calls", "1000000")
+    assert done.returncode == 0, done.stderr
+    assert "50 calls, 3,500 USD a month" in done.stdout  # 1,000 × 2.50 + 100 × 10 per million, a million times
+    assert "<h2>The plan</h2>" in out.read_text()
+    for arguments, says in (
+        ([str(log)], "--map"),
+        ([str(tmp_path / "none")], "cannot read the log"),
+        ([str(log), "--map", "model"], "write it as --map model=COLUMN"),
+        ([str(log), *columns, "--out", str(log)], "would overwrite the log"),
+        ([str(log), *columns, "--out", str(tmp_path)], "choose another with --out"),
+    ):
+        wrong = labkit("audit", *arguments)
+        assert (wrong.returncode, wrong.stderr.startswith("error: ")) == (2, True)
+        assert says in wrong.stderr

@@ -10,9 +10,22 @@ SCRIPTS = Path(__file__).parents[2] / "examples" / "rooms"
 NEEDS = re.compile(r'Needs the extra "(\w+)"\.')
 
 PRINTS: dict[str, tuple[str, ...]] = {  # by room: each line, as it stands or as a pattern
+    # A dollar an hour is the month's rate, and 0.25 a minute is 15 times that; the longer windows are nearly empty.
+    "alerts": (
+        r"Cusum: F1 0\.\d\d, \d+ false, \d+% of the dollars lost before it fired",
+        r"PlainThreshold: F1 0\.\d\d, \d+ false, \d+% of the dollars lost before it fired",
+        r"\[14\.4\] times as fast as the month allows",
+    ),
+    # 100 calls of 2,000 and 100 tokens at 2.50 and 10 a million; each question comes twice within a minute.
+    "audit": ("0.6 USD in the log", "Response cache for exact repeats saves 0.3 of 0.6", "0 bad lines, 1 copies"),
     # Full after 4, 4 and 2 of ten. Alone in a step, the long job takes 100 steps of a tenth of a second, and the two that
     # come late wait for its end or take the seat that the short one left.
     "batching": ("[0, 1, 2, 3, 4, 5, 6, 7, 8, 9] in calls of [4, 4, 2]", "static 11.2 s", "continuous 10.2 s"),
+    # At most 9 bytes + 16 + 256 tokens read at 1, and 128 written at 100 per million; in the end 10 read and 3 written.
+    "budgets": (
+        "In 30 days. / up to 0.013081 needed, 0.006919 left: BudgetExhausted",
+        "spent 0.00031 held 0 left 0.01969",
+    ),
     # "system" is found the second time, "system" and "a" the third: 3 of 7 blocks.
     "caches": (
         "north In 30 days. 3 ()",
@@ -32,6 +45,13 @@ PRINTS: dict[str, tuple[str, ...]] = {  # by room: each line, as it stands or as
         *["first token after 0.061 s, all after 0.361 s"] * 3,
         "modelled",
         "refused: a modelled engine cannot be recorded: its numbers were not measured here",
+    ),
+    # 900 + 100 tokens for a quarter of a dollar, and an attempt of which nothing is known.
+    "exports": (
+        r"broken rules of FOCUS: \[\]",
+        "2026-03-01 1000 Tokens 0.25 False",
+        "2026-03-01 0 Tokens None True",
+        r"differences: \[\]",
     ),
     # A step of n sequences: 0.03 s and 0.001 s for each.
     "experiments": (
@@ -79,6 +99,15 @@ PRINTS: dict[str, tuple[str, ...]] = {  # by room: each line, as it stands or as
         "True",
     ),
     "request": ("It is  40.0", "late: It is open "),
+    # Refused at 0 s, answered at 2 s, and then from memory. 0.7 of the load times 3 attempts, or times 1.1.
+    # 1 + 1/1 · (1000 + 180) / 1200.
+    "resilience": (
+        "All is well. 3 ('retry:2',) 2 attempts",
+        "All is well. 0 ('idempotent',) 2 attempts",
+        "2.10 of what it can carry, recovered: False",
+        "0.77 of what it can carry, recovered: True",
+        "paid / useful: 1.983, of output alone 1.90",
+    ),
     "routing": (
         "The small. ('cascade:small',)",
         "The large. ('cascade:small>large',)",
@@ -93,6 +122,15 @@ PRINTS: dict[str, tuple[str, ...]] = {  # by room: each line, as it stands or as
         "TS-12345 Fordham 40",
         "TS-12346 Bexton 75",
         r"\['You work at the  support desk. '\]",
+    ),
+    # 3 calls of 1 USD read and 2 written. From 2 calls of 1 + 1: a call more is worth 2 or, with the longer answers, 3;
+    # these are worth 2 or 3.
+    "spending": (
+        re.escape("[['desk', '3', '3', '6', '9']]"),
+        re.escape(
+            "The bill rose by 5.00 USD, from 4.00 to 9.00: +2.50 because there were more requests, "
+            "+2.50 because answers were longer."
+        ),
     ),
     "sqlite": (re.escape("[('kept',)]"), "foreign"),
     "stacks": (

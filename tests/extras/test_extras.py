@@ -105,6 +105,12 @@ USES: dict[str, Extra] = {
     "routing.calibrate([0.1] * 40, [True, False] * 20)": "analysis",
     "routing.HashedWords().encode(['text'])": "analysis",
     "experiments.Measured('', '', None, (), True).frame()": "analysis",
+    "exports.write_focus_parquet([], 'x.parquet')": "analysis",
+    "exports.totals_of_parquet('x.parquet')": "analysis",
+    "spending.Mirror(ledger.Ledger(':memory:')).catch_up()": "analysis",
+    "exports.send_otlp(ledger.Ledger(':memory:'), 'http://127.0.0.1:9')": "telemetry",
+    "exports.spans_of([])": "telemetry",
+    "exports.metrics_of([])": "telemetry",
     "load.ExactLengths('/nowhere')": "models",
     "tokens.tokenizer('/nowhere')": "models",
     "latency.shape('llama-3.1-8b')": "models",
@@ -114,12 +120,14 @@ USES: dict[str, Extra] = {
     "workbook.build_notebooks([])": "workbook",
     "workbook.run_notebooks([])": "workbook",
     "workbook.watch_blocks(None)": "workbook",
+    "workbook.watch_spending(None)": "workbook",
 }
 
 
 ASKED = """
 import numpy
-from labkit import caches, embeddings, experiments, kvcache, lab, latency, ledger, load, routing, tokens, workbook
+from labkit import caches, embeddings, experiments, exports, kvcache, lab, latency, ledger, load, routing, spending
+from labkit import tokens, workbook
 from labkit.caches.index import Index
 
 for use in {uses!r}:

@@ -80,6 +80,7 @@ def test_a_completed_attempt_is_booked_with_who_why_usage_timing_and_cost(ledger
         user="u",
         feature="f",
         workflow="w",
+        prompt_version="v2",
         idempotency_key="k",
         attempt=2,
         shadow=True,
@@ -89,8 +90,9 @@ def test_a_completed_attempt_is_booked_with_who_why_usage_timing_and_cost(ledger
     expected = Row(
         provider="lab", request_model="m", response_model="m-1", response_id="id", finish_reasons=("stop",), max_tokens=9,
         temperature=0.0, input_tokens=10, output_tokens=4, cached_tokens=3, cache_write_tokens=2, reasoning_tokens=1,
-        usage_source="reported", cost=Decimal("0.014"), tenant="t", user="u", feature="f", workflow="w", idempotency_key="k",
-        attempt=2, shadow=True, route=("engine",), sent=0.0, first_token=1.0, last_token=4.0, done=4.0, started_unix=1000.0,
+        usage_source="reported", cost=Decimal("0.014"), tenant="t", user="u", feature="f", workflow="w",
+        prompt_version="v2", idempotency_key="k", attempt=2,
+        shadow=True, route=("engine",), sent=0.0, first_token=1.0, last_token=4.0, done=4.0, started_unix=1000.0,
         attempt_id=row.attempt_id,
     )  # fmt: skip
     assert row == expected

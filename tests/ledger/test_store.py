@@ -47,6 +47,7 @@ FULL = Row(
     user="u",
     feature="faq",
     workflow="w",
+    prompt_version="v2",
     idempotency_key="k",
     attempt=2,
     shadow=True,
@@ -88,6 +89,17 @@ def test_rows_outlive_the_ledger_that_wrote_them(tmp_path):
         assert ledger.rows() == [FULL]
 
 
+@pytest.mark.parametrize("where", [":memory:", "book.sqlite"])
+def test_a_walk_gives_the_same_rows_one_by_one(tmp_path, where):
+    rows = [Row(provider="lab", outcome="completed", attempt_id=f"a{i}") for i in range(5)]
+    with Ledger(where if where == ":memory:" else tmp_path / where) as ledger:
+        ledger.extend(rows)
+        walk = ledger.walk()
+        assert next(walk) == rows[0]
+        ledger.append(FULL)  # a walk under way holds up nobody
+        assert list(walk)[:4] == rows[1:] == ledger.rows()[1:5]
+
+
 def test_commits_reach_the_disk_before_they_are_acknowledged(ledger):
     assert ledger._file.check().execute("PRAGMA synchronous").fetchone() == (2,)  # FULL, in SQLite's documentation
     assert ledger._file.check().execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -123,6 +135,19 @@ def test_extend_keeps_all_rows_or_none(ledger):
     assert ledger.rows() == [FULL]
     ledger.extend(Row(provider=str(i)) for i in range(100))
     assert [row.provider for row in ledger.rows()[1:]] == [str(i) for i in range(100)]
+
+
+def test_a_reader_that_has_some_rows_gets_the_others_in_order(ledger):
+    first = [Row(provider=str(i)) for i in range(3)]
+    ledger.extend(first)
+    ledger.append(first[0])  # kept once
+    with pytest.raises(LedgerError):  # kept not at all
+        ledger.extend([Row(provider="new"), Row(provider="clash", attempt_id=first[1].attempt_id)])
+    assert ledger.rows(after=0) == ledger.rows() == first
+    ledger.append(FULL)
+    assert [row.provider for row in ledger.rows(after=2)] == ["2", FULL.provider]
+    assert ledger.rows(after=4) == ledger.rows(after=9) == ledger.rows(limit=0) == []
+    assert ledger.rows(after=1, limit=2) == first[1:]
 
 
 # --- dataframes and money
@@ -172,6 +197,16 @@ def test_a_query_takes_parameters(ledger):
     ledger.extend([FULL, Row(provider="a", feature="x")])
     frame = ledger.frame('SELECT "labkit.feature", count(*) AS n FROM attempts WHERE "labkit.feature" = ? GROUP BY 1', ["x"])
     assert frame.to_dict("records") == [{"labkit.feature": "x", "n": 1}]
+
+
+def test_a_selection_has_what_sqlite_has(ledger):
+    ledger.extend([FULL, Row(provider="a", feature="x", cost=Decimal("0.10"))])
+    query = 'SELECT rowid, "labkit.cost", "gen_ai.response.finish_reasons" FROM attempts WHERE "labkit.feature" = ?'
+    assert ledger.select(query, ["x"]) == [(2, "0.10", "[]")]
+    for wrong, says in (('SELECT "labkit.fature" FROM attempts', "labkit.feature"), ("DROP TABLE attempts", "cannot read")):
+        with pytest.raises(LedgerError, match=says):
+            ledger.select(wrong)
+    assert len(ledger) == 2
 
 
 @pytest.mark.parametrize("query", ['SELECT "labkit.fature" FROM attempts', {"labkit.fature": "x"}])

@@ -22,6 +22,7 @@ from labkit.logs import (
     Graded,
     Log,
     Pairs,
+    attributed,
     leaving,
     memory,
     money,
@@ -69,7 +70,7 @@ def random_calls(seed: int, n: int = 80) -> list[Call]:
 BARE = log_of(Call(0, turns=(("user", "a"),)), Call(0, turns=(("user", "b"),)))
 
 
-@pytest.mark.parametrize("chapter", ["01", "02", "03", "05", "06", "07", "08", "10"])
+@pytest.mark.parametrize("chapter", ["01", "02", "03", "05", "06", "07", "08", "10", "12"])
 def test_a_log_that_cannot_tell_says_what_to_log(chapter: str) -> None:
     found = QUESTIONS[chapter](BARE)
     assert found.number is None
@@ -435,3 +436,30 @@ def test_what_a_prompt_can_spare_is_counted_by_hand():
     assert dict(found.rows)["prompts looked at"] == "40 of 40"
     clean = (("system", "Be brief."), ("user", "And you?"), ("critic", "Well."))
     assert spare(log_of(Call(0, 0.0, turns=clean))).number == 0
+
+
+def test_the_dollars_that_have_a_feature_are_those_of_the_calls_that_name_one():
+    price = self_defined("m", input="1", output="10")
+    calls = [replace(call, feature=("", "desk", "bulk")[n % 3], tenant="t") for n, call in enumerate(random_calls(8))]
+    unknown = replace(calls[0], model="nobody-has-a-price")
+    found = attributed(log_of(*calls, unknown, replace(calls[1], usage=None)), {"m": price})
+    paid = {
+        name: sum(price_request(c.usage, price).total for c in calls if c.feature == name) for name in ("", "desk", "bulk")
+    }
+    assert found.number == pytest.approx(100 * float((paid["desk"] + paid["bulk"]) / sum(paid.values())))
+    rows = dict(found.rows)
+    assert rows["unpriced calls, in no sum"] == "1"
+    dearest = max(("desk", "bulk"), key=paid.get)
+    assert rows["dearest by feature, of 3"].startswith(f"{dearest} {100 * float(paid[dearest] / sum(paid.values())):.1f} %")
+    assert rows["dearest by tenant, of 1"] == "t 100.0 %"
+    assert [need.lacks for need in found.needs] == ["price for 'nobody-has-a-price'"]
+
+
+def test_a_log_whose_calls_name_no_feature_or_have_no_price_says_so():
+    nameless = attributed(log_of(*random_calls(9)), {"m": self_defined("m", input="1", output="10")})
+    assert nameless.number == 0
+    assert [need.lacks for need in nameless.needs] == ["feature of each call"]
+    unpriced = attributed(log_of(*random_calls(9)))
+    assert unpriced.number is None
+    assert [need.lacks for need in unpriced.needs] == ["price for 'm'"]
+    assert attributed(log_of(Call(0, 0.0))).needs[0].lacks == "token counts"

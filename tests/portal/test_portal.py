@@ -30,6 +30,7 @@ from labkit.portal import (
     Portal,
     Prefix,
     Rented,
+    Retried,
     Routed,
     Sent,
     Shortened,
@@ -64,6 +65,7 @@ desk_levers = st.one_of(
         st.floats(0, 0.001),
     ),
     st.builds(Batched, st.just("desk"), shares),
+    st.builds(Retried, st.just("desk"), shares, shares),
     st.builds(
         lambda up, visible: Routed("desk", {PORTAL.desk.small: Sent(1.0, visible, 0.0), PORTAL.desk.large: Sent(up)}),
         shares,
@@ -226,6 +228,14 @@ def test_a_cut_answer_that_is_asked_again_pays_its_prompt_twice():
     assert after.asked("desk") == pytest.approx(1.1 * before.asked("desk"))
 
 
+def test_retries_that_cost_less_are_fewer_calls():
+    before = today()
+    after = Retried("desk", PORTAL.desk.retries, 0.005).made(before)
+    assert after.asked("desk") == pytest.approx(12_000_000 * 1.005)
+    assert float(after.of("desk") / before.of("desk")) == pytest.approx(1.005 / 1.02)
+    assert after.of("summaries") == before.of("summaries")
+
+
 def test_the_compressor_is_paid_for_every_call():
     dear = Compressed("desk", 1144, 1144, TERMS, usd_per_call=0.001).made(today())
     assert dear.of("desk") - today().of("desk") == 12_240
@@ -307,6 +317,7 @@ def test_memory_for_all_who_are_away_finds_all_of_them():
         (lambda: Answered("desk", 0.5, -1), "usd_per_call is -1"),
         (lambda: Routed("desk", {}), "name a model"),
         (lambda: Shortened("desk", again=-1), "again is -1"),
+        (lambda: Retried("desk", 0.02, -1), "now is -1"),
         (lambda: Compressed("desk", 1144, -3, "openai, in memory"), "left is -3"),
         (lambda: Compressed("desk", 1144, 900, "openai"), "terms is 'openai'"),
         (lambda: Rented("desk", 2).made(today()), "'desk' rents no machines"),

@@ -12,6 +12,7 @@ from labkit.cost import price_of, self_defined
 from labkit.engines import ScriptedEngine
 from labkit.ledger import Booked, Ledger
 from labkit.request import Chooser, InvalidValue, Lever, Placed, Request, clock, complete, placed, stack
+from labkit.resilience import Backoff, Dollars, Idempotent, Mishap, Mishaps, Partials, Quota, Ratio, Resume, Retry
 from labkit.routing import (
     Breaker,
     Cascade,
@@ -62,6 +63,35 @@ def test_a_stack_comes_back_from_its_file_as_it_was(tmp_path, suffix):
     again = load(tmp_path / f"stack.{suffix}", NAMES)
     assert printed(again) == printed(handler)
     assert to_data(again, NAMES) == to_data(handler, NAMES)
+
+
+def test_retries_come_back_with_their_budgets(tmp_path):
+    shared, own = Ratio(0.1, by=("tenant",)), Dollars("0.50", "0.001", {"*": price_of("gpt-5-nano")}, lab_count)
+    handler = stack(
+        Idempotent(60.0),
+        Partials(),
+        Retry(4, Backoff(0.1), (shared, Quota(100, back=2), own)),
+        Retry(2, budgets=shared),
+        engine=SMALL,
+    )
+    names = {**NAMES, "count": lab_count}
+    save(handler, tmp_path / "stack.yaml", names)
+    again = load(tmp_path / "stack.yaml", names)
+    assert printed(again) == printed(handler)
+    outer, inner = (each.lever for each in placed(again) if isinstance(each.lever, Retry))
+    assert outer.budgets[0] is inner.budgets[0]
+    assert outer.budgets == (shared, Quota(100, back=2), own)
+
+
+def test_mishaps_and_resume_come_back(tmp_path):
+    mishaps = Mishaps((Mishap("unavailable", end_s=5.0), Mishap("cut", share=0.1, after=3)), seed=7)
+    handler = stack(Resume(3), mishaps, engine=SMALL)
+    save(handler, tmp_path / "stack.yaml", NAMES)
+    assert load(tmp_path / "stack.yaml", NAMES) == handler
+
+
+def lab_count(request):
+    return 7
 
 
 def test_what_levers_share_is_one_object_again(tmp_path):
@@ -157,7 +187,7 @@ def test_functions_of_ones_own_go_by_the_name_that_they_are_given(tmp_path):
         (lambda d: d["stack"][0].update(limt=3), "Paced has no setting 'limt'; it has limit, when_full"),
         (lambda d: d["stack"][0].update(limit=0), r"stack\[0\]: limit is 0"),
         (lambda d: d["stack"].append({"is": "ResponseCache", "store": {"use": "store-9"}}), "shared has nothing"),
-        (lambda d: d.update(shared={"x": {"is": "Shop"}}), "one of Breaker, Gate, Ledger"),
+        (lambda d: d.update(shared={"x": {"is": "Shop"}}), "one of Breaker, Dollars, Gate, Ledger"),
     ],
 )
 def test_what_a_file_gets_wrong_is_named_with_its_place(change, message):
