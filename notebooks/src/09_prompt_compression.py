@@ -667,7 +667,7 @@ book.finding(
     "reads what it sums up and writes at the output's price; it pays where a history is long and is sent many times after.",
 )
 
-# %% [markdown] tags=["further"]
+# %% [markdown]
 # ### Fewer examples
 #
 # Labels by example: the prompt shows 24 messages with invented labels, and the reader is to label one more alike. Which of the 24
