@@ -1,4 +1,4 @@
-"""A gateway's log, with a line that is there twice, and what its repeats cost. Needs the extra "analysis"."""
+"""A gateway's log, with a line that is there twice, and what its repeats cost."""
 
 import json
 import tempfile

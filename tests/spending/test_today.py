@@ -259,6 +259,7 @@ def test_a_mirror_needs_a_ledger():
 def test_a_receipt_names_each_kind_only_where_the_kinds_are_what_was_booked(given_rows):
     with localcontext(prec=60), Ledger(":memory:") as ledger:
         ledger.extend(given_rows)
+        assert len(ledger) == len(given_rows) > 0
         for number, row in enumerate(given_rows, 1):
             (line,) = [line for line in receipt(ledger, number, PRICES).lines if line.row == row]
             assert line.kinds is None or line.kinds.total == row.cost
