@@ -54,7 +54,7 @@ def answer_ribbons(forms: Sequence[FormOfAnswer], cap: int) -> Picture:
     scale = _WIDE / max(cap, *(form.tokens for form in forms))
     for row, form in enumerate(forms):
         y = _TOP + _ROW * row
-        sheet.words(0, y + 17, form.name, anchor="start", bold=True, room=_LEFT - 6)
+        sheet.words(2, y + 17, form.name, anchor="start", bold=True, room=_LEFT - 8)  # a J hangs over to the left
         there = form.tokens if form.until is None else form.until
         parts = ((0, form.thoughts, "grey"), (form.thoughts, there, "orange"), (there, form.tokens, "blue"))
         for begin, end, colour in parts:
