@@ -343,7 +343,7 @@ Markdown(
 async def by_kind():
     rows = []
     for family in families():
-        tasks = list(examples("test", family, book.pick(ci=2, learn=30), 90 + seed))
+        tasks = list(examples("test", family, book.pick(ci=1, learn=30), 90 + seed))
         whole = await answered(tasks, [task.messages for task in tasks])
         rows += [{"kind": family, "by": "whole", "rate": 1.0, "left": 1.0, **row} for row in whole]
         for rate in book.pick(ci=(0.7,), learn=(0.85, 0.7, 0.5)):
