@@ -119,9 +119,15 @@ def faults(tree: ast.Module, helpers: set[str]):
                     yield node.lineno, f"`except {caught}: pass` swallows the assertion before it"
 
 
+@pytest.fixture(scope="module")
+def helpers():
+    """Those of all files: to find them takes a walk through every test."""
+    return helpers_in(FILES)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(TESTS)))
-def test_every_test_can_fail(path):
-    found = [f"{path.relative_to(TESTS)}:{line} {what}" for line, what in faults(FILES[path], helpers_in(FILES))]
+def test_every_test_can_fail(path, helpers):
+    found = [f"{path.relative_to(TESTS)}:{line} {what}" for line, what in faults(FILES[path], helpers)]
     assert not found, "\n".join(["", *found])
 
 

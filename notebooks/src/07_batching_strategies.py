@@ -234,7 +234,7 @@ async def in_company(number):
     return [await concurrency(live, make, people=n) for n in order]  # 64 tokens in, 48 out
 
 
-companies = await book.measure("in company", in_company, rounds=book.pick(ci=5, learn=7))
+companies = await book.measure("in company", in_company, rounds=book.pick(ci=4, learn=7))
 company = pd.DataFrame([{"round": i, **row} for i, rows in enumerate(companies.value) for row in rows])
 
 
@@ -529,7 +529,7 @@ async def texts_in_batches(number):
     return rows
 
 
-embedding = await book.measure("texts in batches", texts_in_batches, rounds=book.pick(ci=3, learn=5))
+embedding = await book.measure("texts in batches", texts_in_batches, rounds=book.pick(ci=2, learn=5))
 embedded = pd.DataFrame([row for rows in embedding.value for row in rows])
 batch_gains = against(embedded, "wait", "none")
 middle = embedded.groupby("wait")[["per_s", "p95", "alone"]].median()
@@ -580,7 +580,7 @@ async def held_chats(number):
     return rows
 
 
-chats_held = await book.measure("chats, held", held_chats, rounds=book.pick(ci=3, learn=7))
+chats_held = await book.measure("chats, held", held_chats, rounds=book.pick(ci=2, learn=7))
 held = pd.DataFrame([row for rows in chats_held.value for row in rows])
 chat_gains = against(held, "ms", 0)
 full = held.groupby("ms").median()

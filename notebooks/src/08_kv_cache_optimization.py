@@ -300,8 +300,8 @@ book.claim(
 # %%
 answered = {}  # the answers themselves stay here: another section asks the same again
 if not book.lacks("vllm"):
-    short = [task for family in families() for task in examples("test", family, book.pick(ci=15, learn=40), seed)]
-    long = long_examples("test", book.pick(ci=8, learn=20), tokenizer, seed)  # policies of up to 1,900 tokens to read
+    short = [task for family in families() for task in examples("test", family, book.pick(ci=10, learn=40), seed)]
+    long = long_examples("test", book.pick(ci=6, learn=20), tokenizer, seed)  # policies of up to 1,900 tokens to read
     asked = [Request(task.messages, max_tokens=task.max_tokens, logprobs=0) for task in short + long]
 
 
@@ -581,7 +581,7 @@ async def same_load(number):
     return [cost_of(name, await under_load(name), outputs, settings[name].num_blocks) for name in turns]
 
 
-loads = await book.measure("the same load on each", same_load, rounds=book.pick(ci=3, learn=7))
+loads = await book.measure("the same load on each", same_load, rounds=book.pick(ci=2, learn=7))
 rounds = pd.DataFrame([{**row, "round": number} for number, rows in enumerate(loads.value) for row in rows])
 await live.pop("tight, few seats").aclose()
 

@@ -152,7 +152,7 @@ Markdown(
 )
 
 # %%
-per_kind = book.pick(ci=3, learn=40)
+per_kind = book.pick(ci=2, learn=40)
 
 
 def asked_in(form):
