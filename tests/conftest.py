@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from hypothesis import settings
 
 CHAPTER_S = 100.0  # what a chapter may cost in all, on a machine that imports vLLM in IMPORT_S
 IMPORT_S = 6.0  # two cores at rest, the files in memory
-IMPORTED = pytest.StashKey[float]()
+IMPORTED = pytest.StashKey[dict[str, float]]()  # by chapter, how long vLLM took to import beside it
 
 # CI machines are slow and noisy, and no test asserts an absolute time: hypothesis's own deadline would.
 settings.register_profile("lab", deadline=None)
@@ -75,9 +75,13 @@ def chapter_costs(reporter: pytest.TerminalReporter) -> Counter[str]:
     return costs
 
 
-def too_dear(costs: Counter[str], import_s: float) -> list[str]:
-    """The chapters that cost more than they may, on a machine that imports vLLM in so many seconds."""
-    return [name for name, seconds in sorted(costs.items()) if seconds > CHAPTER_S * max(1.0, import_s / IMPORT_S)]
+def too_dear(costs: Counter[str], imported: Mapping[str, float]) -> list[str]:
+    """The chapters that cost more than they may, where a machine imported vLLM in so many seconds beside each."""
+    return [
+        name
+        for name, seconds in sorted(costs.items())
+        if seconds > CHAPTER_S * max(1.0, imported.get(name, IMPORT_S) / IMPORT_S)
+    ]
 
 
 def import_seconds() -> float:
@@ -89,25 +93,47 @@ def import_seconds() -> float:
     return time.perf_counter() - begin
 
 
+def measured_beside(config: pytest.Config) -> list[str]:
+    """The chapters that cost too much, by the yardstick as it was right after each of them: machines slow down for minutes.
+
+    It is measured only where a chapter took longer than the limit at rest, and once for each.
+    """
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if not reporter:
+        return []
+    costs, imported = chapter_costs(reporter), config.stash.setdefault(IMPORTED, {})
+    for name in too_dear(costs, {}):
+        if name not in imported:
+            imported[name] = import_seconds()
+    return too_dear(costs, imported)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    ran = yield
+    if {"live", "browser"} & item.keywords.keys():
+        measured_beside(item.config)
+    return ran
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A chapter that costs too much fails the run. The yardstick is measured only where one may."""
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if not reporter or not too_dear(costs := chapter_costs(reporter), IMPORT_S):
-        return
-    session.config.stash[IMPORTED] = import_seconds()
-    if session.exitstatus == 0 and too_dear(costs, session.config.stash[IMPORTED]):
+    """A chapter that costs too much fails the run."""
+    if measured_beside(session.config) and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """What each chapter costs in all, and which costs more than it may."""
-    costs, import_s = chapter_costs(terminalreporter), config.stash.get(IMPORTED, IMPORT_S)
+    costs, imported = chapter_costs(terminalreporter), config.stash.get(IMPORTED, {})
     if costs:
         terminalreporter.section("what a chapter costs", sep="=")
-        dear = too_dear(costs, import_s)
+        dear = too_dear(costs, imported)
         for name, seconds in sorted(costs.items()):
+            beside = (
+                f"  (vLLM took {imported[name]:.1f} s to import beside it, {IMPORT_S:.0f} s at rest)"
+                if name in imported
+                else ""
+            )
             over = f"  FAILED: more than the {CHAPTER_S:.0f} s it may cost" if name in dear else ""
-            terminalreporter.write_line(f"{seconds:6.1f} s  {name}{over}")
-        if IMPORTED in config.stash:
-            terminalreporter.write_line(f"{import_s:6.1f} s  to import vLLM just now ({IMPORT_S:.0f} s at rest)")
+            terminalreporter.write_line(f"{seconds:6.1f} s  {name}{over}{beside}")

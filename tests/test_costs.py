@@ -19,7 +19,12 @@ COSTS = Counter({"00_a": CHAPTER_S - 1, "01_b": CHAPTER_S + 1, "02_c": 3 * CHAPT
     ],
 )
 def test_a_slower_machine_may_take_longer_and_a_faster_one_not_less(import_s, dear):
-    assert too_dear(COSTS, import_s) == dear
+    assert too_dear(COSTS, dict.fromkeys(COSTS, import_s)) == dear
+
+
+def test_each_chapter_is_judged_by_the_machine_as_it_was_beside_it():
+    assert too_dear(COSTS, {"01_b": 2 * IMPORT_S}) == ["02_c"]
+    assert too_dear(COSTS, {"02_c": 4 * IMPORT_S}) == ["01_b"]
 
 
 pytest_plugins = ["pytester"]
@@ -27,10 +32,19 @@ INNER = """
 import pytest
 
 import tests.conftest as ours
-from tests.conftest import pytest_sessionfinish, pytest_terminal_summary
+from tests.conftest import pytest_runtest_protocol, pytest_sessionfinish, pytest_terminal_summary
 
 ours.CHAPTER_S = 0.05
-ours.import_seconds = lambda: {import_s}
+measured = []
+
+
+def import_seconds():
+    measured.append(1)
+    assert len(measured) == 1, "measured once, where a chapter was slow"
+    return {import_s}
+
+
+ours.import_seconds = import_seconds
 """
 TESTS = """
 import time
