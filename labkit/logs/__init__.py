@@ -4,9 +4,8 @@
 Each chapter's question is a function from a log to an `OwnNumber`: a number with its interval where it is a sample, a
 sentence for a pull request, and what the log lacks (`Need`). `ask` does both for a path. `read_labels` reads the labels that
 a threshold needs. `LogStream` gives the calls of a log that no memory holds, once and one by one, and `model_price` the list
-price of a model as logs name it. `write_portal` writes the running case's log, for who has none.
-a threshold needs. `to_ledger` makes a ledger of a log, for `labkit.spending`, and `prices_of` finds its price lists.
-`write_portal` writes the running case's log, for who has none.
+price of a model as logs name it. `to_ledger` makes a ledger of a log, for `labkit.spending`, and `prices_of` finds its price
+lists. `write_portal` writes the running case's log, for who has none.
 
     found, read_as = ask("03", "spend_logs.jsonl")
     print(found.sentence)
@@ -25,6 +24,7 @@ from labkit.logs.latencies import waiting
 from labkit.logs.named import attributed
 from labkit.logs.numbers import Need, OwnNumber
 from labkit.logs.passing import MAPPED, LeftOut, LogStream
+from labkit.logs.per_user import nearby
 from labkit.logs.portal import write_portal
 from labkit.logs.readers import leaving
 from labkit.logs.reading import read_log
@@ -55,6 +55,7 @@ __all__ = [
     "memory",
     "model_price",
     "money",
+    "nearby",
     "overview",
     "prefixes",
     "prices_of",

@@ -97,6 +97,17 @@ def listed(model: str) -> Price:
     return price_of(model).over_the_day()
 
 
+def at_list_price(call: Call, prices: Mapping[str, Price]) -> Decimal | None:
+    """What the tokens of a call with usage cost, in USD, by `prices` or the catalogue; None where its model has no price."""
+    assert call.usage is not None, "ask it of calls with usage"
+    try:
+        price = prices[call.model] if call.model in prices else listed(call.model)
+    except UnknownPrice:
+        return None
+    rates = price.rates_for(call.usage.input_tokens)
+    return sum((count * rates.of(kind) / MTOK for kind, count in call.usage.by_kind().items()), Decimal(0))
+
+
 def _unseen(log: Log) -> set[int]:
     """The lines of calls whose whole answer was for nobody."""
     last: dict[tuple[str, str], Call] = {}

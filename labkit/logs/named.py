@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from decimal import Decimal
 
-from labkit.cost import MTOK, Price, UnknownPrice
-from labkit.logs.bills import listed
+from labkit.cost import Price
+from labkit.logs.bills import at_list_price
 from labkit.logs.call import Call, Log
 from labkit.logs.numbers import USAGE, Need, OwnNumber, cannot, of
 
@@ -27,7 +27,7 @@ def attributed(log: Log, prices: Mapping[str, Price] | None = None) -> OwnNumber
     for call in log.calls:
         if call.usage is None:
             continue
-        usd = _usd(call, prices or {})
+        usd = at_list_price(call, prices or {})
         if usd is None:
             unpriced[call.model] += 1
         else:
@@ -52,14 +52,3 @@ def attributed(log: Log, prices: Mapping[str, Price] | None = None) -> OwnNumber
     sentence = f"{of(log)}: of {float(paid):.4g} USD at list prices, {100 * float(share):.1f} % name their feature"
     sentence += f"; {sum(unpriced.values()):,} calls have no price and are in no sum." if unpriced else "."
     return OwnNumber("13", _WHAT, 100 * float(share), "%", sentence, None, tuple(needs), tuple(rows))
-
-
-def _usd(call: Call, prices: Mapping[str, Price]) -> Decimal | None:
-    """What a call costs at list prices, in USD; None where its model has no price."""
-    assert call.usage is not None, "calls without usage were left out"
-    try:
-        price = prices[call.model] if call.model in prices else listed(call.model)
-    except UnknownPrice:
-        return None
-    rates = price.rates_for(call.usage.input_tokens)
-    return sum((count * rates.of(kind) / MTOK for kind, count in call.usage.by_kind().items()), Decimal(0))
