@@ -78,11 +78,13 @@ def test_the_line_that_was_measured_is_found_again(fixed, each):
 
 @dataclass(frozen=True)
 class Slow(Shrinker):
-    """Half of the last message, after a pause for each character."""
+    """Half of the last message, after a pause of so many seconds for each character."""
+
+    each_s: float = 0.01
 
     async def shrink(self, request: Request) -> Shrunk:
         last = request.messages[-1].content
-        await asyncio.sleep(0.01 * len(last))
+        await asyncio.sleep(self.each_s * len(last))
         return Shrunk.of(request.messages, [Cut(len(request.messages) - 1, 0, len(last) // 2)])
 
 
@@ -104,7 +106,7 @@ def test_live_the_check_counts_what_the_engine_read():
     async def main():
         async with await connect("vllm", model="small", max_model_len=1024) as engine:
             make = ExactLengths(engine.tokenizer_path)
-            return await check_gain(engine, Slow(), [make(400, 8)], rounds=2)
+            return await check_gain(engine, Slow(5e-4), [make(400, 8)], rounds=2)
 
     (one,) = asyncio.run(main())
     assert one.prompt_tokens == 400
